@@ -1,0 +1,174 @@
+"""Files and directories that exist whole or not at all.
+
+Every file that the project writes for keeps goes through here; rows go through ``store.py``.
+A directory is complete if and only if it holds a ``MANIFEST.json`` that fits its files: the
+manifest is written last, under a temporary name of the directory, before the rename.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from selfreward.errors import IntegrityError
+
+MANIFEST = "MANIFEST.json"
+TEMPORARY = ".tmp-"
+"""Prefix of what a killed process may leave behind; ``gc`` removes it."""
+
+
+def write_file(path: Path, data: str | bytes) -> None:
+    """Replace ``path`` by ``data`` in one step that a crash cannot split."""
+    data = data.encode() if isinstance(data, str) else data
+    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{path.name}")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _fsync_directory(path.parent)
+
+
+@contextmanager
+def publish_directory(target: Path, *, facts: dict[str, object] | None = None) -> Iterator[Path]:
+    """Yield an empty directory to fill; on success seal it and rename it to ``target``.
+
+    Nothing appears under ``target`` if the body raises. An earlier ``target`` that is whole is
+    kept as it is and the new one thrown away: finished work is never rewritten.
+
+    Args:
+        target: Where the directory shall be; its parent is made.
+        facts: Kept in the manifest beside the checksums, such as where a model came from.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.parent / f"{TEMPORARY}{uuid.uuid4().hex}"
+    temporary.mkdir()
+    try:
+        yield temporary
+        seal_directory(temporary, facts=facts)
+        if target.exists():
+            if is_whole(target):
+                return
+            shutil.rmtree(target)
+        rename(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Give a finished directory its name, for good: the new name has reached the disk."""
+    os.rename(source, target)
+    _fsync_directory(target.parent)
+
+
+def seal_directory(directory: Path, *, facts: dict[str, object] | None = None) -> str:
+    """Flush every file of ``directory`` to disk, write its manifest last, return its digest."""
+    files: dict[str, dict[str, object]] = {}
+    for name, path in sorted(_files(directory).items()):
+        with open(path, "rb") as file:
+            checksum = hashlib.file_digest(file, "sha256").hexdigest()
+            os.fsync(file.fileno())
+        files[name] = {"bytes": path.stat().st_size, "sha256": checksum}
+    for path in [directory, *(p for p in directory.rglob("*") if p.is_dir())]:
+        _fsync_directory(path)
+    write_file(directory / MANIFEST, json.dumps({"files": files, **(facts or {})}, indent=1))
+    return _digest(files)
+
+
+def verify_directory(directory: Path, *, deep: bool = True) -> str:
+    """Return the digest of a whole directory: sha256 over its files' names and checksums.
+
+    Args:
+        directory: One that ``publish_directory`` or ``seal_directory`` wrote.
+        deep: Whether to read every byte; else only names and sizes are compared.
+
+    Raises:
+        IntegrityError: No manifest, or a file is missing, added, cut or altered; the message
+            names it. Hidden files may be added: nothing loads them, and desktops drop them.
+    """
+    files = _listed(directory)
+    for name in sorted(_files(directory)):
+        if name not in files and not any(part.startswith(".") for part in Path(name).parts):
+            raise IntegrityError(f"{directory / name}: not listed in {MANIFEST}, so added later")
+    for name, expected in files.items():
+        path = directory / name
+        if not path.is_file():
+            raise IntegrityError(f"{path}: listed in {MANIFEST} but missing")
+        if path.stat().st_size != expected["bytes"]:
+            raise IntegrityError(
+                f"{path}: {path.stat().st_size} bytes, {MANIFEST} says {expected['bytes']}"
+            )
+        if deep:
+            with open(path, "rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != expected["sha256"]:
+                    raise IntegrityError(f"{path}: content differs from its checksum")
+    return _digest(files)
+
+
+def is_whole(directory: Path) -> bool:
+    """Whether ``verify_directory`` would pass."""
+    try:
+        verify_directory(directory)
+    except IntegrityError:
+        return False
+    return True
+
+
+def read_manifest(directory: Path) -> dict[str, object]:
+    """Return the manifest of ``directory``.
+
+    Raises:
+        IntegrityError: There is none, or it is torn.
+    """
+    path = directory / MANIFEST
+    try:
+        manifest = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise IntegrityError(f"{directory}: no {MANIFEST}, so it was never finished") from None
+    except ValueError as error:
+        raise IntegrityError(f"{path}: torn ({error})") from None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        raise IntegrityError(f"{path}: not a manifest")
+    return manifest
+
+
+def _files(directory: Path) -> dict[str, Path]:
+    """Every file below ``directory`` by its relative name, but for the manifest itself."""
+    files = {p.relative_to(directory).as_posix(): p for p in directory.rglob("*") if p.is_file()}
+    files.pop(MANIFEST, None)
+    return files
+
+
+def _listed(directory: Path) -> dict[str, dict[str, object]]:
+    """The files that the manifest lists."""
+    files = read_manifest(directory)["files"]
+    assert isinstance(files, dict)
+    for name, facts in files.items():
+        if not (
+            isinstance(facts, dict)
+            and isinstance(facts.get("bytes"), int)
+            and isinstance(facts.get("sha256"), str)
+        ):
+            raise IntegrityError(f"{directory / MANIFEST}: torn (entry {name!r})")
+    return files
+
+
+def _digest(files: dict[str, dict[str, object]]) -> str:
+    listing = "".join(f"{name} {files[name]['sha256']}\n" for name in sorted(files))
+    return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def _fsync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,50 @@
+"""The tables of ``records.db``. A record type of ``records.py`` is a table of the same name."""
+
+from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response
+
+SCHEMA_VERSION = 1
+"""``PRAGMA user_version``; a release that changes a table below raises it and migrates."""
+
+TABLES: dict[type, tuple[str, tuple[str, ...]]] = {
+    Prompt: ("prompts", ("iteration", "attempt")),
+    Response: ("responses", ("iteration", "attempt", "sample")),
+    Judgment: ("judgments", ("iteration", "attempt", "sample", "vote")),
+    PreferencePair: ("pairs", ("iteration", "attempt")),
+    Drop: ("drops", ("iteration", "stage", "item")),
+}
+"""Table and unique key of each record type."""
+
+SCHEMA = """
+CREATE TABLE owner (id INTEGER PRIMARY KEY CHECK (id = 1), epoch INTEGER NOT NULL,
+    host TEXT, pid INTEGER, since TEXT);
+INSERT INTO owner VALUES (1, 0, NULL, NULL, NULL);
+CREATE TABLE prompts (iteration INTEGER NOT NULL, attempt INTEGER NOT NULL, text TEXT NOT NULL,
+    raw TEXT NOT NULL, dropped TEXT, detail TEXT NOT NULL, num_tokens INTEGER NOT NULL,
+    UNIQUE (iteration, attempt));
+CREATE TABLE responses (iteration INTEGER NOT NULL, attempt INTEGER NOT NULL,
+    sample INTEGER NOT NULL, text TEXT NOT NULL, finish_reason TEXT NOT NULL,
+    num_tokens INTEGER NOT NULL, thinking TEXT NOT NULL, dropped TEXT,
+    UNIQUE (iteration, attempt, sample));
+CREATE TABLE judgments (iteration INTEGER NOT NULL, attempt INTEGER NOT NULL,
+    sample INTEGER NOT NULL, vote INTEGER NOT NULL, form TEXT NOT NULL, raw TEXT NOT NULL,
+    score REAL CHECK (score BETWEEN 0 AND 5), reason TEXT, probabilities TEXT,
+    num_tokens INTEGER NOT NULL, CHECK ((score IS NULL) = (reason IS NOT NULL)),
+    UNIQUE (iteration, attempt, sample, vote));
+CREATE TABLE pairs (iteration INTEGER NOT NULL, attempt INTEGER NOT NULL,
+    chosen INTEGER NOT NULL, rejected INTEGER NOT NULL, chosen_score REAL NOT NULL,
+    rejected_score REAL NOT NULL CHECK (rejected_score < chosen_score),
+    UNIQUE (iteration, attempt));
+CREATE TABLE drops (iteration INTEGER NOT NULL, stage TEXT NOT NULL, item TEXT NOT NULL,
+    reason TEXT NOT NULL, detail TEXT NOT NULL, UNIQUE (iteration, stage, item));
+CREATE TABLE stages (iteration INTEGER NOT NULL, stage TEXT NOT NULL, rows INTEGER NOT NULL,
+    drops INTEGER NOT NULL, digest TEXT NOT NULL, fingerprint TEXT NOT NULL,
+    seconds REAL NOT NULL, versions TEXT NOT NULL, finished TEXT NOT NULL,
+    UNIQUE (iteration, stage));
+CREATE TABLE train_log (iteration INTEGER NOT NULL, step INTEGER NOT NULL, name TEXT NOT NULL,
+    value REAL, UNIQUE (iteration, step, name));
+CREATE TABLE progress (iteration INTEGER NOT NULL, stage TEXT NOT NULL, done INTEGER NOT NULL,
+    total INTEGER NOT NULL, seconds REAL NOT NULL, note TEXT NOT NULL, at TEXT NOT NULL,
+    UNIQUE (iteration, stage));
+CREATE TABLE figures (iteration INTEGER NOT NULL UNIQUE, data TEXT NOT NULL);
+CREATE TABLE events (at TEXT NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL);
+"""

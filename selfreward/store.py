@@ -1,0 +1,350 @@
+"""``records.db``: the record of truth of a run, one SQLite file.
+
+A record type of ``records.py`` is a table of the same name. Rows are only ever added, each under
+its unique key, in transactions that reach the disk before they count (WAL, ``synchronous=FULL``)
+and only while the writer still owns the run: every transaction compares its epoch with the
+``owner`` row, so a process that was given up can no longer write. A stage is finished when its
+``stages`` row is committed, after all its records.
+"""
+
+import hashlib
+import json
+import math
+import os
+import socket
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from selfreward.errors import IntegrityError, LockedError, NotFoundError, PreflightError
+from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response
+from selfreward.schema import SCHEMA, SCHEMA_VERSION, TABLES
+
+STAGES = ("prompts", "responses", "judgments", "pairs", "train")
+"""The stages of an iteration in order; iteration 0 has ``train`` alone."""
+
+Record = Prompt | Response | Judgment | PreferencePair | Drop
+R = TypeVar("R", Prompt, Response, Judgment, PreferencePair, Drop)
+_PROBABILITIES = [field.name for field in fields(Judgment)].index("probabilities")
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A finished stage."""
+
+    iteration: int
+    stage: str
+    rows: int
+    """Records it made; steps for ``train``."""
+    drops: int
+    digest: str
+    """sha256 over its records in key order; for ``train`` the digest of the model directory."""
+    fingerprint: str
+    """sha256 over all that went in: config, templates, seed data, start model, earlier stages."""
+    seconds: float
+    """Time spent, over all launches."""
+    versions: dict[str, str]
+    """Versions of the libraries that made it."""
+    finished: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a stage is; written while it runs, for people only."""
+
+    iteration: int
+    stage: str
+    done: int
+    total: int
+    seconds: float
+    """Time spent on ``done``, over all launches."""
+    note: str
+    """Such as ``312 tokens/s``."""
+    at: str
+
+
+class Store:
+    """The records of one run.
+
+    Args:
+        path: The ``records.db``; it must exist, see ``Store.create``.
+        epoch: The epoch under which to write, from ``claim``; None reads only.
+    """
+
+    def __init__(self, path: Path, epoch: int | None = None) -> None:
+        if not path.is_file():
+            raise NotFoundError(f"{path}: no such file, so this is no run directory")
+        self.path, self.epoch = path, epoch
+        mode = "ro" if epoch is None else "rw"
+        self._db = sqlite3.connect(
+            f"file:{_quote(path)}?mode={mode}", uri=True, timeout=30, isolation_level=None,
+            check_same_thread=False,
+        )  # fmt: skip
+        try:
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            raise IntegrityError(f"{path}: not a readable database ({error})") from None
+        if version != SCHEMA_VERSION:
+            self._db.close()
+            raise IntegrityError(
+                f"{path}: schema version {version}, this release reads {SCHEMA_VERSION}"
+            )
+        if epoch is not None:
+            self._db.execute("PRAGMA synchronous=FULL")
+
+    @staticmethod
+    def create(path: Path) -> None:
+        """Make an empty ``records.db``; ``path`` must not exist."""
+        with _errors(path):
+            db = sqlite3.connect(path, isolation_level=None)
+            try:
+                db.execute("PRAGMA journal_mode=WAL")
+                db.execute("PRAGMA synchronous=FULL")
+                db.executescript(f"BEGIN;{SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
+            finally:
+                db.close()
+
+    @classmethod
+    def claim(cls, path: Path) -> "Store":
+        """Open for writing as the new owner; whoever wrote before can no longer commit."""
+        store = cls(path, epoch=-1)
+        try:
+            with _errors(path):
+                store._db.execute("BEGIN IMMEDIATE")
+                store._db.execute(
+                    "UPDATE owner SET epoch = epoch + 1, host = ?, pid = ?, since = ?",
+                    (socket.gethostname(), os.getpid(), now()),
+                )
+                store.epoch = store._db.execute("SELECT epoch FROM owner").fetchone()[0]
+                store._db.execute("COMMIT")
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def close(self) -> None:
+        """Close the file. Idempotent."""
+        self._db.close()
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # Writing: everything goes through one fenced transaction.
+
+    def add(self, records: Iterable[Record]) -> None:
+        """Commit records together.
+
+        Raises:
+            IntegrityError: A key is already taken; nothing of the batch is kept.
+            LockedError: Another process owns the run now.
+            PreflightError: The disk is full.
+        """
+        with self._transaction():
+            self._insert(records)
+
+    def finish_stage(self, stage: Stage, records: Iterable[Record] = ()) -> None:
+        """Commit the last records of a stage together with its row."""
+        with self._transaction():
+            self._insert(records)
+            self._db.execute(
+                "INSERT INTO stages VALUES (?,?,?,?,?,?,?,?,?)",
+                (stage.iteration, stage.stage, stage.rows, stage.drops, stage.digest,
+                 stage.fingerprint, stage.seconds, json.dumps(stage.versions), now()),
+            )  # fmt: skip
+
+    def log_training(self, iteration: int, step: int, metrics: dict[str, float]) -> None:
+        """Keep what the trainer logged at a step; a step redone after a resume replaces it."""
+        with self._transaction():
+            self._db.executemany(
+                "INSERT OR REPLACE INTO train_log VALUES (?,?,?,?)",
+                [(iteration, step, name, value) for name, value in metrics.items()],
+            )
+
+    def set_progress(
+        self, iteration: int, stage: str, done: int, total: int, seconds: float, note: str = ""
+    ) -> None:
+        """Say how far a stage is."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT OR REPLACE INTO progress VALUES (?,?,?,?,?,?,?)",
+                (iteration, stage, done, total, seconds, note, now()),
+            )
+
+    def save_figures(self, iteration: int, figures: dict[str, Any]) -> None:
+        """Keep the figures of a closed iteration; they can be rebuilt from its records."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT OR REPLACE INTO figures VALUES (?,?)", (iteration, json.dumps(figures))
+            )
+
+    def add_event(self, kind: str, text: str) -> None:
+        """Note a launch, a stop or an error."""
+        with self._transaction():
+            self._db.execute("INSERT INTO events VALUES (?,?,?)", (now(), kind, text))
+
+    # Reading
+
+    def records(self, kind: type[R], iteration: int, attempt: int | None = None) -> list[R]:
+        """All records of one type of an iteration (of one prompt, if given) in key order."""
+        table, key = TABLES[kind]
+        names = ", ".join(f.name for f in fields(kind))
+        where, values = "iteration = ?", [iteration]
+        if attempt is not None:
+            where, values = where + " AND attempt = ?", [iteration, attempt]
+        rows: Iterable[Sequence[Any]] = self._db.execute(
+            f"SELECT {names} FROM {table} WHERE {where} ORDER BY {', '.join(key)}", values
+        )
+        if kind is Judgment:
+            rows = map(_read_probabilities, rows)
+        return [kind(*row) for row in rows]
+
+    def drop_reasons(self, iteration: int, stage: str) -> list[str]:
+        """Why a stage left things out, one reason per drop."""
+        query = "SELECT reason FROM drops WHERE iteration = ? AND stage = ? ORDER BY rowid"
+        return [row[0] for row in self._db.execute(query, (iteration, stage))]
+
+    def finished(self, iteration: int, stage: str) -> Stage | None:
+        """The stage's row, or None while it is not finished."""
+        rows = (row for row in self.stages() if (row.iteration, row.stage) == (iteration, stage))
+        return next(rows, None)
+
+    def stages(self) -> list[Stage]:
+        """All finished stages in order."""
+        rows = self._db.execute("SELECT * FROM stages ORDER BY iteration, rowid")
+        names = [field.name for field in fields(Stage)]
+        made = (dict(zip(names, row, strict=True)) for row in rows)
+        return [Stage(**row | {"versions": json.loads(row["versions"])}) for row in made]
+
+    def train_log(self, iteration: int) -> list[dict[str, float]]:
+        """What the trainer logged, one mapping per step with ``step`` among its keys.
+
+        SQLite keeps NaN as NULL; it comes back as NaN.
+        """
+        steps: dict[int, dict[str, float]] = {}
+        query = "SELECT step, name, value FROM train_log WHERE iteration = ? ORDER BY step"
+        for step, name, value in self._db.execute(query, (iteration,)):
+            row = steps.setdefault(step, {"step": step})
+            row[name] = math.nan if value is None else value
+        return list(steps.values())
+
+    def progress(self) -> list[Progress]:
+        """The progress rows, the one touched last at the end."""
+        return [Progress(*row) for row in self._db.execute("SELECT * FROM progress ORDER BY rowid")]
+
+    def figures(self, iteration: int) -> dict[str, Any] | None:
+        """The figures of a closed iteration."""
+        query = "SELECT data FROM figures WHERE iteration = ?"
+        row = self._db.execute(query, (iteration,)).fetchone()
+        return json.loads(row[0]) if row else None
+
+    def events(self) -> list[tuple[str, str, str]]:
+        """(UTC time, kind, text), oldest first."""
+        return list(self._db.execute("SELECT * FROM events ORDER BY rowid"))
+
+    def owner(self) -> dict[str, Any]:
+        """Epoch, host, pid and start of the last owner."""
+        row = self._db.execute("SELECT epoch, host, pid, since FROM owner").fetchone()
+        return dict(zip(("epoch", "host", "pid", "since"), row, strict=True))
+
+    def query(self, sql: str, values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
+        """Rows of a SELECT, for figures over more records than one wants to hold."""
+        return self._db.execute(sql, values)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let all reads of the body see the same committed state while others go on writing."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("COMMIT")
+
+    def check(self) -> str:
+        """``ok``, or what SQLite finds wrong with the file."""
+        try:
+            return str(self._db.execute("PRAGMA integrity_check").fetchone()[0])
+        except sqlite3.DatabaseError as error:
+            return str(error)
+
+    # Inside
+
+    def _insert(self, records: Iterable[Record]) -> None:
+        rows: dict[type, list[tuple[Any, ...]]] = {}
+        for record in records:
+            rows.setdefault(type(record), []).append(_to_row(record))
+        for kind, values in rows.items():
+            marks = ",".join("?" * len(values[0]))
+            self._db.executemany(f"INSERT INTO {TABLES[kind][0]} VALUES ({marks})", values)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with _errors(self.path):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                epoch = self._db.execute("SELECT epoch FROM owner").fetchone()[0]
+                if epoch != self.epoch:
+                    raise LockedError(
+                        f"{self.path}: this process owned epoch {self.epoch}, but the run was "
+                        f"taken over (epoch {epoch}); nothing was written"
+                    )
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+
+def digest(records: Iterable[Record]) -> str:
+    """sha256 over records in the order given."""
+    sha = hashlib.sha256()
+    for record in records:
+        sha.update(json.dumps(_to_row(record), ensure_ascii=False).encode())
+        sha.update(b"\n")
+    return sha.hexdigest()
+
+
+def now() -> str:
+    """UTC time as ISO text; a label, never compared."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _to_row(record: Record) -> tuple[Any, ...]:
+    return tuple(json.dumps(v) if isinstance(v, tuple) else v for v in astuple(record))
+
+
+@contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    """Turn what SQLite raises while writing into our errors."""
+    try:
+        yield
+    except sqlite3.IntegrityError as error:
+        raise IntegrityError(f"{path}: {error}; the record was not written") from error
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            raise LockedError(f"{path}: another process is writing to it ({error})") from error
+        if "full" in str(error) or "disk I/O" in str(error):
+            raise PreflightError(
+                f"{path}: {error}", "Free some disk space, then resume the run."
+            ) from error
+        raise
+
+
+def _read_probabilities(row: Sequence[Any]) -> Sequence[Any]:
+    text = row[_PROBABILITIES]
+    return (
+        row if text is None
+        else (*row[:_PROBABILITIES], tuple(json.loads(text)), *row[_PROBABILITIES + 1 :])
+    )  # fmt: skip
+
+
+def _quote(path: Path) -> str:
+    return str(path.resolve()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
