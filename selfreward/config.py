@@ -1,0 +1,329 @@
+"""The config of a run: typed, frozen, unknown keys are errors.
+
+Figures marked SRLM are those of Self-Rewarding Language Models, arXiv 2401.10020. Options of TRL
+(``sft``, ``dpo``), peft (``lora``) and the engines pass through by their own names; they are
+checked against their own classes by ``selfreward.training.options`` and ``selfreward.engines``.
+"""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from selfreward import shipped
+from selfreward.errors import ConfigError
+from selfreward.yamlfile import Path_, dump_yaml, parse_overrides, read_yaml
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class _Passthrough(BaseModel):
+    """A group whose other keys belong to a library."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The library's own options as given."""
+        return dict(self.model_extra or {})
+
+
+class SeedSource(_Group):
+    """Rows of seed data: a shipped file, a JSONL or parquet file, or a data set on the hub."""
+
+    path: str
+    """``seed/ift.jsonl`` (shipped), a path, or ``org/name`` on the hub."""
+    split: str = "train"
+    """Split of a hub data set."""
+    revision: str | None = None
+    """Commit of a hub data set; the one found is recorded."""
+    limit: int | None = Field(default=None, ge=1)
+    """Take only the first so many rows."""
+    columns: dict[str, str] = {}
+    """Our column name -> theirs, such as ``{score: score_0_5}``."""
+
+
+def _as_source(value: object) -> object:
+    return {"path": value} if isinstance(value, str) else value
+
+
+Source = Annotated[SeedSource, BeforeValidator(_as_source)]
+
+
+class EngineConfig(_Passthrough):
+    """How to run inference. Other keys are the engine's own options."""
+
+    kind: str = "auto"
+    """``ctranslate2`` or ``transformers``; ``auto`` takes the first that can run the model."""
+    concurrency: int = Field(default=64, ge=1)
+    """Requests in flight at once."""
+
+
+class SftConfig(_Passthrough):
+    """Seed step, M0 -> M1: SFT on IFT + EFT (SRLM 2.1). Other keys are TRL's ``SFTConfig``."""
+
+    ift: Source | None = SeedSource(path="seed/ift.jsonl")
+    """Instruction data: prompt, response."""
+    eft: Source | None = SeedSource(path="seed/eft.jsonl")
+    """Evaluation data: prompt, response, score, justification."""
+    max_length: int = Field(default=1024, ge=8)
+    """Tokens of prompt and completion; longer rows are dropped and recorded, never cut."""
+
+
+class PromptsConfig(_Group):
+    """Writing new prompts, few-shot (SRLM 2.2; Self-Instruct, arXiv 2212.10560)."""
+
+    count: int = Field(default=64, ge=1)
+    """Accepted prompts per iteration."""
+    author: str = "policy"
+    """``policy``: the model being trained writes them (SRLM A.5); else a fixed model, as in
+    SRLM's main runs (any model source)."""
+    dataset: Source | None = None
+    """Draw prompts from these rows instead of writing them."""
+    seeds: Source = SeedSource(path="seed/ift.jsonl")
+    """Human prompts shown as demonstrations; none of them returns as new."""
+    template: str = "instruct/few_shot.jinja"
+    human_shots: int = Field(default=6, ge=1)
+    """SRLM: 8-shot, 6 from the seed data and 2 from prompts already generated."""
+    generated_shots: int = Field(default=2, ge=0)
+    temperature: float = Field(default=0.6, ge=0)
+    """SRLM 3.1.1"""
+    top_p: float = Field(default=0.9, gt=0, le=1)
+    """SRLM 3.1.1"""
+    top_k: int = Field(default=0, ge=0)
+    max_new_tokens: int = Field(default=128, ge=1)
+    rouge_l_max: float = Field(default=0.7, gt=0, le=1)
+    """A prompt as near as this to any in the pool is dropped (Self-Instruct: 0.7)."""
+    min_words: int = Field(default=4, ge=1)
+    max_words: int = Field(default=150, ge=1)
+    """Self-Instruct's released filter keeps more than 3 and at most 150 words."""
+    keywords: tuple[str, ...] = Field(
+        default=(
+            "image", "images", "graph", "graphs", "picture", "pictures", "file", "files", "map",
+            "maps", "draw", "plot", "video", "audio", "music", "flowchart", "diagram",
+        ),
+        strict=False,  # YAML has lists, not tuples
+    )  # fmt: skip
+    """Words that ask for what text cannot give (Self-Instruct's released list)."""
+    window: int = Field(default=16, ge=1)
+    """Attempts that do not see each other's prompts, so that order never depends on timing."""
+    max_attempts: int | None = Field(default=None, ge=1)
+    """Attempts per iteration before giving up; default 10 x ``count`` + ``window``."""
+
+    @property
+    def budget(self) -> int:
+        """Attempts per iteration before giving up."""
+        return self.max_attempts or 10 * self.count + self.window
+
+
+class ResponsesConfig(_Group):
+    """Sampling candidate responses (SRLM 2.2)."""
+
+    n: int = Field(default=4, ge=2)
+    """SRLM 3.1.1: N = 4"""
+    temperature: float = Field(default=0.7, ge=0)
+    """SRLM 3.1.1"""
+    top_p: float = Field(default=0.9, gt=0, le=1)
+    """SRLM 3.1.1"""
+    top_k: int = Field(default=0, ge=0)
+    max_new_tokens: int = Field(default=512, ge=1)
+
+
+class JudgeConfig(_Group):
+    """LLM-as-a-Judge on an additive 5-point scale (SRLM 2.1, figure 2)."""
+
+    model: str = "policy"
+    """``policy``: the model judges itself (the method); ``M1``: the seed model judges every
+    iteration; else any model source."""
+    form: Literal["written", "expected"] = "written"
+    """``written``: justification, then the score. ``expected``: no text; the probabilities of
+    the scores 0..5 give the expected score."""
+    template: str = "judge/additive.jinja"
+    votes: int = Field(default=3, ge=1)
+    """Sampled judgments per response in the ``written`` form (SRLM 3.1.1: 3, averaged)."""
+    temperature: float = Field(default=0.7, ge=0)
+    top_p: float = Field(default=0.9, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0)
+    max_new_tokens: int = Field(default=256, ge=1)
+    min_parse_rate: float = Field(default=0.5, ge=0, le=1)
+    """Stop the run where a smaller share of the votes has a verdict."""
+
+    @property
+    def num_votes(self) -> int:
+        """Votes per response; the ``expected`` form is deterministic, so one says it all."""
+        return self.votes if self.form == "written" else 1
+
+
+class PairsConfig(_Group):
+    """Building preference pairs (SRLM 2.2)."""
+
+    rule: Literal["best_worst"] = "best_worst"
+    """Highest against lowest mean score of a prompt, ties dropped."""
+    min_margin: float = Field(default=0.0, ge=0, le=5)
+    """Smallest score difference in points; 0 keeps every pair that is no tie."""
+    min_pairs: int = Field(default=1, ge=1)
+    """Refuse to train on fewer."""
+
+
+class DpoConfig(_Passthrough):
+    """DPO, M(t) -> M(t+1), reference M(t) (SRLM 2.3). Other keys are TRL's ``DPOConfig``."""
+
+    beta: float = Field(default=0.1, gt=0)
+    """SRLM 3.1.3"""
+    learning_rate: float = Field(default=1e-6, gt=0)
+    """SRLM 3.1.3: 1e-6, decaying to 1e-7"""
+    max_length: int = Field(default=1024, ge=8)
+    """Tokens of prompt and response; longer pairs are dropped and recorded, never cut."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All options for TRL."""
+        return {"beta": self.beta, "learning_rate": self.learning_rate, **super().options}
+
+
+class Config(_Group):
+    """All that defines a run."""
+
+    model: str = "bundled:smollm2-135m"
+    """M0: a hub id, a directory, a ``.gguf`` file or ``bundled:smollm2-135m``."""
+    revision: str | None = None
+    """Commit of a hub model; the one found is recorded."""
+    trust_remote_code: bool = False
+    """Run code that the model brings along; needs ``revision``."""
+    iterations: int = Field(default=2, ge=0)
+    """DPO rounds after M1 (SRLM: 2, giving M2 and M3)."""
+    seed: int = Field(default=0, ge=0)
+    system_prompt: str | None = None
+    chat_template_kwargs: dict[str, Any] = {}
+    """Passed to the model's chat template, such as ``{enable_thinking: false}``."""
+    engine: EngineConfig = EngineConfig()
+    sft: SftConfig | None = SftConfig()
+    """null: no seed step, M1 = M0."""
+    prompts: PromptsConfig = PromptsConfig()
+    responses: ResponsesConfig = ResponsesConfig()
+    judge: JudgeConfig = JudgeConfig()
+    pairs: PairsConfig = PairsConfig()
+    dpo: DpoConfig = DpoConfig()
+    lora: dict[str, Any] | None = None
+    """Options of peft's ``LoraConfig``; null trains all weights."""
+
+
+RUNTIME_KEYS = frozenset(
+    {
+        "engine.concurrency",
+        "engine.max_batch_size",
+        "judge.min_parse_rate",
+        "pairs.min_pairs",
+        "prompts.max_attempts",
+    }
+)
+"""Keys that decide how fast a run is and when it gives up, but no record; ``resume`` may change
+these."""
+
+
+def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
+    """Read a config file, or a shipped recipe by name, and apply ``dotted.key=value`` words.
+
+    Raises:
+        ConfigError: With file, line, key and what to do.
+    """
+    path = Path(path)
+    if not path.is_file():
+        known = shipped.recipes()
+        if str(path) in known:
+            path = known[str(path)]
+        elif path.suffix not in (".yaml", ".yml"):
+            raise ConfigError(
+                f"{path}: no such config file or recipe", f"Recipes: {', '.join(known)}."
+            )
+    data, places = read_yaml(path)
+    return build_config(data, overrides, places, str(path))
+
+
+def build_config(
+    data: dict[str, object],
+    overrides: Sequence[str] = (),
+    places: dict[Path_, str] | None = None,
+    name: str = "config",
+) -> Config:
+    """Make a Config of plain data; see ``load_config``."""
+    data, places = dict(data), dict(places or {})
+    for (key, value), word in zip(parse_overrides(overrides), overrides, strict=True):
+        _set(data, key, value, word)
+        places[key] = f"override {word}"
+        for end in range(1, len(key)):
+            places.setdefault(key[:end], f"override {word}")
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        raise _explain(error, places, name) from None
+
+
+def dump_config(config: Config) -> str:
+    """YAML that ``load_config`` reads back to an equal Config."""
+    return dump_yaml(config.model_dump(mode="json"))
+
+
+def changed_keys(old: Config, new: Config) -> list[str]:
+    """Dotted names of the values in which two configs differ."""
+    flat_old, flat_new = _flatten(old.model_dump()), _flatten(new.model_dump())
+    missing = object()
+    return sorted(
+        key
+        for key in flat_old.keys() | flat_new.keys()
+        if flat_old.get(key, missing) != flat_new.get(key, missing)
+    )
+
+
+def _flatten(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _set(data: dict[str, Any], key: tuple[str, ...], value: object, word: str) -> None:
+    for part in key[:-1]:
+        inner = data.get(part)
+        if not isinstance(inner, dict | None):
+            raise ConfigError(f"override {word}: {part!r} is a value, not a group of keys")
+        copy = dict(inner or {})  # YAML aliases share their mappings
+        data[part] = copy
+        data = copy
+    data[key[-1]] = value
+
+
+def _explain(error: ValidationError, places: dict[Path_, str], name: str) -> ConfigError:
+    """The first problem as one line: where, which key, what is wrong, what was meant."""
+    problems = error.errors()
+    unknown = [problem for problem in problems if problem["type"] == "extra_forbidden"]
+    problem = (unknown or problems)[0]  # a misspelt key explains the one that is missing
+    loc: Path_ = tuple(problem["loc"])
+    where = next((places[loc[:i]] for i in range(len(loc), 0, -1) if loc[:i] in places), name)
+    key = ".".join(map(str, loc))
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if problem["type"] == "extra_forbidden":
+        names = _field_names(loc[:-1])
+        near = difflib.get_close_matches(str(loc[-1]), names, 1)
+        hint = f"Did you mean {near[0]}?" if near else f"Known keys: {', '.join(names)}."
+        return ConfigError(f"{where}: unknown key {key!r}{more}", hint)
+    found = repr(problem["input"])
+    found = found if len(found) <= 80 else found[:77] + "..."
+    return ConfigError(f"{where}: {key}: {problem['msg']}, found {found}{more}")
+
+
+def _field_names(loc: Path_) -> list[str]:
+    model: Any = Config
+    for part in loc:
+        annotation = model.model_fields[str(part)].annotation
+        options = [annotation, *get_args(annotation)]
+        options += [inner for option in options for inner in get_args(option)]
+        model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return list(model.model_fields)

@@ -1,0 +1,308 @@
+"""A run directory: what it is made of and who may write to it.
+
+runs/<name>/
+  config.yaml           the config as given        config.resolved.yaml   every value, in force
+  templates/  seeds/    copies of what the run reads from outside
+  records.db            the record of truth (store.py)
+  models/               M0.json (where the base model is), M1/ M2/ ..., each with a manifest
+  checkpoints/  logs/   of training in progress; of each child process
+  run.lock              held by the process that owns the run
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfreward import durable
+from selfreward.errors import (
+    ConfigError,
+    IntegrityError,
+    LockedError,
+    NotFoundError,
+    PreflightError,
+)
+from selfreward.store import Store
+
+# The verbs that only read need none of pydantic, Jinja and filelock, which take longer to import
+# than the verbs take; so what makes, configures or owns a run imports them where it needs them.
+if TYPE_CHECKING:
+    from selfreward.config import Config
+    from selfreward.templates import Template
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+JUDGE_VARIABLES = {"prompt", "response"}
+PROMPTS_VARIABLES = {"demonstrations"}
+_EXTENDABLE = frozenset({"iterations"})
+_LIBRARIES = ("selfreward", "torch", "transformers", "trl", "ctranslate2", "peft", "datasets")
+
+
+def runs_root() -> Path:
+    """Where runs live: ``$SELFREWARD_RUNS``, else ``runs`` in the current directory."""
+    return Path(os.environ.get("SELFREWARD_RUNS") or "runs")
+
+
+class Run:
+    """An existing run directory; see ``create_run`` and ``open_run``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = Path(os.path.abspath(path)).name
+
+    @cached_property
+    def config(self) -> "Config":
+        """The config in force, from ``config.resolved.yaml``."""
+        from selfreward.config import load_config
+
+        return load_config(self.path / "config.resolved.yaml")
+
+    @property
+    def records(self) -> Path:
+        """``records.db``"""
+        return self.path / "records.db"
+
+    def store(self) -> Store:
+        """The records, for reading."""
+        return Store(self.records)
+
+    def model_directory(self, index: int) -> Path:
+        """``models/M<index>``, which exists only whole."""
+        return self.path / "models" / f"M{index}"
+
+    def checkpoints_directory(self, index: int) -> Path:
+        """Where the training that makes ``M<index>`` keeps its checkpoints."""
+        return self.path / "checkpoints" / f"M{index}"
+
+    def log_path(self, iteration: int, stage: str) -> Path:
+        """Log of the child process that runs a stage; all launches append to it."""
+        return self.path / "logs" / f"{iteration}-{stage}.log"
+
+    def template(self, stage: str) -> "Template":
+        """The run's own copy of a template: stage ``judge`` or ``prompts``."""
+        from selfreward.templates import load_template
+
+        variables = JUDGE_VARIABLES if stage == "judge" else PROMPTS_VARIABLES
+        return load_template(self.path / "templates" / f"{stage}.jinja", variables)
+
+    def seed_file(self, kind: str) -> Path:
+        """The run's own copy of seed data: ``ift``, ``eft``, ``prompts`` or ``dataset``."""
+        return self.path / "seeds" / f"{kind}.jsonl"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 over all that decides the records: config, templates and seed data.
+
+        The number of iterations and the keys that only change speed are left out, so that a run
+        can be extended and resumed on another machine.
+        """
+        from selfreward.config import RUNTIME_KEYS
+
+        config = self.config.model_dump(mode="json")
+        for key in RUNTIME_KEYS | _EXTENDABLE:
+            group, _, name = key.rpartition(".")
+            (config[group] if group else config).pop(name, None)
+        sha = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+        inputs = [*self.path.glob("templates/*.jinja"), *self.path.glob("seeds/*.jsonl")]
+        for path in sorted(inputs):
+            sha.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+        return sha.hexdigest()
+
+    def stage_fingerprint(self, store: Store, iteration: int, stage: str) -> str:
+        """sha256 over the run's fingerprint, the base model and every stage finished before."""
+        earlier = []
+        for row in store.stages():
+            if (row.iteration, row.stage) == (iteration, stage):
+                break
+            earlier.append((row.iteration, row.stage, row.digest))
+        base = self.base_model().get("digest")
+        text = json.dumps([self.fingerprint, base, iteration, stage, earlier])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def check_fingerprints(self, store: Store) -> None:
+        """Compare every finished stage with what its inputs are now.
+
+        Raises:
+            IntegrityError: Config, templates or seed data were altered after the fact.
+        """
+        for row in store.stages():
+            if row.fingerprint != self.stage_fingerprint(store, row.iteration, row.stage):
+                raise IntegrityError(
+                    f"{self.path}: {row.stage} of iteration {row.iteration} was made from another "
+                    "config, template, seed data or base model than lies here now",
+                    "Restore config.resolved.yaml, templates/, seeds/ and models/M0.json, or "
+                    "start a new run.",
+                )
+
+    def base_model(self) -> dict[str, Any]:
+        """Path, digest, source and revision of M0; empty before it is resolved."""
+        path = self.path / "models" / "M0.json"
+        return json.loads(path.read_text()) if path.is_file() else {}
+
+    def policy(self, iteration: int) -> Path:
+        """Directory of the model that iteration ``iteration`` starts from: M0 for 0, M1 for 1, ...
+
+        Raises:
+            IntegrityError: The directory is gone or not whole.
+        """
+        if iteration == 0 or (iteration == 1 and self.config.sft is None):
+            return Path(self.base_model()["path"])
+        directory = self.model_directory(iteration)
+        try:
+            durable.verify_directory(directory, deep=False)
+        except IntegrityError as error:
+            raise IntegrityError(
+                f"M{iteration} is needed but not whole: {error.message}",
+                "Restore the directory from a copy, or start a new run; `selfreward verify` "
+                "checks all of them.",
+            ) from None
+        return directory
+
+    def configure(self, overrides: Sequence[str]) -> None:
+        """Change keys that a resume may change: ``iterations`` (up) and the runtime keys.
+
+        Raises:
+            IntegrityError: Another key would change; the message names it.
+            ConfigError: A value is wrong, or ``iterations`` would shrink.
+        """
+        from selfreward.config import RUNTIME_KEYS, changed_keys, dump_config, load_config
+
+        if not overrides:
+            return
+        new = load_config(self.path / "config.resolved.yaml", overrides)
+        changed = changed_keys(self.config, new)
+        if frozen := [key for key in changed if key not in RUNTIME_KEYS | _EXTENDABLE]:
+            raise IntegrityError(
+                f"{frozen[0]} is frozen: it decided the records of this run",
+                "Start a new run, or branch off with `selfreward run CONFIG --from RUN:M1`.",
+            )
+        if new.iterations < self.config.iterations:
+            raise ConfigError("iterations can only grow when a run is resumed")
+        durable.write_file(self.path / "config.resolved.yaml", dump_config(new))
+        self.__dict__.pop("config", None)
+
+    @contextmanager
+    def owned(self) -> Iterator[Store]:
+        """Own the run: hold its lock and a store that may write.
+
+        Raises:
+            LockedError: Another process owns it.
+        """
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.path / "run.lock")
+        try:
+            lock.acquire(timeout=1)
+        except Timeout:
+            with self.store() as store:
+                owner = store.owner()
+            raise LockedError(
+                f"run {self.name} is in use by process {owner['pid']} on {owner['host']} "
+                f"since {owner['since']}",
+                f"Watch it with `selfreward status {self.name} --watch`.",
+            ) from None
+        try:
+            with Store.claim(self.records) as store:
+                yield store
+        finally:
+            lock.release()
+
+
+def create_run(config: "Config", name: str, source: Path | None = None) -> Run:
+    """Make a run directory with copies of all that the run reads; it appears whole or not at all.
+
+    Args:
+        name: Letters, digits, dot, dash and underscore, at most 64.
+        source: The config file as given; templates and seed data are also looked for beside it.
+
+    Raises:
+        ConfigError: Bad name, name in use, or anything wrong with templates or seed data.
+    """
+    if not NAME.fullmatch(name):
+        raise ConfigError(
+            f"{name!r}: not a run name", "Use letters, digits, '.', '-' and '_', at most 64."
+        )
+    target = runs_root() / name
+    if target.exists():
+        raise ConfigError(
+            f"run {name} exists: {target}",
+            f"Continue it with `selfreward resume {name}`, or choose another --name.",
+        )
+    files = _inputs(config, source)
+    temporary = target.parent / f"{durable.TEMPORARY}{uuid.uuid4().hex}"
+    try:
+        for directory in ("templates", "seeds", "models", "checkpoints", "logs"):
+            (temporary / directory).mkdir(parents=True)
+        for path, text in files.items():
+            durable.write_file(temporary / path, text)
+        Store.create(temporary / "records.db")
+        durable.rename(temporary, target)
+    except OSError as error:
+        raise PreflightError(f"{target}: cannot make the run directory ({error})") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return Run(target)
+
+
+def open_run(name: str) -> Run:
+    """Open a run by its name under the runs directory, or by path.
+
+    Raises:
+        NotFoundError: There is none; the message lists the runs there are.
+    """
+    for path in (runs_root() / name if NAME.fullmatch(name) else Path(name), Path(name)):
+        if os.path.isfile(path / "records.db"):  # unlike Path.is_file, False for any bad name
+            return Run(path)
+    known = ", ".join(run.name for run in list_runs()) or "none yet"
+    raise NotFoundError(f"no run {name!r} in {runs_root()}/", f"Runs there: {known}.")
+
+
+def list_runs() -> list[Run]:
+    """Every run under the runs directory, by name."""
+    return [Run(p.parent) for p in sorted(runs_root().glob("[!.]*/records.db"))]
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that decide what a run makes, without importing them."""
+    from importlib import metadata
+
+    found = {}
+    for library in _LIBRARIES:
+        try:
+            found[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _inputs(config: "Config", source: Path | None) -> dict[str, str]:
+    """Text of every input file of a run, all checked."""
+    from selfreward import seeds
+    from selfreward.config import dump_config
+    from selfreward.templates import find_template, load_template
+
+    beside = source.parent if source else None
+    judge = load_template(find_template(config.judge.template, beside), JUDGE_VARIABLES)
+    author = load_template(find_template(config.prompts.template, beside), PROMPTS_VARIABLES)
+    dump = seeds.dump_rows
+    files = {
+        "config.yaml": source.read_text(encoding="utf-8") if source else dump_config(config),
+        "config.resolved.yaml": dump_config(config),
+        "templates/judge.jinja": judge.source,
+        "templates/prompts.jinja": author.source,
+        "seeds/prompts.jsonl": dump(seeds.read_prompts(config.prompts.seeds, beside)),
+    }
+    if config.prompts.dataset:
+        rows = seeds.read_prompts(config.prompts.dataset, beside)
+        files["seeds/dataset.jsonl"] = dump(rows)
+    if config.sft and config.sft.ift:
+        files["seeds/ift.jsonl"] = dump(seeds.read_ift(config.sft.ift, beside))
+    if config.sft and config.sft.eft:
+        files["seeds/eft.jsonl"] = dump(seeds.read_eft(config.sft.eft, beside))
+    return files

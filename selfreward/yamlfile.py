@@ -1,0 +1,132 @@
+"""YAML as people mean it: duplicate keys refused, ``1e-6`` a number, every key with its line.
+
+PyYAML follows YAML 1.1, where ``1e-6`` is a string, and silently keeps the last of two equal keys.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from selfreward.errors import ConfigError
+
+Path_ = tuple[str | int, ...]
+_KEY_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
+_MAX_NODES = 20_000
+"""A config has hundreds of nodes; more are a bomb of nested aliases."""
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with the floats of YAML 1.2 and an end to nesting, in which it is quadratic."""
+
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:
+        if self.flow_level > 100:
+            raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=self.get_mark())
+        super().fetch_flow_collection_start(TokenClass)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes the strings that ``_Loader`` would take for numbers."""
+
+
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)[eE][-+]?[0-9]+$"),
+        list("-+.0123456789"),
+    )
+
+
+def dump_yaml(data: dict[str, object]) -> str:
+    """YAML that ``read_yaml`` reads back to equal data."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def read_yaml(path: Path) -> tuple[dict[str, object], dict[Path_, str]]:
+    """Read a mapping and where each of its keys stands.
+
+    Returns:
+        The mapping, and ``file:line`` by key path, such as ``("dpo", "beta")``.
+
+    Raises:
+        ConfigError: No such file, not UTF-8, not YAML, not a mapping, or a key twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the config ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    places: dict[Path_, str] = {}
+    data = _parse(text, str(path), places)
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: a config is a mapping of keys, found {type(data).__name__}")
+    return data, places
+
+
+def parse_overrides(
+    overrides: Sequence[str],
+) -> list[tuple[tuple[str, ...], object]]:
+    """Split ``dotted.key=value`` words; values are YAML.
+
+    Raises:
+        ConfigError: A word without ``=`` or with a value that is not YAML.
+    """
+    parsed = []
+    for word in overrides:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"{word!r}: overrides look like dpo.learning_rate=5e-7")
+        parsed.append((tuple(key.split(".")), _parse(value, f"override {word}", {})))
+    return parsed
+
+
+def _parse(text: str, name: str, places: dict[Path_, str]) -> object:
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _walk(node, (), name, places, [0])
+        return loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(f"{name}{line}: not valid YAML ({error.problem})") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name}: not valid YAML ({str(error).splitlines()[0]})") from None
+    except (ValueError, LookupError, AttributeError) as error:
+        # PyYAML lets these out for values that do not fit their tag, such as the date 2026-13-01.
+        raise ConfigError(f"{name}: not valid YAML ({error})") from None
+    except RecursionError:
+        raise ConfigError(f"{name}: nested too deeply") from None
+
+
+def _walk(
+    node: yaml.Node, at: Path_, name: str, places: dict[Path_, str], count: list[int]
+) -> None:
+    """Note the line of every key below ``node`` and refuse duplicates."""
+    count[0] += 1
+    if count[0] > _MAX_NODES:
+        raise ConfigError(f"{name}: more than {_MAX_NODES} values; are its aliases nested?")
+    if isinstance(node, yaml.MappingNode):
+        seen: dict[str, int] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode) or key.tag not in _KEY_TAGS:
+                what = key.tag.rpartition(":")[2]
+                raise ConfigError(f"{name}:{line}: a key must be a word, found one of type {what}")
+            if key.value in seen:
+                raise ConfigError(
+                    f"{name}:{line}: key {key.value!r} is already on line {seen[key.value]}",
+                    "Keep one of the two.",
+                )
+            seen[key.value] = line
+            places[(*at, key.value)] = f"{name}:{line}"
+            _walk(value, (*at, key.value), name, places, count)
+    elif isinstance(node, yaml.SequenceNode):
+        for i, item in enumerate(node.value):
+            places[(*at, i)] = f"{name}:{item.start_mark.line + 1}"
+            _walk(item, (*at, i), name, places, count)
