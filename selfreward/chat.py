@@ -1,0 +1,193 @@
+"""The chat layer: the only place that knows a model's tokenizer and chat template.
+
+Engines and trainers get token ids that are made here, so sampling, judging and training see the
+same ones. Every conversation is one user turn and the model's own, which may be started for it.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from selfreward.errors import ConfigError
+
+SCORES = range(6)
+_STARTED = "Score: "
+"""How the model's turn begins in the ``expected`` form, like the verdict line of ``written``."""
+
+Ids = tuple[int, ...]
+
+
+class Chat:
+    """Turns text into the ids that a model is to see, and back.
+
+    Args:
+        model: Model directory.
+        system_prompt: Replaces the one that the template may bring along; None leaves that.
+        template_kwargs: Passed to the chat template.
+        trust_remote_code: Whether the tokenizer's own code may run.
+
+    Raises:
+        ConfigError: The tokenizer has no chat template.
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        system_prompt: str | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
+        trust_remote_code: bool = False,
+    ) -> None:
+        from transformers import AutoTokenizer
+
+        self.model = model
+        self._system_prompt, self._kwargs = system_prompt, dict(template_kwargs or {})
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(
+            model, trust_remote_code=trust_remote_code, local_files_only=True
+        )
+        if not self.tokenizer.chat_template:
+            raise ConfigError(
+                f"{model}: its tokenizer has no chat template",
+                "Use an instruct model, or put a chat_template.jinja beside its tokenizer.",
+            )
+
+    def prompt_ids(self, user: str, started: str = "") -> Ids:
+        """Ids of the user turn and the beginning of the model's turn, tokenized as one text."""
+        return self._tokenize(self._render(user) + started)
+
+    def continuation(self, user: str, started: str, text: str) -> tuple[Ids, Ids]:
+        """Training ids: (what sampling would see, ``text`` as the model would have sampled it).
+
+        Both are tokenized together; where a token would span the border the two are tokenized
+        apart, as they are in sampling. The completion ends with the end-of-turn token.
+        """
+        rendered = self._render(user) + started
+        prompt, whole = self._tokenize(rendered), self._tokenize(rendered + text)
+        together = whole[: len(prompt)] == prompt
+        completion = whole[len(prompt) :] if together else self._tokenize(text)
+        return prompt, (*completion, self.end_id)
+
+    def score_prompt(self, user: str) -> tuple[Ids, Ids]:
+        """Ids after which the next token is the score, and the ids of the scores 0 to 5.
+
+        Whether the space before the score is a token of its own depends on the tokenizer: the six
+        texts ``Score: 0`` ... ``Score: 5`` must differ in their last token alone, and all before
+        it is the prompt.
+
+        Raises:
+            ConfigError: They do not.
+        """
+        ids = self.prompt_ids(user, f"{_STARTED}0")
+        return ids[:-1], self._score_ids
+
+    def score_target(self, user: str, score: int) -> tuple[Ids, Ids]:
+        """Training ids for the ``expected`` form: the score token and the end of turn.
+
+        Args:
+            user: What the judge is told.
+            score: 0 to 5.
+        """
+        prompt, score_ids = self.score_prompt(user)
+        return prompt, (score_ids[score], self.end_id)
+
+    def control_token(self, text: str) -> str | None:
+        """The first control token of the chat format that ``text`` spells, or None.
+
+        Such text would be tokenized as structure: as the end of its turn, say, and a new turn.
+        """
+        match = self._control.search(text)
+        return match[0] if match else None
+
+    def split_thinking(self, text: str) -> tuple[str, str]:
+        """Split (thinking, answer) at ``</think>``; thinking that never ends leaves no answer."""
+        before, end, after = text.partition("</think>")
+        if end:
+            return before.replace("<think>", "", 1), after
+        if text.lstrip().startswith("<think>") or self._opens_thinking:
+            return before.replace("<think>", "", 1), ""
+        return "", text
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of sampled ids; control tokens in them stay visible."""
+        return str(
+            self.tokenizer.decode(
+                list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+            )
+        )
+
+    @cached_property
+    def end_id(self) -> int:
+        """The token that ends the model's turn: the template's, else the tokenizer's end of text.
+
+        They differ in Gemma, for one, whose turns end with ``<end_of_turn>`` and not ``<eos>``.
+        """
+        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "ANSWER"}]
+        rendered = self.tokenizer.apply_chat_template(turns, tokenize=False, **self._kwargs)
+        after = self._tokenize(str(rendered).rpartition("ANSWER")[2].lstrip())
+        if after and after[0] in self.tokenizer.added_tokens_decoder:
+            return after[0]
+        return int(self.tokenizer.eos_token_id)
+
+    @cached_property
+    def end_ids(self) -> frozenset[int]:
+        """All tokens that end the model's turn; some models have more than one."""
+        path = self.model / "generation_config.json"
+        more = json.loads(path.read_text()).get("eos_token_id") if path.is_file() else None
+        more = more if isinstance(more, list) else [more]
+        ends = {self.end_id, self.tokenizer.eos_token_id, *more}
+        return frozenset(int(end) for end in ends if end is not None)
+
+    @cached_property
+    def pad_id(self) -> int:
+        """The token to fill up rows with."""
+        pad = self.tokenizer.pad_token_id
+        return self.end_id if pad is None else int(pad)
+
+    @cached_property
+    def max_length(self) -> int | None:
+        """Positions that the model was made for; None if its config does not say."""
+        config = json.loads((self.model / "config.json").read_text())
+        length = config.get("text_config", config).get("max_position_embeddings")
+        return length if length is None else int(length)
+
+    @cached_property
+    def _score_ids(self) -> Ids:
+        # The user's text cannot matter: all templates put something between it and this turn.
+        texts = [self.prompt_ids("", f"{_STARTED}{score}") for score in SCORES]
+        starts, ends = {ids[:-1] for ids in texts}, tuple(ids[-1] for ids in texts)
+        if len(starts) != 1 or len(set(ends)) != len(texts):
+            raise ConfigError(
+                f"{self.model}: its tokenizer has no single token for each score 0 to 5",
+                "Set judge.form=written for this model.",
+            )
+        return ends
+
+    @cached_property
+    def _control(self) -> re.Pattern[str]:
+        # Other added tokens are plain text to be found quickly: line breaks and HTML in Gemma.
+        template = str(self.tokenizer.chat_template)
+        added = self.tokenizer.added_tokens_decoder.values()
+        tokens = [str(token) for token in added if token.special or str(token) in template]
+        tokens = [token for token in [*tokens, *self.tokenizer.all_special_tokens] if token.strip()]
+        longest_first = sorted(map(re.escape, tokens), key=len, reverse=True)
+        return re.compile("|".join(longest_first) or r"(?!)")
+
+    @cached_property
+    def _opens_thinking(self) -> bool:
+        return self._render("").rstrip().endswith("<think>")
+
+    def _render(self, user: str) -> str:
+        system = [{"role": "system", "content": self._system_prompt}]
+        messages = (system if self._system_prompt is not None else []) + [
+            {"role": "user", "content": user}
+        ]
+        return str(
+            self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, **self._kwargs
+            )
+        )
+
+    def _tokenize(self, text: str) -> Ids:
+        return tuple(self.tokenizer(text, add_special_tokens=False).input_ids)

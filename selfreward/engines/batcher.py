@@ -1,0 +1,136 @@
+"""Gathers requests that are in flight at once into batches, for engines that run in this process.
+
+Requests that sample alike, or ask for the same score tokens, may share a batch. The model runs in
+one worker thread, so the event loop stays free to take in more.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from selfreward.engines.base import Generation, Request
+
+RunBatch = Callable[[Sequence[Request]], list[list[Generation]]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiting:
+    request: Request
+    future: asyncio.Future[list[Generation]]
+
+    @property
+    def kind(self) -> object:
+        """Requests of one kind may share a batch."""
+        return self.request.sampling, self.request.n, self.request.score_tokens
+
+    @property
+    def length(self) -> int:
+        """Prompt length in tokens."""
+        return len(self.request.token_ids)
+
+
+class Batcher:
+    """Runs requests in batches.
+
+    Args:
+        run_batch: Answers requests of one kind, shortest prompt first; called in the worker thread.
+        max_batch_size: Sequences per batch: requests times their n.
+    """
+
+    def __init__(self, run_batch: RunBatch, max_batch_size: int) -> None:
+        self._run_batch, self._max = run_batch, max_batch_size
+        self._waiting: list[_Waiting] = []
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._dispatcher: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def submit(self, request: Request) -> list[Generation]:
+        """Wait for the generations of a request; one larger than a batch is split.
+
+        Cancelling a request that still waits takes it out of line.
+
+        Raises:
+            RuntimeError: The batcher is closed.
+        """
+        if self._closed:
+            raise RuntimeError("the engine is closed")
+        if request.n > self._max:
+            parts = [
+                replace(request, n=min(self._max, request.n - i), seed=request.seed + i)
+                for i in range(0, request.n, self._max)
+            ]
+            return [g for part in await asyncio.gather(*map(self.submit, parts)) for g in part]
+        future: asyncio.Future[list[Generation]] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(request, future))
+        if self._dispatcher is None or self._dispatcher.done():
+            self._dispatcher = asyncio.create_task(self._dispatch())
+        return await future
+
+    async def close(self) -> None:
+        """Cancel what waits, let the batch that runs end, and end the thread. Idempotent."""
+        self._closed = True
+        for waiting in self._waiting:
+            waiting.future.cancel()
+        if self._dispatcher is not None and not self._dispatcher.done():
+            await asyncio.wait([self._dispatcher])
+        self._worker.shutdown()
+
+    async def _dispatch(self) -> None:
+        """Run batches until nothing waits."""
+        while True:
+            await self._settle()
+            batch = self._next_batch()
+            if not batch:
+                return
+            requests = [waiting.request for waiting in batch]
+            running = asyncio.get_running_loop().run_in_executor(
+                self._worker, self._run_batch, requests
+            )
+            await asyncio.wait([running])
+            error = running.exception()
+            for i, waiting in enumerate(batch):
+                if waiting.future.done():  # cancelled meanwhile
+                    continue
+                if error is None:
+                    waiting.future.set_result(running.result()[i])
+                else:
+                    waiting.future.set_exception(error)
+
+    async def _settle(self) -> None:
+        """Let all that is ready to ask get in line first."""
+        before = -1
+        while before != len(self._waiting):
+            before = len(self._waiting)
+            await asyncio.sleep(0)
+
+    def _next_batch(self) -> list[_Waiting]:
+        """Take as many as fit of those most alike in length to the one that waited longest.
+
+        Uneven prompts cost time: they are padded, or fed token by token.
+        """
+        self._waiting = [waiting for waiting in self._waiting if not waiting.future.done()]
+        if not self._waiting:
+            return []
+        first = self._waiting[0]
+        alike = sorted(
+            (waiting for waiting in self._waiting if waiting.kind == first.kind),
+            key=lambda waiting: waiting.length,
+        )
+        size = min(len(alike), max(1, self._max // first.request.n))
+        at = alike.index(first)
+        start = min(
+            range(max(0, at - size + 1), min(at, len(alike) - size) + 1),
+            key=lambda i: alike[i + size - 1].length - alike[i].length,
+        )
+        batch = alike[start : start + size]
+        taken = set(map(id, batch))
+        self._waiting = [waiting for waiting in self._waiting if id(waiting) not in taken]
+        return batch
+
+
+def batch_seed(requests: Sequence[Request]) -> int:
+    """Seed of a batch, 31 bits, from the seeds of its requests."""
+    text = ",".join(str(request.seed) for request in requests)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) >> 1

@@ -1,0 +1,30 @@
+"""Where a continuation ends: the same for all engines that run in this process."""
+
+from collections.abc import Sequence
+
+from selfreward.chat import Chat
+from selfreward.engines.base import Generation, Sampling
+
+
+class Stops:
+    """Finds stop strings while tokens are sampled, and makes a Generation of the result."""
+
+    def __init__(self, chat: Chat, sampling: Sampling) -> None:
+        self._chat, self._stop, self._max = chat, sampling.stop, sampling.max_new_tokens
+        # A token holds at least one byte of text, so no stop string spans more tokens than it has
+        # bytes; one more token before it keeps tokenizers from dropping its leading space.
+        self.window = max((len(stop.encode()) for stop in self._stop), default=0) + 1
+
+    def reached(self, ids: Sequence[int]) -> bool:
+        """Whether the last ``window`` of the ids sampled so far hold a stop string."""
+        tail = self._chat.decode(ids[-self.window :])
+        return any(stop in tail for stop in self._stop)
+
+    def generation(self, ids: Sequence[int]) -> Generation:
+        """Cut the text of sampled ids (without the end-of-turn token) at the first stop string."""
+        text = self._chat.decode(ids)
+        ends = [at for stop in self._stop if (at := text.find(stop)) >= 0]
+        stopped = bool(ends) or len(ids) < self._max
+        return Generation(
+            text[: min(ends)] if ends else text, tuple(ids), "stop" if stopped else "length"
+        )

@@ -1,0 +1,132 @@
+"""Plain transformers: any architecture and device that it runs, by its own ``generate``."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, GenerationConfig
+
+from selfreward.chat import Chat
+from selfreward.engines.base import Generation, Request, Sampling, check_room
+from selfreward.engines.batcher import Batcher, batch_seed
+from selfreward.engines.stops import Stops
+
+
+def open_engine(model: Path, chat: Chat, options: Mapping[str, Any]) -> "TransformersEngine":
+    """Load a model directory."""
+    return TransformersEngine(model, chat, **options)
+
+
+class TransformersEngine:
+    """See ``base.Engine``.
+
+    Args:
+        model: Model directory.
+        chat: Of the same model.
+        max_batch_size: Sequences per batch.
+        options: Arguments of ``AutoModelForCausalLM.from_pretrained``. The device map defaults to
+            the GPU if there is one; the dtype to float32 on CPUs, where bfloat16 is several times
+            slower, else to the checkpoint's.
+    """
+
+    def __init__(self, model: Path, chat: Chat, max_batch_size: int = 16, **options: Any) -> None:
+        self._chat = chat
+        defaults = {"dtype": "float32", "device_map": "cpu"}
+        if torch.cuda.is_available():
+            defaults = {"dtype": "auto", "device_map": "cuda"}
+        self._model: Any = AutoModelForCausalLM.from_pretrained(
+            model, local_files_only=True, **(defaults | options)
+        )
+        self._model.eval()
+        # Only the request says how to sample: not the defaults that come with some checkpoints.
+        self._model.generation_config = GenerationConfig()
+        self._batcher = Batcher(self._run, max_batch_size)
+
+    async def generate(self, request: Request) -> list[Generation]:
+        """See ``base.Engine.generate``."""
+        check_room(request, self._chat)
+        return await self._batcher.submit(request)
+
+    async def close(self) -> None:
+        """Free the model."""
+        await self._batcher.close()
+        self._model = None
+
+    def _run(self, requests: Sequence[Request]) -> list[list[Generation]]:
+        with torch.inference_mode():
+            inputs = self._inputs([request.token_ids for request in requests])
+            sampling = requests[0].sampling
+            if sampling is None:
+                scored = self._score(inputs, requests[0].score_tokens)
+                return [[generation] for generation in scored]
+            return self._sample(inputs, requests, sampling)
+
+    def _inputs(self, rows: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
+        """Left-padded ``input_ids`` and ``attention_mask`` of shape (rows, longest)."""
+        longest = max(map(len, rows))
+        ids = [[self._chat.pad_id] * (longest - len(row)) + list(row) for row in rows]
+        mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
+        device = self._model.device
+        return {
+            "input_ids": torch.tensor(ids, device=device),
+            "attention_mask": torch.tensor(mask, device=device),
+        }
+
+    def _sample(
+        self, inputs: dict[str, torch.Tensor], requests: Sequence[Request], sampling: Sampling
+    ) -> list[list[Generation]]:
+        n, start = requests[0].n, inputs["input_ids"].shape[1]
+        stops = Stops(self._chat, sampling)
+        how: dict[str, Any] = {"do_sample": False}
+        if sampling.temperature > 0:
+            how = {
+                "do_sample": True,
+                "num_return_sequences": n,
+                "temperature": sampling.temperature,
+                "top_p": sampling.top_p,
+                "top_k": sampling.top_k,
+            }
+        torch.manual_seed(batch_seed(requests))
+        output = self._model.generate(
+            **inputs,
+            **how,
+            max_new_tokens=sampling.max_new_tokens,
+            min_new_tokens=sampling.min_new_tokens,
+            eos_token_id=sorted(self._chat.end_ids),
+            pad_token_id=self._chat.pad_id,
+            stopping_criteria=[_stopper(stops, start)] if sampling.stop else [],
+        )
+        ends = {*self._chat.end_ids, self._chat.pad_id}
+        sampled = [stops.generation(_until(row, ends)) for row in output[:, start:].tolist()]
+        if sampling.temperature == 0:
+            return [[generation] * n for generation in sampled]
+        return [sampled[i : i + n] for i in range(0, len(sampled), n)]
+
+    def _score(
+        self, inputs: dict[str, torch.Tensor], score_tokens: Sequence[int]
+    ) -> list[Generation]:
+        positions = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
+        logits = self._model(**inputs, position_ids=positions, logits_to_keep=1).logits[:, -1]
+        probabilities = logits.double().softmax(-1)[:, list(score_tokens)].tolist()
+        return [Generation("", (), "stop", tuple(row)) for row in probabilities]
+
+
+def _stopper(stops: Stops, start: int) -> Any:
+    """A stopping criterion for stop strings; transformers' own looks into the prompt as well.
+
+    Args:
+        stops: What to look for.
+        start: Length of the padded prompts.
+    """
+
+    def stopped(input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
+        begin = max(start, input_ids.shape[1] - stops.window)
+        done = [stops.reached(row) for row in input_ids[:, begin:].tolist()]
+        return torch.tensor(done, device=input_ids.device)
+
+    return stopped
+
+
+def _until(row: list[int], ends: set[int]) -> list[int]:
+    return row[: next((i for i, token in enumerate(row) if token in ends), len(row))]
