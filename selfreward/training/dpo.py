@@ -1,0 +1,116 @@
+"""Direct preference optimization: pairs in, the next model out, with TRL's ``DPOTrainer``."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from torch.utils.data import DataLoader
+from trl import DPOConfig, DPOTrainer
+
+from selfreward.training import DpoRow
+from selfreward.training.loop import Job, OnLog, OnStep, is_published, load_policy, plan, train
+
+
+def train_dpo(
+    model: Path,
+    rows: Sequence[DpoRow],
+    *,
+    output: Path,
+    checkpoints: Path,
+    options: Mapping[str, object],
+    lora: Mapping[str, object] | None,
+    seed: int,
+    on_log: OnLog,
+    on_step: OnStep,
+    trust_remote_code: bool = False,
+) -> None:
+    """Train ``model`` on preference pairs against itself as the reference.
+
+    Arguments, resume and errors are those of ``sft.train_sft``, with TRL's ``DPOConfig``.
+    ``on_log`` gets, besides ``loss`` and ``grad_norm``, TRL's ``rewards/chosen``,
+    ``rewards/rejected``, ``rewards/margins``, ``rewards/accuracies``, ``logps/chosen``,
+    ``logps/rejected``, ``logits/chosen`` and ``logits/rejected``.
+
+    Source: Rafailov et al. 2023, arXiv 2305.18290.
+    """
+    job = plan(
+        "dpo",
+        rows,
+        model=model,
+        output=output,
+        checkpoints=checkpoints,
+        options=options,
+        lora=lora,
+        seed=seed,
+    )
+    if is_published(job):
+        return
+    trainer = make_trainer(job, rows, trust_remote_code=trust_remote_code)
+    train(trainer, job, on_log=on_log, on_step=on_step)
+
+
+def make_trainer(
+    job: Job, rows: Sequence[DpoRow], *, trust_remote_code: bool = False
+) -> DPOTrainer:
+    """Return TRL's trainer, its data set laid out row by row as it will be trained on.
+
+    With ``precompute_ref_log_probs``, which is our default, the data set holds the reference's
+    log-probabilities already.
+    """
+    policy, tokenizer = load_policy(job.model, trust_remote_code)
+    asked_once = job.arguments["precompute_ref_log_probs"]
+    config = DPOConfig(**{**job.arguments, "precompute_ref_log_probs": False})
+    trainer = DPOTrainer(
+        policy,
+        # A shallow copy shares the weights: the policy before its first step is the reference.
+        ref_model=copy.copy(policy) if asked_once and job.lora is None else None,
+        args=config,
+        train_dataset=_PLACEHOLDER,
+        processing_class=tokenizer,
+        peft_config=job.lora,
+    )
+    data = _dataset(rows)
+    if asked_once:
+        trainer.ref_model = None
+        trainer.precompute_ref_logps = True
+        data = _with_reference(trainer, data, [row.length for row in rows])
+    trainer.train_dataset = data.select(job.order(config, rows))
+    return trainer
+
+
+# DPOTrainer tokenizes the data set it is made with, come what may, but trains on these columns
+# of the one it has when training starts.
+_PLACEHOLDER = Dataset.from_dict({"prompt": ["a"], "chosen": ["b"], "rejected": ["c"]})
+
+
+def _dataset(rows: Sequence[DpoRow]) -> Dataset:
+    return Dataset.from_dict(
+        {
+            "prompt_ids": [list(row.prompt_ids) for row in rows],
+            "chosen_ids": [list(row.chosen_ids) for row in rows],
+            "rejected_ids": [list(row.rejected_ids) for row in rows],
+        }
+    )
+
+
+def _with_reference(trainer: DPOTrainer, data: Dataset, lengths: Sequence[int]) -> Dataset:
+    """Add the reference's log-probabilities; TRL's own way tolerates no tokenized rows."""
+    config = trainer.args
+    order = sorted(range(len(data)), key=lambda row: -lengths[row])
+    loader = DataLoader(
+        data.select(order),
+        batch_size=config.precompute_ref_batch_size or config.per_device_train_batch_size,
+        collate_fn=trainer.data_collator,
+    )
+    batches = [
+        trainer.accelerator.gather_for_metrics(trainer.compute_ref_log_probs(trainer.model, batch))
+        for batch in trainer.accelerator.prepare(loader)
+    ]
+    back = torch.argsort(torch.tensor(order))
+    for column, parts in zip(
+        ("ref_chosen_logps", "ref_rejected_logps"), zip(*batches, strict=True), strict=True
+    ):
+        data = data.add_column(column, torch.cat(parts).cpu()[back].tolist())
+    return data

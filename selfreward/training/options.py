@@ -1,0 +1,189 @@
+"""Options of SFT, DPO and LoRA: passed on by the names TRL and peft give them, checked first.
+
+The names and types are read from ``trl.SFTConfig``, ``trl.DPOConfig`` and ``peft.LoraConfig``
+themselves. Checking imports these libraries, which takes seconds, but loads no model.
+"""
+
+import dataclasses
+import difflib
+import enum
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from selfreward.errors import ConfigError
+
+Method = Literal["sft", "dpo"]
+
+DEFAULTS: dict[Method, dict[str, Any]] = {
+    # 16 rows a step: Self-Rewarding Language Models, arXiv 2401.10020, section 3.1.3. The split
+    # into micro-batches fits SFT of a 135M model into 4 GB and DPO into 5 GB.
+    "sft": {
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 4,
+    },
+    "dpo": {
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 8,
+        # The reference is asked once, before the first step, and need not stay in memory.
+        "precompute_ref_log_probs": True,
+    },
+}
+"""Ours where they differ from TRL's."""
+
+COMMON: dict[str, Any] = {
+    "bf16": False,  # weights are float32; bf16 autocast only where it is asked for
+    "save_steps": 0.2,
+    "save_total_limit": 2,
+}
+
+_REFUSED = {
+    "the run decides where things are written and what a resume starts from": (
+        "output_dir resume_from_checkpoint run_name project push_to_hub hub_token "
+        "hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision"
+    ),
+    "set the `seed` of the run": "seed data_seed",
+    "a run evaluates models after training, not during it": (
+        "do_train do_eval do_predict eval_strategy eval_steps eval_delay eval_on_start "
+        "eval_do_concat_batches eval_use_gather_object eval_accumulation_steps eval_packing "
+        "per_device_eval_batch_size prediction_loss_only include_for_metrics batch_eval_metrics "
+        "bf16_full_eval fp16_full_eval load_best_model_at_end metric_for_best_model "
+        "greater_is_better label_names"
+    ),
+    "every step is logged into the run": (
+        "logging_strategy logging_steps logging_first_step log_on_each_node "
+        "logging_nan_inf_filter log_level log_level_replica disable_tqdm report_to "
+        "trackio_space_id trackio_bucket_id trackio_static_space_id"
+    ),
+    "a checkpoint must allow an exact resume; choose `save_steps`": (
+        "save_strategy save_only_model save_on_each_node enable_jit_checkpoint ignore_data_skip "
+        "restore_callback_states_from_checkpoint auto_find_batch_size"
+    ),
+    "rows come as token ids, whole and in an order of the run's own": (
+        "dataset_text_field dataset_kwargs dataset_num_proc eos_token pad_token "
+        "chat_template_path max_length truncation_mode shuffle_dataset packing packing_strategy "
+        "padding_free completion_only_loss assistant_only_loss remove_unused_columns "
+        "train_sampling_strategy length_column_name dataloader_drop_last"
+    ),
+    "set `model`, `revision` and `trust_remote_code` of the run": (
+        "model_init_kwargs trust_remote_code"
+    ),
+    "the launcher sets it": "local_rank",
+    "TRL is to remove it": "use_liger_kernel liger_kernel_config label_smoothing_factor",
+}
+_REFUSED_LORA = {
+    "the run decides it": (
+        "task_type peft_type peft_version auto_mapping base_model_name_or_path revision "
+        "inference_mode runtime_config"
+    )
+}
+_POSITIVE = (
+    "per_device_train_batch_size gradient_accumulation_steps num_train_epochs beta r lora_alpha"
+)
+# TRL 1.16, DPOConfig.loss_type; TRL itself looks only at the first step
+_DPO_LOSSES = (
+    "sigmoid hinge ipo exo_pair nca_pair robust bco_pair sppo_hard aot aot_unpaired apo_zero "
+    "apo_down discopop sft sigmoid_norm"
+)
+
+
+def check_options(method: Method, options: Mapping[str, object]) -> dict[str, Any]:
+    """Return the options of TRL's ``SFTConfig`` or ``DPOConfig``, converted to their types.
+
+    Text that is a number, as YAML reads ``1e-6``, becomes that number.
+
+    Raises:
+        ConfigError: A name is unknown, belongs to the run, or its value has the wrong type.
+    """
+    if method == "sft":
+        from trl import SFTConfig as kind
+    else:
+        from trl import DPOConfig as kind
+    checked = _check(method, kind, _REFUSED, options)
+    if method == "dpo":
+        for loss in checked.get("loss_type", []):
+            if loss not in _DPO_LOSSES.split():
+                raise ConfigError(
+                    f"dpo.loss_type: found {loss!r}", _suggest(loss, _DPO_LOSSES.split())
+                )
+    limit = checked.get("save_total_limit")
+    if limit is not None and limit < 2:
+        raise ConfigError(
+            f"{method}.save_total_limit: {limit}, expected 2 or more",
+            "a checkpoint is only safe to delete when the next one is whole",
+        )
+    return checked
+
+
+def check_lora(options: Mapping[str, object]) -> dict[str, Any]:
+    """Return the options of peft's ``LoraConfig``, converted to their types.
+
+    Raises:
+        ConfigError: As ``check_options``, or the adapter is on ``lm_head``.
+    """
+    from peft import LoraConfig
+
+    checked = _check("lora", LoraConfig, _REFUSED_LORA, options)
+    if "lm_head" in (checked.get("target_modules") or ()):
+        raise ConfigError(
+            "lora.target_modules: TRL reads lm_head's own weight, so an adapter is never trained",
+            "remove lm_head",
+        )
+    return checked
+
+
+def _check(
+    group: str, kind: type, refused: Mapping[str, str], options: Mapping[str, object]
+) -> dict[str, Any]:
+    hints = typing.get_type_hints(kind)
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    reasons = {name: reason for reason, names in refused.items() for name in names.split()}
+    checked = {}
+    for name, value in options.items():
+        where = f"{group}.{name}"
+        if name not in fields:
+            raise ConfigError(
+                f"{where}: {kind.__name__} has no such option",
+                _suggest(name, fields.keys() - reasons.keys()),
+            )
+        if name in reasons:
+            raise ConfigError(f"{where} cannot be set", reasons[name])
+        checked[name] = _convert(where, hints[name], value)
+        choices = fields[name].metadata.get("choices")
+        if choices and checked[name] not in choices:
+            raise ConfigError(f"{where}: found {value!r}", f"one of: {', '.join(choices)}")
+        if name in _POSITIVE.split() and not checked[name] > 0:
+            raise ConfigError(f"{where}: found {value!r}, expected more than 0")
+    return checked
+
+
+def _convert(where: str, hint: Any, value: object) -> Any:
+    parts = [hint, *typing.get_args(hint)]
+    if isinstance(value, bool) and bool not in parts:  # Python would take it for 0 or 1
+        raise ConfigError(f"{where}: found {value!r}, expected {_describe(hint)}")
+    names = [p for p in parts if isinstance(p, type) and issubclass(p, enum.Enum)]
+    if names and isinstance(value, str):
+        allowed = [str(member.value) for member in names[0]]
+        if value not in allowed:
+            raise ConfigError(f"{where}: found {value!r}", _suggest(value, allowed))
+    if list[str] in parts[:1] and isinstance(value, str):
+        value = [value]  # as TRL's own `loss_type: sigmoid`
+    try:
+        adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+        return adapter.validate_python(value)
+    except ValidationError:
+        raise ConfigError(f"{where}: found {value!r}, expected {_describe(hint)}") from None
+
+
+def _describe(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+
+
+def _suggest(name: str, known: typing.Iterable[str]) -> str:
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, 1)
+    return f"Did you mean {near[0]}?" if near else f"one of: {', '.join(known)}"
