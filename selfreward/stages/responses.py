@@ -1,0 +1,54 @@
+"""Sampling N candidate responses to a prompt (arXiv 2401.10020, 2.2)."""
+
+from typing import TYPE_CHECKING
+
+from selfreward.config import ResponsesConfig
+from selfreward.engines.base import Engine, Generation, Request, Sampling
+from selfreward.records import Prompt, Response
+from selfreward.stages import seed_of
+
+if TYPE_CHECKING:
+    from selfreward.chat import Chat
+
+
+async def sample_responses(
+    engine: Engine, chat: "Chat", prompt: Prompt, settings: ResponsesConfig, *, run_seed: int
+) -> list[Response]:
+    """Ask for all N responses to one prompt in one request; return them in sample order.
+
+    Empty answers and answers that hold a control token of the chat format are kept but marked
+    ``dropped``; truncated ones keep their finish reason.
+    """
+    request = Request(
+        token_ids=chat.prompt_ids(prompt.text),
+        sampling=Sampling(
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            top_k=settings.top_k,
+        ),
+        n=settings.n,
+        seed=seed_of(run_seed, "responses", prompt.iteration, prompt.attempt),
+    )
+    generations = await engine.generate(request)
+    return [_response(chat, prompt, i, generation) for i, generation in enumerate(generations)]
+
+
+def _response(chat: "Chat", prompt: Prompt, sample: int, generation: Generation) -> Response:
+    thinking, text = chat.split_thinking(generation.text)
+    text = text.strip()
+    dropped = None
+    if not text:
+        dropped = "empty"
+    elif chat.control_token(text):
+        dropped = "control token"
+    return Response(
+        iteration=prompt.iteration,
+        attempt=prompt.attempt,
+        sample=sample,
+        text=text,
+        finish_reason=generation.finish_reason,
+        num_tokens=len(generation.token_ids),
+        thinking=thinking.strip(),
+        dropped=dropped,
+    )

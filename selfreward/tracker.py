@@ -1,0 +1,55 @@
+"""Time and progress of a stage, over all launches that worked on it."""
+
+import time
+
+from selfreward.store import Store
+
+_INTERVAL_S = 0.5
+"""Seconds between two progress rows: people cannot read faster, and each is a disk write."""
+
+
+class Tracker:
+    """Writes the progress of one stage and knows how long it has taken.
+
+    Args:
+        total: Units of work in all; may be corrected by ``advance``.
+    """
+
+    def __init__(self, store: Store, iteration: int, stage: str, total: int) -> None:
+        self._store, self._iteration, self._stage = store, iteration, stage
+        self._total = total
+        earlier = [p for p in store.progress() if (p.iteration, p.stage) == (iteration, stage)]
+        self._before = earlier[0].seconds if earlier else 0.0
+        self._start = self._written = time.monotonic()
+        self._done, self._note = 0, ""
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent on the stage, earlier launches included."""
+        return self._before + time.monotonic() - self._start
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds spent in this launch."""
+        return time.monotonic() - self._start
+
+    def advance(self, done: int, total: int | None = None, note: str = "") -> None:
+        """Say that ``done`` units are finished; the row is written at most twice a second."""
+        self._done, self._note = done, note
+        self._total = self._total if total is None else total
+        if time.monotonic() - self._written >= _INTERVAL_S:
+            self._write()
+
+    def _write(self) -> None:
+        self._written = time.monotonic()
+        self._store.set_progress(
+            self._iteration, self._stage, self._done, self._total, self.seconds, self._note
+        )
+
+    def __enter__(self) -> "Tracker":
+        self._write()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        if kind is None:
+            self._write()
