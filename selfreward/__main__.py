@@ -1,0 +1,5 @@
+"""``python -m selfreward`` is ``selfreward``."""
+
+from selfreward.cli import main
+
+main()

@@ -1,0 +1,259 @@
+"""The figures of an iteration, from its records alone.
+
+    records.db -> iteration_figures -> one JSON-able mapping -> scores table, plot, report
+
+A figure that cannot be had is None, never NaN; the counts beside it say why. Every mean has its n
+and, where it is about scores, a standard error that is clustered by prompt: answers to one prompt
+are alike, so a plain standard error over answers would be too small.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+from selfreward.store import STAGES, Store
+
+LAYOUT = 1
+"""Raised when the mapping changes; figures that an earlier release kept are then computed anew."""
+FULL_MARKS = 4.5
+"""Points from which a mean score rounds to 5."""
+
+_RESPONSES = """
+SELECT attempt, sample, length(text), finish_reason, num_tokens, dropped FROM responses
+WHERE iteration = ?"""
+_VOTES = """
+SELECT attempt, sample, avg(score), max(score) - min(score), count(*), count(score),
+    sum(num_tokens)
+FROM judgments WHERE iteration = ? GROUP BY attempt, sample ORDER BY attempt, sample"""
+_METRICS = {"loss": "loss", "accuracy": "rewards/accuracies", "reward_margin": "rewards/margins"}
+"""Ours -> the trainer's."""
+_MASS = " + ".join(f"json_extract(probabilities, '$[{score}]')" for score in range(6))
+
+
+def figures_of(store: Store, iteration: int) -> dict[str, Any]:
+    """The kept figures of an iteration if they are still true, else computed ones."""
+    kept = store.figures(iteration)
+    if kept and kept.get("layout") == LAYOUT and kept["stages"] == _finished(store, iteration):
+        return kept
+    return iteration_figures(store, iteration)
+
+
+def iteration_figures(store: Store, iteration: int) -> dict[str, Any]:
+    """Compute the figures of an iteration, finished or not.
+
+    Args:
+        store: The run's records; read at one moment, however much is being written.
+        iteration: From 0, where all but ``training`` is empty.
+
+    Returns:
+        ``stages`` finished so far, then a mapping each for ``prompts``, ``responses``,
+        ``judgments``, ``scores``, ``pairs``, ``training``, and ``seconds`` by stage. Lengths are
+        in characters, scores and margins in points, rates and shares from 0 to 1.
+    """
+    with store.snapshot():
+        finished = _finished(store, iteration)
+        responses = list(store.query(_RESPONSES, (iteration,)))
+        votes = list(store.query(_VOTES, (iteration,)))
+        return {
+            "layout": LAYOUT,
+            "iteration": iteration,
+            "stages": finished,
+            "prompts": _prompts(store, iteration),
+            "responses": _responses(responses),
+            "judgments": _judgments(store, iteration, votes),
+            "scores": _scores(votes, responses),
+            "pairs": _pairs(store, iteration, "pairs" in finished),
+            "training": _training(store, iteration),
+            "seconds": _seconds(store, iteration),
+        }
+
+
+def clustered_mean(clusters: Iterable[Sequence[float]]) -> tuple[float | None, float | None]:
+    """Mean over all values and its standard error, clustered.
+
+    Where all clusters have the same size this is the standard error over the cluster means.
+
+    Source: Miller 2024, arXiv 2411.00640, section 2.2, times G / (G - 1) in the variance, as usual
+    for few clusters.
+
+    Returns:
+        (mean, standard error); None for no values, and for the error of a single cluster.
+    """
+    clusters = [values for values in clusters if values]
+    n, num_clusters = sum(map(len, clusters)), len(clusters)
+    if n == 0:
+        return None, None
+    mean = math.fsum(x for values in clusters for x in values) / n
+    if num_clusters == 1:
+        return mean, None
+    squares = math.fsum((math.fsum(values) - len(values) * mean) ** 2 for values in clusters)
+    return mean, math.sqrt(squares * num_clusters / (num_clusters - 1)) / n
+
+
+def spearman(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Spearman's rank correlation, ties at their mean rank; None if either is constant or empty."""
+    ranks_a, ranks_b = _ranks(a), _ranks(b)
+    n = len(ranks_a)
+    center = (n + 1) / 2
+    products = ((x - center) * (y - center) for x, y in zip(ranks_a, ranks_b, strict=True))
+    covariance = math.fsum(products)
+    variance_a = math.fsum((x - center) ** 2 for x in ranks_a)
+    variance_b = math.fsum((y - center) ** 2 for y in ranks_b)
+    if variance_a == 0 or variance_b == 0:
+        return None
+    return covariance / math.sqrt(variance_a * variance_b)
+
+
+def _prompts(store: Store, iteration: int) -> dict[str, Any]:
+    dropped = _counts(store, "prompts", "dropped", iteration)
+    accepted, attempts, tokens = next(
+        store.query(
+            "SELECT count(*) - count(dropped), count(*), coalesce(sum(num_tokens), 0)"
+            " FROM prompts WHERE iteration = ?",
+            (iteration,),
+        )
+    )
+    return {"attempts": attempts, "accepted": accepted, "dropped": dropped, "tokens": tokens}
+
+
+def _responses(rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
+    return {
+        "n": len(rows),
+        "dropped": _by_count(Counter(row[5] for row in rows if row[5] is not None)),
+        "truncated": sum(row[3] == "length" for row in rows),
+        "tokens": sum(row[4] for row in rows),
+    }
+
+
+def _judgments(store: Store, iteration: int, votes: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
+    n, parsed = sum(row[4] for row in votes), sum(row[5] for row in votes)
+    first = store.query("SELECT form FROM judgments WHERE iteration = ? LIMIT 1", (iteration,))
+    form = next((row[0] for row in first), None)
+    mass = None
+    if form == "expected":
+        query = f"SELECT avg({_MASS}) FROM judgments WHERE iteration = ?"
+        mass = next(store.query(query, (iteration,)))[0]
+    return {
+        "form": form,
+        "n": n,
+        "parsed": parsed,
+        "parse_rate": parsed / n if n else None,
+        "unparsed": _counts(store, "judgments", "reason", iteration) if parsed < n else {},
+        "tokens": sum(row[6] for row in votes),
+        "mass": mass,
+    }
+
+
+def _scores(
+    votes: Sequence[tuple[Any, ...]], responses: Sequence[tuple[Any, ...]]
+) -> dict[str, Any]:
+    """Figures over the mean scores of responses."""
+    rows = [row for row in votes if row[2] is not None]
+    scores = [row[2] for row in rows]
+    clusters = [[row[2] for row in group] for _, group in groupby(rows, key=itemgetter(0))]
+    mean, error = clustered_mean(clusters)
+    histogram = [0] * 6
+    for score in scores:
+        histogram[math.floor(score + 0.5)] += 1
+    std = None
+    if mean is not None and len(scores) > 1:
+        std = math.sqrt(math.fsum((x - mean) ** 2 for x in scores) / (len(scores) - 1))
+    spreads = [row[3] for row in rows if row[5] > 1]
+    length = {row[:2]: row[2] for row in responses}
+    return {
+        "n": len(scores),
+        "prompts": len(clusters),
+        "mean": mean,
+        "se": error,
+        "std": std,
+        "histogram": histogram,
+        "fives": sum(score >= FULL_MARKS for score in scores) / len(scores) if scores else None,
+        "vote_spread": math.fsum(spreads) / len(spreads) if spreads else None,
+        "num_vote_spread": len(spreads),
+        "spearman_length": spearman([length[row[:2]] for row in rows], scores),
+    }
+
+
+def _pairs(store: Store, iteration: int, finished: bool) -> dict[str, Any]:
+    rows = list(store.query(_PAIRED, (iteration,)))
+    per_item = list(
+        store.query(
+            "SELECT instr(item, '/') > 0, reason, count(*) FROM drops"
+            " WHERE iteration = ? AND stage = 'pairs' GROUP BY 1, 2",
+            (iteration,),
+        )
+    )
+    dropped = _by_count({reason: count for inner, reason, count in per_item if not inner})
+    n, prompts = len(rows), len(rows) + sum(dropped.values())
+    margin, error = clustered_mean([row[0]] for row in rows)
+    ties = dropped.get("tie", 0) if finished else None
+    return {
+        "n": n,
+        "prompts": prompts,
+        "dropped": dropped,
+        "responses_dropped": _by_count(
+            {reason: count for inner, reason, count in per_item if inner}
+        ),
+        "ties": ties,
+        "tie_rate": ties / prompts if ties is not None and prompts else None,
+        "margin": margin,
+        "margin_se": error,
+        "chosen_length": math.fsum(row[1] for row in rows) / n if n else None,
+        "rejected_length": math.fsum(row[2] for row in rows) / n if n else None,
+    }
+
+
+_PAIRED = """
+SELECT p.chosen_score - p.rejected_score, length(c.text), length(r.text) FROM pairs AS p
+JOIN responses AS c ON c.iteration = p.iteration AND c.attempt = p.attempt AND c.sample = p.chosen
+JOIN responses AS r ON r.iteration = p.iteration AND r.attempt = p.attempt AND r.sample = p.rejected
+WHERE p.iteration = ? ORDER BY p.attempt"""
+
+
+def _training(store: Store, iteration: int) -> dict[str, Any]:
+    """Last logged value of each of the trainer's metrics."""
+    last: dict[str, float] = {}
+    steps = 0
+    for row in store.train_log(iteration):
+        last |= row
+        steps = int(row["step"])
+    figures: dict[str, Any] = {"steps": steps}
+    for ours, theirs in _METRICS.items():
+        value = last.get(theirs, math.nan)
+        figures[ours] = value if math.isfinite(value) else None
+    drops = Counter(store.drop_reasons(iteration, "train"))
+    return figures | {"dropped": _by_count(drops)}
+
+
+def _seconds(store: Store, iteration: int) -> dict[str, float]:
+    """Time by stage: of the finished stage, else of what is done of it."""
+    spent = {p.stage: p.seconds for p in store.progress() if p.iteration == iteration}
+    spent |= {s.stage: s.seconds for s in store.stages() if s.iteration == iteration}
+    return {stage: spent[stage] for stage in STAGES if stage in spent}
+
+
+def _finished(store: Store, iteration: int) -> list[str]:
+    return [s.stage for s in store.stages() if s.iteration == iteration]
+
+
+def _counts(store: Store, table: str, column: str, iteration: int) -> dict[str, int]:
+    """How often each reason stands in ``column``, most frequent first."""
+    query = f"SELECT {column}, count(*) FROM {table} WHERE iteration = ? GROUP BY 1"
+    rows = store.query(query, (iteration,))
+    return _by_count({reason: count for reason, count in rows if reason is not None})
+
+
+def _by_count(counts: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    counts = Counter(values)
+    rank, below = {}, 0
+    for value in sorted(counts):
+        rank[value] = below + (counts[value] + 1) / 2
+        below += counts[value]
+    return [rank[value] for value in values]

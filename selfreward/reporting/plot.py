@@ -1,0 +1,109 @@
+"""A figure of a run's scores: histogram per iteration, mean with its standard error, pairs kept."""
+
+from pathlib import Path
+from typing import Any
+
+from selfreward.errors import ConfigError, NotFoundError
+
+FORMATS = (".png", ".svg")
+_BLUE, _ORANGE, _GRAY = "#2a6f97", "#e07a1f", "#c9ced3"
+
+
+def save_plot(scores: dict[str, Any], path: Path) -> None:
+    """Draw the scores of a run.
+
+    Args:
+        scores: From ``scores.scores_of``.
+        path: A .png or .svg file; an earlier one is replaced.
+
+    Raises:
+        ConfigError: Another kind of file, or a directory that does not exist.
+        NotFoundError: No iteration has scores.
+    """
+    if path.suffix.lower() not in FORMATS or not path.parent.is_dir():
+        raise ConfigError(f"--plot {path}: expected a .png or .svg file in an existing directory")
+    rounds = [f for f in scores["iterations"] if f["scores"]["n"]]
+    if not rounds:
+        raise NotFoundError(f"run {scores['run']} has no scores to plot")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    each = 2.6 if len(rounds) <= 4 else 1.7
+    figure = Figure(figsize=(each * len(rounds) + 5.4, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    # Names of models and runs are plain text, never mathematics.
+    figure.suptitle(scores["run"], parse_math=False, fontweight="bold", x=0.01, ha="left")
+    widths = [each] * len(rounds) + [2.7, 2.7]
+    axes = figure.subplots(1, len(rounds) + 2, width_ratios=widths)
+    _histograms(axes[: len(rounds)], rounds)
+    _means(axes[-2], rounds)
+    _pairs(axes[-1], rounds)
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(length=2, labelsize=8)
+        axis.title.set_fontsize(9)
+    figure.savefig(path, dpi=150)
+
+
+def _histograms(axes: Any, rounds: list[dict[str, Any]]) -> None:
+    """Share of responses by score rounded to a whole point, all on one scale."""
+    shares = [[100 * c / f["scores"]["n"] for c in f["scores"]["histogram"]] for f in rounds]
+    top = 1.15 * max(map(max, shares))
+    for axis, figures, share in zip(axes, rounds, shares, strict=True):
+        scores = figures["scores"]
+        axis.bar(range(6), share, color=_BLUE, width=0.85)
+        for score, (part, count) in enumerate(zip(share, scores["histogram"], strict=True)):
+            if count:
+                axis.text(score, part, f"{count}", ha="center", va="bottom", fontsize=7)
+        axis.set_ylim(0, top)
+        axis.set_xticks(range(6))
+        axis.set_title(f"iteration {figures['iteration']}, n = {scores['n']}")
+        axis.set_xlabel("score, points", fontsize=8)
+        if axis is not axes[0]:
+            axis.set_yticklabels([])
+    axes[0].set_ylabel("share of responses, %", fontsize=8)
+
+
+def _means(axis: Any, rounds: list[dict[str, Any]]) -> None:
+    iterations = [figures["iteration"] for figures in rounds]
+    means = [figures["scores"]["mean"] for figures in rounds]
+    errors = [figures["scores"]["se"] or 0.0 for figures in rounds]
+    axis.errorbar(iterations, means, yerr=errors, color=_BLUE, marker="o", ms=5, capsize=4, lw=1.5)
+    for iteration, mean in zip(iterations, means, strict=True):
+        axis.annotate(
+            f"{mean:.2f}", (iteration, mean), xytext=(7, 6), textcoords="offset points", fontsize=8
+        )
+    spread = max(max(means) - min(means), 4 * max(errors), 0.4)
+    middle = (max(means) + min(means)) / 2
+    axis.set_ylim(middle - spread, middle + spread)
+    axis.set_xlim(iterations[0] - 0.5, iterations[-1] + 0.7)
+    axis.set_xticks(iterations)
+    axis.set_xlabel("iteration", fontsize=8)
+    axis.set_ylabel("points", fontsize=8)
+    axis.set_title("mean score ± clustered SE")
+
+
+def _pairs(axis: Any, rounds: list[dict[str, Any]]) -> None:
+    iterations = [figures["iteration"] for figures in rounds]
+    kept = [figures["pairs"]["n"] for figures in rounds]
+    ties = [figures["pairs"]["dropped"].get("tie", 0) for figures in rounds]
+    all_prompts = [figures["pairs"]["prompts"] for figures in rounds]
+    other = [p - k - t for p, k, t in zip(all_prompts, kept, ties, strict=True)]
+    below = [0] * len(rounds)
+    for label, counts, color in (("kept", kept, _BLUE), ("ties", ties, _ORANGE),
+                                 ("other", other, _GRAY)):  # fmt: skip
+        if not any(counts):
+            continue
+        axis.bar(iterations, counts, bottom=below, color=color, width=0.6, label=label)
+        below = [b + c for b, c in zip(below, counts, strict=True)]
+    for iteration, count in zip(iterations, kept, strict=True):
+        axis.text(iteration, count / 2, f"{count}", ha="center", va="center",
+                  fontsize=8, color="white")  # fmt: skip
+    axis.set_xticks(iterations)
+    axis.set_xlabel("iteration", fontsize=8)
+    axis.set_ylabel("prompts", fontsize=8)
+    axis.set_title("pairs")
+    axis.yaxis.get_major_locator().set_params(integer=True)
+    if any(below):
+        axis.set_ylim(0, 1.3 * max(below))
+        axis.legend(fontsize=7, frameon=False, loc="upper center", ncols=3, handlelength=1)
