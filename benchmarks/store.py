@@ -1,0 +1,108 @@
+"""How fast the store takes records, and how fast ``scores`` answers on a million judgments.
+
+    python benchmarks/store.py [--judgments 1000000] [--form written] [--keep DIRECTORY]
+
+Writes a run of four iterations through ``Store.add`` in batches of 256, each batch a transaction
+that reaches the disk (WAL, synchronous=FULL). Three iterations are closed, so that their figures
+are kept; the last is still being judged, so that its figures are computed on every call.
+"""
+
+import argparse
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+from selfreward.config import Config, dump_config
+from selfreward.records import Judgment, Prompt, Response
+from selfreward.reporting.figures import iteration_figures
+from selfreward.store import Record, Stage, Store
+
+BATCH = 256
+ITERATIONS = 4
+NUM_RESPONSES = 4
+SENTENCE = "the answer gives most of what was asked for but leaves out one step and its reason"
+WORDS = SENTENCE.split()
+
+
+def main() -> None:
+    """Write, then read, and print what both took."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--judgments", type=int, default=1_000_000)
+    parser.add_argument("--form", choices=("written", "expected"), default="written")
+    parser.add_argument("--keep", type=Path, help="write the run here and leave it")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        run = arguments.keep or Path(temporary) / "benchmark"
+        if not run.exists():
+            _write(run, arguments.judgments, arguments.form)
+        with Store(run / "records.db") as store:
+            start = time.perf_counter()
+            iteration_figures(store, ITERATIONS)
+            print(f"figures of the open iteration: {time.perf_counter() - start:.2f} s")
+        for _ in range(3):
+            start = time.perf_counter()
+            command = [sys.executable, "-m", "selfreward", "scores", str(run)]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            print(f"selfreward scores: {time.perf_counter() - start:.2f} s")
+
+
+def _write(run: Path, num_judgments: int, form: str) -> None:
+    run.mkdir(parents=True)
+    (run / "config.resolved.yaml").write_text(dump_config(Config(iterations=ITERATIONS)))
+    Store.create(run / "records.db")
+    num_votes = 3 if form == "written" else 1
+    num_prompts = num_judgments // (ITERATIONS * NUM_RESPONSES * num_votes)
+    spent, written = 0.0, 0
+    with Store.claim(run / "records.db") as store:
+        for iteration in range(1, ITERATIONS + 1):
+            for batch in _batches(_records(iteration, num_prompts, num_votes, form)):
+                start = time.perf_counter()
+                store.add(batch)
+                spent += time.perf_counter() - start
+                written += len(batch)
+            store.set_progress(iteration, "judgments", 1, 2, 1.0)
+            if iteration == ITERATIONS:
+                break
+            for stage in ("prompts", "responses", "judgments", "pairs", "train"):
+                store.finish_stage(Stage(iteration, stage, 0, 0, "", "", 1.0, {}))
+            store.save_figures(iteration, iteration_figures(store, iteration))
+    megabytes = (run / "records.db").stat().st_size / 1e6
+    print(f"{written:,} records in {spent:.1f} s: {written / spent:,.0f} records/s")
+    print(f"records.db: {megabytes:,.0f} MB")
+
+
+def _records(iteration: int, num_prompts: int, num_votes: int, form: str) -> Iterator[Record]:
+    rng = random.Random(iteration)
+    for attempt in range(num_prompts):
+        yield Prompt(iteration, attempt, _text(rng, 15), _text(rng, 15), None, "", 20)
+        for sample in range(NUM_RESPONSES):
+            yield Response(iteration, attempt, sample, _text(rng, 100), "stop", 120)
+            for vote in range(num_votes):
+                key = (iteration, attempt, sample, vote)
+                if form == "written":
+                    score = float(rng.randint(0, 5))
+                    text = f"{_text(rng, 60)}\n\nScore: {score:.0f}"
+                    yield Judgment(*key, form, text, score, num_tokens=80)
+                else:
+                    masses = tuple(rng.random() / 6 for _ in range(6))
+                    score = sum(i * p for i, p in enumerate(masses)) / sum(masses)
+                    yield Judgment(*key, form, "", score, probabilities=masses)
+
+
+def _text(rng: random.Random, num_words: int) -> str:
+    return " ".join(rng.choices(WORDS, k=rng.randint(num_words // 2, num_words * 3 // 2)))
+
+
+def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
+    iterator = iter(records)
+    while batch := list(islice(iterator, BATCH)):
+        yield batch
+
+
+if __name__ == "__main__":
+    main()

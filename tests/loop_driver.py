@@ -1,0 +1,77 @@
+"""Runs the whole loop with a scripted engine and trainer, as a process that a test can kill.
+
+    python tests/loop_driver.py RUN_DIRECTORY
+
+All records, stages and models go through the real store; only the text and the weights are made up,
+as a function of what went in.
+"""
+
+import asyncio
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+from selfreward import durable
+from selfreward.controller import launch
+from selfreward.jobs import train_iteration
+from selfreward.rollout import Session, generate_iteration
+from selfreward.run import Run
+from selfreward.store import Store
+
+from scripted import ScriptedChat, ScriptedEngine  # isort: skip
+
+
+class ScriptedWorkers:
+    """Does in this process what children do for a real run."""
+
+    def __init__(self, run: Run, delay_s: float = 0.0) -> None:
+        self.run, self.delay_s = run, delay_s
+        self.store: Store | None = None
+
+    def prepare(self) -> None:
+        base = self.run.path / "models" / "M0"
+        if not base.exists():
+            with durable.publish_directory(base) as directory:
+                durable.write_file(directory / "weights", "M0")
+        facts = {"path": str(base), "digest": durable.verify_directory(base)}
+        durable.write_file(self.run.path / "models" / "M0.json", json.dumps(facts))
+
+    def generate(self, iteration: int) -> None:
+        def open_session(model: Path | str) -> Session:
+            return Session(ScriptedEngine(delay_s=self.delay_s), ScriptedChat())
+
+        with self._epoch_store() as store:
+            asyncio.run(generate_iteration(self.run, store, iteration, open_session))
+
+    def train(self, iteration: int) -> None:
+        with self._epoch_store() as store:
+            train_iteration(self.run, store, iteration, ScriptedChat(), scripted_fit)
+
+    def _epoch_store(self) -> Store:
+        with self.run.store() as reader:
+            return Store(self.run.records, epoch=reader.owner()["epoch"])
+
+
+def scripted_fit(start: Path, rows: list, *, output: Path, checkpoints: Path, seed: int, **kw):
+    """Weights that are a hash of everything a trainer would see; one checkpoint on the way."""
+    text = json.dumps([(start / "weights").read_text(), seed, [str(row) for row in rows]])
+    weights = hashlib.sha256(text.encode()).hexdigest()
+    checkpoint = checkpoints / "checkpoint-1"
+    with durable.publish_directory(checkpoint) as directory:
+        durable.write_file(directory / "weights", weights)
+    kw["on_log"](1, {"loss": 0.5})
+    kw["on_step"](1, 2)
+    with durable.publish_directory(output) as directory:
+        durable.write_file(directory / "weights", (checkpoint / "weights").read_text())
+    kw["on_log"](2, {"loss": 0.25})
+    kw["on_step"](2, 2)
+
+
+def main() -> None:
+    run = Run(Path(sys.argv[1]))
+    launch(run, tick=lambda: None, workers=ScriptedWorkers(run, delay_s=0.002))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""The loop with a scripted engine and trainer: order, resume, and when it must stop."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from selfreward import durable
+from selfreward.config import build_config
+from selfreward.controller import launch
+from selfreward.errors import IntegrityError, StoppedError
+from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response
+from selfreward.run import Run, create_run
+from selfreward.store import STAGES
+
+from loop_driver import ScriptedWorkers  # isort: skip
+
+SMALL = [
+    "prompts.count=4", "prompts.window=2", "prompts.rouge_l_max=1.0", "judge.votes=2",
+    "sft.ift={path: seed/ift.jsonl, limit: 3}", "sft.eft={path: seed/eft.jsonl, limit: 1}",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
+    return tmp_path
+
+
+def loop(run: Run) -> None:
+    launch(run, tick=lambda: None, workers=ScriptedWorkers(run))
+
+
+def make(*overrides: str, name: str = "run") -> Run:
+    return create_run(build_config({}, [*SMALL, *overrides]), name)
+
+
+def stages(run: Run) -> list[tuple[int, str]]:
+    with run.store() as store:
+        return [(stage.iteration, stage.stage) for stage in store.stages()]
+
+
+def test_two_iterations_finish_their_stages_in_order() -> None:
+    run = make("iterations=2")
+    loop(run)
+    assert stages(run) == [(0, "train"), *((t, s) for t in (1, 2) for s in STAGES)]
+    assert all(durable.is_whole(run.model_directory(i)) for i in (1, 2, 3))
+    with run.store() as store:
+        assert all(store.figures(t) for t in (0, 1, 2))
+        assert [kind for _, kind, _ in store.events()] == ["launched", "finished"]
+
+
+def test_rows_in_are_rows_out_plus_drops_at_every_stage() -> None:
+    run = make("iterations=1")
+    loop(run)
+    with run.store() as store:
+        prompts = store.records(Prompt, 1)
+        responses = store.records(Response, 1)
+        judgments = store.records(Judgment, 1)
+        pairs = store.records(PreferencePair, 1)
+        drops = [drop for drop in store.records(Drop, 1) if drop.stage == "pairs"]
+        train = store.finished(1, "train")
+    accepted = [prompt for prompt in prompts if prompt.dropped is None]
+    assert len(accepted) == 4
+    assert len(responses) == 4 * len(accepted)
+    assert len(judgments) == 2 * sum(response.dropped is None for response in responses)
+    assert len(accepted) == len(pairs) + sum("/" not in drop.item for drop in drops)
+    assert train is not None and train.rows + train.drops == len(pairs)
+
+
+def test_without_a_seed_step_the_first_iteration_starts_from_the_base_model() -> None:
+    run = make("iterations=1", "sft=null")
+    loop(run)
+    assert stages(run)[0] == (1, "prompts")
+    assert run.policy(1) == Path(run.base_model()["path"])
+
+
+def test_a_finished_run_does_nothing_when_resumed_and_can_be_extended() -> None:
+    run = make("iterations=1")
+    loop(run)
+    before = stages(run)
+    loop(run)
+    assert stages(run) == before
+    run.configure(["iterations=2"])
+    loop(run)
+    assert stages(run)[: len(before)] == before
+    assert stages(run)[-1] == (2, "train")
+
+
+def test_all_scores_tied_stops_with_the_counts_and_promotes_no_model() -> None:
+    run = make("iterations=1", "pairs.min_margin=5", "pairs.min_pairs=4")
+    with pytest.raises(StoppedError, match=r"0 pairs.*margin 4|pairs, but pairs.min_pairs is 4"):
+        loop(run)
+    assert not run.model_directory(2).exists()
+    assert stages(run)[-1] == (1, "pairs")
+
+
+def test_a_generator_that_writes_nothing_new_stops_within_its_budget() -> None:
+    run = make("iterations=1", "prompts.min_words=99", "prompts.max_attempts=6")
+    with pytest.raises(StoppedError, match="of 4 prompts after 6 attempts; dropped: too short"):
+        loop(run)
+    with run.store() as store:
+        assert len(store.records(Prompt, 1)) == 6
+
+
+def test_a_budget_raised_on_resume_goes_on_after_the_attempts_already_made() -> None:
+    run = make("iterations=1", "prompts.count=8", "prompts.max_attempts=4")
+    with pytest.raises(StoppedError):
+        loop(run)
+    run.configure(["prompts.max_attempts=40"])
+    loop(run)
+    assert stages(run)[-1] == (1, "train")
+
+
+def test_altered_inputs_are_refused_on_resume() -> None:
+    run = make("iterations=1")
+    loop(run)
+    template = run.path / "templates" / "judge.jinja"
+    template.write_text(template.read_text() + "\n{# another rubric #}\n")
+    with pytest.raises(IntegrityError, match="train of iteration 0 was made from another"):
+        loop(Run(run.path))
+
+
+def test_another_base_model_is_refused_on_resume() -> None:
+    run = make("iterations=1")
+    loop(run)
+    facts = run.path / "models" / "M0.json"
+    base = Path(json.loads(facts.read_text())["path"])
+    (base / "weights").write_text("other")
+    (base / durable.MANIFEST).unlink()
+    durable.seal_directory(base)
+    with pytest.raises(IntegrityError):
+        loop(Run(run.path))

@@ -1,0 +1,221 @@
+"""The figures of an iteration against an independent count over its raw records."""
+
+import json
+import math
+import random
+from collections import Counter
+from pathlib import Path
+from statistics import fmean, stdev
+
+import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selfreward.config import PairsConfig
+from selfreward.records import Judgment, PreferencePair, Prompt, Response
+from selfreward.reporting.figures import (
+    clustered_mean,
+    figures_of,
+    iteration_figures,
+    spearman,
+)
+from selfreward.stages.pairs import build_pairs
+from selfreward.store import Stage, Store
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    Store.create(tmp_path / "records.db")
+    return tmp_path / "records.db"
+
+
+def random_records(seed: int, form: str) -> tuple[list, list, list]:
+    rng = random.Random(seed)
+    prompts, responses, judgments = [], [], []
+    for attempt in range(40):
+        dropped = rng.choice([None, None, None, "similar", "too short"])
+        prompts.append(Prompt(1, attempt, "p", "p", dropped, num_tokens=rng.randint(1, 20)))
+        for sample in range(4) if dropped is None else ():
+            text = "é" * rng.randint(0, 60)
+            finish = rng.choice(["stop", "stop", "length"])
+            why = None if text else "empty"
+            responses.append(Response(1, attempt, sample, text, finish, 5, dropped=why))
+            key = (1, attempt, sample)
+            if why is None and form == "expected":
+                masses = tuple(rng.random() / 6 for _ in range(6))
+                score = sum(i * p for i, p in enumerate(masses)) / sum(masses)
+                judgments.append(Judgment(*key, 0, form, "", score, None, masses))
+            for vote in range(3) if why is None and form == "written" else ():
+                score = rng.choice([None, 0.0, 1.0, 2.5, 4.0, 5.0])
+                reason = "no score line" if score is None else None
+                judgments.append(Judgment(*key, vote, form, "", score, reason, None, 7))
+    return prompts, responses, judgments
+
+
+@pytest.mark.parametrize("form", ["written", "expected"])
+@pytest.mark.parametrize("seed", range(3))
+def test_every_figure_can_be_recomputed_from_raw_records(path: Path, seed: int, form: str) -> None:
+    prompts, responses, judgments = random_records(seed, form)
+    pairs, drops = build_pairs(prompts, responses, judgments, PairsConfig(min_margin=0.5))
+    with Store.claim(path) as store:
+        store.add([*prompts, *responses, *judgments])
+        store.finish_stage(Stage(1, "pairs", 0, 0, "", "", 2.0, {}), [*pairs, *drops])
+        figures = iteration_figures(store, 1)
+
+    assert figures["prompts"]["accepted"] == sum(p.dropped is None for p in prompts)
+    assert figures["prompts"]["attempts"] == len(prompts)
+    assert figures["prompts"]["tokens"] == sum(p.num_tokens for p in prompts)
+    reasons = Counter(p.dropped for p in prompts if p.dropped)
+    assert figures["prompts"]["dropped"] == reasons
+    assert figures["responses"]["n"] == len(responses)
+    assert figures["responses"]["truncated"] == sum(r.truncated for r in responses)
+    assert figures["responses"]["tokens"] == 5 * len(responses)
+    assert figures["responses"]["dropped"] == Counter(r.dropped for r in responses if r.dropped)
+    parsed = [j for j in judgments if j.score is not None]
+    assert figures["judgments"]["n"] == len(judgments)
+    assert figures["judgments"]["parse_rate"] == len(parsed) / len(judgments)
+    assert sum(figures["judgments"]["unparsed"].values()) == len(judgments) - len(parsed)
+    masses = [sum(j.probabilities) for j in judgments if j.probabilities]
+    assert figures["judgments"]["mass"] == (pytest.approx(fmean(masses)) if masses else None)
+
+    votes: dict[tuple[int, int], list[float]] = {}
+    for j in parsed:
+        votes.setdefault((j.attempt, j.sample), []).append(j.score)
+    scores = {key: fmean(values) for key, values in votes.items()}
+    mean = fmean(scores.values())
+    found = figures["scores"]
+    assert found["n"] == len(scores)
+    assert found["mean"] == pytest.approx(mean)
+    assert found["std"] == pytest.approx(stdev(scores.values()))
+    assert found["histogram"] == [sum(math.floor(s + 0.5) == i for s in scores.values())
+                                  for i in range(6)]  # fmt: skip
+    assert found["fives"] == sum(s >= 4.5 for s in scores.values()) / len(scores)
+    spreads = [max(v) - min(v) for v in votes.values() if len(v) > 1]
+    assert found["vote_spread"] == (pytest.approx(fmean(spreads)) if spreads else None)
+    by_prompt: dict[int, float] = {}
+    for (attempt, _), score in scores.items():
+        by_prompt[attempt] = by_prompt.get(attempt, 0.0) + score - mean
+    g = len(by_prompt)
+    error = math.sqrt(g / (g - 1) * sum(x * x for x in by_prompt.values())) / len(scores)
+    assert found["prompts"] == g
+    assert found["se"] == pytest.approx(error)
+    texts = {(r.attempt, r.sample): len(r.text) for r in responses}
+    expected = scipy.stats.spearmanr([texts[k] for k in scores], list(scores.values())).statistic
+    assert found["spearman_length"] == pytest.approx(expected)
+
+    assert figures["pairs"]["n"] == len(pairs)
+    assert figures["pairs"]["prompts"] == figures["prompts"]["accepted"]
+    prompt_drops = Counter(d.reason for d in drops if "/" not in d.item)
+    assert figures["pairs"]["dropped"] == prompt_drops
+    response_drops = Counter(d.reason for d in drops if "/" in d.item)
+    assert figures["pairs"]["responses_dropped"] == response_drops
+    assert figures["pairs"]["ties"] == prompt_drops.get("tie", 0)
+    assert figures["pairs"]["margin"] == pytest.approx(fmean(p.margin for p in pairs))
+    spread = stdev(p.margin for p in pairs) / math.sqrt(len(pairs))
+    assert figures["pairs"]["margin_se"] == pytest.approx(spread)
+    chosen = fmean(texts[p.attempt, p.chosen] for p in pairs)
+    assert figures["pairs"]["chosen_length"] == pytest.approx(chosen)
+    rejected = fmean(texts[p.attempt, p.rejected] for p in pairs)
+    assert figures["pairs"]["rejected_length"] == pytest.approx(rejected)
+
+
+def test_kept_figures_equal_recomputed_ones_exactly(path: Path) -> None:
+    prompts, responses, judgments = random_records(5, "expected")
+    with Store.claim(path) as store:
+        store.add([*prompts, *responses, *judgments])
+        store.save_figures(1, iteration_figures(store, 1))
+        assert store.figures(1) == iteration_figures(store, 1)
+
+
+def test_kept_figures_are_not_used_once_another_stage_has_finished(path: Path) -> None:
+    with Store.claim(path) as store:
+        store.save_figures(1, iteration_figures(store, 1))
+        stage = Stage(1, "prompts", 1, 0, "", "", 1.0, {})
+        store.finish_stage(stage, [Prompt(1, 0, "p", "", None)])
+        assert figures_of(store, 1)["prompts"]["accepted"] == 1
+
+
+def test_an_iteration_without_records_has_no_numbers_and_no_nan(path: Path) -> None:
+    with Store(path) as store:
+        figures = iteration_figures(store, 3)
+    json.dumps(figures, allow_nan=False)
+    assert figures["scores"]["mean"] is None
+    assert figures["judgments"]["parse_rate"] is None
+    assert figures["pairs"]["margin"] is None
+    assert figures["pairs"]["ties"] is None
+
+
+def test_the_seed_step_has_figures_of_its_training(path: Path) -> None:
+    with Store.claim(path) as store:
+        store.log_training(0, 1, {"loss": 2.0})
+        store.log_training(0, 2, {"loss": 1.5, "rewards/accuracies": 0.75})
+        store.finish_stage(Stage(0, "train", 9, 0, "", "", 3.0, {}))
+        figures = iteration_figures(store, 0)
+    assert figures["training"]["steps"] == 2
+    assert figures["training"]["loss"] == 1.5
+    assert figures["training"]["accuracy"] == 0.75
+    assert figures["seconds"] == {"train": 3.0}
+
+
+def test_a_loss_that_is_not_finite_is_none(path: Path) -> None:
+    with Store.claim(path) as store:
+        store.log_training(1, 1, {"loss": math.nan, "rewards/margins": math.inf})
+        figures = iteration_figures(store, 1)
+    json.dumps(figures, allow_nan=False)
+    assert figures["training"]["loss"] is None
+
+
+def test_judgments_still_missing_leave_the_rest_countable(path: Path) -> None:
+    records = [
+        Prompt(1, 0, "p", "p", None),
+        Response(1, 0, 0, "ab", "stop", 1),
+        Response(1, 0, 1, "abc", "stop", 1),
+        Judgment(1, 0, 1, 0, "written", "", 4.5),
+    ]
+    with Store.claim(path) as store:
+        store.add(records)
+        scores = iteration_figures(store, 1)["scores"]
+    assert (scores["n"], scores["mean"], scores["se"], scores["std"]) == (1, 4.5, None, None)
+    assert scores["histogram"] == [0, 0, 0, 0, 0, 1]
+    assert scores["fives"] == 1.0
+
+
+def test_a_single_pair_has_a_margin_but_no_error(path: Path) -> None:
+    responses = [Response(1, 0, sample, "ab" * sample, "stop", 1) for sample in range(2)]
+    with Store.claim(path) as store:
+        store.add([*responses, PreferencePair(1, 0, 0, 1, 4.0, 1.0)])
+        figures = iteration_figures(store, 1)["pairs"]
+    assert (figures["n"], figures["margin"], figures["margin_se"]) == (1, 3.0, None)
+    assert (figures["chosen_length"], figures["rejected_length"]) == (0.0, 2.0)
+
+
+clusters = st.lists(st.lists(st.floats(0, 5), max_size=5), max_size=8)
+
+
+@given(st.integers(1, 5), st.lists(st.lists(st.floats(0, 5), min_size=5, max_size=5), min_size=2))
+def test_with_equal_clusters_the_error_is_that_of_the_cluster_means(
+    size: int, values: list[list[float]]
+) -> None:
+    values = [cluster[:size] for cluster in values]
+    mean, error = clustered_mean(values)
+    means = [fmean(cluster) for cluster in values]
+    assert mean == pytest.approx(fmean(means), abs=1e-9)
+    assert error == pytest.approx(stdev(means) / math.sqrt(len(means)), abs=1e-9)
+
+
+@given(clusters)
+def test_the_mean_is_none_exactly_without_values(values: list[list[float]]) -> None:
+    mean, error = clustered_mean(values)
+    assert (mean is None) == (not any(values))
+    assert (error is None) == (sum(map(bool, values)) < 2)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.floats(0, 5)), min_size=2, max_size=20))
+def test_spearman_equals_scipys(rows: list[tuple[int, float]]) -> None:
+    a, b = [row[0] for row in rows], [row[1] for row in rows]
+    found = spearman(a, b)
+    if len(set(a)) == 1 or len(set(b)) == 1:
+        assert found is None
+    else:
+        assert found == pytest.approx(scipy.stats.spearmanr(a, b).statistic, abs=1e-9)

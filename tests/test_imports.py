@@ -1,0 +1,161 @@
+"""Who may import what, and who may write: read from the source, and checked in fresh processes."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import selfreward
+
+PACKAGE = Path(selfreward.__file__).parent
+MODULES = {
+    ".".join(("selfreward", *path.relative_to(PACKAGE).with_suffix("").parts)): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path.name not in ("__init__.py", "__main__.py")
+}
+HEAVY = {
+    "torch", "transformers", "trl", "vllm", "ctranslate2", "peft", "accelerate", "datasets",
+}  # fmt: skip
+WRAPPERS = {
+    "selfreward.engines.ctranslate2", "selfreward.engines.transformers",
+    "selfreward.training.dpo", "selfreward.training.loop", "selfreward.training.sft",
+}  # fmt: skip
+"""The modules that wrap a heavy library; child processes alone import them."""
+
+WRITERS = {
+    "selfreward.durable": "writes every file that is kept",
+    "selfreward.store": "writes records.db",
+    "selfreward.children": "appends to a child's log and answers through a pipe",
+    "selfreward.models": "lets transformers save into a directory that durable publishes",
+    "selfreward.training.loop": "lets transformers save into a directory that durable publishes",
+    "selfreward.reporting.maintenance": "renames what it is about to delete",
+    "selfreward.reporting.doctor": "tries SQLite in a temporary directory",
+    "selfreward.reporting.plot": "draws an image, which can be drawn again",
+}
+CATCH_ALL = {
+    "selfreward.cli": "the one handler at the top: a bug becomes a line and an exit code",
+    "selfreward.engines.batcher": "hands whatever it is to those who asked",
+}
+WRITING_CALLS = {
+    "os.rename", "os.replace", "os.link", "os.symlink", "os.truncate", "os.write", "os.mkfifo",
+    "shutil.copy", "shutil.copy2", "shutil.copyfile", "shutil.copytree", "shutil.move",
+    "json.dump", "yaml.dump_all", "pickle.dump", "torch.save", "numpy.save", "sqlite3.connect",
+}  # fmt: skip
+WRITING_METHODS = {
+    "write_text", "write_bytes", "touch", "symlink_to", "hardlink_to", "save_pretrained",
+    "to_parquet", "to_json", "to_csv", "savefig", "save_model",
+}  # fmt: skip
+
+
+def tree(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+
+
+def imported(nodes: list[ast.stmt]) -> Iterator[str]:
+    """Top-level packages that import statements among ``nodes`` load."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (name.name.partition(".")[0] for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
+
+
+def everywhere(module: str) -> set[str]:
+    return set(imported([n for n in ast.walk(tree(module)) if isinstance(n, ast.stmt)]))
+
+
+def loaded_by(*modules: str) -> set[str]:
+    code = f"import sys, {', '.join(modules)}; print(*{{m.partition('.')[0] for m in sys.modules}})"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    return set(run.stdout.split())
+
+
+@pytest.mark.parametrize("modules", [["selfreward"], sorted(MODULES.keys() - WRAPPERS)], ids=len)
+def test_importing_loads_no_heavy_library(modules: list[str]) -> None:
+    assert loaded_by(*modules) & HEAVY == set()
+
+
+def test_importing_the_command_line_loads_only_what_every_verb_needs() -> None:
+    """`--help` is to answer in 0.3 s."""
+    loaded = loaded_by("selfreward.cli")
+    assert loaded & (HEAVY | {"scipy", "numpy", "pandas", "pyarrow", "matplotlib"}) == set()
+
+
+def test_only_wrappers_import_heavy_libraries_at_the_top() -> None:
+    assert {m for m in MODULES if set(imported(tree(m).body)) & HEAVY} == WRAPPERS & set(MODULES)
+
+
+@pytest.mark.parametrize(
+    ("library", "modules"),
+    [
+        ("jinja2", {"selfreward.templates"}),
+        ("ctranslate2", {"selfreward.engines.ctranslate2"}),
+        ("trl", {"selfreward.training." + m for m in ("dpo", "loop", "options", "sft")}),
+        ("pickle", set()),
+    ],
+)
+def test_a_library_is_imported_only_by_the_module_that_wraps_it(
+    library: str, modules: set[str]
+) -> None:
+    assert {module for module in MODULES if library in everywhere(module)} <= modules
+
+
+def writes(module: str) -> list[str]:
+    """Calls in a module that write files, as ``line: call``."""
+    found = []
+    for node in ast.walk(tree(module)):
+        if not isinstance(node, ast.Call):
+            continue
+        call = ast.unparse(node.func)
+        name = call.rpartition(".")[2]
+        values = [*node.args[1:], *(k.value for k in node.keywords if k.arg == "mode")]
+        if name == "open" and call != "open":
+            values = [*node.args, *values]  # path.open(mode)
+        modes = [
+            v.value for v in values if isinstance(v, ast.Constant) and isinstance(v.value, str)
+        ]
+        opened = name in ("open", "fdopen") and any(set(mode) & set("wax+") for mode in modes[:1])
+        if opened or call in WRITING_CALLS or name in WRITING_METHODS:
+            found.append(f"{node.lineno}: {call}")
+    return found
+
+
+def test_only_listed_modules_write_files() -> None:
+    """Else what they write could be torn by a crash."""
+    assert {m: found for m in MODULES if m not in WRITERS and (found := writes(m))} == {}
+
+
+def test_every_listed_writer_does_write() -> None:
+    assert [module for module in WRITERS if module in MODULES and not writes(module)] == []
+
+
+def test_the_lint_sees_each_way_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "sample.py"
+    monkeypatch.setitem(MODULES, "sample", path)
+    for call in (
+        "open(p, 'w')", "open(p, mode='ab')", "p.open('x')", "p.open(mode='r+')",
+        "os.fdopen(1, 'w')", "p.write_text(t)", "os.replace(a, b)", "shutil.move(a, b)",
+        "json.dump(a, f)",
+    ):  # fmt: skip
+        path.write_text(call)
+        assert writes("sample"), call
+    for call in ("open(p)", "open(p, 'rb')", "p.open()", "json.dumps(a)", "t.replace('a', 'b')"):
+        path.write_text(call)
+        assert not writes("sample"), call
+
+
+def test_only_listed_modules_catch_everything() -> None:
+    """A bug shows itself; only errors that are expected are caught."""
+    broad = {
+        module
+        for module in MODULES
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.ExceptHandler)
+        and (node.type is None or ast.unparse(node.type) in ("Exception", "BaseException"))
+        and not any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
+    }
+    assert broad <= set(CATCH_ALL)
