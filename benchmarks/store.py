@@ -18,9 +18,9 @@ from itertools import islice
 from pathlib import Path
 
 from selfreward.config import Config, dump_config
-from selfreward.records import Judgment, Prompt, Response
+from selfreward.records import Judgment, Prompt, Response, Stage
 from selfreward.reporting.figures import iteration_figures
-from selfreward.store import Record, Stage, Store
+from selfreward.store import Record, Store
 
 BATCH = 256
 ITERATIONS = 4

@@ -18,11 +18,11 @@ from types import FrameType
 from typing import Protocol
 
 from selfreward.errors import SelfRewardError, StoppedError
-from selfreward.records import Judgment, PreferencePair, Prompt, Response
+from selfreward.records import Judgment, PreferencePair, Prompt, Response, Stage
 from selfreward.reporting.figures import iteration_figures
 from selfreward.run import Run, versions
 from selfreward.stages.pairs import build_pairs
-from selfreward.store import Stage, Store, digest
+from selfreward.store import Store, digest
 from selfreward.tracker import Tracker
 
 

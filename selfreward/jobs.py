@@ -12,9 +12,10 @@ from selfreward.chat import Chat
 from selfreward.engines import check_options as check_engine_options
 from selfreward.engines import open_engine
 from selfreward.errors import IntegrityError
+from selfreward.records import Stage
 from selfreward.rollout import Session, generate_iteration
 from selfreward.run import Run, versions
-from selfreward.store import Stage, Store
+from selfreward.store import Store
 from selfreward.tracker import Tracker
 from selfreward.training import options
 from selfreward.training.rows import dpo_rows, sft_rows

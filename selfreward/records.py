@@ -5,6 +5,7 @@
         Judgment (iteration, attempt, sample, vote)  K per response
       PreferencePair (iteration, attempt)            at most one per prompt
     Drop: what a stage left out, and why
+    Stage, Progress: which stages are finished, and how far the others are
 
 ``attempt`` numbers the tries at writing a prompt, from 0, and names the prompt ever after.
 Records are frozen and hold plain values only.
@@ -12,6 +13,9 @@ Records are frozen and hold plain values only.
 
 from dataclasses import dataclass
 from typing import Literal
+
+STAGES = ("prompts", "responses", "judgments", "pairs", "train")
+"""The stages of an iteration in order; iteration 0 has ``train`` alone."""
 
 FinishReason = Literal["stop", "length"]
 """``stop``: end of turn or a stop string. ``length``: cut off at ``max_new_tokens``."""
@@ -109,3 +113,38 @@ class Drop:
     """What was left out: ``attempt``, ``attempt/sample`` or a seed row such as ``eft:12``."""
     reason: str
     detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A finished stage."""
+
+    iteration: int
+    stage: str
+    rows: int
+    """Records it made; rows trained on for ``train``."""
+    drops: int
+    digest: str
+    """sha256 over its records in key order; for ``train`` the digest of the model directory."""
+    fingerprint: str
+    """sha256 over all that went in: config, templates, seed data, start model, earlier stages."""
+    seconds: float
+    """Time spent, over all launches."""
+    versions: dict[str, str]
+    """Versions of the libraries that made it."""
+    finished: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a stage is; written while it runs, for people only."""
+
+    iteration: int
+    stage: str
+    done: int
+    total: int
+    seconds: float
+    """Time spent on ``done``, over all launches."""
+    note: str
+    """Such as ``312 tokens/s``."""
+    at: str

@@ -6,8 +6,16 @@ committed is not asked again.
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Sequence,
+)
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -17,12 +25,12 @@ from selfreward.chat import Chat
 from selfreward.config import SeedSource
 from selfreward.engines.base import Engine
 from selfreward.errors import StoppedError
-from selfreward.records import Judgment, Prompt, Response
+from selfreward.records import Judgment, Prompt, Response, Stage
 from selfreward.run import Run, versions
 from selfreward.stages.judgments import judge_response
 from selfreward.stages.prompts import Pool, draw_prompts, write_prompts
 from selfreward.stages.responses import sample_responses
-from selfreward.store import Record, Stage, Store, digest
+from selfreward.store import Record, Store, digest
 from selfreward.tracker import Tracker
 
 T = TypeVar("T")
@@ -121,12 +129,13 @@ async def _responses(run: Run, store: Store, iteration: int, session: Session) -
             for prompt in prompts
             if prompt.attempt not in answered
         ]
-        async for batch in _bounded(asked, run.config.engine.concurrency):
-            new = [response for group in batch for response in group]
-            store.add(new)
-            done += new
-            tokens += sum(response.num_tokens for response in new)
-            tracker.advance(len(done), note=_rate(tokens, tracker))
+        async with aclosing(_bounded(asked, run.config.engine.concurrency)) as batches:
+            async for batch in batches:
+                new = [response for group in batch for response in group]
+                store.add(new)
+                done += new
+                tokens += sum(response.num_tokens for response in new)
+                tracker.advance(len(done), note=_rate(tokens, tracker))
         done.sort(key=lambda r: (r.attempt, r.sample))
         _finish(run, store, iteration, "responses", done, tracker)
 
@@ -147,18 +156,19 @@ async def _judgments(run: Run, store: Store, iteration: int, session: Session) -
             for response in responses
             if (response.attempt, response.sample) not in judged
         ]  # fmt: skip
-        async for batch in _bounded(asked, run.config.engine.concurrency):
-            new = [judgment for votes in batch for judgment in votes]
-            store.add(new)
-            done += new
-            scores = [j.score for j in done if j.score is not None]
-            if scores:
-                note = f"mean score {sum(scores) / len(scores):.2f}, {len(scores)} verdicts"
-            else:
-                note = "no verdict yet"
-                if len(done) >= _VOTES_TO_TELL and settings.min_parse_rate > 0:
-                    break
-            tracker.advance(len(done), note=note)
+        async with aclosing(_bounded(asked, run.config.engine.concurrency)) as batches:
+            async for batch in batches:
+                new = [judgment for votes in batch for judgment in votes]
+                store.add(new)
+                done += new
+                scores = [j.score for j in done if j.score is not None]
+                if scores:
+                    note = f"mean score {sum(scores) / len(scores):.2f}, {len(scores)} verdicts"
+                else:
+                    note = "no verdict yet"
+                    if len(done) >= _VOTES_TO_TELL and settings.min_parse_rate > 0:
+                        break
+                tracker.advance(len(done), note=note)
         _require_verdicts(run, iteration, done)
         done.sort(key=lambda j: (j.attempt, j.sample, j.vote))
         _finish(run, store, iteration, "judgments", done, tracker)
@@ -201,7 +211,7 @@ def _finish(
     )
 
 
-async def _bounded(asked: Sequence[Coroutine[Any, Any, T]], limit: int) -> AsyncIterator[list[T]]:
+async def _bounded(asked: Sequence[Coroutine[Any, Any, T]], limit: int) -> AsyncGenerator[list[T]]:
     """Await with at most ``limit`` in flight; yield whatever is done, together."""
     waiting = iter(asked)
     flying: set[asyncio.Future[T]] = set()

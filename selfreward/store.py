@@ -16,55 +16,25 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 from selfreward.errors import IntegrityError, LockedError, NotFoundError, PreflightError
-from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response
+from selfreward.records import (
+    Drop,
+    Judgment,
+    PreferencePair,
+    Progress,
+    Prompt,
+    Response,
+    Stage,
+)
 from selfreward.schema import SCHEMA, SCHEMA_VERSION, TABLES
-
-STAGES = ("prompts", "responses", "judgments", "pairs", "train")
-"""The stages of an iteration in order; iteration 0 has ``train`` alone."""
 
 Record = Prompt | Response | Judgment | PreferencePair | Drop
 R = TypeVar("R", Prompt, Response, Judgment, PreferencePair, Drop)
 _PROBABILITIES = [field.name for field in fields(Judgment)].index("probabilities")
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """A finished stage."""
-
-    iteration: int
-    stage: str
-    rows: int
-    """Records it made; steps for ``train``."""
-    drops: int
-    digest: str
-    """sha256 over its records in key order; for ``train`` the digest of the model directory."""
-    fingerprint: str
-    """sha256 over all that went in: config, templates, seed data, start model, earlier stages."""
-    seconds: float
-    """Time spent, over all launches."""
-    versions: dict[str, str]
-    """Versions of the libraries that made it."""
-    finished: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a stage is; written while it runs, for people only."""
-
-    iteration: int
-    stage: str
-    done: int
-    total: int
-    seconds: float
-    """Time spent on ``done``, over all launches."""
-    note: str
-    """Such as ``312 tokens/s``."""
-    at: str
 
 
 class Store:

@@ -7,9 +7,9 @@ from loop_driver import ScriptedWorkers
 
 from selfreward.config import build_config
 from selfreward.controller import launch
-from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response
+from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response, Stage
 from selfreward.run import Run, create_run
-from selfreward.store import Stage, digest
+from selfreward.store import digest
 
 SMALL = [
     "prompts.count=6", "prompts.window=4", "responses.n=3", "judge.votes=3",

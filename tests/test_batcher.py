@@ -150,6 +150,22 @@ def test_what_answers_lead_to_joins_the_next_batch() -> None:
     assert [len(batch) for batch in model.batches] == [8, 8, 8]
 
 
+def test_requests_that_a_limit_held_back_join_those_left_over() -> None:
+    """With six in flight and batches of four: never a batch of the two that are left over."""
+    model = Model()
+
+    async def body(batcher: Batcher) -> None:
+        flying: set[asyncio.Task[list[Generation]]] = set()
+        for i in range(16):
+            flying.add(asyncio.create_task(batcher.submit(ask(i))))
+            if len(flying) == 6:
+                _, flying = await asyncio.wait(flying, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(flying)
+
+    in_batcher(model, body, size=4)
+    assert [len(batch) for batch in model.batches] == [4, 4, 4, 4]
+
+
 def test_an_error_reaches_the_requests_of_its_batch_alone() -> None:
     model = Model()
     model.broken_by = 1

@@ -9,9 +9,8 @@ from selfreward import durable
 from selfreward.config import build_config
 from selfreward.controller import launch
 from selfreward.errors import IntegrityError, StoppedError
-from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response
+from selfreward.records import STAGES, Drop, Judgment, PreferencePair, Prompt, Response
 from selfreward.run import Run, create_run
-from selfreward.store import STAGES
 
 from loop_driver import ScriptedWorkers  # isort: skip
 

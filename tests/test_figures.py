@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfreward.config import PairsConfig
-from selfreward.records import Judgment, PreferencePair, Prompt, Response
+from selfreward.records import Judgment, PreferencePair, Prompt, Response, Stage
 from selfreward.reporting.figures import (
     clustered_mean,
     figures_of,
@@ -21,7 +21,7 @@ from selfreward.reporting.figures import (
     spearman,
 )
 from selfreward.stages.pairs import build_pairs
-from selfreward.store import Stage, Store
+from selfreward.store import Store
 
 
 @pytest.fixture

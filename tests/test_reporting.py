@@ -17,7 +17,7 @@ from made_runs import SMALL, at_runs, runs  # noqa: F401
 from selfreward import durable
 from selfreward.config import build_config, load_config
 from selfreward.errors import ConfigError, IntegrityError, NotFoundError
-from selfreward.records import Judgment, PreferencePair, Prompt, Response
+from selfreward.records import Judgment, PreferencePair, Progress, Prompt, Response, Stage
 from selfreward.reporting import doctor, maintenance, plan, progress, status
 from selfreward.reporting.layout import bars, duration, indented, size, table
 from selfreward.reporting.origins import origins_of
@@ -29,7 +29,6 @@ from selfreward.reporting.validate import validate
 from selfreward.run import Run, create_run, open_run
 from selfreward.shipped import recipes
 from selfreward.starter import write_starter
-from selfreward.store import Progress, Stage
 
 pytestmark = pytest.mark.usefixtures("at_runs")
 

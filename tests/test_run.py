@@ -21,9 +21,9 @@ from selfreward.errors import (
     NotFoundError,
     PreflightError,
 )
-from selfreward.records import Prompt
+from selfreward.records import Prompt, Stage
 from selfreward.run import Run, create_run, list_runs, open_run
-from selfreward.store import Stage, Store
+from selfreward.store import Store
 
 SMALL = [
     "sft.ift={path: seed/ift.jsonl, limit: 3}", "sft.eft={path: seed/eft.jsonl, limit: 2}",

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfreward.errors import IntegrityError, LockedError, NotFoundError, PreflightError
-from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response
+from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response, Stage
 from selfreward.schema import SCHEMA_VERSION, TABLES
-from selfreward.store import Stage, Store, digest
+from selfreward.store import Store, digest
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 COUNT = st.integers(0, 2**40)

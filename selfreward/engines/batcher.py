@@ -14,6 +14,10 @@ from selfreward.engines.base import Generation, Request
 
 RunBatch = Callable[[Sequence[Request]], list[list[Generation]]]
 
+_QUIET_TICKS = 8
+"""Turns of the event loop without a new request before a batch is taken: a few tasks may lie
+between an answer and the request that follows from it, and a batch that is not full costs more."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiting:
@@ -99,11 +103,12 @@ class Batcher:
                     waiting.future.set_exception(error)
 
     async def _settle(self) -> None:
-        """Let all that is ready to ask get in line first."""
-        before = -1
-        while before != len(self._waiting):
+        """Let all that is ready to ask get in line first, and what the last answers lead to."""
+        quiet = 0
+        while quiet < _QUIET_TICKS:
             before = len(self._waiting)
             await asyncio.sleep(0)
+            quiet = quiet + 1 if len(self._waiting) == before else 0
 
     def _next_batch(self) -> list[_Waiting]:
         """Take as many as fit of those most alike in length to the one that waited longest.

@@ -14,7 +14,8 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from selfreward.store import STAGES, Store
+from selfreward.records import STAGES
+from selfreward.store import Store
 
 LAYOUT = 1
 """Raised when the mapping changes; figures that an earlier release kept are then computed anew."""

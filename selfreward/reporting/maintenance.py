@@ -10,10 +10,10 @@ from typing import Any
 
 from selfreward import durable, models
 from selfreward.errors import IntegrityError, SelfRewardError
-from selfreward.records import Judgment, PreferencePair, Prompt, Response
+from selfreward.records import Judgment, PreferencePair, Prompt, Response, Stage
 from selfreward.reporting.layout import size, table
 from selfreward.run import Run
-from selfreward.store import Stage, Store, digest
+from selfreward.store import Store, digest
 
 _RECORDS = {
     "prompts": Prompt,

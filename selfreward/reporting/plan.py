@@ -16,10 +16,10 @@ from selfreward import seeds, shipped
 from selfreward.bundled import BUNDLED, bundled_file
 from selfreward.config import Config
 from selfreward.errors import PreflightError, SelfRewardError
+from selfreward.records import Stage
 from selfreward.reporting.layout import duration, existing, size, table
 from selfreward.reporting.status import settings_of
 from selfreward.run import Run, list_runs, runs_root
-from selfreward.store import Stage
 from selfreward.templates import find_template
 from selfreward.training.options import DEFAULTS
 

@@ -6,11 +6,11 @@ from functools import partial
 from typing import Any
 
 from selfreward.errors import NotFoundError
+from selfreward.records import STAGES
 from selfreward.reporting.console import bold, dim
 from selfreward.reporting.figures import figures_of
 from selfreward.reporting.layout import bars, duration, listed, share, table
 from selfreward.run import Run
-from selfreward.store import STAGES
 
 Figures = dict[str, Any]
 _PER_TABLE = 4

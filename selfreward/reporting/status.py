@@ -12,11 +12,12 @@ from typing import Any
 import yaml
 
 from selfreward.errors import IntegrityError, NotFoundError, SelfRewardError
+from selfreward.records import STAGES, Progress, Stage
 from selfreward.reporting.console import bold, dim
 from selfreward.reporting.figures import figures_of
 from selfreward.reporting.layout import duration, table
 from selfreward.run import Run, list_runs, runs_root
-from selfreward.store import STAGES, Progress, Stage, Store
+from selfreward.store import Store
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the resolved config is our own dump
 
