@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfreward import shipped
@@ -80,6 +80,7 @@ VALUES = st.one_of(
 )
 
 
+@settings(max_examples=40)
 @given(
     system_prompt=st.one_of(st.none(), TEXTS),
     kwargs=st.dictionaries(TEXTS, VALUES, max_size=3),

@@ -23,7 +23,6 @@ OVERRIDES = [
     "responses.n=4", "judge.form=written", "judge.votes=3", "engine.concurrency=4",
     "sft.ift={path: seed/ift.jsonl, limit: 5}", "sft.eft={path: seed/eft.jsonl, limit: 2}",
 ]  # fmt: skip
-KILLS = 50
 
 
 def make_run(root: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Run:
@@ -60,8 +59,9 @@ def facts(run: Run) -> dict[str, object]:
     return {"records": records, "stages": stages, "logs": logs, "models": models}
 
 
+@pytest.mark.parametrize("num_kills", [8, pytest.param(50, marks=pytest.mark.slow)])
 def test_random_kills_leave_the_records_of_an_uninterrupted_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    num_kills: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = make_run(tmp_path, "whole", monkeypatch)
     begin = time.monotonic()
@@ -69,9 +69,9 @@ def test_random_kills_leave_the_records_of_an_uninterrupted_run(
     seconds = time.monotonic() - begin
     expected = facts(whole)
     assert len(expected["stages"]) == 1 + 2 * 5  # type: ignore[arg-type]
-    rng = random.Random(20261122)
+    rng = random.Random(num_kills)
     kills, index = 0, 0
-    while kills < KILLS:
+    while kills < num_kills:
         run = make_run(tmp_path, f"killed-{index}", monkeypatch)
         index += 1
         for _ in range(12):
