@@ -40,7 +40,7 @@ class SeedSource(_Group):
     split: str = "train"
     """Split of a hub data set."""
     revision: str | None = None
-    """Commit of a hub data set; the one found is recorded."""
+    """Commit of a hub data set; the run keeps a copy of the rows it found."""
     limit: int | None = Field(default=None, ge=1)
     """Take only the first so many rows."""
     columns: dict[str, str] = {}
@@ -251,9 +251,9 @@ def build_config(
     name: str = "config",
 ) -> Config:
     """Make a Config of plain data; see ``load_config``."""
-    data, places = dict(data), dict(places or {})
-    for (key, value), word in zip(parse_overrides(overrides), overrides, strict=True):
-        _set(data, key, value, word)
+    places = dict(places or {})
+    data = override(data, overrides)
+    for (key, _), word in zip(parse_overrides(overrides), overrides, strict=True):
         places[key] = f"override {word}"
         for end in range(1, len(key)):
             places.setdefault(key[:end], f"override {word}")
@@ -261,6 +261,14 @@ def build_config(
         return Config.model_validate(data)
     except ValidationError as error:
         raise _explain(error, places, name) from None
+
+
+def override(data: dict[str, object], overrides: Sequence[str]) -> dict[str, object]:
+    """Apply ``dotted.key=value`` words to a copy of plain data."""
+    data = dict(data)
+    for (key, value), word in zip(parse_overrides(overrides), overrides, strict=True):
+        _set(data, key, value, word)
+    return data
 
 
 def dump_config(config: Config) -> str:

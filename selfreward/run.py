@@ -61,7 +61,12 @@ class Run:
         """The config in force, from ``config.resolved.yaml``."""
         from selfreward.config import load_config
 
-        return load_config(self.path / "config.resolved.yaml")
+        return load_config(self.resolved)
+
+    @property
+    def resolved(self) -> Path:
+        """``config.resolved.yaml``, which rules."""
+        return self.path / "config.resolved.yaml"
 
     @property
     def records(self) -> Path:
@@ -100,14 +105,16 @@ class Run:
         """sha256 over all that decides the records: config, templates and seed data.
 
         The number of iterations and the keys that only change speed are left out, so that a run
-        can be extended and resumed on another machine.
+        can be extended and resumed on another machine. The config counts as it was written when
+        the run was made: a key that a later release adds is not in it.
         """
         from selfreward.config import RUNTIME_KEYS
+        from selfreward.yamlfile import read_yaml
 
-        config = self.config.model_dump(mode="json")
+        config: dict[str, Any] = read_yaml(self.resolved)[0]
         for key in RUNTIME_KEYS | _EXTENDABLE:
             group, _, name = key.rpartition(".")
-            (config[group] if group else config).pop(name, None)
+            (config.get(group, {}) if group else config).pop(name, None)
         sha = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
         inputs = [*self.path.glob("templates/*.jinja"), *self.path.glob("seeds/*.jsonl")]
         for path in sorted(inputs):
@@ -171,11 +178,12 @@ class Run:
             IntegrityError: Another key would change; the message names it.
             ConfigError: A value is wrong, or ``iterations`` would shrink.
         """
-        from selfreward.config import RUNTIME_KEYS, changed_keys, dump_config, load_config
+        from selfreward.config import RUNTIME_KEYS, changed_keys, load_config, override
+        from selfreward.yamlfile import dump_yaml, read_yaml
 
         if not overrides:
             return
-        new = load_config(self.path / "config.resolved.yaml", overrides)
+        new = load_config(self.resolved, overrides)
         changed = changed_keys(self.config, new)
         if frozen := [key for key in changed if key not in RUNTIME_KEYS | _EXTENDABLE]:
             raise IntegrityError(
@@ -184,7 +192,9 @@ class Run:
             )
         if new.iterations < self.config.iterations:
             raise ConfigError("iterations can only grow when a run is resumed")
-        durable.write_file(self.path / "config.resolved.yaml", dump_config(new))
+        durable.write_file(
+            self.resolved, dump_yaml(override(read_yaml(self.resolved)[0], overrides))
+        )
         self.__dict__.pop("config", None)
 
     @contextmanager

@@ -136,6 +136,19 @@ def test_kept_figures_are_not_used_once_another_stage_has_finished(path: Path) -
         assert figures_of(store, 1)["prompts"]["accepted"] == 1
 
 
+def test_of_a_large_open_iteration_the_first_attempts_are_counted(path: Path) -> None:
+    prompts, responses, judgments = random_records(7, "written")
+    with Store.claim(path) as store:
+        store.add([*prompts, *responses, *judgments])
+        part = iteration_figures(store, 1, 10)
+        assert part["prompts"] == iteration_figures(store, 1)["prompts"]
+        assert iteration_figures(store, 1, 99) == iteration_figures(store, 1)
+    assert part["attempts"] == 10
+    assert part["responses"]["n"] == sum(r.attempt < 10 for r in responses)
+    assert part["judgments"]["n"] == sum(j.attempt < 10 for j in judgments)
+    assert part["scores"]["prompts"] <= 10
+
+
 def test_an_iteration_without_records_has_no_numbers_and_no_nan(path: Path) -> None:
     with Store(path) as store:
         figures = iteration_figures(store, 3)

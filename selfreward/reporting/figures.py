@@ -22,49 +22,59 @@ LAYOUT = 1
 FULL_MARKS = 4.5
 """Points from which a mean score rounds to 5."""
 
+LIVE_ATTEMPTS = 10_000
+"""Of an open iteration only so many attempts are counted, so that looking at it takes no second."""
+
 _RESPONSES = """
 SELECT attempt, sample, length(text), finish_reason, num_tokens, dropped FROM responses
-WHERE iteration = ?"""
+WHERE iteration = ? AND attempt < ?"""
 _VOTES = """
 SELECT attempt, sample, avg(score), max(score) - min(score), count(*), count(score),
     sum(num_tokens)
-FROM judgments WHERE iteration = ? GROUP BY attempt, sample ORDER BY attempt, sample"""
+FROM judgments WHERE iteration = ? AND attempt < ?
+GROUP BY attempt, sample ORDER BY attempt, sample"""
 _METRICS = {"loss": "loss", "accuracy": "rewards/accuracies", "reward_margin": "rewards/margins"}
 """Ours -> the trainer's."""
 _MASS = " + ".join(f"json_extract(probabilities, '$[{score}]')" for score in range(6))
 
 
 def figures_of(store: Store, iteration: int) -> dict[str, Any]:
-    """The kept figures of an iteration if they are still true, else computed ones."""
+    """The kept figures of an iteration if they are still true, else those of its first attempts."""
     kept = store.figures(iteration)
     if kept and kept.get("layout") == LAYOUT and kept["stages"] == _finished(store, iteration):
         return kept
-    return iteration_figures(store, iteration)
+    return iteration_figures(store, iteration, LIVE_ATTEMPTS)
 
 
-def iteration_figures(store: Store, iteration: int) -> dict[str, Any]:
+def iteration_figures(store: Store, iteration: int, attempts: int | None = None) -> dict[str, Any]:
     """Compute the figures of an iteration, finished or not.
 
     Args:
         store: The run's records; read at one moment, however much is being written.
         iteration: From 0, where all but ``training`` is empty.
+        attempts: Count the responses and judgments of the first so many attempts alone.
 
     Returns:
-        ``stages`` finished so far, then a mapping each for ``prompts``, ``responses``,
+        ``stages`` finished so far and ``attempts`` counted, then a mapping each for ``prompts``, ``responses``,
         ``judgments``, ``scores``, ``pairs``, ``training``, and ``seconds`` by stage. Lengths are
         in characters, scores and margins in points, rates and shares from 0 to 1.
     """
     with store.snapshot():
         finished = _finished(store, iteration)
-        responses = list(store.query(_RESPONSES, (iteration,)))
-        votes = list(store.query(_VOTES, (iteration,)))
+        prompts = _prompts(store, iteration)
+        if attempts is None or attempts >= prompts["attempts"]:
+            attempts = prompts["attempts"]
+        key = (iteration, attempts)
+        responses = list(store.query(_RESPONSES, key))
+        votes = list(store.query(_VOTES, key))
         return {
             "layout": LAYOUT,
             "iteration": iteration,
             "stages": finished,
-            "prompts": _prompts(store, iteration),
+            "attempts": attempts,
+            "prompts": prompts,
             "responses": _responses(responses),
-            "judgments": _judgments(store, iteration, votes),
+            "judgments": _judgments(store, key, votes),
             "scores": _scores(votes, responses),
             "pairs": _pairs(store, iteration, "pairs" in finished),
             "training": _training(store, iteration),
@@ -109,15 +119,16 @@ def spearman(a: Sequence[float], b: Sequence[float]) -> float | None:
 
 
 def _prompts(store: Store, iteration: int) -> dict[str, Any]:
-    dropped = _counts(store, "prompts", "dropped", iteration)
-    accepted, attempts, tokens = next(
-        store.query(
-            "SELECT count(*) - count(dropped), count(*), coalesce(sum(num_tokens), 0)"
-            " FROM prompts WHERE iteration = ?",
-            (iteration,),
-        )
-    )
-    return {"attempts": attempts, "accepted": accepted, "dropped": dropped, "tokens": tokens}
+    query = "SELECT dropped, count(*), sum(num_tokens) FROM prompts WHERE iteration = ? GROUP BY 1"
+    rows = list(store.query(query, (iteration,)))
+    dropped = _by_count({reason: count for reason, count, _ in rows if reason is not None})
+    attempts = sum(count for _, count, _ in rows)
+    return {
+        "attempts": attempts,
+        "accepted": attempts - sum(dropped.values()),
+        "dropped": dropped,
+        "tokens": sum(tokens for _, _, tokens in rows),
+    }
 
 
 def _responses(rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
@@ -129,20 +140,24 @@ def _responses(rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
     }
 
 
-def _judgments(store: Store, iteration: int, votes: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
+def _judgments(
+    store: Store, key: tuple[int, int], votes: Sequence[tuple[Any, ...]]
+) -> dict[str, Any]:
     n, parsed = sum(row[4] for row in votes), sum(row[5] for row in votes)
-    first = store.query("SELECT form FROM judgments WHERE iteration = ? LIMIT 1", (iteration,))
-    form = next((row[0] for row in first), None)
-    mass = None
+    where = "FROM judgments WHERE iteration = ? AND attempt < ?"
+    form = next((row[0] for row in store.query(f"SELECT form {where} LIMIT 1", key)), None)
+    mass, unparsed = None, {}
     if form == "expected":
-        query = f"SELECT avg({_MASS}) FROM judgments WHERE iteration = ?"
-        mass = next(store.query(query, (iteration,)))[0]
+        mass = next(store.query(f"SELECT avg({_MASS}) {where}", key))[0]
+    if parsed < n:
+        query = f"SELECT reason, count(*) {where} AND reason IS NOT NULL GROUP BY 1"
+        unparsed = _by_count(dict(store.query(query, key)))
     return {
         "form": form,
         "n": n,
         "parsed": parsed,
         "parse_rate": parsed / n if n else None,
-        "unparsed": _counts(store, "judgments", "reason", iteration) if parsed < n else {},
+        "unparsed": unparsed,
         "tokens": sum(row[6] for row in votes),
         "mass": mass,
     }
@@ -238,13 +253,6 @@ def _seconds(store: Store, iteration: int) -> dict[str, float]:
 
 def _finished(store: Store, iteration: int) -> list[str]:
     return [s.stage for s in store.stages() if s.iteration == iteration]
-
-
-def _counts(store: Store, table: str, column: str, iteration: int) -> dict[str, int]:
-    """How often each reason stands in ``column``, most frequent first."""
-    query = f"SELECT {column}, count(*) FROM {table} WHERE iteration = ? GROUP BY 1"
-    rows = store.query(query, (iteration,))
-    return _by_count({reason: count for reason, count in rows if reason is not None})
 
 
 def _by_count(counts: Mapping[str, int]) -> dict[str, int]:

@@ -80,6 +80,7 @@ def _table(rounds: list[Figures]) -> str:
         row("policy", lambda f: f"M{f['iteration']} -> M{f['iteration'] + 1}"),
         row("prompts", lambda f: f"{f['prompts']['accepted']} of {f['prompts']['attempts']} tried"),
         *reasons("prompts", "dropped"),
+        *([row("counted so far", _counted)] if any(map(_is_part, rounds)) else []),
         row("responses", lambda f: str(f["responses"]["n"])),
         row("  truncated", lambda f: str(f["responses"]["truncated"])),
         *reasons("responses", "dropped"),
@@ -133,6 +134,15 @@ def few(n: int) -> str:
 
 def _stage_time(stage: str, figures: Figures) -> str:
     return duration(figures["seconds"][stage]) if stage in figures["seconds"] else "-"
+
+
+def _is_part(figures: Figures) -> bool:
+    return bool(figures["attempts"] < figures["prompts"]["attempts"])
+
+
+def _counted(figures: Figures) -> str:
+    """Of a large open iteration the scores of its first attempts are shown."""
+    return f"first {figures['attempts']:,} tried" if _is_part(figures) else "all"
 
 
 def _score_count(figures: Figures) -> str:
