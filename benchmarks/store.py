@@ -17,7 +17,8 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from selfreward.config import Config, dump_config
+from selfreward.config import Config
+from selfreward.configfile import dump_config
 from selfreward.records import Judgment, Prompt, Response, Stage
 from selfreward.reporting.figures import iteration_figures
 from selfreward.store import Record, Store

@@ -134,7 +134,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Start a run: M0 -> M1 -> M2 -> ..."""
-    from selfreward.config import load_config
+    from selfreward.configfile import load_config
     from selfreward.run import create_run
 
     words = [*(_branch(start) if start else []), *(overrides or [])]

@@ -136,7 +136,7 @@ def pairs(
 
 def validate(config: ConfigName, overrides: Overrides = None, as_json: Json = False) -> None:
     """Check config, templates, seed data and options."""
-    from selfreward.config import load_config
+    from selfreward.configfile import load_config
     from selfreward.reporting.layout import table
     from selfreward.reporting.validate import validate
 
@@ -149,7 +149,7 @@ def validate(config: ConfigName, overrides: Overrides = None, as_json: Json = Fa
 
 def plan(config: ConfigName, overrides: Overrides = None, as_json: Json = False) -> None:
     """Reckon counts, tokens, disk and time of a run."""
-    from selfreward.config import load_config
+    from selfreward.configfile import load_config
     from selfreward.reporting.plan import plan_of, plan_text
 
     found = plan_of(load_config(config, overrides or []), config_path(config))
@@ -214,7 +214,7 @@ def config_show(
     as_json: Json = False,
 ) -> None:
     """Print a config with every value filled in."""
-    from selfreward.config import dump_config, load_config
+    from selfreward.configfile import dump_config, load_config
 
     loaded = load_config(config, overrides or [])
     if sources:

@@ -59,7 +59,7 @@ class Run:
     @cached_property
     def config(self) -> "Config":
         """The config in force, from ``config.resolved.yaml``."""
-        from selfreward.config import load_config
+        from selfreward.configfile import load_config
 
         return load_config(self.resolved)
 
@@ -178,7 +178,8 @@ class Run:
             IntegrityError: Another key would change; the message names it.
             ConfigError: A value is wrong, or ``iterations`` would shrink.
         """
-        from selfreward.config import RUNTIME_KEYS, changed_keys, load_config, override
+        from selfreward.config import RUNTIME_KEYS
+        from selfreward.configfile import changed_keys, load_config, override
         from selfreward.yamlfile import dump_yaml, read_yaml
 
         if not overrides:
@@ -294,7 +295,7 @@ def versions() -> dict[str, str]:
 def _inputs(config: "Config", source: Path | None) -> dict[str, str]:
     """Text of every input file of a run, all checked."""
     from selfreward import seeds
-    from selfreward.config import dump_config
+    from selfreward.configfile import dump_config
     from selfreward.templates import find_template, load_template
 
     beside = source.parent if source else None

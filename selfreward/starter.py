@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from selfreward import durable, shipped
-from selfreward.config import load_config
+from selfreward.configfile import load_config
 from selfreward.errors import ConfigError, PreflightError
 from selfreward.templates import find_template
 

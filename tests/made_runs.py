@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from loop_driver import ScriptedWorkers
 
-from selfreward.config import build_config
+from selfreward.configfile import build_config
 from selfreward.controller import launch
 from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response, Stage
 from selfreward.run import Run, create_run

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from selfreward.children import Children, _run_child
-from selfreward.config import build_config
+from selfreward.configfile import build_config
 from selfreward.errors import ConfigError, SelfRewardError
 from selfreward.run import create_run
 

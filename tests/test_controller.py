@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from selfreward import durable
-from selfreward.config import build_config
+from selfreward.configfile import build_config
 from selfreward.controller import launch
 from selfreward.errors import IntegrityError, StoppedError
 from selfreward.records import STAGES, Drop, Judgment, PreferencePair, Prompt, Response

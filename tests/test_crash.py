@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from selfreward import durable
-from selfreward.config import build_config
+from selfreward.configfile import build_config
 from selfreward.records import Judgment, PreferencePair, Prompt, Response
 from selfreward.run import Run, create_run
 from selfreward.store import digest

@@ -15,7 +15,7 @@ import yaml
 from made_runs import SMALL, at_runs, runs  # noqa: F401
 
 from selfreward import durable
-from selfreward.config import build_config, load_config
+from selfreward.configfile import build_config, load_config
 from selfreward.errors import ConfigError, IntegrityError, NotFoundError
 from selfreward.records import Judgment, PreferencePair, Progress, Prompt, Response, Stage
 from selfreward.reporting import doctor, maintenance, plan, progress, status

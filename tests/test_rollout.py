@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from selfreward.config import build_config
+from selfreward.configfile import build_config
 from selfreward.records import Judgment, Prompt, Response
 from selfreward.rollout import Session, generate_iteration
 from selfreward.run import Run, create_run

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from selfreward.config import RUNTIME_KEYS, build_config, load_config
+from selfreward.config import RUNTIME_KEYS
+from selfreward.configfile import build_config, load_config
 from selfreward.errors import (
     ConfigError,
     IntegrityError,
