@@ -8,19 +8,24 @@ even an orphan that lives on can commit nothing.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import IO, Any
 
-from selfreward.errors import KINDS, SelfRewardError
+from selfreward.errors import KINDS, PreflightError, SelfRewardError
 from selfreward.run import Run
 from selfreward.store import Store
 
 _TICK_S = 0.3
+_LOW_DISK = 64_000_000
+"""Bytes; who fails to write with less than this left has most likely filled the disk."""
 _GRACE_S = 5
 """Seconds between asking a child to end and ending it."""
 
@@ -115,12 +120,31 @@ def main() -> None:
     job = json.loads(os.read(0, 1 << 16))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        _dispatch(job)
+        with _full_disk_named(job["run"]):
+            _dispatch(job)
     except SelfRewardError as error:
         plain = {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
         answer.write(json.dumps({"error": plain}) + "\n")
         answer.flush()
         sys.exit(error.exit_code)
+
+
+@contextmanager
+def _full_disk_named(directory: str) -> Iterator[None]:
+    """Say that the disk is full where it is: torch and safetensors each fail in their own words."""
+    try:
+        yield
+    except SelfRewardError:
+        raise
+    except Exception as error:
+        free = shutil.disk_usage(directory).free
+        if free >= _LOW_DISK:
+            raise
+        traceback.print_exc()
+        raise PreflightError(
+            f"{directory}: the disk is full ({free / 1e6:.0f} MB left)",
+            "Free some space (`selfreward gc` may help), then resume the run.",
+        ) from error
 
 
 def _dispatch(job: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Child processes answer, end with their parent, and never outlive the call."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -7,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from selfreward.children import Children, _run_child
+from selfreward.children import Children, _full_disk_named, _run_child
 from selfreward.configfile import build_config
-from selfreward.errors import ConfigError, SelfRewardError
+from selfreward.errors import ConfigError, PreflightError, SelfRewardError
 from selfreward.run import create_run
 
 ORPHAN = """
@@ -69,3 +70,14 @@ def test_a_child_does_not_outlive_an_interrupted_call(tmp_path: Path) -> None:
     with open(tmp_path / "log", "wb") as log, pytest.raises(KeyboardInterrupt):
         _run_child(job, log, interrupt)
     assert time.monotonic() - begin < 10
+
+
+def test_a_failed_write_on_a_full_disk_is_named_as_such_and_other_failures_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RuntimeError, match="writer failed"), _full_disk_named(str(tmp_path)):
+        raise RuntimeError("writer failed")
+    full = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    with pytest.raises(PreflightError, match="disk is full"), _full_disk_named(str(tmp_path)):
+        raise RuntimeError("writer failed")

@@ -17,7 +17,7 @@ from typing import Any
 from selfreward.records import STAGES
 from selfreward.store import Store
 
-LAYOUT = 1
+LAYOUT = 2
 """Raised when the mapping changes; figures that an earlier release kept are then computed anew."""
 FULL_MARKS = 4.5
 """Points from which a mean score rounds to 5."""
@@ -25,6 +25,8 @@ FULL_MARKS = 4.5
 LIVE_ATTEMPTS = 10_000
 """Of an open iteration only so many attempts are counted, so that looking at it takes no second."""
 
+_ALL = 2**62
+"""Above every attempt."""
 _RESPONSES = """
 SELECT attempt, sample, length(text), finish_reason, num_tokens, dropped FROM responses
 WHERE iteration = ? AND attempt < ?"""
@@ -55,23 +57,23 @@ def iteration_figures(store: Store, iteration: int, attempts: int | None = None)
         attempts: Count the responses and judgments of the first so many attempts alone.
 
     Returns:
-        ``stages`` finished so far and ``attempts`` counted, then a mapping each for ``prompts``, ``responses``,
-        ``judgments``, ``scores``, ``pairs``, ``training``, and ``seconds`` by stage. Lengths are
-        in characters, scores and margins in points, rates and shares from 0 to 1.
+        ``stages`` finished so far and ``attempts`` counted, then a mapping each for ``prompts``,
+        ``responses``, ``judgments``, ``scores``, ``pairs``, ``training``, and ``seconds`` by
+        stage. Lengths are in characters, scores and margins in points, rates and shares from
+        0 to 1.
     """
     with store.snapshot():
         finished = _finished(store, iteration)
         prompts = _prompts(store, iteration)
-        if attempts is None or attempts >= prompts["attempts"]:
-            attempts = prompts["attempts"]
-        key = (iteration, attempts)
+        is_part = attempts is not None and attempts < prompts["attempts"]
+        key = (iteration, attempts if is_part else _ALL)
         responses = list(store.query(_RESPONSES, key))
         votes = list(store.query(_VOTES, key))
         return {
             "layout": LAYOUT,
             "iteration": iteration,
             "stages": finished,
-            "attempts": attempts,
+            "attempts": attempts if is_part else prompts["attempts"],
             "prompts": prompts,
             "responses": _responses(responses),
             "judgments": _judgments(store, key, votes),
@@ -141,7 +143,7 @@ def _responses(rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
 
 
 def _judgments(
-    store: Store, key: tuple[int, int], votes: Sequence[tuple[Any, ...]]
+    store: Store, key: tuple[int, int | None], votes: Sequence[tuple[Any, ...]]
 ) -> dict[str, Any]:
     n, parsed = sum(row[4] for row in votes), sum(row[5] for row in votes)
     where = "FROM judgments WHERE iteration = ? AND attempt < ?"
