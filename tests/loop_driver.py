@@ -19,15 +19,14 @@ from selfreward.rollout import Session, generate_iteration
 from selfreward.run import Run
 from selfreward.store import Store
 
-from scripted import ScriptedChat, ScriptedEngine  # isort: skip
+from scripted import Reply, ScriptedChat, ScriptedEngine  # isort: skip
 
 
 class ScriptedWorkers:
     """Does in this process what children do for a real run."""
 
-    def __init__(self, run: Run, delay_s: float = 0.0) -> None:
-        self.run, self.delay_s = run, delay_s
-        self.store: Store | None = None
+    def __init__(self, run: Run, delay_s: float = 0.0, reply: Reply | None = None) -> None:
+        self.run, self.delay_s, self.reply = run, delay_s, reply
 
     def prepare(self) -> None:
         base = self.run.path / "models" / "M0"
@@ -39,7 +38,7 @@ class ScriptedWorkers:
 
     def generate(self, iteration: int) -> None:
         def open_session(model: Path | str) -> Session:
-            return Session(ScriptedEngine(delay_s=self.delay_s), ScriptedChat())
+            return Session(ScriptedEngine(self.reply, self.delay_s), ScriptedChat())
 
         with self._epoch_store() as store:
             asyncio.run(generate_iteration(self.run, store, iteration, open_session))

@@ -9,10 +9,19 @@ from selfreward import durable
 from selfreward.configfile import build_config
 from selfreward.controller import launch
 from selfreward.errors import IntegrityError, StoppedError
-from selfreward.records import STAGES, Drop, Judgment, PreferencePair, Prompt, Response
+from selfreward.records import (
+    STAGES,
+    Drop,
+    FinishReason,
+    Judgment,
+    PreferencePair,
+    Prompt,
+    Response,
+)
 from selfreward.run import Run, create_run
 
 from loop_driver import ScriptedWorkers  # isort: skip
+from scripted import Reply, scripted_words  # isort: skip
 
 SMALL = [
     "prompts.count=4", "prompts.window=2", "prompts.rouge_l_max=1.0", "judge.votes=2",
@@ -26,8 +35,8 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def loop(run: Run) -> None:
-    launch(run, tick=lambda: None, workers=ScriptedWorkers(run))
+def loop(run: Run, reply: Reply | None = None) -> None:
+    launch(run, tick=lambda: None, workers=ScriptedWorkers(run, reply=reply))
 
 
 def make(*overrides: str, name: str = "run") -> Run:
@@ -86,7 +95,34 @@ def test_a_finished_run_does_nothing_when_resumed_and_can_be_extended() -> None:
     assert stages(run)[-1] == (2, "train")
 
 
-def test_all_scores_tied_stops_with_the_counts_and_promotes_no_model() -> None:
+def prose(prompt: str, number: int) -> tuple[str, FinishReason]:
+    return scripted_words(number), "stop"
+
+
+def always_four(prompt: str, number: int) -> tuple[str, FinishReason]:
+    judging = "Score: <" in prompt[-200:]
+    return (f"Fine.\nScore: {4}" if judging else scripted_words(number)), "stop"
+
+
+def test_a_judge_that_never_gives_a_verdict_stops_with_the_reasons_and_trains_nothing() -> None:
+    run = make("iterations=1")
+    with pytest.raises(StoppedError, match=r"0 of 32 judgments have a verdict.*no score line 32"):
+        loop(run, prose)
+    assert stages(run)[-1] == (1, "responses")
+    run.configure(["judge.min_parse_rate=0"])
+    with pytest.raises(StoppedError, match=r"0 pairs, but .* is 1; dropped: no verdict"):
+        loop(run, prose)
+    assert not run.model_directory(2).exists()
+
+
+def test_a_judge_that_always_says_the_same_stops_with_ties() -> None:
+    run = make("iterations=1")
+    with pytest.raises(StoppedError, match=r"0 pairs, .*dropped: tie 4"):
+        loop(run, always_four)
+    assert not run.model_directory(2).exists()
+
+
+def test_margins_too_small_stop_with_the_counts_and_promote_no_model() -> None:
     run = make("iterations=1", "pairs.min_margin=5", "pairs.min_pairs=4")
     with pytest.raises(StoppedError, match=r"0 pairs.*margin 4|pairs, but pairs.min_pairs is 4"):
         loop(run)

@@ -1,0 +1,34 @@
+"""An installed wheel works outside the repository, with recipes, templates and seed data."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.slow
+def test_a_wheel_carries_recipes_templates_and_seed_data(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site)]
+    subprocess.run([*pip, str(ROOT)], check=True)
+    environment = {**os.environ, "PYTHONPATH": str(site), "SELFREWARD_RUNS": str(tmp_path)}
+    script = (
+        "from selfreward import shipped; from selfreward.configfile import load_config;"
+        "from selfreward.run import create_run; print(shipped.SHARE);"
+        "[create_run(load_config(name), name) for name in shipped.recipes()]"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith(str(site))
+    made = {path.parent.name for path in tmp_path.glob("*/records.db")}
+    assert made == {"quickstart", "self-rewarding"}
