@@ -27,7 +27,7 @@ class Chat:
         model: Model directory.
         system_prompt: Replaces the one that the template may bring along; None leaves that.
         template_kwargs: Passed to the chat template.
-        trust_remote_code: Whether the tokenizer's own code may run.
+        trust_remote_code: Whether code that comes with the model may run.
 
     Raises:
         ConfigError: The tokenizer has no chat template.
@@ -42,7 +42,7 @@ class Chat:
     ) -> None:
         from transformers import AutoTokenizer
 
-        self.model = model
+        self.model, self.trust_remote_code = model, trust_remote_code
         self._system_prompt, self._kwargs = system_prompt, dict(template_kwargs or {})
         self.tokenizer: Any = AutoTokenizer.from_pretrained(
             model, trust_remote_code=trust_remote_code, local_files_only=True

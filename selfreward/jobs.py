@@ -47,19 +47,15 @@ def prepare(run: Run) -> None:
         "source": model.source, "revision": model.revision,
     }  # fmt: skip
     path = run.path / "models" / "M0.json"
-    known = run.base_model().get("digest")
-    if known not in (None, model.digest):
-        raise IntegrityError(
-            f"{config.model} is not the model that this run began with: digest "
-            f"{model.digest[:12]}, was {str(known)[:12]}",
-            "Put the former model back, or start a new run.",
-        )
+    _check_base(run, model.digest)
     durable.write_file(path, json.dumps(facts, indent=1))
 
 
 def generate(run: Run, store: Store, iteration: int) -> None:
     """Make an iteration's prompts, responses and judgments."""
     config = run.config
+    if iteration == 1 and config.sft is None:
+        _check_base(run, models.digest(run.policy(1)))
 
     def open_session(model: Path | str) -> Session:
         path = model if isinstance(model, Path) else models.resolve(model).path
@@ -73,6 +69,8 @@ def train(run: Run, store: Store, iteration: int) -> None:
     """Train ``models/M<iteration + 1>``: SFT on the seed data in iteration 0, else DPO."""
     if iteration == 0:
         from selfreward.training.sft import train_sft as fit
+
+        _check_base(run, models.digest(run.policy(0)))
     else:
         from selfreward.training.dpo import train_dpo as fit  # type: ignore[assignment]
     train_iteration(run, store, iteration, _chat(run, run.policy(iteration)), fit)
@@ -84,7 +82,7 @@ def train_iteration(
     """Make the training rows, fit a model to them, and commit the stage once it is published.
 
     Args:
-        fit: ``train_sft`` or ``train_dpo``.
+        fit: ``train_sft`` or ``train_dpo``, which do nothing where the model is published.
     """
     config, output = run.config, run.model_directory(iteration + 1)
     method = config.sft if iteration == 0 else config.dpo
@@ -92,18 +90,18 @@ def train_iteration(
     rows: list[Any]
     rows, drops = (sft_rows if iteration == 0 else dpo_rows)(run, store, iteration, chat)
     with Tracker(store, iteration, "train", total=0) as tracker:
-        if not (output.exists() and durable.is_whole(output)):
-            fit(
-                run.policy(iteration),
-                rows,
-                output=output,
-                checkpoints=run.checkpoints_directory(iteration + 1),
-                options=method.options,
-                lora=config.lora,
-                seed=config.seed + iteration,
-                on_log=lambda step, metrics: store.log_training(iteration, step, metrics),
-                on_step=lambda done, total: tracker.advance(done, total),
-            )
+        fit(
+            run.policy(iteration),
+            rows,
+            output=output,
+            checkpoints=run.checkpoints_directory(iteration + 1),
+            options=method.options,
+            lora=config.lora,
+            seed=config.seed + iteration,
+            on_log=lambda step, metrics: store.log_training(iteration, step, metrics),
+            on_step=lambda done, total: tracker.advance(done, total),
+            trust_remote_code=config.trust_remote_code,
+        )
         store.finish_stage(
             Stage(
                 iteration=iteration,
@@ -116,6 +114,16 @@ def train_iteration(
                 versions=versions(),
             ),
             drops,
+        )
+
+
+def _check_base(run: Run, digest: str) -> None:
+    known = run.base_model().get("digest")
+    if known not in (None, digest):
+        raise IntegrityError(
+            f"{run.config.model} is not the model that this run began with: digest "
+            f"{digest[:12]}, was {str(known)[:12]}",
+            "Put the former model back, or start a new run.",
         )
 
 

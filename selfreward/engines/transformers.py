@@ -32,11 +32,14 @@ class TransformersEngine:
 
     def __init__(self, model: Path, chat: Chat, max_batch_size: int = 16, **options: Any) -> None:
         self._chat = chat
-        defaults = {"dtype": "float32", "device_map": "cpu"}
+        defaults: dict[str, Any] = {"dtype": "float32", "device_map": "cpu"}
         if torch.cuda.is_available():
             defaults = {"dtype": "auto", "device_map": "cuda"}
         self._model: Any = AutoModelForCausalLM.from_pretrained(
-            model, local_files_only=True, **(defaults | options)
+            model,
+            local_files_only=True,
+            trust_remote_code=chat.trust_remote_code,
+            **(defaults | options),
         )
         self._model.eval()
         # Only the request says how to sample: not the defaults that come with some checkpoints.
