@@ -7,6 +7,7 @@ even an orphan that lives on can commit nothing.
 """
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -14,7 +15,6 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
@@ -140,7 +140,7 @@ def _full_disk_named(directory: str) -> Iterator[None]:
         free = shutil.disk_usage(directory).free
         if free >= _LOW_DISK:
             raise
-        traceback.print_exc()
+        logging.getLogger(__name__).exception("failed on a full disk")
         raise PreflightError(
             f"{directory}: the disk is full ({free / 1e6:.0f} MB left)",
             "Free some space (`selfreward gc` may help), then resume the run.",
