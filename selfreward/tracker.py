@@ -21,7 +21,7 @@ class Tracker:
         earlier = [p for p in store.progress() if (p.iteration, p.stage) == (iteration, stage)]
         self._before = earlier[0].seconds if earlier else 0.0
         self._start = self._written = time.monotonic()
-        self._done, self._note = 0, ""
+        self._done, self._note = earlier[0].done if earlier else 0, ""
 
     @property
     def seconds(self) -> float:

@@ -101,7 +101,9 @@ def stage_cells(row: dict[str, Any]) -> list[str]:
     total = row["total"]
     done = f"{row['done']}/{total}" if total else "starting"
     percent = f"{row['done'] / total:.0%}" if total else ""
-    left = f"{duration(row['eta_s'])} left" if row["eta_s"] is not None else ""
+    left = "" if row["eta_s"] is None else f"{duration(row['eta_s'])} left"
+    if total and row["done"] >= total:
+        left = "finishing"
     return [row["stage"], done, percent, _pace(row["rate"]), left, row["note"]]
 
 
