@@ -16,7 +16,7 @@ from typer.exceptions import TyperException
 
 from selfreward import __version__, cli_readers
 from selfreward.cli_readers import ConfigName, Json, Overrides, RunName
-from selfreward.errors import LockedError, PreflightError, SelfRewardError
+from selfreward.errors import ConfigError, LockedError, PreflightError, SelfRewardError
 from selfreward.reporting import console
 
 if TYPE_CHECKING:
@@ -215,6 +215,7 @@ def _launch(run: "Run", as_json: bool) -> None:
     from selfreward import controller
     from selfreward.reporting.progress import Display
     from selfreward.reporting.scores import scores_of, scores_text
+    from selfreward.run import discard_unbegun
 
     saved = f"saved; continue with: selfreward resume {cli_readers.handle(run)}"
     try:
@@ -224,6 +225,10 @@ def _launch(run: "Run", as_json: bool) -> None:
         console.note(saved)
         code = INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
         raise typer.Exit(code) from None
+    except ConfigError as error:
+        if not discard_unbegun(run):
+            error.add_note(saved)
+        raise
     except SelfRewardError as error:
         if not isinstance(error, LockedError):
             error.add_note(saved)
@@ -253,7 +258,7 @@ def _branch(start: str) -> list[str]:
     import json
 
     from selfreward import durable
-    from selfreward.errors import ConfigError, NotFoundError
+    from selfreward.errors import NotFoundError
     from selfreward.run import open_run
 
     name, colon, model = start.rpartition(":")

@@ -261,6 +261,21 @@ def create_run(config: "Config", name: str, source: Path | None = None) -> Run:
     return Run(target)
 
 
+def discard_unbegun(run: Run) -> bool:
+    """Remove a run whose base model was never found, so that its name is free for the mended one.
+
+    Returns:
+        Whether it was removed; a run that has anything to lose stays.
+    """
+    if run.base_model():
+        return False
+    with run.store() as store:
+        if store.stages():
+            return False
+    shutil.rmtree(run.path)
+    return True
+
+
 def open_run(name: str) -> Run:
     """Open a run by its name under the runs directory, or by path.
 

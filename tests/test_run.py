@@ -23,7 +23,7 @@ from selfreward.errors import (
     PreflightError,
 )
 from selfreward.records import Prompt, Stage
-from selfreward.run import Run, create_run, list_runs, open_run
+from selfreward.run import Run, create_run, discard_unbegun, list_runs, open_run
 from selfreward.store import Store
 
 SMALL = [
@@ -413,3 +413,14 @@ def test_a_run_can_be_read_while_it_is_owned() -> None:
     with run.owned() as store, run.store() as reader:
         store.add([Prompt(1, 0, "a", "a", None)])
         assert len(reader.records(Prompt, 1)) == 1
+
+
+def test_only_a_run_that_never_began_is_discarded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
+    run = create_run(build_config({}), "mistaken")
+    assert discard_unbegun(run) and not run.path.exists()
+    run = create_run(build_config({}), "mistaken")
+    (run.path / "models" / "M0.json").write_text('{"path": "base", "digest": "0"}')
+    assert not discard_unbegun(run) and run.path.exists()
