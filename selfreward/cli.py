@@ -135,7 +135,7 @@ def run(
 ) -> None:
     """Start a run: M0 -> M1 -> M2 -> ..."""
     from selfreward.configfile import load_config
-    from selfreward.run import create_run
+    from selfreward.creation import create_run
 
     words = [*(_branch(start) if start else []), *(overrides or [])]
     source = cli_readers.config_path(config)
@@ -213,9 +213,9 @@ def oasst(
 def _launch(run: "Run", as_json: bool) -> None:
     """Do all that is left of a run, showing progress, then its scores."""
     from selfreward import controller
+    from selfreward.creation import discard_unbegun
     from selfreward.reporting.progress import Display
     from selfreward.reporting.scores import scores_of, scores_text
-    from selfreward.run import discard_unbegun
 
     saved = f"saved; continue with: selfreward resume {cli_readers.handle(run)}"
     try:

@@ -13,8 +13,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -27,7 +25,6 @@ from selfreward.errors import (
     IntegrityError,
     LockedError,
     NotFoundError,
-    PreflightError,
 )
 from selfreward.store import Store
 
@@ -50,7 +47,7 @@ def runs_root() -> Path:
 
 
 class Run:
-    """An existing run directory; see ``create_run`` and ``open_run``."""
+    """An existing run directory; see ``creation.create_run`` and ``open_run``."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -225,57 +222,6 @@ class Run:
             lock.release()
 
 
-def create_run(config: "Config", name: str, source: Path | None = None) -> Run:
-    """Make a run directory with copies of all that the run reads; it appears whole or not at all.
-
-    Args:
-        name: Letters, digits, dot, dash and underscore, at most 64.
-        source: The config file as given; templates and seed data are also looked for beside it.
-
-    Raises:
-        ConfigError: Bad name, name in use, or anything wrong with templates or seed data.
-    """
-    if not NAME.fullmatch(name):
-        raise ConfigError(
-            f"{name!r}: not a run name", "Use letters, digits, '.', '-' and '_', at most 64."
-        )
-    target = runs_root() / name
-    if target.exists():
-        raise ConfigError(
-            f"run {name} exists: {target}",
-            f"Continue it with `selfreward resume {name}`, or choose another --name.",
-        )
-    files = _inputs(config, source)
-    temporary = target.parent / f"{durable.TEMPORARY}{uuid.uuid4().hex}"
-    try:
-        for directory in ("templates", "seeds", "models", "checkpoints", "logs"):
-            (temporary / directory).mkdir(parents=True)
-        for path, text in files.items():
-            durable.write_file(temporary / path, text)
-        Store.create(temporary / "records.db")
-        durable.rename(temporary, target)
-    except OSError as error:
-        raise PreflightError(f"{target}: cannot make the run directory ({error})") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return Run(target)
-
-
-def discard_unbegun(run: Run) -> bool:
-    """Remove a run whose base model was never found, so that its name is free for the mended one.
-
-    Returns:
-        Whether it was removed; a run that has anything to lose stays.
-    """
-    if run.base_model():
-        return False
-    with run.store() as store:
-        if store.stages():
-            return False
-    shutil.rmtree(run.path)
-    return True
-
-
 def open_run(name: str) -> Run:
     """Open a run by its name under the runs directory, or by path.
 
@@ -305,30 +251,3 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _inputs(config: "Config", source: Path | None) -> dict[str, str]:
-    """Text of every input file of a run, all checked."""
-    from selfreward import seeds
-    from selfreward.configfile import dump_config
-    from selfreward.templates import find_template, load_template
-
-    beside = source.parent if source else None
-    judge = load_template(find_template(config.judge.template, beside), JUDGE_VARIABLES)
-    author = load_template(find_template(config.prompts.template, beside), PROMPTS_VARIABLES)
-    dump = seeds.dump_rows
-    files = {
-        "config.yaml": source.read_text(encoding="utf-8") if source else dump_config(config),
-        "config.resolved.yaml": dump_config(config),
-        "templates/judge.jinja": judge.source,
-        "templates/prompts.jinja": author.source,
-        "seeds/prompts.jsonl": dump(seeds.read_prompts(config.prompts.seeds, beside)),
-    }
-    if config.prompts.dataset:
-        rows = seeds.read_prompts(config.prompts.dataset, beside)
-        files["seeds/dataset.jsonl"] = dump(rows)
-    if config.sft and config.sft.ift:
-        files["seeds/ift.jsonl"] = dump(seeds.read_ift(config.sft.ift, beside))
-    if config.sft and config.sft.eft:
-        files["seeds/eft.jsonl"] = dump(seeds.read_eft(config.sft.eft, beside))
-    return files

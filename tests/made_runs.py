@@ -7,8 +7,9 @@ from loop_driver import ScriptedWorkers
 
 from selfreward.configfile import build_config
 from selfreward.controller import launch
+from selfreward.creation import create_run
 from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response, Stage
-from selfreward.run import Run, create_run
+from selfreward.run import Run
 from selfreward.store import digest
 
 SMALL = [

@@ -10,8 +10,8 @@ import pytest
 
 from selfreward.children import Children, _full_disk_named, _run_child
 from selfreward.configfile import build_config
+from selfreward.creation import create_run
 from selfreward.errors import ConfigError, PreflightError, SelfRewardError
-from selfreward.run import create_run
 
 ORPHAN = """
 import threading, time

@@ -8,6 +8,7 @@ import pytest
 from selfreward import durable
 from selfreward.configfile import build_config
 from selfreward.controller import launch
+from selfreward.creation import create_run
 from selfreward.errors import IntegrityError, StoppedError
 from selfreward.records import (
     STAGES,
@@ -18,7 +19,7 @@ from selfreward.records import (
     Prompt,
     Response,
 )
-from selfreward.run import Run, create_run
+from selfreward.run import Run
 
 from loop_driver import ScriptedWorkers  # isort: skip
 from scripted import Reply, scripted_words  # isort: skip

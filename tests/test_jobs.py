@@ -7,8 +7,8 @@ import pytest
 
 from selfreward import jobs, models
 from selfreward.configfile import build_config
+from selfreward.creation import create_run
 from selfreward.errors import IntegrityError
-from selfreward.run import create_run
 
 
 def test_a_base_model_altered_between_launches_is_refused(

@@ -16,6 +16,7 @@ from made_runs import SMALL, at_runs, runs  # noqa: F401
 
 from selfreward import durable
 from selfreward.configfile import build_config, load_config
+from selfreward.creation import create_run
 from selfreward.errors import ConfigError, IntegrityError, NotFoundError
 from selfreward.records import Judgment, PreferencePair, Progress, Prompt, Response, Stage
 from selfreward.reporting import doctor, maintenance, plan, progress, status
@@ -26,7 +27,7 @@ from selfreward.reporting.plot import save_plot
 from selfreward.reporting.scores import scores_of, scores_text
 from selfreward.reporting.show import prompt_of, prompt_text, select
 from selfreward.reporting.validate import validate
-from selfreward.run import Run, create_run, open_run
+from selfreward.run import Run, open_run
 from selfreward.shipped import recipes
 from selfreward.starter import write_starter
 

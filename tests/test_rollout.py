@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from selfreward.configfile import build_config
+from selfreward.creation import create_run
 from selfreward.records import Judgment, Prompt, Response
 from selfreward.rollout import Session, generate_iteration
-from selfreward.run import Run, create_run
+from selfreward.run import Run
 from selfreward.store import Store
 
 from scripted import ScriptedChat, ScriptedEngine  # isort: skip

@@ -15,6 +15,7 @@ import yaml
 
 from selfreward.config import RUNTIME_KEYS
 from selfreward.configfile import build_config, load_config
+from selfreward.creation import create_run, discard_unbegun
 from selfreward.errors import (
     ConfigError,
     IntegrityError,
@@ -23,7 +24,7 @@ from selfreward.errors import (
     PreflightError,
 )
 from selfreward.records import Prompt, Stage
-from selfreward.run import Run, create_run, discard_unbegun, list_runs, open_run
+from selfreward.run import Run, list_runs, open_run
 from selfreward.store import Store
 
 SMALL = [

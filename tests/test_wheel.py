@@ -18,7 +18,7 @@ def test_a_wheel_carries_recipes_templates_and_seed_data(tmp_path: Path) -> None
     environment = {**os.environ, "PYTHONPATH": str(site), "SELFREWARD_RUNS": str(tmp_path)}
     script = (
         "from selfreward import shipped; from selfreward.configfile import load_config;"
-        "from selfreward.run import create_run; print(shipped.SHARE);"
+        "from selfreward.creation import create_run; print(shipped.SHARE);"
         "[create_run(load_config(name), name) for name in shipped.recipes()]"
     )
     done = subprocess.run(

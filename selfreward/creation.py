@@ -1,0 +1,87 @@
+"""Making a run directory, with copies of all that the run reads from outside."""
+
+import shutil
+import uuid
+from pathlib import Path
+
+from selfreward import durable, seeds
+from selfreward.config import Config
+from selfreward.configfile import dump_config
+from selfreward.errors import ConfigError, PreflightError
+from selfreward.run import JUDGE_VARIABLES, NAME, PROMPTS_VARIABLES, Run, runs_root
+from selfreward.store import Store
+from selfreward.templates import find_template, load_template
+
+
+def create_run(config: Config, name: str, source: Path | None = None) -> Run:
+    """Make a run directory with copies of all that the run reads; it appears whole or not at all.
+
+    Args:
+        name: Letters, digits, dot, dash and underscore, at most 64.
+        source: The config file as given; templates and seed data are also looked for beside it.
+
+    Raises:
+        ConfigError: Bad name, name in use, or anything wrong with templates or seed data.
+    """
+    if not NAME.fullmatch(name):
+        raise ConfigError(
+            f"{name!r}: not a run name", "Use letters, digits, '.', '-' and '_', at most 64."
+        )
+    target = runs_root() / name
+    if target.exists():
+        raise ConfigError(
+            f"run {name} exists: {target}",
+            f"Continue it with `selfreward resume {name}`, or choose another --name.",
+        )
+    files = _inputs(config, source)
+    temporary = target.parent / f"{durable.TEMPORARY}{uuid.uuid4().hex}"
+    try:
+        for directory in ("templates", "seeds", "models", "checkpoints", "logs"):
+            (temporary / directory).mkdir(parents=True)
+        for path, text in files.items():
+            durable.write_file(temporary / path, text)
+        Store.create(temporary / "records.db")
+        durable.rename(temporary, target)
+    except OSError as error:
+        raise PreflightError(f"{target}: cannot make the run directory ({error})") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return Run(target)
+
+
+def discard_unbegun(run: Run) -> bool:
+    """Remove a run whose base model was never found, so that its name is free for the mended one.
+
+    Returns:
+        Whether it was removed; a run that has anything to lose stays.
+    """
+    if run.base_model():
+        return False
+    with run.store() as store:
+        if store.stages():
+            return False
+    shutil.rmtree(run.path)
+    return True
+
+
+def _inputs(config: Config, source: Path | None) -> dict[str, str]:
+    """Text of every input file of a run, all checked."""
+    beside = source.parent if source else None
+    judge = load_template(find_template(config.judge.template, beside), JUDGE_VARIABLES)
+    author = load_template(find_template(config.prompts.template, beside), PROMPTS_VARIABLES)
+    dump = seeds.dump_rows
+    files = {
+        "config.yaml": source.read_text(encoding="utf-8") if source else dump_config(config),
+        "config.resolved.yaml": dump_config(config),
+        "templates/judge.jinja": judge.source,
+        "templates/prompts.jinja": author.source,
+        "seeds/prompts.jsonl": dump(seeds.read_prompts(config.prompts.seeds, beside)),
+    }
+    if config.prompts.dataset:
+        rows = seeds.read_prompts(config.prompts.dataset, beside)
+        files["seeds/dataset.jsonl"] = dump(rows)
+    if config.sft and config.sft.ift:
+        files["seeds/ift.jsonl"] = dump(seeds.read_ift(config.sft.ift, beside))
+    if config.sft and config.sft.eft:
+        files["seeds/eft.jsonl"] = dump(seeds.read_eft(config.sft.eft, beside))
+    return files
