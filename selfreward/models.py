@@ -13,7 +13,6 @@ back (``python -m selfreward.models FILE.gguf DIRECTORY``).
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
 import subprocess
@@ -22,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from selfreward import durable
+from selfreward import durable, shipped
 from selfreward.bundled import bundled_file
 from selfreward.errors import ConfigError, PreflightError
 
@@ -45,12 +44,6 @@ class Model:
     """What the user wrote."""
     revision: str | None
     """Commit sha of a hub model; None for other sources."""
-
-
-def cache_directory() -> Path:
-    """Return where converted models lie: ``$SELFREWARD_CACHE`` or ``~/.cache/selfreward``."""
-    chosen = os.environ.get("SELFREWARD_CACHE")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "selfreward"
 
 
 def resolve(
@@ -133,7 +126,7 @@ def _convert(gguf: Path, report: Callable[[str], None]) -> Path:
     with open(gguf, "rb") as file:
         if file.read(4) != b"GGUF":
             raise ConfigError(f"{gguf}: not a GGUF file")
-    models = cache_directory() / "models"
+    models = shipped.cache_directory() / "models"
     models.mkdir(parents=True, exist_ok=True)
     sha256 = _sha256(gguf)
     target = (models / sha256).resolve()

@@ -23,4 +23,5 @@ def recipes() -> dict[str, Path]:
 
 def cache_directory() -> Path:
     """Directory of converted models: ``$SELFREWARD_CACHE``, else ``~/.cache/selfreward``."""
-    return Path(os.environ.get("SELFREWARD_CACHE") or Path.home() / ".cache" / "selfreward")
+    chosen = os.environ.get("SELFREWARD_CACHE")
+    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "selfreward"

@@ -25,7 +25,7 @@ import torch
 from ctranslate2.converters import TransformersConverter
 from filelock import FileLock
 
-from selfreward import durable, models
+from selfreward import durable, models, shipped
 from selfreward.chat import Chat
 from selfreward.engines.base import Generation, Request, Sampling, check_room
 from selfreward.engines.batcher import Batcher, batch_seed
@@ -51,7 +51,7 @@ def convert(model: Path) -> Path:
     Raises:
         PreflightError: CTranslate2 does not know the architecture.
     """
-    cache = models.cache_directory() / "ctranslate2"
+    cache = shipped.cache_directory() / "ctranslate2"
     cache.mkdir(parents=True, exist_ok=True)
     target = cache / models.digest(model)
     # One lock for all conversions, so that whatever is unfinished under it is a dead one's.
