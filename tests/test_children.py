@@ -51,14 +51,12 @@ def test_a_child_that_dies_is_reported_with_the_end_of_its_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
-    run = create_run(build_config({}), "run")
-    (run.path / "config.resolved.yaml").unlink()
-    (run.path / "config.resolved.yaml").mkdir()  # no user error: nobody's config is a directory
-    with run.owned() as store:
-        children = Children(run, store, lambda: None)
-        with pytest.raises(SelfRewardError) as caught:
-            children._work("nonsense", 1)
-    assert caught.value.message
+    run = create_run(build_config({"sft": None}), "run")
+    (run.path / "models" / "M0.json").write_text("{torn")  # written whole, so nobody expects this
+    with run.owned() as store, pytest.raises(SelfRewardError) as caught:
+        Children(run, store, lambda: None).generate(1)
+    assert caught.value.message == "the generate process of iteration 1 ended with code 1"
+    assert "JSONDecodeError" in caught.value.hint
 
 
 def test_a_child_does_not_outlive_an_interrupted_call(tmp_path: Path) -> None:

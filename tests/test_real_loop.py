@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from selfreward import durable
@@ -75,11 +76,12 @@ def test_terminated_runs_exit_143_within_ten_seconds_and_leave_no_process(
     process = subprocess.Popen(command("stopped", fresh=True), stderr=subprocess.PIPE)
     run = Run(tmp_path / "stopped")
     wait_for(run, "SELECT 1 FROM train_log", process)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert children
     begin = time.monotonic()
     process.terminate()
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 143
     assert time.monotonic() - begin < 10
     assert b"selfreward resume stopped" in stderr
-    listing = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
-    assert str(tmp_path) not in listing.stdout
+    assert not psutil.wait_procs(children, timeout=5)[1]
