@@ -101,13 +101,16 @@ class Chat:
         return match[0] if match else None
 
     def split_thinking(self, text: str) -> tuple[str, str]:
-        """Split (thinking, answer) at ``</think>``; thinking that never ends leaves no answer."""
-        before, end, after = text.partition("</think>")
-        if end:
-            return before.replace("<think>", "", 1), after
-        if text.lstrip().startswith("<think>") or self._opens_thinking:
-            return before.replace("<think>", "", 1), ""
-        return "", text
+        """Split (thinking, answer) at the first ``</think>``, if thinking was begun at all.
+
+        Either the text begins it or the chat template has done so. Elsewhere the tag is a quote: it
+        hides nothing, and makes no verdict of what follows it. Thinking that never ends leaves no
+        answer.
+        """
+        if not (self._opens_thinking or text.lstrip().startswith("<think>")):
+            return "", text
+        before, _, after = text.partition("</think>")
+        return before.replace("<think>", "", 1), after
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of sampled ids; control tokens in them stay visible."""

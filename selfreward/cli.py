@@ -2,7 +2,8 @@
 
 Data goes to standard output, progress and messages to standard error. What a verb needs is imported
 in the verb, so that none waits for what another one uses. The verbs that only look are in
-``cli_readers.py``. Exit codes are those of ``errors.py``; 130 and 143 mean Ctrl-C and SIGTERM.
+``cli_readers.py`` and ``cli_pairs.py``, those that work on data files in ``cli_data.py``. Exit
+codes are those of ``errors.py``; 130 and 143 mean Ctrl-C and SIGTERM.
 """
 
 import errno
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.exceptions import TyperException
 
-from selfreward import __version__, cli_readers
+from selfreward import __version__, cli_data, cli_pairs, cli_readers
 from selfreward.cli_readers import ConfigName, Json, Overrides, RunName
 from selfreward.errors import ConfigError, LockedError, PreflightError, SelfRewardError
 from selfreward.reporting import console
@@ -182,34 +183,6 @@ def init(
     console.note(f"edit them, then: selfreward run {files[0]}")
 
 
-def oasst(
-    source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="OpenAssistant/oasst2, a file or a directory.")
-    ],
-    out: Annotated[Path, typer.Option(help="Directory for ift.jsonl and eft.jsonl.")],
-    ift: Annotated[int, typer.Option(help="Most IFT rows.", min=0)] = 3200,
-    eft: Annotated[int, typer.Option(help="Most EFT prompts.", min=0)] = 760,
-    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
-    split: Annotated[str, typer.Option(help="Train or validation.")] = "train",
-    revision: Annotated[str | None, typer.Option(help="Commit of a hub data set.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Build IFT and EFT seed data from Open Assistant."""
-    from selfreward.oasst import build
-    from selfreward.reporting.layout import listed, table
-
-    counts = build(source, out, num_ift=ift, num_eft=eft, seed=seed, split=split, revision=revision)
-    if as_json:
-        console.data_json({"files": [f"{out}/ift.jsonl", f"{out}/eft.jsonl"], "counts": counts})
-        return
-    rows = []
-    for name, part in counts.items():
-        dropped = part.pop("dropped")
-        rows.append([name, listed(part), f"left out: {listed(dropped) or 'none'}"])
-    console.data(table(rows))
-    console.note(f"use it: sft.ift={out}/ift.jsonl sft.eft={out}/eft.jsonl judge.form=expected")
-
-
 def _launch(run: "Run", as_json: bool) -> None:
     """Do all that is left of a run, showing progress, then its scores."""
     from selfreward import controller
@@ -286,7 +259,9 @@ for verb in (
     cli_readers.ls,
     cli_readers.scores,
     cli_readers.show,
-    cli_readers.pairs,
+    cli_pairs.pairs,
+    cli_pairs.repair,
+    cli_data.judge,
     cli_readers.validate,
     cli_readers.plan,
     cli_readers.verify,
@@ -296,6 +271,6 @@ for verb in (
 ):
     app.command()(verb)
 config_app.command("show")(cli_readers.config_show)
-data_app.command("oasst")(oasst)
+data_app.command("oasst")(cli_data.oasst)
 app.add_typer(config_app, name="config")
 app.add_typer(data_app, name="data")

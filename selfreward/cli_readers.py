@@ -117,23 +117,6 @@ def show(
         console.note(f"{more} more; one of them: selfreward show {name} ATTEMPT")
 
 
-def pairs(
-    name: RunName,
-    iteration: Iteration = None,
-    limit: Annotated[int, typer.Option(help="Pairs to print; --json has all.", min=0)] = 10,
-    as_json: Json = False,
-) -> None:
-    """Show what DPO trains on, and what was left out."""
-    from selfreward.reporting.pairs import pairs_of, pairs_text
-    from selfreward.run import open_run
-
-    found = pairs_of(open_run(name), iteration)
-    if as_json:
-        console.data_json(found)
-    else:
-        console.data(pairs_text(found, limit))
-
-
 def validate(config: ConfigName, overrides: Overrides = None, as_json: Json = False) -> None:
     """Check config, templates, seed data and options."""
     from selfreward.configfile import load_config
@@ -192,16 +175,37 @@ def gc(
         console.data(collect_text(items, dry_run=dry_run))
 
 
-def doctor(as_json: Json = False) -> None:
+def doctor(
+    parity: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Compare the engines on a model.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Check this machine."""
     from selfreward.reporting.doctor import doctor, doctor_text
 
+    if parity is not None:
+        _parity(parity, as_json)
+        return
     checks = doctor()
     if as_json:
         console.data_json({"checks": checks})
     else:
         console.data(doctor_text(checks))
     if any(check["status"] == "fail" for check in checks):
+        raise typer.Exit(PreflightError.exit_code)
+
+
+def _parity(model: str, as_json: bool) -> None:
+    from selfreward.reporting.parity import measure, parity_text
+
+    result = measure(model, report=console.note)
+    if as_json:
+        console.data_json(result)
+    else:
+        console.data(parity_text(result))
+    if not result["agree"]:
+        console.note("error: the engines disagree")
         raise typer.Exit(PreflightError.exit_code)
 
 

@@ -51,9 +51,13 @@ class EngineConfig(_Passthrough):
     """How to run inference. Other keys are the engine's own options."""
 
     kind: str = "auto"
-    """``ctranslate2`` or ``transformers``; ``auto`` takes the first that can run the model."""
+    """``vllm``, ``ctranslate2``, ``transformers`` or ``server``; ``auto`` takes vllm where it is
+    installed and there is a CUDA device, else the first of the next two that can run the model."""
     concurrency: int = Field(default=64, ge=1)
     """Requests in flight at once."""
+    staged: bool = False
+    """Finish all prompts before the first response, and all responses before the first judgment,
+    instead of letting each prompt flow on its own."""
 
 
 class SftConfig(_Passthrough):
@@ -103,7 +107,8 @@ class PromptsConfig(_Group):
     )  # fmt: skip
     """Words that ask for what text cannot give (Self-Instruct's released list)."""
     window: int = Field(default=16, ge=1)
-    """Attempts that do not see each other's prompts, so that order never depends on timing."""
+    """Attempts in flight at once; they do not see each other's prompts, so that order never depends
+    on timing."""
     max_attempts: int | None = Field(default=None, ge=1)
     """Attempts per iteration before giving up; default 10 x ``count`` + ``window``."""
 
@@ -131,7 +136,10 @@ class JudgeConfig(_Group):
 
     model: str = "policy"
     """``policy``: the model judges itself (the method); ``M1``: the seed model judges every
-    iteration; else any model source."""
+    iteration; else any model source; ``hosted``: whatever the endpoints of ``engine`` serve, told
+    in plain text, in the ``written`` form only."""
+    engine: EngineConfig | None = None
+    """How to run a judge that is not the policy; null: like the policy."""
     form: Literal["written", "expected"] = "written"
     """``written``: justification, then the score. ``expected``: no text; the probabilities of
     the scores 0..5 give the expected score."""
@@ -152,14 +160,31 @@ class JudgeConfig(_Group):
 
 
 class PairsConfig(_Group):
-    """Building preference pairs (SRLM 2.2)."""
+    """Building preference pairs (SRLM 2.2; the other rules are in ``stages/rules.py``)."""
 
-    rule: Literal["best_worst"] = "best_worst"
-    """Highest against lowest mean score of a prompt, ties dropped."""
+    rule: Literal["best_worst", "all_pairs", "length_control", "length_regularized"] = "best_worst"
+    """``best_worst``: highest against lowest mean score of a prompt. ``all_pairs``: every two.
+    ``length_control``: shortest of the good against longest of the bad (Meta-Rewarding, arXiv
+    2407.19594). ``length_regularized``: so much per character is taken off the scores that chosen
+    and rejected are of one mean length (DICE, arXiv 2406.09760)."""
     min_margin: float = Field(default=0.0, ge=0, le=5)
-    """Smallest score difference in points; 0 keeps every pair that is no tie."""
+    """Smallest score difference in points, by any rule; 0 keeps every pair that is no tie."""
+    min_agreement: float = Field(default=0.0, ge=0, le=1)
+    """Smallest share of the votes that puts chosen above rejected, by any rule; 1: every vote."""
+    max_per_prompt: int | None = Field(default=None, ge=1)
+    """``all_pairs``: at most so many of a prompt, the widest margins first; null: all."""
+    rho: float = Field(default=0.32, ge=0, le=1)
+    """``length_control``: part of a prompt's margin within which answers count as equally good
+    (Meta-Rewarding: 0, .32, .32, .40 in its rounds)."""
     min_pairs: int = Field(default=1, ge=1)
     """Refuse to train on fewer."""
+
+    def most(self, n: int) -> int:
+        """Pairs that a prompt with n responses gives at most."""
+        if self.rule != "all_pairs":
+            return 1
+        every = n * (n - 1) // 2
+        return min(every, self.max_per_prompt or every)
 
 
 class DpoConfig(_Passthrough):
@@ -176,6 +201,33 @@ class DpoConfig(_Passthrough):
     def options(self) -> dict[str, Any]:
         """All options for TRL."""
         return {"beta": self.beta, "learning_rate": self.learning_rate, **super().options}
+
+
+class LaunchConfig(_Group):
+    """Processes and devices."""
+
+    processes: int = Field(default=1, ge=1)
+    """Training processes: on this machine (DDP by torchrun), or as many as ``command`` starts.
+    Batch sizes are TRL's: per process."""
+    command: str | None = None
+    """What starts the training processes instead, such as ``accelerate launch --config_file
+    runs/accelerate/fsdp2.yaml``; a module name and its arguments follow."""
+    engine_devices: str | None = None
+    """``CUDA_VISIBLE_DEVICES`` of generation, such as ``0,1``; null: all."""
+    train_devices: str | None = None
+    """``CUDA_VISIBLE_DEVICES`` of training. With devices apart from the engine's, the engine lives
+    on through a run and takes each new model in place."""
+    keep_engine: bool | None = None
+    """Keep the engine while training, come what may; null: where the devices are apart."""
+
+    @property
+    def engine_is_kept(self) -> bool:
+        """Whether the engine lives on while a model is trained."""
+        if self.keep_engine is not None:
+            return self.keep_engine
+        if self.engine_devices is None or self.train_devices is None:
+            return False
+        return not set(self.engine_devices.split(",")) & set(self.train_devices.split(","))
 
 
 class Config(_Group):
@@ -203,13 +255,23 @@ class Config(_Group):
     dpo: DpoConfig = DpoConfig()
     lora: dict[str, Any] | None = None
     """Options of peft's ``LoraConfig``; null trains all weights."""
+    launch: LaunchConfig = LaunchConfig()
 
 
+_ENGINE_RUNTIME_KEYS = (
+    "concurrency", "staged", "max_batch_size",
+    "gpu_memory_utilization", "kv_cache_memory_bytes", "max_model_len", "max_num_seqs",
+    "max_num_batched_tokens", "tensor_parallel_size", "pipeline_parallel_size",
+    "data_parallel_size", "distributed_executor_backend", "enforce_eager",
+    "endpoints", "api_key_env", "timeout_s", "max_retries",
+)  # fmt: skip
 RUNTIME_KEYS = frozenset(
     {
-        "engine.concurrency",
-        "engine.max_batch_size",
+        *(f"{group}.{key}" for group in ("engine", "judge.engine") for key in _ENGINE_RUNTIME_KEYS),
         "judge.min_parse_rate",
+        "launch.engine_devices",
+        "launch.keep_engine",
+        "launch.train_devices",
         "pairs.min_pairs",
         "prompts.max_attempts",
     }

@@ -13,7 +13,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from types import FrameType
 from typing import Protocol
 
@@ -37,6 +37,9 @@ class Workers(Protocol):
 
     def train(self, iteration: int) -> None:
         """Publish ``models/M<iteration + 1>``: SFT in iteration 0, else DPO."""
+
+    def close(self) -> None:
+        """Free whatever was kept for the next call. Idempotent."""
 
 
 class Terminated(BaseException):
@@ -136,7 +139,8 @@ def launch(run: Run, tick: Callable[[], None], workers: Workers | None = None) -
             workers = Children(run, store, tick)
         store.add_event("launched", f"epoch {store.epoch}")
         try:
-            run_loop(run, store, workers)
+            with closing(workers):
+                run_loop(run, store, workers)
         except SelfRewardError as error:
             store.add_event("error", f"{type(error).__name__}: {error.message}")
             raise

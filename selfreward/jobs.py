@@ -4,20 +4,24 @@ import asyncio
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from selfreward import durable, models
 from selfreward.chat import Chat
+from selfreward.config import Config, EngineConfig
 from selfreward.engines import check_options as check_engine_options
 from selfreward.engines import open_engine
-from selfreward.errors import IntegrityError
+from selfreward.errors import ConfigError, IntegrityError
 from selfreward.records import Stage
-from selfreward.rollout import Session, generate_iteration
+from selfreward.rollout import generate_iteration
 from selfreward.run import Run, versions
+from selfreward.sessions import HOSTED, OpenSession, Session, Sessions
 from selfreward.store import Store
 from selfreward.tracker import Tracker
 from selfreward.training import options
+from selfreward.training.distributed import train_processes
 from selfreward.training.rows import dpo_rows, sft_rows
 
 
@@ -30,7 +34,9 @@ def prepare(run: Run) -> None:
         IntegrityError: M0 is not the model that this run began with.
     """
     config = run.config
-    check_engine_options(config.engine.kind, config.engine.options)
+    for engine in filter(None, (config.engine, config.judge.engine)):
+        check_engine_options(engine.kind, engine.options)
+    check_judge(config)
     options.check_options("dpo", config.dpo.options)
     if config.sft is not None:
         options.check_options("sft", config.sft.options)
@@ -39,7 +45,7 @@ def prepare(run: Run) -> None:
     model = models.resolve(
         config.model, revision=config.revision, trust_remote_code=config.trust_remote_code
     )
-    chat = _chat(run, model.path)
+    chat = _chat(config, model.path)
     if config.judge.form == "expected":
         chat.score_prompt("")
     facts = {
@@ -51,29 +57,101 @@ def prepare(run: Run) -> None:
     durable.write_file(path, json.dumps(facts, indent=1))
 
 
-def generate(run: Run, store: Store, iteration: int) -> None:
-    """Make an iteration's prompts, responses and judgments."""
-    config = run.config
-    if iteration == 1 and config.sft is None:
-        _check_base(run, models.digest(run.policy(1)))
+def check_judge(config: Config) -> None:
+    """Check how the judge is to be run.
 
-    def open_session(model: Path | str) -> Session:
-        path = model if isinstance(model, Path) else models.resolve(model).path
-        chat = _chat(run, path)
-        return Session(open_engine(config.engine.kind, path, chat, config.engine.options), chat)
+    Raises:
+        ConfigError: Its endpoints are those of the policy, or it is known by its endpoints alone
+            and has none, or is asked for more than text.
+    """
+    engine = config.judge.engine or config.engine
+    if config.judge.engine is not None and config.judge.model != "policy":
+        both = [set(e.options.get("endpoints") or ()) for e in (engine, config.engine)]
+        if shared := sorted(both[0] & both[1]):
+            raise ConfigError(
+                f"judge.engine.endpoints: {shared[0]} serves the policy",
+                "Give each model endpoints of its own.",
+            )
+    if config.judge.model != HOSTED:
+        return
+    if engine.kind != "server":
+        raise ConfigError(
+            f"judge.model=hosted, but judge.engine.kind is {engine.kind}",
+            "Set judge.engine: {kind: server, endpoints: [...]}, or name the judge's model.",
+        )
+    if config.judge.form != "written":
+        raise ConfigError(
+            f"judge.form={config.judge.form} needs the judge's tokenizer; judge.model=hosted has "
+            "none",
+            "Set judge.form=written, or name the model that the endpoints serve.",
+        )
 
-    asyncio.run(generate_iteration(run, store, iteration, open_session))
+
+class Generator:
+    """Makes iterations' prompts, responses and judgments; a context manager that frees the engine.
+
+    All that it does runs in one event loop, which engines need to live on.
+    """
+
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner()
+        self._sessions: Sessions | None = None
+
+    def generate(self, run: Run, store: Store, iteration: int) -> None:
+        """Make what is missing of an iteration."""
+        if iteration == 1 and run.config.sft is None:
+            _check_base(run, models.digest(run.policy(1)))
+        self._sessions = self._sessions or Sessions(_opener(run.config))
+        self._runner.run(generate_iteration(run, store, iteration, self._sessions))
+
+    def __enter__(self) -> "Generator":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._sessions is not None:
+            self._runner.run(self._sessions.close())
+        self._runner.close()
+
+
+def _opener(config: Config) -> OpenSession:
+    def open_session(settings: EngineConfig, model: Path | str) -> Session:
+        if model == HOSTED:
+            from selfreward.engines.hosted import open_hosted
+
+            engine, hosted = open_hosted(settings.options)
+            return Session(engine, hosted)  # type: ignore[arg-type]  # it has what a judge needs
+        fixed = not isinstance(model, Path)
+        path = models.resolve(str(model)).path if fixed else Path(model)
+        chat = _chat(config, path)
+        if settings.kind == "server":
+            from selfreward.engines import server
+
+            return Session(server.open_engine(path, chat, settings.options, fixed=fixed), chat)
+        return Session(open_engine(settings.kind, path, chat, settings.options), chat)
+
+    return open_session
 
 
 def train(run: Run, store: Store, iteration: int) -> None:
     """Train ``models/M<iteration + 1>``: SFT on the seed data in iteration 0, else DPO."""
     if iteration == 0:
-        from selfreward.training.sft import train_sft as fit
-
         _check_base(run, models.digest(run.policy(0)))
-    else:
-        from selfreward.training.dpo import train_dpo as fit  # type: ignore[assignment]
-    train_iteration(run, store, iteration, _chat(run, run.policy(iteration)), fit)
+    chat = _chat(run.config, run.policy(iteration))
+    train_iteration(run, store, iteration, chat, _fit(run, iteration))
+
+
+def _fit(run: Run, iteration: int) -> Callable[..., None]:
+    launch = run.config.launch
+    if launch.processes > 1 or launch.command is not None:
+        method: options.Method = "sft" if iteration == 0 else "dpo"
+        return partial(train_processes, method, launch, run.log_path(iteration, "train"))
+    if iteration == 0:
+        from selfreward.training.sft import train_sft
+
+        return train_sft
+    from selfreward.training.dpo import train_dpo
+
+    return train_dpo
 
 
 def train_iteration(
@@ -82,7 +160,8 @@ def train_iteration(
     """Make the training rows, fit a model to them, and commit the stage once it is published.
 
     Args:
-        fit: ``train_sft`` or ``train_dpo``, which do nothing where the model is published.
+        fit: ``train_sft`` or ``train_dpo``, which do nothing where the model is published; or
+            ``train_processes`` with its first arguments.
     """
     config, output = run.config, run.model_directory(iteration + 1)
     method = config.sft if iteration == 0 else config.dpo
@@ -127,9 +206,8 @@ def _check_base(run: Run, digest: str) -> None:
         )
 
 
-def _chat(run: Run, model: Path) -> Chat:
+def _chat(config: Config, model: Path) -> Chat:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    config = run.config
     return Chat(
         model,
         system_prompt=config.system_prompt,

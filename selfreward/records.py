@@ -3,7 +3,7 @@
     Prompt (iteration, attempt)
       Response (iteration, attempt, sample)          N per accepted prompt
         Judgment (iteration, attempt, sample, vote)  K per response
-      PreferencePair (iteration, attempt)            at most one per prompt
+      PreferencePair (iteration, attempt, chosen, rejected)
     Drop: what a stage left out, and why
     Stage, Progress: which stages are finished, and how far the others are
 
@@ -17,8 +17,9 @@ from typing import Literal
 STAGES = ("prompts", "responses", "judgments", "pairs", "train")
 """The stages of an iteration in order; iteration 0 has ``train`` alone."""
 
-FinishReason = Literal["stop", "length"]
-"""``stop``: end of turn or a stop string. ``length``: cut off at ``max_new_tokens``."""
+FinishReason = Literal["stop", "length", "error"]
+"""``stop``: end of turn or a stop string. ``length``: cut off at ``max_new_tokens``. ``error``: the
+engine could not answer the request, and ``dropped`` says why; nothing was sampled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,9 @@ class Response:
     thinking: str = ""
     dropped: str | None = None
     """Why the answer is not judged (``empty``, ``control token``, ...); None if it is."""
+    logprob: float | None = None
+    """Natural log-probability of the answer under the model that gave it, see
+    ``engines.base.Generation``; None where the engine does not tell."""
 
     @property
     def truncated(self) -> bool:
@@ -110,7 +114,8 @@ class Drop:
     iteration: int
     stage: str
     item: str
-    """What was left out: ``attempt``, ``attempt/sample`` or a seed row such as ``eft:12``."""
+    """What was left out: ``attempt``, ``attempt/sample``, a pair as ``attempt/chosen/rejected`` or
+    a seed row such as ``eft:12``."""
     reason: str
     detail: str = ""
 

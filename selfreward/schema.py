@@ -2,14 +2,14 @@
 
 from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """``PRAGMA user_version``; a release that changes a table below raises it and migrates."""
 
 TABLES: dict[type, tuple[str, tuple[str, ...]]] = {
     Prompt: ("prompts", ("iteration", "attempt")),
     Response: ("responses", ("iteration", "attempt", "sample")),
     Judgment: ("judgments", ("iteration", "attempt", "sample", "vote")),
-    PreferencePair: ("pairs", ("iteration", "attempt")),
+    PreferencePair: ("pairs", ("iteration", "attempt", "chosen", "rejected")),
     Drop: ("drops", ("iteration", "stage", "item")),
 }
 """Table and unique key of each record type."""
@@ -23,7 +23,7 @@ CREATE TABLE prompts (iteration INTEGER NOT NULL, attempt INTEGER NOT NULL, text
     UNIQUE (iteration, attempt));
 CREATE TABLE responses (iteration INTEGER NOT NULL, attempt INTEGER NOT NULL,
     sample INTEGER NOT NULL, text TEXT NOT NULL, finish_reason TEXT NOT NULL,
-    num_tokens INTEGER NOT NULL, thinking TEXT NOT NULL, dropped TEXT,
+    num_tokens INTEGER NOT NULL, thinking TEXT NOT NULL, dropped TEXT, logprob REAL,
     UNIQUE (iteration, attempt, sample));
 CREATE TABLE judgments (iteration INTEGER NOT NULL, attempt INTEGER NOT NULL,
     sample INTEGER NOT NULL, vote INTEGER NOT NULL, form TEXT NOT NULL, raw TEXT NOT NULL,
@@ -33,7 +33,7 @@ CREATE TABLE judgments (iteration INTEGER NOT NULL, attempt INTEGER NOT NULL,
 CREATE TABLE pairs (iteration INTEGER NOT NULL, attempt INTEGER NOT NULL,
     chosen INTEGER NOT NULL, rejected INTEGER NOT NULL, chosen_score REAL NOT NULL,
     rejected_score REAL NOT NULL CHECK (rejected_score < chosen_score),
-    UNIQUE (iteration, attempt));
+    UNIQUE (iteration, attempt, chosen, rejected));
 CREATE TABLE drops (iteration INTEGER NOT NULL, stage TEXT NOT NULL, item TEXT NOT NULL,
     reason TEXT NOT NULL, detail TEXT NOT NULL, UNIQUE (iteration, stage, item));
 CREATE TABLE stages (iteration INTEGER NOT NULL, stage TEXT NOT NULL, rows INTEGER NOT NULL,

@@ -4,7 +4,8 @@ A template is a file whose block ``user`` is what the model is told and whose op
 ``started`` is the beginning of the model's own turn. Templates come from files, never from
 records; model text is only ever a value. The sandbox does not bound work (a filter or three nested
 assignments fill all memory), so a template may use only the few parts of Jinja whose output grows
-no faster than the template and the text put into it.
+no faster than the template and the text put into it. No text put into a template can end the tags
+around it (see ``selfreward.delimiters``).
 """
 
 import hashlib
@@ -18,6 +19,7 @@ from jinja2 import meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from selfreward import shipped
+from selfreward.delimiters import Delimiters
 from selfreward.errors import ConfigError
 
 MAX_CHARACTERS = 256_000
@@ -37,6 +39,10 @@ _environment = ImmutableSandboxedEnvironment(
 _environment.globals.clear()
 
 
+class TooLongError(ConfigError):
+    """What is put into a template makes it too long; other texts may not."""
+
+
 @dataclass(frozen=True, slots=True)
 class Template:
     """A checked template."""
@@ -52,13 +58,20 @@ class Template:
     def render(self, **variables: str | list[str]) -> tuple[str, str]:
         """Return the user turn and the start of the assistant turn (empty if there is none).
 
+        Where a variable spells a tag of the template, its ``<`` comes out as ``&lt;``.
+
         Raises:
-            ConfigError: The text passes 256,000 characters or a variable is missing.
+            TooLongError: The text passes 256,000 characters.
+            ConfigError: A variable is missing.
         """
-        template = _compile(self.source)
+        template, escape = _compile(self.source), _delimiters(self.source).escape
+        values = {
+            name: escape(value) if isinstance(value, str) else [escape(text) for text in value]
+            for name, value in variables.items()
+        }
         try:
-            user = self._block(template, "user", variables).strip()
-            started = self._block(template, "started", variables).strip("\n")
+            user = self._block(template, "user", values).strip()
+            started = self._block(template, "started", values).strip("\n")
         except (jinja2.TemplateError, TypeError, LookupError) as error:
             raise ConfigError(f"{self.name}: {error}") from None
         return user, started
@@ -72,7 +85,7 @@ class Template:
         for piece in template.blocks[block](template.new_context(variables)):
             length += len(piece)
             if length > MAX_CHARACTERS:
-                raise ConfigError(f"{self.name}: renders to over {MAX_CHARACTERS:,} characters")
+                raise TooLongError(f"{self.name}: renders to over {MAX_CHARACTERS:,} characters")
             pieces.append(piece)
         return "".join(pieces)
 
@@ -163,3 +176,9 @@ def _refusal(node: nodes.Node) -> str | None:
 @lru_cache(maxsize=16)
 def _compile(source: str) -> jinja2.Template:
     return _environment.from_string(source)
+
+
+@lru_cache(maxsize=16)
+def _delimiters(source: str) -> Delimiters:
+    own = _environment.parse(source).find_all(nodes.TemplateData)
+    return Delimiters("".join(node.data for node in own))

@@ -20,18 +20,30 @@ class Tracker:
         self._total = total
         earlier = [p for p in store.progress() if (p.iteration, p.stage) == (iteration, stage)]
         self._before = earlier[0].seconds if earlier else 0.0
-        self._start = self._written = time.monotonic()
+        self._spent, self._share = 0.0, 1.0
+        self._at = self._written = time.monotonic()
         self._done, self._note = earlier[0].done if earlier else 0, ""
+
+    @property
+    def share(self) -> float:
+        """The part of the time that is this stage's from now on, 0 to 1; 1 if it is alone."""
+        return self._share
+
+    @share.setter
+    def share(self, share: float) -> None:
+        self._spend()
+        self._share = share
 
     @property
     def seconds(self) -> float:
         """Seconds spent on the stage, earlier launches included."""
-        return self._before + time.monotonic() - self._start
+        return self._before + self.elapsed
 
     @property
     def elapsed(self) -> float:
-        """Seconds spent in this launch."""
-        return time.monotonic() - self._start
+        """Seconds spent on the stage in this launch, above 0."""
+        self._spend()
+        return max(self._spent, 1e-9)
 
     def advance(self, done: int, total: int | None = None, note: str = "") -> None:
         """Say that ``done`` units are finished; the row is written at most twice a second."""
@@ -39,6 +51,11 @@ class Tracker:
         self._total = self._total if total is None else total
         if time.monotonic() - self._written >= _INTERVAL_S:
             self._write()
+
+    def _spend(self) -> None:
+        now = time.monotonic()
+        self._spent += self._share * (now - self._at)
+        self._at = now
 
     def _write(self) -> None:
         self._written = time.monotonic()

@@ -25,6 +25,8 @@ _SCORE_LINE = re.compile(
     re.IGNORECASE | re.VERBOSE | re.ASCII,
 )
 """Matched against lines whose white space is collapsed, so that it takes linear time."""
+_LINE_END = re.compile(r"\r\n?|\n")
+"""Not the other separators of Unicode: they can stand in a quote, whose rest is no line."""
 _LONGEST = 1_000
 """Characters; a longer line is prose."""
 
@@ -42,7 +44,7 @@ def parse_score(text: str, finish_reason: FinishReason) -> tuple[float | None, s
     """
     if finish_reason == "length":
         return None, "cut off"
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in _LINE_END.split(text) if line.strip()]
     if not lines:
         return None, "empty"
     last = _score_line(lines[-1])

@@ -7,6 +7,8 @@ from hypothesis import settings
 
 from selfreward import models
 
+from made_models import vary_model  # isort: skip
+
 settings.register_profile("suite", deadline=None, database=None, derandomize=True)
 settings.load_profile("suite")
 
@@ -15,3 +17,21 @@ settings.load_profile("suite")
 def model_dir() -> Path:
     """The real 135M model, converted once into the user cache."""
     return models.resolve("bundled:smollm2-135m").path
+
+
+@pytest.fixture(scope="session")
+def other_dir(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another checkpoint of the real model."""
+    return vary_model(model_dir, tmp_path_factory.mktemp("models") / "other", noise=0.05)
+
+
+@pytest.fixture(scope="session")
+def untied_dir(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real model with an output layer of its own."""
+    return vary_model(model_dir, tmp_path_factory.mktemp("models") / "M1", noise=0, untied=True)
+
+
+@pytest.fixture(scope="session")
+def other_untied_dir(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another checkpoint of it."""
+    return vary_model(model_dir, tmp_path_factory.mktemp("models") / "M2", noise=0.05, untied=True)

@@ -15,8 +15,9 @@ from pathlib import Path
 from selfreward import durable
 from selfreward.controller import launch
 from selfreward.jobs import train_iteration
-from selfreward.rollout import Session, generate_iteration
+from selfreward.rollout import generate_iteration
 from selfreward.run import Run
+from selfreward.sessions import Session, Sessions
 from selfreward.store import Store
 
 from scripted import Reply, ScriptedChat, ScriptedEngine  # isort: skip
@@ -37,15 +38,17 @@ class ScriptedWorkers:
         durable.write_file(self.run.path / "models" / "M0.json", json.dumps(facts))
 
     def generate(self, iteration: int) -> None:
-        def open_session(model: Path | str) -> Session:
-            return Session(ScriptedEngine(self.reply, self.delay_s), ScriptedChat())
-
+        sessions = Sessions(lambda settings, model: Session(engine, ScriptedChat()))
+        engine = ScriptedEngine(self.reply, self.delay_s)
         with self._epoch_store() as store:
-            asyncio.run(generate_iteration(self.run, store, iteration, open_session))
+            asyncio.run(generate_iteration(self.run, store, iteration, sessions))
 
     def train(self, iteration: int) -> None:
         with self._epoch_store() as store:
             train_iteration(self.run, store, iteration, ScriptedChat(), scripted_fit)
+
+    def close(self) -> None:
+        """Nothing is kept."""
 
     def _epoch_store(self) -> Store:
         with self.run.store() as reader:

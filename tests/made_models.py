@@ -1,6 +1,7 @@
-"""Model directories of a few kilobytes: a tokenizer, a chat template and a config."""
+"""Model directories: of a few kilobytes, without weights; and others made of the real one."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -35,4 +36,29 @@ def make_model(
     fast.chat_template = template
     fast.save_pretrained(path)
     (path / "config.json").write_text(json.dumps({"model_type": "llama", **(config or {})}))
+    return path
+
+
+def vary_model(model: Path, path: Path, *, noise: float, untied: bool = False) -> Path:
+    """Write another checkpoint of a model: each weight times (1 + noise * a normal draw).
+
+    Args:
+        untied: Whether the output layer is to have weights of its own.
+    """
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(model, path, ignore=shutil.ignore_patterns("*.safetensors", "MANIFEST.*"))
+    [file] = model.glob("*.safetensors")
+    weights = load_file(file)
+    if untied:
+        weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+        config = json.loads((model / "config.json").read_text())
+        (path / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
+    random = torch.Generator().manual_seed(0)
+    changed = {
+        name: weight * (1 + noise * torch.randn(weight.shape, generator=random))
+        for name, weight in weights.items()
+    }
+    save_file(changed, path / file.name, metadata={"format": "pt"})
     return path

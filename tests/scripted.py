@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 from selfreward.engines.base import Generation, Request
 from selfreward.records import FinishReason
@@ -60,6 +61,8 @@ class ScriptedEngine:
         self.requests: list[Request] = []
         """All requests so far."""
         self.closed = False
+        self.model: Path | None = None
+        """The checkpoint taken in place last."""
 
     async def generate(self, request: Request) -> list[Generation]:
         self.requests.append(request)
@@ -67,8 +70,11 @@ class ScriptedEngine:
         if request.score_tokens:
             parts = [_number(request, token) % 1000 + 1 for token in request.score_tokens]
             probabilities = tuple(part / (sum(parts) + 100) for part in parts)
-            return [Generation("", (), "stop", probabilities)]
+            return [Generation("", (), "stop", probabilities=probabilities)]
         return [self._sample(request, sample) for sample in range(request.n)]
+
+    async def load(self, model: Path) -> None:
+        self.model = model
 
     async def close(self) -> None:
         self.closed = True

@@ -109,7 +109,7 @@ def test_the_first_control_token_of_the_format_is_found(tmp_path: Path) -> None:
         ("<think>a</think>b", "a", "b"),
         ("\n<think>a</think>\nb", "\na", "\nb"),
         ("<think>never ends", "never ends", ""),
-        ("a</think>b", "a", "b"),
+        ("a</think>b", "", "a</think>b"),
         ("the tag <think> in prose", "", "the tag <think> in prose"),
     ],
 )
@@ -121,7 +121,9 @@ def test_where_the_template_opens_thinking_a_text_without_its_end_is_all_thinkin
     tmp_path: Path,
 ) -> None:
     template = TEMPLATE.replace("assistant\n{%", "assistant\n<think>\n{%")
-    assert Chat(make_model(tmp_path, template)).split_thinking("hm") == ("hm", "")
+    chat = Chat(make_model(tmp_path, template))
+    assert chat.split_thinking("hm") == ("hm", "")
+    assert chat.split_thinking("a</think>b") == ("a", "b")
 
 
 @pytest.mark.parametrize(

@@ -1,25 +1,32 @@
 """Child processes answer, end with their parent, and never outlive the call."""
 
+import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
-from selfreward.children import Children, _full_disk_named, _run_child
+from selfreward import models
+from selfreward.children import Child, Children, full_disk_named
 from selfreward.configfile import build_config
 from selfreward.creation import create_run
 from selfreward.errors import ConfigError, PreflightError, SelfRewardError
+from selfreward.records import STAGES, Stage
 
 ORPHAN = """
-import threading, time
+import queue, time, threading
 from selfreward import children
-threading.Thread(target=children._end_with_parent, daemon=True).start()
+threading.Thread(target=children._read_jobs, args=(queue.SimpleQueue(),), daemon=True).start()
 print("ready", flush=True)
 time.sleep(60)
 """
+PREPARE = {"epoch": 1, "work": "prepare", "iteration": 0}
 
 
 def test_a_child_ends_when_its_parent_closes_the_pipe() -> None:
@@ -59,23 +66,67 @@ def test_a_child_that_dies_is_reported_with_the_end_of_its_log(
     assert "JSONDecodeError" in caught.value.hint
 
 
-def test_a_child_does_not_outlive_an_interrupted_call(tmp_path: Path) -> None:
+def test_a_child_does_not_outlive_an_interrupted_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    job = {"run": str(tmp_path), "epoch": 1, "work": "prepare", "iteration": 0}
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
+    run = create_run(build_config({}), "run")
+    before = set(psutil.Process().children(recursive=True))
     begin = time.monotonic()
-    with open(tmp_path / "log", "wb") as log, pytest.raises(KeyboardInterrupt):
-        _run_child(job, log, interrupt)
+    with run.owned() as store, pytest.raises(KeyboardInterrupt):
+        Children(run, store, interrupt).prepare()
     assert time.monotonic() - begin < 10
+    assert set(psutil.Process().children(recursive=True)) == before
+
+
+def test_what_a_child_started_ends_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an engine's own processes would, that go on when their parent is killed."""
+    pid = tmp_path / "pid"
+    (tmp_path / "sitecustomize.py").write_text(
+        "import subprocess, sys\nif 'selfreward.children' in sys.orig_argv:\n"
+        f"    open({str(pid)!r}, 'w').write(str(subprocess.Popen(['sleep', '60']).pid))\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    child = Child(tmp_path / "log")
+    while not (pid.exists() and pid.read_text()):
+        time.sleep(0.05)
+    started = psutil.Process(int(pid.read_text()))
+    os.kill(child._process.pid, signal.SIGKILL)
+    assert child.do({"run": str(tmp_path), **PREPARE}, lambda: None) is None
+    assert started.is_running()
+    assert child.kill() == -signal.SIGKILL
+    assert not Path(child._scratch.name).exists()
+    assert not psutil.wait_procs([started], timeout=5)[1]
+
+
+def test_a_child_does_one_job_after_another_and_ends_when_told_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "model.safetensors").write_bytes(b"weights")
+    run = create_run(build_config({"model": str(base), "sft": None}), "run")
+    facts = {"path": str(base), "digest": models.digest(base)}
+    (run.path / "models" / "M0.json").write_text(json.dumps(facts))
+    with run.owned() as store, Child(run.log_path(1, "generate")) as child:
+        for stage in STAGES[:3]:  # so that no model is needed
+            store.finish_stage(Stage(1, stage, 0, 0, "", "", 0.0, {}))
+        job = {"run": str(run.path), "epoch": store.epoch, "work": "generate", "iteration": 1}
+        assert [child.do(job, lambda: None) for _ in range(2)] == [{}, {}]
+        child.close()
+        assert child.kill() == 0
 
 
 def test_a_failed_write_on_a_full_disk_is_named_as_such_and_other_failures_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(RuntimeError, match="writer failed"), _full_disk_named(str(tmp_path)):
+    with pytest.raises(RuntimeError, match="writer failed"), full_disk_named(str(tmp_path)):
         raise RuntimeError("writer failed")
     full = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
-    with pytest.raises(PreflightError, match="disk is full"), _full_disk_named(str(tmp_path)):
+    with pytest.raises(PreflightError, match="disk is full"), full_disk_named(str(tmp_path)):
         raise RuntimeError("writer failed")

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfreward.config import PairsConfig
-from selfreward.records import Judgment, PreferencePair, Prompt, Response, Stage
+from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response, Stage
 from selfreward.reporting.figures import (
     clustered_mean,
     figures_of,
@@ -201,6 +201,24 @@ def test_a_single_pair_has_a_margin_but_no_error(path: Path) -> None:
         figures = iteration_figures(store, 1)["pairs"]
     assert (figures["n"], figures["margin"], figures["margin_se"]) == (1, 3.0, None)
     assert (figures["chosen_length"], figures["rejected_length"]) == (0.0, 2.0)
+
+
+def test_several_pairs_of_a_prompt_are_one_cluster_of_margins(path: Path) -> None:
+    responses = [
+        Response(1, attempt, sample, "ab" * sample, "stop", 1)
+        for attempt in range(2)
+        for sample in range(3)
+    ]
+    pairs = [
+        PreferencePair(1, 0, 0, 1, 4.0, 1.0), PreferencePair(1, 0, 0, 2, 4.0, 2.0),
+        PreferencePair(1, 1, 2, 1, 3.0, 2.0),
+    ]  # fmt: skip
+    with Store.claim(path) as store:
+        store.add([*responses, *pairs, Drop(1, "pairs", "2", "tie")])
+        figures = iteration_figures(store, 1)["pairs"]
+    assert (figures["n"], figures["paired"], figures["prompts"]) == (3, 2, 3)
+    mean, error = clustered_mean([[3.0, 2.0], [1.0]])
+    assert (figures["margin"], figures["margin_se"]) == (mean, error)
 
 
 clusters = st.lists(st.lists(st.floats(0, 5), max_size=5), max_size=8)

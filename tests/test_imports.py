@@ -20,7 +20,7 @@ HEAVY = {
     "torch", "transformers", "trl", "vllm", "ctranslate2", "peft", "accelerate", "datasets",
 }  # fmt: skip
 WRAPPERS = {
-    "selfreward.engines.ctranslate2", "selfreward.engines.transformers",
+    "selfreward.engines.ctranslate2", "selfreward.engines.transformers", "selfreward.engines.vllm",
     "selfreward.training.dpo", "selfreward.training.loop", "selfreward.training.sft",
 }  # fmt: skip
 """The modules that wrap a heavy library; child processes alone import them."""
@@ -29,11 +29,15 @@ WRITERS = {
     "selfreward.durable": "writes every file that is kept",
     "selfreward.store": "writes records.db",
     "selfreward.children": "appends to a child's log and answers through a pipe",
+    "selfreward.evaluation.child": "answers through a pipe",
+    "selfreward.reporting.parity": "answers its parent through a pipe",
+    "selfreward.training.distributed": "tells the train child by lines of its output",
     "selfreward.models": "lets transformers save into a directory that durable publishes",
     "selfreward.training.loop": "lets transformers save into a directory that durable publishes",
     "selfreward.reporting.maintenance": "renames what it is about to delete",
     "selfreward.reporting.doctor": "tries SQLite in a temporary directory",
     "selfreward.reporting.plot": "draws an image, which can be drawn again",
+    "selfreward.reporting.calibration_plot": "draws an image, which can be drawn again",
 }
 CATCH_ALL = {
     "selfreward.cli": "the one handler at the top: a bug becomes a line and an exit code",

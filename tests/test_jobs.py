@@ -8,7 +8,7 @@ import pytest
 from selfreward import jobs, models
 from selfreward.configfile import build_config
 from selfreward.creation import create_run
-from selfreward.errors import IntegrityError
+from selfreward.errors import ConfigError, IntegrityError
 
 
 def test_a_base_model_altered_between_launches_is_refused(
@@ -22,5 +22,31 @@ def test_a_base_model_altered_between_launches_is_refused(
     facts = {"path": str(base), "digest": models.digest(base)}
     (run.path / "models" / "M0.json").write_text(json.dumps(facts))
     (base / "model.safetensors").write_bytes(b"others!")
-    with run.owned() as store, pytest.raises(IntegrityError, match="not the model that this run"):
-        jobs.generate(run, store, 1)
+    with (
+        run.owned() as store,
+        jobs.Generator() as generator,
+        pytest.raises(IntegrityError, match="not the model that this run"),
+    ):
+        generator.generate(run, store, 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["judge.engine.kind=ctranslate2"], "Set judge.engine: {kind: server"),
+        (["judge.engine.kind=server", "judge.form=expected"], "Set judge.form=written"),
+    ],
+)
+def test_a_hosted_judge_needs_endpoints_and_gives_text_alone(words: list[str], hint: str) -> None:
+    with pytest.raises(ConfigError, match="hosted") as caught:
+        jobs.check_judge(build_config({"judge": {"model": "hosted"}}, words))
+    assert caught.value.hint.startswith(hint)
+
+
+def test_policy_and_another_judge_cannot_share_an_endpoint() -> None:
+    shared = {"kind": "server", "endpoints": ["http://a:1/v1", "http://b:1/v1"]}
+    more = {"kind": "server", "endpoints": ["http://b:1/v1"], "timeout_s": 9}
+    judge = {"model": "org/judge", "engine": more}
+    with pytest.raises(ConfigError, match="http://b:1/v1 serves the policy"):
+        jobs.check_judge(build_config({"engine": shared, "judge": judge}))
+    jobs.check_judge(build_config({"engine": shared, "judge": {**judge, "model": "policy"}}))

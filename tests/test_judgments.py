@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfreward.config import JudgeConfig
+from selfreward.engines.base import Generation, Request, RequestError
 from selfreward.records import FinishReason, Judgment, Prompt, Response
 from selfreward.stages.judgments import judge_response
 from selfreward.templates import find_template, load_template
@@ -114,3 +115,22 @@ def test_expected_form_is_one_vote_without_sampling() -> None:
 def test_expected_form_is_deterministic() -> None:
     first, second = (judge(ScriptedEngine(), form="expected", run_seed=s) for s in (0, 1))
     assert first == second
+
+
+@pytest.mark.parametrize("form", ["written", "expected"])
+def test_a_request_that_fails_gives_every_vote_its_reason_and_no_score(form: str) -> None:
+    class Failing(ScriptedEngine):
+        async def generate(self, request: Request) -> list[Generation]:
+            raise RequestError("refused", "by its filter")
+
+    votes = judge(Failing(), form=form, votes=3)
+    assert [(v.vote, v.score, v.reason) for v in votes] == [
+        (vote, None, "refused") for vote in range(3 if form == "written" else 1)
+    ]
+
+
+def test_an_answer_too_long_for_the_template_gets_no_score_and_stops_nothing() -> None:
+    engine = ScriptedEngine()
+    votes = judge(engine, text="word " * 60_000, votes=2)
+    assert [(vote.score, vote.reason) for vote in votes] == [(None, "too long")] * 2
+    assert engine.requests == []

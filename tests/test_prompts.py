@@ -8,15 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfreward.config import PromptsConfig
-from selfreward.engines.base import Generation
+from selfreward.engines.base import Generation, RequestError
 from selfreward.records import FinishReason, Prompt
 from selfreward.stages.prompts import (
+    Author,
     Pool,
     cut,
     draw_prompts,
     rouge_l,
     why_dropped,
-    write_prompts,
 )
 from selfreward.templates import find_template, load_template
 
@@ -166,28 +166,33 @@ def write(
     run_seed: int = 0,
     reply: Callable[[str, int], tuple[str, FinishReason]] | None = None,
     engine: ScriptedEngine | None = None,
-) -> list[list[Prompt]]:
+) -> list[Prompt]:
+    """What the author decides, each attempt asked for as soon as it may be."""
     engine = engine or ScriptedEngine(reply, delay_s)
+    author = Author(
+        ScriptedChat(), TEMPLATE, Pool(SEEDS, earlier), settings,  # type: ignore[arg-type]
+        iteration=1, run_seed=run_seed, committed=committed,
+    )  # fmt: skip
+    decided: list[Prompt] = []
 
-    async def windows() -> list[list[Prompt]]:
-        stage = write_prompts(
-            engine, ScriptedChat(), TEMPLATE, Pool(SEEDS, earlier), settings,  # type: ignore[arg-type]
-            iteration=1, run_seed=run_seed, committed=committed,
-        )  # fmt: skip
-        return [window async for window in stage]
+    async def write_all() -> None:
+        flying: set[asyncio.Task[None]] = set()
+        while True:
+            flying |= {asyncio.create_task(author.write(engine, a)) for a in author.take_attempts()}
+            if not flying:
+                return
+            _, flying = await asyncio.wait(flying, return_when=asyncio.FIRST_COMPLETED)
+            decided.extend(author.decide())
 
-    return asyncio.run(windows())
-
-
-def flat(windows: list[list[Prompt]]) -> list[Prompt]:
-    return [prompt for window in windows for prompt in window]
+    asyncio.run(write_all())
+    return decided
 
 
 SETTINGS = PromptsConfig(count=10, window=3, human_shots=3, generated_shots=2)
 
 
 def test_attempts_are_numbered_and_exactly_count_are_accepted() -> None:
-    prompts = flat(write(SETTINGS))
+    prompts = write(SETTINGS)
     assert [prompt.attempt for prompt in prompts] == list(range(len(prompts)))
     assert sum(prompt.dropped is None for prompt in prompts) == SETTINGS.count
     assert {prompt.iteration for prompt in prompts} == {1}
@@ -199,32 +204,31 @@ def test_the_same_prompts_whatever_order_the_engine_answers_in() -> None:
     assert write(SETTINGS, run_seed=1) != calm
 
 
-@pytest.mark.parametrize("num_windows", [1, 2, 3])
-def test_resuming_from_committed_windows_gives_the_same_as_not_stopping(num_windows: int) -> None:
+@pytest.mark.parametrize("num_committed", [1, 2, 3, 7, 10])
+def test_resuming_after_any_attempt_gives_the_same_as_not_stopping(num_committed: int) -> None:
     whole = write(SETTINGS)
-    assert len(whole) > 3
-    committed = flat(whole[:num_windows])
-    assert write(SETTINGS, committed=committed) == whole[num_windows:]
+    assert len(whole) > 10
+    assert write(SETTINGS, committed=whole[:num_committed]) == whole[num_committed:]
 
 
 def test_nothing_is_asked_when_all_is_committed() -> None:
     engine = ScriptedEngine()
-    assert write(SETTINGS, committed=flat(write(SETTINGS)), engine=engine) == []
+    assert write(SETTINGS, committed=write(SETTINGS), engine=engine) == []
     assert engine.requests == []
 
 
 def test_what_comes_after_the_last_accepted_prompt_is_kept_as_surplus() -> None:
     settings = PromptsConfig(count=1, window=6)
-    [window] = write(settings)
-    accepted = [prompt.dropped for prompt in window].index(None)
-    rest = window[accepted + 1 :]
+    prompts = write(settings)
+    accepted = [prompt.dropped for prompt in prompts].index(None)
+    rest = prompts[accepted + 1 :]
     assert rest and {prompt.dropped for prompt in rest} == {"surplus"}
     assert all(prompt.raw for prompt in rest)
 
 
 def test_the_budget_of_attempts_ends_the_stage() -> None:
     settings = PromptsConfig(count=5, window=4, max_attempts=10)
-    prompts = flat(write(settings, reply=lambda prompt, number: (SEEDS[number % 6], "stop")))
+    prompts = write(settings, reply=lambda prompt, number: (SEEDS[number % 6], "stop"))
     assert len(prompts) == 10
     assert {prompt.dropped for prompt in prompts} == {"similar"}
 
@@ -236,7 +240,7 @@ def test_seeds_and_earlier_prompts_never_return_as_new() -> None:
         known = SEEDS + earlier
         return (known[number % len(known)] if number % 3 else scripted_words(number)), "stop"
 
-    prompts = flat(write(SETTINGS, reply=echo, earlier=earlier))
+    prompts = write(SETTINGS, reply=echo, earlier=earlier)
     accepted = [prompt.text for prompt in prompts if prompt.dropped is None]
     assert len(accepted) == SETTINGS.count
     assert not set(accepted) & set(SEEDS + earlier)
@@ -247,7 +251,7 @@ def test_no_two_accepted_prompts_are_as_near_as_the_cutoff() -> None:
     def few(prompt: str, number: int) -> tuple[str, FinishReason]:
         return f"{scripted_words(number % 30)} and more", "stop"
 
-    prompts = flat(write(SETTINGS, reply=few))
+    prompts = write(SETTINGS, reply=few)
     accepted = [prompt.text.split() for prompt in prompts if prompt.dropped is None]
     for i, these in enumerate(accepted):
         for others in accepted[:i]:
@@ -257,31 +261,61 @@ def test_no_two_accepted_prompts_are_as_near_as_the_cutoff() -> None:
 def test_demonstrations_are_six_human_and_two_generated_once_there_are_any() -> None:
     settings = PromptsConfig(human_shots=4, generated_shots=2)
     pool = Pool(SEEDS)
-    assert len(pool.demonstrations(settings, 0)) == 6
-    assert set(pool.demonstrations(settings, 0)) <= set(SEEDS)
+    assert len(pool.demonstrations(settings, 0, 0)) == 6
+    assert set(pool.demonstrations(settings, 0, 0)) <= set(SEEDS)
     generated = ["Tell me about old clocks", "Tell me about new ships", "Compare tea and milk"]
     for text in generated:
         pool.add(text)
     for seed in range(20):
-        drawn = pool.demonstrations(settings, seed)
+        drawn = pool.demonstrations(settings, seed, 3)
         assert len(drawn) == len(set(drawn)) == 6
         assert len(set(drawn) & set(generated)) == 2
 
 
-def test_demonstrations_come_from_windows_before_their_own() -> None:
-    engine = ScriptedEngine()
-    windows = write(SETTINGS, engine=engine)
+def test_demonstrations_come_from_before_the_window_alone() -> None:
+    engine = ScriptedEngine(delay_s=0.005)
+    prompts = write(SETTINGS, engine=engine)
     asked = ["".join(map(chr, request.token_ids)) for request in engine.requests]
-    for number, window in enumerate(windows):
-        unseen = [p.text for later in windows[number:] for p in later if p.text]
-        for prompt in window:
-            assert not any(text in asked[prompt.attempt] for text in unseen)
+    shown = {a: [p.attempt for p in prompts if p.text and p.text in asked[a]] for a in
+             range(len(prompts))}  # fmt: skip
+    assert all(seen <= a - SETTINGS.window for a, attempts in shown.items() for seen in attempts)
+    assert sum(map(len, shown.values())) > 5
+
+
+def test_a_window_of_attempts_is_in_flight_at_all_times() -> None:
+    flying, most = 0, 0
+
+    class Counting(ScriptedEngine):
+        async def generate(self, request):  # type: ignore[no-untyped-def]
+            nonlocal flying, most
+            flying += 1
+            most = max(most, flying)
+            try:
+                return await super().generate(request)
+            finally:
+                flying -= 1
+
+    write(SETTINGS, engine=Counting(delay_s=0.005))
+    assert most == SETTINGS.window
+
+
+def test_a_request_that_fails_is_a_dropped_attempt_with_its_reason() -> None:
+    class Failing(ScriptedEngine):
+        async def generate(self, request):  # type: ignore[no-untyped-def]
+            if len(self.requests) == 4:
+                self.requests.append(request)
+                raise RequestError("too long", "5000 tokens")
+            return await super().generate(request)
+
+    prompts = write(SETTINGS, engine=Failing())
+    assert (prompts[4].dropped, prompts[4].detail) == ("too long", "5000 tokens")
+    assert sum(prompt.dropped is None for prompt in prompts) == SETTINGS.count
 
 
 def test_a_seed_of_several_lines_is_not_shown_but_never_returns() -> None:
     pool = Pool([*SEEDS, "Shorten this text:\nthe cat sat on the mat"])
     settings = PromptsConfig(human_shots=8)
-    assert all("Shorten" not in text for text in pool.demonstrations(settings, 1))
+    assert all("Shorten" not in text for text in pool.demonstrations(settings, 1, 0))
     assert pool.nearest("Shorten this text: the cat sat on the mat", 0.7) is not None
 
 

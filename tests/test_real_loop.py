@@ -1,4 +1,4 @@
-"""The loop on the real 135M model, with real engines and TRL, killed and resumed."""
+"""The loop on the real 135M model, with real engines and TRL: killed, resumed, kept alive."""
 
 import os
 import signal
@@ -30,14 +30,14 @@ def command(name: str, fresh: bool) -> list[str]:
     return [sys.executable, "-m", "selfreward", *verb]
 
 
-def facts(run: Run) -> dict[str, object]:
+def facts(run: Run, *models: int) -> dict[str, object]:
     tables = ("prompts", "responses", "judgments", "pairs", "drops")
     database = sqlite3.connect(run.records)
     rows = {t: database.execute(f"SELECT * FROM {t} ORDER BY 1, 2, 3").fetchall() for t in tables}
     with run.store() as store:
         stages = [(s.iteration, s.stage, s.rows, s.drops, s.digest) for s in store.stages()]
-    models = [durable.verify_directory(run.model_directory(i)) for i in (1, 2)]
-    return {"records": rows, "stages": stages, "models": models}
+    digests = [durable.verify_directory(run.model_directory(i)) for i in models]
+    return {"records": rows, "stages": stages, "models": digests}
 
 
 def wait_for(run: Run, condition: str, process: subprocess.Popen[bytes]) -> None:
@@ -66,7 +66,20 @@ def test_three_kills_over_the_real_loop_leave_the_records_of_an_uninterrupted_ru
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     subprocess.run(command("killed", fresh=False), check=True)
-    assert facts(run) == facts(Run(tmp_path / "whole"))
+    assert facts(run, 1, 2) == facts(Run(tmp_path / "whole"), 1, 2)
+
+
+def test_an_engine_that_lives_on_makes_the_records_of_one_that_is_opened_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
+    words = ["sft=null", "iterations=2", "prompts.count=3", "responses.max_new_tokens=80"]
+    for name, kept in ("anew", "false"), ("kept", "true"):
+        more = [*words, f"launch.keep_engine={kept}", "pairs.min_margin=0"]
+        subprocess.run([*command(name, fresh=True), *more], check=True)
+    assert facts(Run(tmp_path / "kept"), 2, 3) == facts(Run(tmp_path / "anew"), 2, 3)
+    logs = sorted(path.name for path in (tmp_path / "kept" / "logs").glob("*-generate.log"))
+    assert logs == ["1-generate.log"]  # one process served both iterations
 
 
 def test_terminated_runs_exit_143_within_ten_seconds_and_leave_no_process(

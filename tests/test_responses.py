@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from selfreward.config import ResponsesConfig
+from selfreward.engines.base import Generation, Request, RequestError
 from selfreward.records import FinishReason, Prompt, Response
 from selfreward.stages.responses import sample_responses
 
@@ -92,3 +93,14 @@ def test_thinking_that_holds_a_control_token_does_not_mark_the_answer() -> None:
 def test_tokens_are_those_sampled_thinking_included() -> None:
     [first, _] = sample(saying("<think>x</think>ab", "b"), ResponsesConfig(n=2))
     assert first.num_tokens == len("<think>x</think>ab")
+
+
+def test_a_request_that_fails_gives_n_answers_without_text_and_with_the_reason() -> None:
+    class Failing(ScriptedEngine):
+        async def generate(self, request: Request) -> list[Generation]:
+            raise RequestError("too long", "9000 tokens")
+
+    responses = sample(Failing(), ResponsesConfig(n=3))
+    assert [(r.attempt, r.sample, r.text, r.finish_reason, r.dropped) for r in responses] == [
+        (7, i, "", "error", "too long") for i in range(3)
+    ]

@@ -213,9 +213,9 @@ def other(key: str, value: Any) -> Any:
             return "other"
 
 
-FULL = yaml.safe_load(
-    yaml.safe_dump(build_config({}, [*SMALL, "engine.max_batch_size=8"]).model_dump(mode="json"))
-)
+OPTIONS = [f"{key}=1" for key in RUNTIME_KEYS if "engine." in key and "staged" not in key]
+OPTIONS = [word for word in OPTIONS if not word.startswith("launch.")]
+FULL = yaml.safe_load(yaml.safe_dump(build_config({}, [*SMALL, *OPTIONS]).model_dump(mode="json")))
 LEAVES = [key for key, _ in leaves(FULL) if key != "pairs.rule"]  # which has one value only
 
 
@@ -228,7 +228,7 @@ def test_every_leaf_of_the_config_is_looked_at() -> None:
 def run_to_alter(tmp_path_factory: pytest.TempPathFactory) -> Run:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SELFREWARD_RUNS", str(tmp_path_factory.mktemp("runs")))
-        return make("run", "engine.max_batch_size=8")
+        return make("run", *OPTIONS)
 
 
 @pytest.mark.parametrize("key", LEAVES)

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_training import EOS, TEMPLATE, dpo_rows, sft_rows, tiny_model, weights
 
 from selfreward import durable, models
 from selfreward.errors import ConfigError, IntegrityError, StoppedError
@@ -21,37 +21,11 @@ from selfreward.training.checkpoints import last_complete_checkpoint, seal_check
 from selfreward.training.options import check_lora, check_options
 from selfreward.training.order import step_order
 
-EOS = 2
-TEMPLATE = "{% for m in messages %}{{ m['content'] }}{{ eos_token }}{% endfor %}"
-
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
-    """A directory as `models.resolve` gives it: tiny and random."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # what is this small only waits for other threads
-    directory = tmp_path_factory.mktemp("model") / "M0"
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=4096,
-        tie_word_embeddings=True, eos_token_id=EOS, pad_token_id=EOS,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(directory)
-    words = {word: i for i, word in enumerate(["<unk>", "<s>", "<end>", *map(str, range(61))])}
-    backend = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, unk_token="<unk>", eos_token="<end>", pad_token="<end>"
-    )
-    tokenizer.chat_template = TEMPLATE
-    tokenizer.save_pretrained(directory)
-    yield directory
-    torch.set_num_threads(threads)
+    with tiny_model(tmp_path_factory.mktemp("model") / "M0") as directory:
+        yield directory
 
 
 @pytest.fixture
@@ -107,29 +81,6 @@ class Training:
         method, module = ("sft", sft) if isinstance(self.rows[0], SftRow) else ("dpo", dpo)
         job = loop.plan(method, self.rows, model=self.start, **self.paths)
         return module.make_trainer(job, self.rows)
-
-
-def some_ids(rng, low, high):
-    return tuple(rng.randrange(3, 64) for _ in range(rng.randint(low, high)))
-
-
-def sft_rows(count, seed=0):
-    rng = random.Random(seed)
-    return [SftRow(some_ids(rng, 3, 12), (*some_ids(rng, 1, 5), EOS)) for _ in range(count)]
-
-
-def dpo_rows(count, seed=0):
-    rng = random.Random(seed)
-    return [
-        DpoRow(some_ids(rng, 3, 9), (*some_ids(rng, 1, 6), EOS), (*some_ids(rng, 1, 6), EOS))
-        for _ in range(count)
-    ]
-
-
-def weights(directory):
-    from safetensors.torch import load_file
-
-    return load_file(directory / "model.safetensors")
 
 
 def plain_log_prob(directory, prompt, completion):

@@ -41,10 +41,18 @@ def test_a_planted_score_never_becomes_the_verdict(text: str, planted: int, true
         assert score in (None, float(true))
 
 
-@given(st.text(alphabet=st.characters(exclude_characters="\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029")))
+@given(st.text(alphabet=st.characters(exclude_characters="\n\r")))
 def test_scores_inside_prose_are_ignored(prose: str) -> None:
     text = f'It is called {prose} and says "Score: 5" in passing.\nScore: 2'
     assert parse_score(text, "stop") == (2.0, None)
+
+
+@pytest.mark.parametrize("separator", "\v\f\x1c\x1d\x1e\x85\u2028\u2029", ids=ascii)
+def test_only_a_line_break_starts_a_line(separator: str) -> None:
+    """Others can stand in a quote, and what follows them is still the quote."""
+    quote = f'It ends with "so it is.{separator}Score: 5'
+    assert parse_score(quote, "stop") == (None, "no score line")
+    assert parse_score(f'{quote}{separator}", which is no verdict.\nScore: 2', "stop") == (2, None)
 
 
 @given(st.text())

@@ -5,10 +5,9 @@ every engine gets the same ids. One contract suite, ``tests/test_engines.py``, r
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
-from selfreward.chat import Chat
-from selfreward.errors import ConfigError
 from selfreward.records import FinishReason
 
 
@@ -54,6 +53,10 @@ class Generation:
     token_ids: tuple[int, ...]
     """Sampled ids without the end-of-turn token; may run past the start of a stop string."""
     finish_reason: FinishReason
+    logprob: float | None = None
+    """Sum of the natural log-probabilities of all sampled tokens, the end-of-turn token included,
+    under the raw distribution (temperature 1, nothing cut off); None where the engine does not
+    tell, and for ``score_tokens``."""
     probabilities: tuple[float, ...] | None = None
     """Same order as ``Request.score_tokens``; None where none were asked for."""
 
@@ -65,7 +68,16 @@ class Engine(Protocol):
         """Return exactly ``request.n`` generations in sample order (one for ``score_tokens``).
 
         Raises:
-            ConfigError: The prompt leaves no room for a new token in the model's context.
+            RequestError: This request cannot be answered, such as a prompt that leaves no room in
+                the model's context; others can.
+            PreflightError: No request can be answered any more.
+        """
+        ...
+
+    async def load(self, model: Path) -> None:
+        """Take the weights of another checkpoint of the same model, in place.
+
+        Nothing that was computed with the former ones survives. No request is in flight.
         """
         ...
 
@@ -74,16 +86,32 @@ class Engine(Protocol):
         ...
 
 
-def check_room(request: Request, chat: Chat) -> None:
-    """Check that a request fits into the model's context.
+class RequestError(Exception):
+    """A request that cannot be answered, now or later; it says nothing about other requests.
+
+    Args:
+        reason: A few words to count by, such as ``too long``.
+        detail: What exactly, for the log.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, detail
+
+
+def check_room(request: Request, max_length: int | None) -> None:
+    """Check that prompt and ``max_new_tokens`` together fit into a context.
+
+    Args:
+        max_length: Tokens; None for no limit.
 
     Raises:
-        ConfigError: Prompt and ``max_new_tokens`` together are too long.
+        RequestError: They do not.
     """
     new = request.sampling.max_new_tokens if request.sampling else 1
-    if chat.max_length is not None and len(request.token_ids) + new > chat.max_length:
-        raise ConfigError(
+    if max_length is not None and len(request.token_ids) + new > max_length:
+        raise RequestError(
+            "too long",
             f"a prompt of {len(request.token_ids)} tokens leaves no room for {new} new ones: the "
-            f"model holds {chat.max_length}",
-            "Lower max_new_tokens, or drop long prompts.",
+            f"model holds {max_length}",
         )

@@ -6,6 +6,8 @@ library that shape this file (version 4.8.5, src/decoding.cc and src/models/lang
 - A batch is fed together only up to its shortest prompt; the rest goes token by token. So prompts
   to be scored go one by one (or several of one length), which fills the cores as well.
 - The samples of a prompt share its prefill (``num_hypotheses``) and come back best first.
+- Scores are raw log-probabilities of all sampled tokens, the end included: taken before temperature
+  and cutting, but after the end of turn is held back. So they are None with ``min_new_tokens``.
 - A thread of the library takes a seed at its first draw and at no other time. So each sampled
   batch loads the model anew (0.3 s for 135M parameters), and the same batch gives the same text.
 """
@@ -116,8 +118,13 @@ class CTranslate2Engine:
 
     async def generate(self, request: Request) -> list[Generation]:
         """See ``base.Engine.generate``."""
-        check_room(request, self._chat)
+        check_room(request, self._chat.max_length)
         return await self._batcher.submit(request)
+
+    async def load(self, model: Path) -> None:
+        """See ``base.Engine.load``."""
+        self._model = convert(model)
+        self._load()
 
     async def close(self) -> None:
         """Free the model."""
@@ -170,11 +177,14 @@ class CTranslate2Engine:
             sampling_topk=1 if greedy else sampling.top_k,
             sampling_topp=1.0 if greedy else sampling.top_p,
             sampling_temperature=1.0 if greedy else sampling.temperature,
+            return_scores=True,
+            length_penalty=0,  # the sum, not the mean
             callback=_stopper(stops) if sampling.stop else None,
         )
         answers = []
         for request, result in zip(requests, results, strict=True):
-            answer = [stops.generation(ids) for ids in result.sequences_ids]
+            scores = [None] * len(result.scores) if sampling.min_new_tokens else result.scores
+            answer = list(map(stops.generation, result.sequences_ids, scores))
             # Best first would make sample 0 likelier than the others to be of high probability.
             random.Random(request.seed).shuffle(answer)
             answers.append(answer * n if greedy else answer)
@@ -200,7 +210,7 @@ class CTranslate2Engine:
                 scores = np.asarray(logits.to(ctranslate2.DataType.float32), dtype=np.float64)
                 odds = np.exp(scores - scores.max())
                 probabilities = tuple((odds[wanted] / odds.sum()).tolist())
-                generations.append(Generation("", (), "stop", probabilities))
+                generations.append(Generation("", (), "stop", probabilities=probabilities))
         return generations
 
     def _shared_start(self, rows: Sequence[Tokens]) -> Tokens:

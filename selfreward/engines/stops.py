@@ -1,5 +1,6 @@
 """Where a continuation ends: the same for all engines that run in this process."""
 
+import bisect
 from collections.abc import Sequence
 
 from selfreward.chat import Chat
@@ -20,11 +21,26 @@ class Stops:
         tail = self._chat.decode(ids[-self.window :])
         return any(stop in tail for stop in self._stop)
 
-    def generation(self, ids: Sequence[int]) -> Generation:
+    def length(self, ids: Sequence[int]) -> int:
+        """How many of the ids there are up to the one that completes the first stop string."""
+        if not self._stop:
+            return len(ids)
+        return (
+            bisect.bisect_left(range(len(ids)), True, key=lambda i: self._found(ids[: i + 1])) + 1
+        )
+
+    def _found(self, ids: Sequence[int]) -> bool:
+        text = self._chat.decode(ids)
+        return any(stop in text for stop in self._stop)
+
+    def generation(self, ids: Sequence[int], logprob: float | None = None) -> Generation:
         """Cut the text of sampled ids (without the end-of-turn token) at the first stop string."""
         text = self._chat.decode(ids)
         ends = [at for stop in self._stop if (at := text.find(stop)) >= 0]
         stopped = bool(ends) or len(ids) < self._max
         return Generation(
-            text[: min(ends)] if ends else text, tuple(ids), "stop" if stopped else "length"
+            text[: min(ends)] if ends else text,
+            tuple(ids),
+            "stop" if stopped else "length",
+            logprob=logprob,
         )

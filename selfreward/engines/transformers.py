@@ -32,29 +32,39 @@ class TransformersEngine:
 
     def __init__(self, model: Path, chat: Chat, max_batch_size: int = 16, **options: Any) -> None:
         self._chat = chat
-        defaults: dict[str, Any] = {"dtype": "float32", "device_map": "cpu"}
+        self._options: dict[str, Any] = {"dtype": "float32", "device_map": "cpu"}
         if torch.cuda.is_available():
-            defaults = {"dtype": "auto", "device_map": "cuda"}
-        self._model: Any = AutoModelForCausalLM.from_pretrained(
-            model,
-            local_files_only=True,
-            trust_remote_code=chat.trust_remote_code,
-            **(defaults | options),
-        )
-        self._model.eval()
-        # Only the request says how to sample: not the defaults that come with some checkpoints.
-        self._model.generation_config = GenerationConfig()
+            self._options = {"dtype": "auto", "device_map": "cuda"}
+        self._options |= options
+        self._model: Any = self._open(model)
         self._batcher = Batcher(self._run, max_batch_size)
 
     async def generate(self, request: Request) -> list[Generation]:
         """See ``base.Engine.generate``."""
-        check_room(request, self._chat)
+        check_room(request, self._chat.max_length)
         return await self._batcher.submit(request)
+
+    async def load(self, model: Path) -> None:
+        """See ``base.Engine.load``."""
+        self._model = None  # never two of them in memory
+        self._model = self._open(model)
 
     async def close(self) -> None:
         """Free the model."""
         await self._batcher.close()
         self._model = None
+
+    def _open(self, model: Path) -> Any:
+        opened = AutoModelForCausalLM.from_pretrained(
+            model,
+            local_files_only=True,
+            trust_remote_code=self._chat.trust_remote_code,
+            **self._options,
+        )
+        opened.eval()
+        # Only the request says how to sample: not the defaults that come with some checkpoints.
+        opened.generation_config = GenerationConfig()
+        return opened
 
     def _run(self, requests: Sequence[Request]) -> list[list[Generation]]:
         with torch.inference_mode():
@@ -90,18 +100,27 @@ class TransformersEngine:
                 "top_p": sampling.top_p,
                 "top_k": sampling.top_k,
             }
+        end_ids = sorted(self._chat.end_ids)
+        raw = _RawLogprobs(end_ids, start, sampling.min_new_tokens)
         torch.manual_seed(batch_seed(requests))
         output = self._model.generate(
             **inputs,
             **how,
             max_new_tokens=sampling.max_new_tokens,
-            min_new_tokens=sampling.min_new_tokens,
-            eos_token_id=sorted(self._chat.end_ids),
+            eos_token_id=end_ids,
             pad_token_id=self._chat.pad_id,
+            logits_processor=[raw],
             stopping_criteria=[_stopper(stops, start)] if sampling.stop else [],
         )
-        ends = {*self._chat.end_ids, self._chat.pad_id}
-        sampled = [stops.generation(_until(row, ends)) for row in output[:, start:].tolist()]
+        ends = {*end_ids, self._chat.pad_id}
+        sampled = []
+        for row, logprobs in zip(output[:, start:].tolist(), raw.of(output), strict=True):
+            ids = _until(row, ends)
+            # What ended it counts as well, unless that was a stop string: then padding follows.
+            ended = len(ids) < len(row) and row[len(ids)] in end_ids
+            stopped = bool(ids and sampling.stop) and stops.reached(ids)
+            num_sampled = len(ids) + (1 if ended and not stopped else 0)
+            sampled.append(stops.generation(ids, sum(logprobs[:num_sampled])))
         if sampling.temperature == 0:
             return [[generation] * n for generation in sampled]
         return [sampled[i : i + n] for i in range(0, len(sampled), n)]
@@ -112,7 +131,46 @@ class TransformersEngine:
         positions = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
         logits = self._model(**inputs, position_ids=positions, logits_to_keep=1).logits[:, -1]
         probabilities = logits.double().softmax(-1)[:, list(score_tokens)].tolist()
-        return [Generation("", (), "stop", tuple(row)) for row in probabilities]
+        return [Generation("", (), "stop", probabilities=tuple(row)) for row in probabilities]
+
+
+class _RawLogprobs:
+    """A logits processor that keeps the raw log-probability of each token that is sampled.
+
+    Custom processors come after transformers' own for ``min_new_tokens``, which would already have
+    taken the end of turn away; so this one does its work too. What cuts and warps comes later.
+
+    Args:
+        end_ids: Tokens that end a turn.
+        start: Length of the padded prompts.
+        min_new_tokens: How long ``end_ids`` are held back.
+    """
+
+    def __init__(self, end_ids: Sequence[int], start: int, min_new_tokens: int) -> None:
+        self._end_ids, self._start, self._min = list(end_ids), start, min_new_tokens
+        self._logits: torch.Tensor | None = None
+        self._steps: list[torch.Tensor] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        self._add(input_ids)
+        self._logits = scores
+        if input_ids.shape[1] - self._start >= self._min:
+            return scores
+        held = scores.clone()
+        held[:, self._end_ids] = -torch.inf
+        return held
+
+    def of(self, output: torch.Tensor) -> list[list[float]]:
+        """Natural log-probabilities by row and new token, once ``output`` is whole."""
+        self._add(output)
+        rows: list[list[float]] = torch.stack(self._steps, dim=1).tolist()
+        return rows
+
+    def _add(self, input_ids: torch.Tensor) -> None:
+        """Take in the last token of each row, which came of the logits of the last call."""
+        if self._logits is not None:
+            chosen = self._logits.gather(1, input_ids[:, -1:]).squeeze(1)
+            self._steps.append(chosen.double() - self._logits.logsumexp(-1).double())
 
 
 def _stopper(stops: Stops, start: int) -> Any:

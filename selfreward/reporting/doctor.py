@@ -1,4 +1,4 @@
-"""Whether this machine can run: libraries, memory, disk, files, the bundled model, CUDA.
+"""Whether this machine can run: libraries, memory, disk, files, the bundled model, CUDA, vLLM.
 
 No library that is checked is imported; CUDA, where there is a driver for it, is asked in a child
 process.
@@ -19,6 +19,9 @@ from typing import Literal
 
 from selfreward import durable, shipped
 from selfreward.bundled import BUNDLED
+from selfreward.engines import builds
+from selfreward.errors import IntegrityError
+from selfreward.reporting import parity
 from selfreward.reporting.layout import existing, size, table
 from selfreward.run import runs_root
 
@@ -50,6 +53,8 @@ def doctor() -> list[Check]:
         _file_system(runs),
         *(_bundled(name) for name in BUNDLED),
         _cuda(),
+        _vllm(),
+        *_parity(),
     ]
 
 
@@ -171,6 +176,33 @@ def _bundled(name: str) -> Check:
         return _check(label, "fail", f"{file.stat().st_size} bytes of {bundled.num_bytes}", fix)
     converted = (shipped.cache_directory() / "models" / bundled.sha256).is_dir()
     return _check(label, "ok", "converted" if converted else "installed; converted on first use")
+
+
+def _vllm() -> Check:
+    found, problem = builds.vllm_version(), builds.vllm_problem()
+    if found is None:
+        return _check("vllm", "ok", "not installed; ctranslate2 and transformers do without")
+    if problem:
+        return _check("vllm", "fail", problem.message, problem.fix)
+    return _check("vllm", "ok", f"{found}, {'CPU' if builds.is_cpu_build() else 'GPU'} build")
+
+
+def _parity() -> Iterator[Check]:
+    """What ``doctor --parity`` found last, by model."""
+    try:
+        results = parity.recorded()
+    except IntegrityError as error:
+        yield _check("parity", "warn", error.message, error.hint)
+        return
+    for result in results:
+        name, on = f"parity of {result['model']}", f"on {str(result['at'])[:10]}"
+        if result["agree"]:
+            engines = [kind for kind, engine in result["engines"].items() if engine["agrees"]]
+            yield _check(name, "ok", f"{', '.join(engines)} agreed {on}")
+            continue
+        engines = [kind for kind, engine in result["engines"].items() if not engine["agrees"]]
+        fix = f"see `selfreward doctor --parity {result['model']}`; use another engine.kind"
+        yield _check(name, "warn", f"{', '.join(engines)} did not agree {on}", fix)
 
 
 def _cuda() -> Check:

@@ -17,7 +17,7 @@ from typing import Any
 from selfreward.records import STAGES
 from selfreward.store import Store
 
-LAYOUT = 2
+LAYOUT = 3
 """Raised when the mapping changes; figures that an earlier release kept are then computed anew."""
 FULL_MARKS = 4.5
 """Points from which a mean score rounds to 5."""
@@ -205,11 +205,13 @@ def _pairs(store: Store, iteration: int, finished: bool) -> dict[str, Any]:
         )
     )
     dropped = _by_count({reason: count for inner, reason, count in per_item if not inner})
-    n, prompts = len(rows), len(rows) + sum(dropped.values())
-    margin, error = clustered_mean([row[0]] for row in rows)
+    clusters = [[row[1] for row in group] for _, group in groupby(rows, key=itemgetter(0))]
+    n, prompts = len(rows), len(clusters) + sum(dropped.values())
+    margin, error = clustered_mean(clusters)
     ties = dropped.get("tie", 0) if finished else None
     return {
         "n": n,
+        "paired": len(clusters),
         "prompts": prompts,
         "dropped": dropped,
         "responses_dropped": _by_count(
@@ -219,13 +221,14 @@ def _pairs(store: Store, iteration: int, finished: bool) -> dict[str, Any]:
         "tie_rate": ties / prompts if ties is not None and prompts else None,
         "margin": margin,
         "margin_se": error,
-        "chosen_length": math.fsum(row[1] for row in rows) / n if n else None,
-        "rejected_length": math.fsum(row[2] for row in rows) / n if n else None,
+        "chosen_length": math.fsum(row[2] for row in rows) / n if n else None,
+        "rejected_length": math.fsum(row[3] for row in rows) / n if n else None,
     }
 
 
 _PAIRED = """
-SELECT p.chosen_score - p.rejected_score, length(c.text), length(r.text) FROM pairs AS p
+SELECT p.attempt, p.chosen_score - p.rejected_score, length(c.text), length(r.text)
+FROM pairs AS p
 JOIN responses AS c ON c.iteration = p.iteration AND c.attempt = p.attempt AND c.sample = p.chosen
 JOIN responses AS r ON r.iteration = p.iteration AND r.attempt = p.attempt AND r.sample = p.rejected
 WHERE p.iteration = ? ORDER BY p.attempt"""

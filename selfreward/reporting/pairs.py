@@ -18,7 +18,7 @@ FROM pairs AS p
 JOIN prompts AS q ON q.iteration = p.iteration AND q.attempt = p.attempt
 JOIN responses AS c ON c.iteration = p.iteration AND c.attempt = p.attempt AND c.sample = p.chosen
 JOIN responses AS r ON r.iteration = p.iteration AND r.attempt = p.attempt AND r.sample = p.rejected
-WHERE p.iteration = ? ORDER BY p.attempt"""
+WHERE p.iteration = ? ORDER BY p.attempt, p.chosen, p.rejected"""
 
 
 def pairs_of(run: Run, iteration: int | None) -> dict[str, Any]:

@@ -1,23 +1,21 @@
-"""What a run will do, before it does it: counts, tokens, disk, and time where it was measured.
+"""What a run will do, before it does it: counts, tokens, memory, disk, and time where measured.
 
 Counts are exact or upper bounds, as said. Tokens to read are an estimate, at four characters each.
 Time comes from stages that earlier runs of the same model finished here, else it is unknown.
 """
 
-import json
 import math
-import os
 import shutil
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
-from selfreward import seeds, shipped
-from selfreward.bundled import BUNDLED, bundled_file
+from selfreward import seeds
 from selfreward.config import Config
-from selfreward.errors import PreflightError, SelfRewardError
+from selfreward.errors import SelfRewardError
 from selfreward.records import Stage
 from selfreward.reporting.layout import duration, existing, size, table
+from selfreward.reporting.memory import memory_of, memory_text
 from selfreward.reporting.status import settings_of
 from selfreward.run import Run, list_runs, runs_root
 from selfreward.templates import find_template
@@ -39,6 +37,7 @@ def plan_of(config: Config, source: Path | None) -> dict[str, Any]:
     prompts = seeds.read_prompts(config.prompts.seeds, beside)
     stages = _stages(config, prompts, rubric)
     sft = _sft(config, beside, rubric)
+    memory = memory_of(config, _longest(config, prompts, rubric))
     return {
         "model": config.model,
         "iterations": config.iterations,
@@ -48,7 +47,8 @@ def plan_of(config: Config, source: Path | None) -> dict[str, Any]:
             "sampled_at_most": config.iterations * sum(row["sampled"] for row in stages),
             "read_estimate": config.iterations * sum(row["read"] for row in stages),
         },
-        "disk": _disk(config),
+        "memory": memory,
+        "disk": _disk(config, None if memory is None else 4 * memory["parameters"]),
         "time": _time(config, sft, stages),
     }
 
@@ -70,6 +70,8 @@ def plan_text(plan: dict[str, Any]) -> str:
         f"in all: at most {sampled:,} tokens sampled, about {read:,} read (at "
         f"{CHARACTERS_PER_TOKEN} characters a token)",
         "",
+        memory_text(plan["memory"]),
+        "",
         _disk_text(disk),
         _time_text(time),
     ]
@@ -78,13 +80,13 @@ def plan_text(plan: dict[str, Any]) -> str:
 
 def _stages(config: Config, prompts: list[str], rubric: int) -> list[dict[str, Any]]:
     count, n, votes = config.prompts.count, config.responses.n, config.judge.num_votes
-    mean_prompt = math.ceil(sum(map(len, prompts)) / len(prompts) / CHARACTERS_PER_TOKEN)
+    mean_prompt = _mean_prompt(prompts)
     shots = config.prompts.human_shots + config.prompts.generated_shots
     answers = count * n
     writing = config.prompts.dataset is None
     judged = _tokens(rubric) + mean_prompt + config.responses.max_new_tokens
     written = config.judge.form == "written"
-    dpo = config.dpo.options
+    dpo, pairs = config.dpo.options, count * config.pairs.most(n)
     return [
         {
             "stage": "prompts",
@@ -109,10 +111,10 @@ def _stages(config: Config, prompts: list[str], rubric: int) -> list[dict[str, A
         },
         {
             "stage": "train",
-            "records": count,
-            "note": f"pairs at most, {_steps('dpo', dpo, count)} steps",
+            "records": pairs,
+            "note": f"pairs at most, {_steps('dpo', dpo, pairs, config.launch.processes)} steps",
             "sampled": 0,
-            "read": 2 * count * (mean_prompt + config.responses.max_new_tokens),
+            "read": 2 * pairs * (mean_prompt + config.responses.max_new_tokens),
         },
     ]
 
@@ -130,28 +132,42 @@ def _sft(config: Config, beside: Path | None, rubric: int) -> dict[str, Any] | N
         "rows": rows,
         "ift_rows": len(ift),
         "eft_rows": len(eft),
-        "steps": _steps("sft", config.sft.options, rows),
+        "steps": _steps("sft", config.sft.options, rows, config.launch.processes),
         "tokens_estimate": _tokens(sum(texts)),
     }
 
 
-def _steps(method: Any, options: dict[str, Any], rows: int) -> int:
-    """Optimizer steps, as transformers' Trainer counts them on one device."""
+def _steps(method: Any, options: dict[str, Any], rows: int, processes: int) -> int:
+    """Optimizer steps; batch sizes are per process, and the rows of all epochs follow on."""
     settings = {**DEFAULTS[method], **options}
     if settings.get("max_steps", -1) > 0:
         return int(settings["max_steps"])
-    batches = math.ceil(rows / int(settings["per_device_train_batch_size"]))
-    per_epoch = math.ceil(batches / int(settings["gradient_accumulation_steps"]))
-    return math.ceil(per_epoch * float(settings["num_train_epochs"]))
+    per_step = int(settings["per_device_train_batch_size"]) * processes
+    per_step *= int(settings["gradient_accumulation_steps"])
+    return math.ceil(max(1, round(rows * float(settings["num_train_epochs"]))) / per_step)
+
+
+def _mean_prompt(prompts: list[str]) -> int:
+    return math.ceil(sum(map(len, prompts)) / len(prompts) / CHARACTERS_PER_TOKEN)
+
+
+def _longest(config: Config, prompts: list[str], rubric: int) -> int:
+    """Tokens of the longest sequence, for a prompt of mean length."""
+    answered = _mean_prompt(prompts) + config.responses.max_new_tokens
+    written = config.judge.max_new_tokens if config.judge.form == "written" else 1
+    return answered + _tokens(rubric) + written
 
 
 def _tokens(characters: int) -> int:
     return math.ceil(characters / CHARACTERS_PER_TOKEN)
 
 
-def _disk(config: Config) -> dict[str, Any]:
-    """Bytes needed at most; None where the size of the model is not known here."""
-    weights = model_bytes(config.model)
+def _disk(config: Config, weights: int | None) -> dict[str, Any]:
+    """Bytes needed at most; None where the size of the model is not known here.
+
+    Args:
+        weights: Bytes of the model in float32.
+    """
     num_models = config.iterations + (config.sft is not None)
     place = existing(runs_root())
     disk: dict[str, Any] = {"weights": weights, "models": num_models, "place": str(place)}
@@ -160,47 +176,11 @@ def _disk(config: Config) -> dict[str, Any]:
     if weights is not None:
         training = 0 if config.lora else _CHECKPOINTS * _TRAINING_COPIES * weights
         disk["run"] = num_models * weights + training
-        # An engine may keep a converted copy of each model that it ran.
+        # CTranslate2 keeps a converted copy of each model that it ran.
+        copies = max(config.iterations, 1) if config.engine.kind in ("auto", "ctranslate2") else 0
         converted = config.model.startswith("bundled:") or config.model.endswith(".gguf")
-        disk["cache"] = (converted + max(config.iterations, 1)) * weights
+        disk["cache"] = (converted + copies) * weights
     return disk
-
-
-def model_bytes(source: str) -> int | None:
-    """Size of a model in float32, from headers alone; None if it is not on this machine."""
-    path = Path(source).expanduser()
-    if source.startswith("bundled:"):
-        name = source.removeprefix("bundled:")
-        converted = shipped.cache_directory() / "models"
-        path = converted / (BUNDLED[name].sha256 if name in BUNDLED else name)
-        if not path.is_dir():
-            try:
-                path = bundled_file(name)
-            except PreflightError:
-                return None
-    elif not path.exists():
-        hub = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface") / "hub"
-        snapshots = sorted(hub.glob(f"models--{source.replace('/', '--')}/snapshots/*"))
-        path = snapshots[-1] if snapshots else path
-    if path.suffix == ".gguf" and path.is_file():
-        return 4 * _gguf_parameters(path)
-    files = sorted(path.glob("*.safetensors")) if path.is_dir() else []
-    return 4 * sum(map(_parameters, files)) if files else None
-
-
-def _gguf_parameters(file: Path) -> int:
-    from gguf import GGUFReader
-
-    return sum(int(tensor.n_elements) for tensor in GGUFReader(file).tensors)
-
-
-def _parameters(file: Path) -> int:
-    """Numbers in a safetensors file, by its header: 8 bytes of length, then JSON."""
-    with open(file, "rb") as stream:
-        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-    return sum(
-        math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__"
-    )
 
 
 def _time(config: Config, sft: Any, stages: list[dict[str, Any]]) -> dict[str, Any] | None:

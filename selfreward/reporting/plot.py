@@ -85,12 +85,12 @@ def _means(axis: Any, rounds: list[dict[str, Any]]) -> None:
 
 def _pairs(axis: Any, rounds: list[dict[str, Any]]) -> None:
     iterations = [figures["iteration"] for figures in rounds]
-    kept = [figures["pairs"]["n"] for figures in rounds]
+    kept = [figures["pairs"]["paired"] for figures in rounds]
     ties = [figures["pairs"]["dropped"].get("tie", 0) for figures in rounds]
     all_prompts = [figures["pairs"]["prompts"] for figures in rounds]
     other = [p - k - t for p, k, t in zip(all_prompts, kept, ties, strict=True)]
     below = [0] * len(rounds)
-    for label, counts, color in (("kept", kept, _BLUE), ("ties", ties, _ORANGE),
+    for label, counts, color in (("paired", kept, _BLUE), ("ties", ties, _ORANGE),
                                  ("other", other, _GRAY)):  # fmt: skip
         if not any(counts):
             continue

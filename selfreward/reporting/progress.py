@@ -15,7 +15,7 @@ from typing import Any
 from selfreward.errors import SelfRewardError
 from selfreward.reporting import console
 from selfreward.reporting.layout import duration
-from selfreward.reporting.status import stage_cells, stage_rows
+from selfreward.reporting.status import stage_cells, stage_rows, total_eta
 from selfreward.run import Run
 
 _LINE_S = 30
@@ -95,14 +95,15 @@ class _Lines:
         console.note(text)
 
     def show(self, iteration: int | None, rows: list[dict[str, Any]], elapsed: float) -> None:
-        row = next((row for row in rows if row["state"] == "working"), None)
-        key = (iteration, row["stage"] if row else "preparing")
-        share = row["done"] / row["total"] if row and row["total"] else 0.0
+        working = [row for row in rows if row["state"] == "working"]
+        key = (iteration, working[0]["stage"] if working else "preparing")
+        shares = [row["done"] / row["total"] for row in working if row["total"]]
+        share = sum(shares) / len(shares) if shares else 0.0
         due = elapsed - self._at >= _LINE_S or share - self._share >= _STEP
         if key == self._last and not due:
             return
         self._last, self._share, self._at = key, share, elapsed
-        self.line(_line(iteration, row) if row else f"preparing, {duration(elapsed)}")
+        self.line(_lines(iteration, working) if working else f"preparing, {duration(elapsed)}")
 
 
 class _Table:
@@ -135,6 +136,17 @@ class _Table:
             style = {"working": "", "finished": "green", "waiting": "dim"}[row["state"]]
             table.add_row(*(Text(console.sanitize(cell), style=style) for cell in stage_cells(row)))
         self._live.update(table, refresh=True)
+
+
+def _lines(iteration: int | None, working: list[dict[str, Any]]) -> str:
+    """One line for all stages at work; several at once share the time that is left."""
+    if len(working) == 1:
+        return _line(iteration, working[0])
+    stages = [f"{row['stage']} {row['done']}/{row['total']}" for row in working]
+    left = total_eta(working)
+    note = working[-1]["note"] or working[0]["note"]
+    cells = [*stages, "" if left is None else f"{duration(left)} left", note]
+    return f"iteration {iteration}: {'  '.join(filter(None, cells))}"
 
 
 def _line(iteration: int | None, row: dict[str, Any]) -> str:

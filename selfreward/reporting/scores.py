@@ -169,7 +169,9 @@ def _spearman(figures: Figures) -> str:
 def _pairs(figures: Figures) -> str:
     if "pairs" not in figures["stages"]:
         return "n/a (not built)"
-    return f"{figures['pairs']['n']} of {figures['pairs']['prompts']} prompts"
+    pairs = figures["pairs"]
+    several = f"{pairs['n']} from " if pairs["n"] > pairs["paired"] else ""
+    return f"{several}{pairs['paired']} of {pairs['prompts']} prompts"
 
 
 def _never_paired(figures: Figures) -> str:
@@ -182,7 +184,7 @@ def _margin(figures: Figures) -> str:
     pairs = figures["pairs"]
     if pairs["margin"] is None:
         return "n/a (no pairs)"
-    return f"{pairs['margin']:.3f} ± {_number(pairs['margin_se'], 'one pair')}"
+    return f"{pairs['margin']:.3f} ± {_number(pairs['margin_se'], 'one prompt')}"
 
 
 def _lengths(figures: Figures) -> str:

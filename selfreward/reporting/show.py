@@ -80,20 +80,20 @@ def prompt_of(run: Run, iteration: int | None, attempt: int) -> dict[str, Any]:
             store.records(Response, iteration, attempt), store.records(Judgment, iteration, attempt)
         )
         built = store.finished(iteration, "pairs") is not None
-    pair = pairs[0] if pairs else None
     for response in responses:
-        key = f"{attempt}/{response['sample']}"
-        role = {pair.chosen: "chosen", pair.rejected: "rejected"} if pair else {}
-        response["role"] = role.get(response["sample"])
-        response["not_paired"] = drops.get(key)
+        sample = response["sample"]
+        roles = {"chosen": any(pair.chosen == sample for pair in pairs),
+                 "rejected": any(pair.rejected == sample for pair in pairs)}  # fmt: skip
+        response["roles"] = [role for role, has in roles.items() if has]
+        response["not_paired"] = drops.get(f"{attempt}/{sample}")
     return {
         "run": run.name,
         "iteration": iteration,
         "attempt": attempt,
         "prompt": asdict(prompts[0]),
         "responses": responses,
-        "pair": asdict(pair) | {"margin": pair.margin} if pair else None,
-        "no_pair": None if pair else _why(prompts[0], drops.get(str(attempt)), built),
+        "pairs": [asdict(pair) | {"margin": pair.margin} for pair in pairs],
+        "no_pair": None if pairs else _why(prompts[0], drops.get(str(attempt)), built),
     }
 
 
@@ -109,16 +109,15 @@ def prompt_text(shown: dict[str, Any]) -> str:
         lines.append(_wrapped(prompt["raw"], 4))
     for response in shown["responses"]:
         lines += ["", *_response_lines(response)]
-    pair = shown["pair"]
-    if pair:
-        lines += [
-            "",
-            bold("pair: ") + f"response {pair['chosen']} ({pair['chosen_score']:.3g}) over "
-            f"response {pair['rejected']} ({pair['rejected_score']:.3g}), "
-            f"margin {pair['margin']:.3g} points",
-        ]
-    else:
-        lines += ["", bold("no pair: ") + shown["no_pair"]]
+    lines.append("")
+    lines += [
+        bold("pair: ") + f"response {pair['chosen']} ({pair['chosen_score']:.3g}) over "
+        f"response {pair['rejected']} ({pair['rejected_score']:.3g}), "
+        f"margin {pair['margin']:.3g} points"
+        for pair in shown["pairs"]
+    ]
+    if not shown["pairs"]:
+        lines.append(bold("no pair: ") + shown["no_pair"])
     return "\n".join(lines)
 
 
@@ -131,7 +130,7 @@ def _response_lines(response: dict[str, Any]) -> list[str]:
         facts.append(f"not judged: {response['dropped']}")
     if response["not_paired"]:
         facts.append(f"not paired: {response['not_paired']}")
-    role = f"  {response['role']}" if response["role"] else ""
+    role = f"  {', '.join(response['roles'])}" if response["roles"] else ""
     head = bold(f"response {response['sample']}: {score}{role}") + dim("  " + ", ".join(facts))
     lines = [head]
     if response["thinking"]:

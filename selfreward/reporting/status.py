@@ -27,8 +27,9 @@ def status_of(run: Run) -> dict[str, Any]:
 
     Returns:
         ``state`` (``running``, ``stopped``, ``failed`` or ``finished``), the current ``iteration``
-        and ``stage``, ``done`` of ``total``, ``rate`` per second and ``eta_s``, both None where
-        unknown, every ``stages`` row of the current iteration, the ``owner`` and the last error.
+        and ``stage`` (the first of those at work), its ``done`` of ``total`` and ``rate`` per
+        second, ``eta_s`` of all at work, None where unknown, every ``stages`` row of the current
+        iteration, the ``owner`` and the last error.
     """
     settings = settings_of(run)
     with run.store() as store:
@@ -37,7 +38,10 @@ def status_of(run: Run) -> dict[str, Any]:
     last = progress[-1] if progress else None
     iteration = last.iteration if last else 0 if settings["sft"] is not None else 1
     owned = is_owned(run)
-    now = last if last and (last.iteration, last.stage) not in _keys(finished) else None
+    rows = stage_rows(iteration, progress, finished)
+    working = [row for row in rows if row["state"] == "working"]
+    begun = [row["stage"] for row in rows if row["state"] != "waiting"]
+    now = working[0] if working else {"done": None, "total": None, "rate": None, "note": ""}
     errors = [text for _, kind, text in events if kind == "error"]
     return {
         "run": run.name,
@@ -46,14 +50,11 @@ def status_of(run: Run) -> dict[str, Any]:
         "iterations": settings["iterations"],
         "state": _state(owned, [kind for _, kind, _ in events]),
         "iteration": iteration,
-        "stage": last.stage if last else None,
-        "done": now.done if now else None,
-        "total": now.total if now else None,
-        "rate": rate(now) if now else None,
-        "eta_s": eta(now) if now else None,
-        "note": now.note if now else "",
+        "stage": working[0]["stage"] if working else begun[-1] if begun else None,
+        **{key: now[key] for key in ("done", "total", "rate", "note")},
+        "eta_s": total_eta(working),
         "updated": last.at if last else None,
-        "stages": stage_rows(iteration, progress, finished),
+        "stages": rows,
         "owner": {**owner, "alive": owned, "here": owner["host"] == socket.gethostname()},
         "error": errors[-1] if errors and events[-1][1] == "error" else None,
     }
@@ -90,6 +91,12 @@ def eta(progress: Progress) -> float | None:
     if not progress.done or not progress.total:
         return None
     return max(0, progress.total - progress.done) * progress.seconds / progress.done
+
+
+def total_eta(working: Sequence[dict[str, Any]]) -> float | None:
+    """Seconds left of the stages at work; as they share the time, theirs add up."""
+    left = [row["eta_s"] for row in working]
+    return None if not left or None in left else sum(left)
 
 
 def stage_cells(row: dict[str, Any]) -> list[str]:

@@ -1,13 +1,12 @@
 """Building preference pairs from scored responses (arXiv 2401.10020, 2.2)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import permutations
 from statistics import fmean
 
 from selfreward.config import PairsConfig
 from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response
-
-_ROUNDING = 1e-9
-"""Means of thirds that are one point apart differ by 0.9999999999999996."""
+from selfreward.stages.rules import ROUNDING, RULES, Answer, Candidate
 
 
 def build_pairs(
@@ -16,86 +15,103 @@ def build_pairs(
     judgments: Sequence[Judgment],
     settings: PairsConfig,
 ) -> tuple[list[PreferencePair], list[Drop]]:
-    """Pair the best with the worst response of each accepted prompt.
+    """Pair the responses of each accepted prompt by ``settings.rule``.
 
     A response takes part if it was not dropped, was not truncated and has at least one verdict;
-    of identical texts only the first does. Its score is the mean over its votes. The prompt gives
-    no pair if fewer than two take part, if best and worst tie, or if they differ by less than
-    ``min_margin`` points. Equal scores resolve to the earlier sample; input order does not matter.
+    of identical texts only the first does. Its score is the mean over its votes. Two that take
+    part may be paired if their scores differ, by at least ``min_margin`` points, and their votes
+    agree on the order by at least ``min_agreement``. A prompt gives no pair only if none of its
+    responses may. Input order does not matter.
 
     Returns:
-        Pairs in attempt order, and a Drop for every response (``attempt/sample``) that took no
-        part and every prompt (``attempt``) that gave no pair.
+        Pairs in key order, and a Drop for every response (``attempt/sample``) that took no part
+        and every prompt (``attempt``) that gave no pair.
     """
-    scores = mean_scores(judgments)
+    votes = _votes(judgments)
     by_prompt: dict[int, list[Response]] = {}
     for response in sorted(responses, key=lambda r: (r.attempt, r.sample)):
         by_prompt.setdefault(response.attempt, []).append(response)
-    pairs: list[PreferencePair] = []
+    accepted = {p.attempt: p for p in prompts if p.dropped is None}
     drops: list[Drop] = []
-    for prompt in sorted(prompts, key=lambda p: p.attempt):
-        if prompt.dropped is not None:
-            continue
-        able, unable = _eligible(by_prompt.get(prompt.attempt, []), scores)
-        drops += unable
-        pair, reason, detail = _pair(prompt, able, settings)
-        if pair is not None:
-            pairs.append(pair)
-        else:
-            drops.append(Drop(prompt.iteration, "pairs", str(prompt.attempt), reason, detail))
-    return pairs, drops
+
+    def groups() -> Iterator[list[Candidate]]:
+        """The candidates of each prompt that has any; one prompt at a time, there may be many."""
+        for attempt, prompt in sorted(accepted.items()):
+            able, unable = _able(by_prompt.get(attempt, []), votes)
+            drops.extend(unable)
+            candidates, reason, detail = _candidates(attempt, able, settings)
+            if candidates:
+                yield candidates
+            else:
+                drops.append(Drop(prompt.iteration, "pairs", str(attempt), reason, detail))
+
+    pairs = [
+        PreferencePair(
+            accepted[taken.attempt].iteration, taken.attempt,
+            taken.chosen.sample, taken.rejected.sample, taken.chosen.score, taken.rejected.score,
+        )
+        for taken in RULES[settings.rule](groups(), settings)
+    ]  # fmt: skip
+    return sorted(pairs, key=lambda pair: (pair.attempt, pair.chosen, pair.rejected)), drops
 
 
 def mean_scores(judgments: Sequence[Judgment]) -> dict[tuple[int, int], float]:
     """Mean score over the votes that have one, by (attempt, sample); 0 to 5."""
+    return {key: fmean(votes) for key, votes in _votes(judgments).items()}
+
+
+def _votes(judgments: Sequence[Judgment]) -> dict[tuple[int, int], tuple[float, ...]]:
     votes: dict[tuple[int, int], list[float]] = {}
     for judgment in judgments:
         if judgment.score is not None:
             votes.setdefault((judgment.attempt, judgment.sample), []).append(judgment.score)
-    return {key: fmean(sorted(scores)) for key, scores in votes.items()}
+    return {key: tuple(scores) for key, scores in votes.items()}
 
 
-def _eligible(
-    responses: list[Response], scores: dict[tuple[int, int], float]
-) -> tuple[list[tuple[float, Response]], list[Drop]]:
-    able: list[tuple[float, Response]] = []
+def _able(
+    responses: list[Response], votes: dict[tuple[int, int], tuple[float, ...]]
+) -> tuple[list[Answer], list[Drop]]:
+    """Split the responses of a prompt into those that can be paired and the others."""
+    able: list[Answer] = []
     unable: list[Drop] = []
     seen: dict[str, int] = {}
     for response in responses:
-        score = scores.get((response.attempt, response.sample))
+        cast = votes.get((response.attempt, response.sample))
         detail = ""
         if response.dropped is not None:
             reason = response.dropped
         elif response.truncated:
             reason = "truncated"
-        elif score is None:
+        elif cast is None:
             reason = "no verdict"
         elif response.text in seen:
             reason, detail = "identical", f"same text as sample {seen[response.text]}"
         else:
             seen[response.text] = response.sample
-            able.append((score, response))
+            able.append(Answer(response.sample, fmean(cast), cast, len(response.text)))
             continue
         item = f"{response.attempt}/{response.sample}"
         unable.append(Drop(response.iteration, "pairs", item, reason, detail))
     return able, unable
 
 
-def _pair(
-    prompt: Prompt, able: list[tuple[float, Response]], settings: PairsConfig
-) -> tuple[PreferencePair | None, str, str]:
+def _candidates(
+    attempt: int, able: list[Answer], settings: PairsConfig
+) -> tuple[list[Candidate], str, str]:
+    """All that may be paired of a prompt; if none, why: the filter that took the last, a detail."""
     if len(able) < 2:
-        return None, "too few", f"{len(able)} of its responses can be paired"
-    chosen_score, chosen = max(able, key=lambda item: (item[0], -item[1].sample))
-    rejected_score, rejected = min(able, key=lambda item: (item[0], item[1].sample))
-    margin = chosen_score - rejected_score
-    if margin <= 0:
-        return None, "tie", f"all score {chosen_score:.3g}"
-    if margin < settings.min_margin - _ROUNDING:
-        return None, "margin", f"{margin:.3g} < {settings.min_margin:.3g} points"
-    return (
-        PreferencePair(
-            prompt.iteration, prompt.attempt, chosen.sample, rejected.sample,
-            chosen_score, rejected_score,
-        ), "", "",
-    )  # fmt: skip
+        return [], "too few", f"{len(able)} of its responses can be paired"
+    found = [Candidate(attempt, a, b) for a, b in permutations(able, 2) if a.score > b.score]
+    if not found:
+        return [], "tie", f"all score {able[0].score:.3g}"
+    wide = [c for c in found if c.margin >= settings.min_margin - ROUNDING]
+    if not wide:
+        widest = max(c.margin for c in found)
+        return [], "margin", f"{widest:.3g} < {settings.min_margin:.3g} points"
+    if settings.min_agreement == 0:
+        return wide, "", ""
+    agreed = [c for c in wide if c.agreement >= settings.min_agreement]
+    if not agreed:
+        most = max(c.agreement for c in wide)
+        return [], "agreement", f"{most:.3g} < {settings.min_agreement:.3g} of the votes"
+    return agreed, "", ""

@@ -1,20 +1,19 @@
 """Writing new prompts from few-shot demonstrations (arXiv 2401.10020, 2.2; 2212.10560, 2.2).
 
-Attempts are numbered. Attempt a draws its generated demonstrations only from prompts accepted
-before its window of ``window`` attempts, and acceptance is decided in attempt order, so the same
-seed gives the same prompts however the engine's answers arrive.
+Attempts are numbered. Attempt a draws its generated demonstrations only from prompts accepted up to
+attempt a - ``window``, and acceptance is decided in attempt order, so the same seed gives the same
+prompts however the engine's answers arrive, with ``window`` attempts in flight at all times.
 """
 
-import asyncio
 import random
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rapidfuzz.distance import LCSseq
 
 from selfreward.config import PromptsConfig
-from selfreward.engines.base import Engine, Generation, Request, Sampling
+from selfreward.engines.base import Engine, Generation, Request, RequestError, Sampling
 from selfreward.records import Prompt
 from selfreward.stages import seed_of
 from selfreward.templates import Template
@@ -54,67 +53,110 @@ class Pool:
                 return known
         return None
 
-    def demonstrations(self, settings: PromptsConfig, seed: int) -> list[str]:
-        """Draw few-shot demonstrations: human and generated ones, mixed.
+    def demonstrations(self, settings: PromptsConfig, seed: int, num_known: int) -> list[str]:
+        """Draw few-shot demonstrations: human ones and of the first ``num_known`` generated, mixed.
 
         While too few were generated, human ones take their place (2212.10560, 2.2).
         """
         rng = random.Random(seed)
-        num_generated = min(settings.generated_shots, len(self.generated))
+        known = self.generated[:num_known]
+        num_generated = min(settings.generated_shots, len(known))
         num_human = settings.human_shots + settings.generated_shots - num_generated
         lines = [s for s in self.seeds if "\n" not in s] or self.seeds
         drawn = rng.sample(lines, min(num_human, len(lines)))
-        drawn += rng.sample(self.generated, num_generated)
+        drawn += rng.sample(known, num_generated)
         rng.shuffle(drawn)
         return [" ".join(text.split()) for text in drawn]
 
 
-async def write_prompts(
-    engine: Engine,
-    chat: "Chat",
-    template: Template,
-    pool: Pool,
-    settings: PromptsConfig,
-    *,
-    iteration: int,
-    run_seed: int,
-    committed: Sequence[Prompt] = (),
-) -> AsyncIterator[list[Prompt]]:
-    """Yield attempts window by window until ``count`` prompts are accepted or the budget is spent.
+class Author:
+    """Writes an iteration's prompts, attempt by attempt.
+
+    Attempt a is asked for once all up to a - ``window`` are decided, if these accepted fewer than
+    ``count``, and sees only what they accepted.
 
     Args:
         pool: Seeds and the prompts of earlier iterations; accepted prompts are added to it.
-        committed: Attempts of this iteration that an earlier launch committed, whole windows.
+        committed: Attempts of this iteration that an earlier launch committed, from 0 on.
     """
-    accepted = 0
-    for prompt in committed:
-        if prompt.dropped is None:
-            pool.add(prompt.text)
-            accepted += 1
-    for start in range(len(committed), settings.budget, settings.window):
-        if accepted >= settings.count:
-            return
-        attempts = range(start, min(start + settings.window, settings.budget))
-        seeds = [seed_of(run_seed, "prompts", iteration, attempt) for attempt in attempts]
-        written = await asyncio.gather(
-            *(_ask(engine, chat, template, pool, settings, seed) for seed in seeds)
+
+    def __init__(
+        self,
+        chat: "Chat",
+        template: Template,
+        pool: Pool,
+        settings: PromptsConfig,
+        *,
+        iteration: int,
+        run_seed: int,
+        committed: Sequence[Prompt] = (),
+    ) -> None:
+        self._chat, self._template, self._pool, self._settings = chat, template, pool, settings
+        self._iteration, self._run_seed = iteration, run_seed
+        self._num_earlier = len(pool.generated)
+        self._accepted = [0]
+        """At i: how many of the first i attempts were accepted."""
+        self._written: dict[int, Generation | RequestError] = {}
+        for prompt in committed:
+            self._add(prompt)
+        self._next = len(committed)
+
+    def take_attempts(self) -> list[int]:
+        """Attempts that may be asked for by now; each is handed out once."""
+        begin, settings = self._next, self._settings
+        while (
+            self._next < min(len(self._accepted) - 1 + settings.window, settings.budget)
+            and self._accepted[self._num_seen(self._next)] < settings.count
+        ):
+            self._next += 1
+        return list(range(begin, self._next))
+
+    async def write(self, engine: Engine, attempt: int) -> None:
+        """Ask for a prompt."""
+        seed = seed_of(self._run_seed, "prompts", self._iteration, attempt)
+        settings = self._settings
+        num_generated = self._num_earlier + self._accepted[self._num_seen(attempt)]
+        demonstrations = self._pool.demonstrations(settings, seed, num_generated)
+        user, started = self._template.render(demonstrations=demonstrations)
+        sampling = Sampling(
+            max_new_tokens=settings.max_new_tokens, temperature=settings.temperature,
+            top_p=settings.top_p, top_k=settings.top_k, stop=("\n",),
+        )  # fmt: skip
+        request = Request(self._chat.prompt_ids(user, started), sampling, seed=seed)
+        try:
+            self._written[attempt] = (await engine.generate(request))[0]
+        except RequestError as error:
+            self._written[attempt] = error
+
+    def decide(self) -> list[Prompt]:
+        """Accept or drop, in attempt order, what was written up to the first gap."""
+        decided = []
+        while (written := self._written.pop(len(self._accepted) - 1, None)) is not None:
+            prompt = self._judge(len(self._accepted) - 1, written)
+            self._add(prompt)
+            decided.append(prompt)
+        return decided
+
+    def _judge(self, attempt: int, written: Generation | RequestError) -> Prompt:
+        if isinstance(written, RequestError):
+            return Prompt(self._iteration, attempt, "", "", written.reason, written.detail)
+        text = cut(written.text)
+        dropped, detail = (
+            ("surplus", f"{self._settings.count} prompts were already accepted")
+            if self._accepted[-1] >= self._settings.count
+            else why_dropped(text, written, self._chat, self._pool, self._settings)
         )
-        window = []
-        for attempt, generation in zip(attempts, written, strict=True):
-            text = cut(generation.text)
-            dropped, detail = (
-                ("surplus", f"{settings.count} prompts were already accepted")
-                if accepted >= settings.count
-                else why_dropped(text, generation, chat, pool, settings)
-            )
-            if dropped is None:
-                pool.add(text)
-                accepted += 1
-            num_tokens = len(generation.token_ids)
-            window.append(
-                Prompt(iteration, attempt, text, generation.text, dropped, detail, num_tokens)
-            )
-        yield window
+        num_tokens = len(written.token_ids)
+        return Prompt(self._iteration, attempt, text, written.text, dropped, detail, num_tokens)
+
+    def _add(self, prompt: Prompt) -> None:
+        if prompt.dropped is None:
+            self._pool.add(prompt.text)
+        self._accepted.append(self._accepted[-1] + (prompt.dropped is None))
+
+    def _num_seen(self, attempt: int) -> int:
+        """How many attempts come before the window of this one."""
+        return max(0, attempt - self._settings.window + 1)
 
 
 def draw_prompts(
@@ -195,20 +237,3 @@ def rouge_l(a: Sequence[str], b: Sequence[str], cutoff: float = 0.0) -> float:
 
 def _words(text: str) -> list[str]:
     return re.findall(r"\w+", text.casefold())
-
-
-async def _ask(
-    engine: Engine,
-    chat: "Chat",
-    template: Template,
-    pool: Pool,
-    settings: PromptsConfig,
-    seed: int,
-) -> Generation:
-    user, started = template.render(demonstrations=pool.demonstrations(settings, seed))
-    sampling = Sampling(
-        max_new_tokens=settings.max_new_tokens, temperature=settings.temperature,
-        top_p=settings.top_p, top_k=settings.top_k, stop=("\n",),
-    )  # fmt: skip
-    request = Request(chat.prompt_ids(user, started), sampling, seed=seed)
-    return (await engine.generate(request))[0]

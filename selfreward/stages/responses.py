@@ -1,14 +1,17 @@
 """Sampling N candidate responses to a prompt (arXiv 2401.10020, 2.2)."""
 
+import logging
 from typing import TYPE_CHECKING
 
 from selfreward.config import ResponsesConfig
-from selfreward.engines.base import Engine, Generation, Request, Sampling
+from selfreward.engines.base import Engine, Generation, Request, RequestError, Sampling
 from selfreward.records import Prompt, Response
 from selfreward.stages import seed_of
 
 if TYPE_CHECKING:
     from selfreward.chat import Chat
+
+_LOG = logging.getLogger(__name__)
 
 
 async def sample_responses(
@@ -17,7 +20,8 @@ async def sample_responses(
     """Ask for all N responses to one prompt in one request; return them in sample order.
 
     Empty answers and answers that hold a control token of the chat format are kept but marked
-    ``dropped``; truncated ones keep their finish reason.
+    ``dropped``; truncated ones keep their finish reason. Where the engine cannot answer the
+    prompt, all N are empty, with its reason.
     """
     request = Request(
         token_ids=chat.prompt_ids(prompt.text),
@@ -30,7 +34,12 @@ async def sample_responses(
         n=settings.n,
         seed=seed_of(run_seed, "responses", prompt.iteration, prompt.attempt),
     )
-    generations = await engine.generate(request)
+    try:
+        generations = await engine.generate(request)
+    except RequestError as error:
+        _LOG.warning("responses %d/%d: %s", prompt.iteration, prompt.attempt, error)
+        key = prompt.iteration, prompt.attempt
+        return [Response(*key, i, "", "error", 0, dropped=error.reason) for i in range(settings.n)]
     return [_response(chat, prompt, i, generation) for i, generation in enumerate(generations)]
 
 
@@ -51,4 +60,5 @@ def _response(chat: "Chat", prompt: Prompt, sample: int, generation: Generation)
         num_tokens=len(generation.token_ids),
         thinking=thinking.strip(),
         dropped=dropped,
+        logprob=generation.logprob,
     )

@@ -1,13 +1,20 @@
 """Training, thin over TRL: rows of token ids and a model directory in, a model directory out.
 
     sft.train_sft   SftRow -> M1        dpo.train_dpo   DpoRow -> M(t+1), reference M(t)
+    distributed.train_processes         either, in several processes
 
 The rows are made by the chat layer, so training sees the very ids that sampling sees; TRL
 neither templates nor tokenizes nor cuts. ``sft`` and ``dpo`` import torch and TRL and belong in
-child processes; this module and ``options`` can be imported anywhere.
+child processes; this module, ``options`` and ``distributed`` can be imported anywhere.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+OnLog = Callable[[int, dict[str, float]], None]
+"""Told an optimizer step, from 1, and its figures."""
+OnStep = Callable[[int, int], None]
+"""Told how many optimizer steps are done, and of how many."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,11 +50,16 @@ def last_complete_checkpoint(
     return None
 
 
-def remove_others(directory: Path, kept: Path | None) -> None:
-    """Remove all checkpoints but ``kept``: the Trainer would count broken ones as newer."""
+def settle_checkpoint(directory: Path, job: str) -> Path | None:
+    """Return the checkpoint to go on from, and remove all others.
+
+    The Trainer would count broken ones as newer.
+    """
+    kept = last_complete_checkpoint(directory, job)
     for checkpoint in directory.glob("checkpoint-*"):
         if kept is None or checkpoint.name != kept.name:
             shutil.rmtree(checkpoint)
+    return kept
 
 
 def _step(checkpoint: Path) -> int:

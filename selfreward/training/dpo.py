@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.utils.data import DataLoader
 from trl import DPOConfig, DPOTrainer
 
-from selfreward.training import DpoRow
-from selfreward.training.loop import Job, OnLog, OnStep, is_published, load_policy, plan, train
+from selfreward.training import DpoRow, OnLog, OnStep
+from selfreward.training.loop import Job, is_published, is_sharded, load_policy, plan, train
 
 
 def train_dpo(
@@ -59,23 +60,29 @@ def make_trainer(
     With ``precompute_ref_log_probs``, which is our default, the data set holds the reference's
     log-probabilities already.
     """
+    ours = {"precompute_ref_log_probs": False, "trust_remote_code": trust_remote_code}
+    config = DPOConfig(**{**job.arguments, **ours})
     policy, tokenizer = load_policy(job.model, trust_remote_code)
-    asked_once = job.arguments["precompute_ref_log_probs"]
-    config = DPOConfig(**{**job.arguments, "precompute_ref_log_probs": False})
+    # A model in shards that has an adapter can be asked only while it is trained.
+    asked_once = job.arguments["precompute_ref_log_probs"] and not (is_sharded() and job.lora)
+    # A shallow copy shares the weights: the policy before its first step is the reference. Shards
+    # cannot be shared so, and without a copy TRL loads the reference, in shards, from `job.model`.
+    shares = asked_once and not is_sharded() and job.lora is None
     trainer = DPOTrainer(
         policy,
-        # A shallow copy shares the weights: the policy before its first step is the reference.
-        ref_model=copy.copy(policy) if asked_once and job.lora is None else None,
+        ref_model=copy.copy(policy) if shares else None,
         args=config,
         train_dataset=_PLACEHOLDER,
         processing_class=tokenizer,
         peft_config=job.lora,
     )
+    if trainer.is_fsdp_enabled and trainer.ref_model is not None:
+        _fill_shards(trainer)
     data = _dataset(rows)
     if asked_once:
+        data = _with_reference(trainer, data, [row.length for row in rows])
         trainer.ref_model = None
         trainer.precompute_ref_logps = True
-        data = _with_reference(trainer, data, [row.length for row in rows])
     trainer.train_dataset = data.select(job.order(config, rows))
     return trainer
 
@@ -95,9 +102,23 @@ def _dataset(rows: Sequence[DpoRow]) -> Dataset:
     )
 
 
+def _fill_shards(trainer: DPOTrainer) -> None:
+    """Give the reference the weights of the policy, which is whole until it is trained.
+
+    Where the first process alone reads the model (``fsdp_cpu_ram_efficient_loading``), TRL 1.16
+    leaves the others' shards of the reference empty; the losses look right, and are not.
+    """
+    state = trainer.model.state_dict() if trainer.is_world_process_zero() else {}
+    whole = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    set_model_state_dict(trainer.ref_model, state, options=whole)
+
+
 def _with_reference(trainer: DPOTrainer, data: Dataset, lengths: Sequence[int]) -> Dataset:
-    """Add the reference's log-probabilities; TRL's own way tolerates no tokenized rows."""
-    config = trainer.args
+    """Add the reference's log-probabilities; TRL's own way tolerates no tokenized rows.
+
+    Each process asks for its share of the rows, and gets all of them.
+    """
+    config, reference = trainer.args, trainer.ref_model or trainer.model
     order = sorted(range(len(data)), key=lambda row: -lengths[row])
     loader = DataLoader(
         data.select(order),
@@ -105,7 +126,7 @@ def _with_reference(trainer: DPOTrainer, data: Dataset, lengths: Sequence[int]) 
         collate_fn=trainer.data_collator,
     )
     batches = [
-        trainer.accelerator.gather_for_metrics(trainer.compute_ref_log_probs(trainer.model, batch))
+        trainer.accelerator.gather_for_metrics(trainer.compute_ref_log_probs(reference, batch))
         for batch in trainer.accelerator.prepare(loader)
     ]
     back = torch.argsort(torch.tensor(order))

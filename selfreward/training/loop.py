@@ -3,12 +3,12 @@
 load_policy -> Trainer -> train: resume, watch, seal checkpoints -> model directory
 """
 
+import copy
 import hashlib
 import json
-import logging
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ import huggingface_hub.constants
 import torch
 import transformers
 import trl.trainer.utils
-from peft import LoraConfig, PeftModel
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, parse_flag_from_env
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -33,20 +35,13 @@ from transformers import (
 )
 
 from selfreward import durable
-from selfreward.errors import ConfigError, IntegrityError, StoppedError
-from selfreward.training import DpoRow, SftRow
-from selfreward.training.checkpoints import (
-    last_complete_checkpoint,
-    remove_others,
-    seal_checkpoint,
-)
+from selfreward.errors import ConfigError, IntegrityError, PreflightError, StoppedError
+from selfreward.training import DpoRow, OnLog, OnStep, SftRow
+from selfreward.training.checkpoints import seal_checkpoint, settle_checkpoint
+from selfreward.training.distributed import num_processes
 from selfreward.training.options import COMMON, DEFAULTS, Method, check_lora, check_options
 from selfreward.training.order import step_order
 
-OnLog = Callable[[int, dict[str, float]], None]
-OnStep = Callable[[int, int], None]
-
-_LOG = logging.getLogger(__name__)
 _TOKENIZER_FILES = (".json", ".jinja", ".model", ".txt", ".py")  # and generation_config.json
 
 
@@ -59,7 +54,8 @@ class Job:
     output: Path
     checkpoints: Path
     digest: str
-    """Of method, rows, options, LoRA options and seed: what a checkpoint must agree with."""
+    """Of method, rows, options, LoRA options, seed and the number of processes: what a checkpoint
+    must agree with."""
     arguments: dict[str, Any]
     """For TRL's config class."""
     lora: LoraConfig | None
@@ -68,8 +64,13 @@ class Job:
 
     def order(self, config: TrainingArguments, rows: Sequence[SftRow | DpoRow]) -> list[int]:
         """Return which row is trained on when, over all epochs or ``max_steps``."""
-        per_step = config.train_batch_size * config.gradient_accumulation_steps * config.world_size
+        at_once = config.train_batch_size * config.world_size
+        per_step = at_once * config.gradient_accumulation_steps
         in_all = max(1, round(self.epochs * len(rows)))
+        if config.world_size > 1:
+            # Each process needs a whole batch at the end too. Accelerate would fill it up with the
+            # first rows, which are the longest of their step; these are the next in order.
+            in_all = math.ceil(in_all / at_once) * at_once
         return step_order(
             [row.length for row in rows],
             rows_per_step=per_step,
@@ -99,6 +100,8 @@ def plan(
     chosen = {**COMMON, **DEFAULTS[method], **check_options(method, options)}
     adapter = None if lora is None else check_lora(lora)
     told = [method, [astuple(row) for row in rows], chosen, adapter, seed]
+    if num_processes() > 1:
+        told.append(num_processes())  # batch sizes are per process
     digest = hashlib.sha256(json.dumps(told, default=str, sort_keys=True).encode()).hexdigest()
     epochs = float(chosen.pop("num_train_epochs"))
     on_cuda = torch.cuda.is_available() and not chosen.get("use_cpu", False)
@@ -107,6 +110,8 @@ def plan(
         # recomputing them costs a third of the time.
         "gradient_checkpointing": on_cuda,
         "dataloader_pin_memory": on_cuda,
+        # Else accelerate would not see that there are others.
+        "use_cpu": num_processes() > 1 and not on_cuda,
         **chosen,
         "output_dir": str(checkpoints),
         "seed": seed,
@@ -137,10 +142,19 @@ def is_published(job: Job) -> bool:
     return True
 
 
+def is_sharded() -> bool:
+    """Whether the launcher asked accelerate for FSDP or DeepSpeed."""
+    flags = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
+    return any(parse_flag_from_env(flag) for flag in flags)
+
+
 def load_policy(
     model: Path, trust_remote_code: bool
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Return the model in float32 and its tokenizer; silence what would write to the terminal."""
+    """Return the model in float32 and its tokenizer; silence what would write to the terminal.
+
+    TRL's config must have been made before: ZeRO-3 and FSDP load the model in parts only then.
+    """
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
     # TRL reports each trainer that is made to Hugging Face.
@@ -173,28 +187,61 @@ def train(trainer: Trainer, job: Job, *, on_log: OnLog, on_step: OnStep) -> None
     """Train, resuming from the last whole checkpoint, and publish the model as ``job.output``.
 
     Raises:
+        ConfigError: DeepSpeed would publish rounded weights.
+        PreflightError: The processes cannot work together on this kind of device.
         StoppedError: Loss, gradient norm or a trained weight is not finite; nothing is published.
     """
+    if trainer.is_deepspeed_enabled and trainer.accelerator.mixed_precision != "no":
+        raise ConfigError(
+            f"DeepSpeed with {trainer.accelerator.mixed_precision} gathers rounded weights",
+            "Set mixed_precision: 'no' (runs/accelerate/zero3.yaml), or use FSDP2.",
+        )
+    if trainer.args.world_size != num_processes():
+        raise PreflightError(
+            f"{num_processes()} processes were started, but accelerate sees "
+            f"{trainer.args.world_size} on {trainer.args.device}",
+            "Set launch.processes=1, or use_cpu: true under sft and dpo.",
+        )
     trainer.remove_callback(PrinterCallback)  # prints to standard output
     trainer.add_callback(_Watch(job, on_log, on_step))
-    checkpoint = last_complete_checkpoint(job.checkpoints, job.digest)
+    found: list[Path | None] = [None]
     if trainer.is_world_process_zero():
-        remove_others(job.checkpoints, checkpoint)
+        found = [settle_checkpoint(job.checkpoints, job.digest)]
+    checkpoint = broadcast_object_list(found)[0]  # the others must not look while it removes
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    trained = trainer.accelerator.unwrap_model(trainer.model)
-    if isinstance(trained, PeftModel):
-        trained = trained.merge_and_unload()
+    # All processes take part: each may hold but a shard of every weight. The first gets them whole.
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if trainer.is_world_process_zero():
-        _publish(trained, job)
+        trained = trainer.accelerator.unwrap_model(trainer.model)
+        if isinstance(trained, PeftModel):
+            trained = _merged(trained, state)
+            state = trained.state_dict()
+        _publish(trained, state, job)
         shutil.rmtree(job.checkpoints, ignore_errors=True)
 
 
-def _publish(trained: PreTrainedModel, job: Job) -> None:
-    for name, tensor in trained.state_dict().items():
+def _merged(adapted: PeftModel, state: Mapping[str, torch.Tensor]) -> PreTrainedModel:
+    """Return the plain model with the adapter added to its weights.
+
+    It is put together anew from the whole state: ``adapted`` may be in shards.
+    """
+    base, config = adapted.get_base_model(), copy.deepcopy(adapted.peft_config["default"])
+    config.init_lora_weights = False  # the state has them; some ways to make them need values
+    with torch.device("meta"):
+        whole = get_peft_model(type(base)(base.config), config)
+    whole.load_state_dict(state, assign=True)
+    whole.get_base_model().tie_weights()
+    return whole.merge_and_unload()
+
+
+def _publish(trained: PreTrainedModel, state: Mapping[str, torch.Tensor], job: Job) -> None:
+    for name, tensor in state.items():
         if not bool(torch.isfinite(tensor).all()):
             raise StoppedError(f"trained weight {name} is not finite", _LOWER)
     with durable.publish_directory(job.output, facts={"job": job.digest}) as directory:
-        trained.save_pretrained(directory)
+        # Weights that are tied look like two when they come from shards.
+        once = {name: state[name] for name in state if name not in trained.all_tied_weights_keys}
+        trained.save_pretrained(directory, state_dict=once)
         for path in job.model.iterdir():
             ours = path.name in ("config.json", durable.MANIFEST)
             ours = ours or path.name.endswith(".index.json")
@@ -244,5 +291,6 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
+        PartialState().wait_for_everyone()  # each process writes some of the files
         if state.is_world_process_zero:
             seal_checkpoint(self.job.checkpoints, state.global_step, self.job.digest)

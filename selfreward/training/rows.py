@@ -74,7 +74,8 @@ def dpo_rows(run: Run, store: Store, iteration: int, chat: Chat) -> tuple[list[D
         length = len(prompt_ids) + max(len(chosen), len(rejected))
         if length > longest:
             detail = f"{length} tokens > dpo.max_length {longest}"
-            drops.append(Drop(iteration, "train", str(pair.attempt), "too long", detail))
+            item = f"{pair.attempt}/{pair.chosen}/{pair.rejected}"
+            drops.append(Drop(iteration, "train", item, "too long", detail))
         else:
             rows.append(DpoRow(prompt_ids, chosen, rejected))
     if not rows:

@@ -6,8 +6,8 @@ from pathlib import Path
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
-from selfreward.training import SftRow
-from selfreward.training.loop import Job, OnLog, OnStep, is_published, load_policy, plan, train
+from selfreward.training import OnLog, OnStep, SftRow
+from selfreward.training.loop import Job, is_published, load_policy, plan, train
 
 
 def train_sft(
@@ -65,8 +65,8 @@ def make_trainer(
     job: Job, rows: Sequence[SftRow], *, trust_remote_code: bool = False
 ) -> SFTTrainer:
     """Return TRL's trainer, its data set laid out row by row as it will be trained on."""
-    policy, tokenizer = load_policy(job.model, trust_remote_code)
     config = SFTConfig(**job.arguments)
+    policy, tokenizer = load_policy(job.model, trust_remote_code)
     return SFTTrainer(
         policy,
         args=config,

@@ -1,0 +1,161 @@
+"""Pair rules: which of a prompt's candidates become preference pairs.
+
+    a prompt's answers -> candidates (``pairs.py``) -> rule -> preference pairs
+
+A candidate is two answers to one prompt whose margin is above 0 and that pass the filters of
+``PairsConfig``. A rule gets the candidates prompt by prompt, never none, and takes at least one of
+each prompt; so all rules pair the same prompts, and differ in what they pair there. Lengths are in
+characters, scores in points.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from operator import itemgetter
+
+from selfreward.config import PairsConfig
+
+ROUNDING = 1e-9
+"""Means of thirds that are one point apart differ by 0.9999999999999996."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response that can be paired."""
+
+    sample: int
+    score: float
+    """Mean over its votes, 0 to 5."""
+    votes: tuple[float, ...]
+    """The scores of its votes, 0 to 5; at least one."""
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Two answers to one prompt, the better one as chosen."""
+
+    attempt: int
+    chosen: Answer
+    rejected: Answer
+
+    @property
+    def margin(self) -> float:
+        """Score difference in points, above 0."""
+        return self.chosen.score - self.rejected.score
+
+    @property
+    def excess(self) -> int:
+        """Characters by which chosen is longer; below 0 where it is shorter."""
+        return self.chosen.length - self.rejected.length
+
+    @property
+    def agreement(self) -> float:
+        """Share of all (vote on chosen, vote on rejected) in which chosen is above, ties as halves.
+
+        1 where every vote puts chosen above. This is Mann and Whitney's U over its maximum.
+        """
+        votes = [(a, b) for a in self.chosen.votes for b in self.rejected.votes]
+        return sum((a > b) + (a == b) / 2 for a, b in votes) / len(votes)
+
+
+Rule = Callable[[Iterable[Sequence[Candidate]], PairsConfig], list[Candidate]]
+
+
+def best_worst(groups: Iterable[Sequence[Candidate]], settings: PairsConfig) -> list[Candidate]:
+    """The widest margin of each prompt (Self-Rewarding Language Models, arXiv 2401.10020, 2.2)."""
+    return [max(group, key=_width) for group in groups]
+
+
+def all_pairs(groups: Iterable[Sequence[Candidate]], settings: PairsConfig) -> list[Candidate]:
+    """All candidates of each prompt, or its ``max_per_prompt`` widest."""
+    widest_first = (sorted(group, key=_width, reverse=True) for group in groups)
+    return [candidate for group in widest_first for candidate in group[: settings.max_per_prompt]]
+
+
+def length_control(groups: Iterable[Sequence[Candidate]], settings: PairsConfig) -> list[Candidate]:
+    """The shortest of the good answers against the longest of the bad ones.
+
+    With S+ and S- the scores of the widest pair, good is a score of at least (1 - rho) S+ + rho S-
+    and bad one of at most (1 - rho) S- + rho S+. A filter may forbid that pair; then it is the one
+    of a good and a bad answer whose chosen is least longer than its rejected.
+
+    Source: Meta-Rewarding Language Models, arXiv 2407.19594, 2.2.
+    """
+    taken = []
+    for group in groups:
+        widest = max(group, key=_width)
+        slack = settings.rho * widest.margin + ROUNDING
+        banded = [
+            candidate
+            for candidate in group
+            if candidate.chosen.score >= widest.chosen.score - slack
+            and candidate.rejected.score <= widest.rejected.score + slack
+        ]
+        taken.append(max(banded, key=lambda candidate: (-candidate.excess, _width(candidate))))
+    return taken
+
+
+def length_regularized(
+    groups: Iterable[Sequence[Candidate]], settings: PairsConfig
+) -> list[Candidate]:
+    """The widest margin of each prompt after alpha points per character are taken off all scores.
+
+    One alpha of 0 or more serves the iteration: that at which chosen and rejected come nearest to
+    the same mean length. Found exactly: as alpha grows, each prompt moves to candidates whose
+    chosen is shorter by comparison, at steps that can be computed.
+
+    Source: DICE, arXiv 2406.09760, which tries alphas 0.001 apart up to 1 instead, and also takes
+    pairs whose margin before the penalty is below 0, which are no candidates here.
+    """
+    ways = [_way(group) for group in groups]
+    steps = sorted(
+        (alpha, prompt, place)
+        for prompt, way in enumerate(ways)
+        for place, (alpha, _) in enumerate(way)
+        if place > 0
+    )
+    changes = (
+        ways[prompt][place][1].excess - ways[prompt][place - 1][1].excess
+        for _, prompt, place in steps
+    )
+    excesses = accumulate(changes, initial=sum(way[0][1].excess for way in ways))
+    num_steps, _ = min(enumerate(map(abs, excesses)), key=itemgetter(1))
+    places = Counter(prompt for _, prompt, _ in steps[:num_steps])
+    return [way[places[prompt]][1] for prompt, way in enumerate(ways)]
+
+
+RULES: dict[str, Rule] = {
+    "best_worst": best_worst,
+    "all_pairs": all_pairs,
+    "length_control": length_control,
+    "length_regularized": length_regularized,
+}
+"""The values of ``pairs.rule``."""
+
+
+def _width(candidate: Candidate) -> tuple[float, float, float, int, int]:
+    """Sorts by margin; of equal margins, best answer, worst answer, earlier samples come first."""
+    chosen, rejected = candidate.chosen, candidate.rejected
+    return candidate.margin, chosen.score, -rejected.score, -chosen.sample, -rejected.sample
+
+
+def _way(group: Sequence[Candidate]) -> list[tuple[float, Candidate]]:
+    """The best candidates by margin - alpha x excess as alpha grows, and where each takes over.
+
+    Returns:
+        (alpha, candidate): alphas never fall and begin at 0 with the widest; excesses fall.
+    """
+    way = [(0.0, max(group, key=_width))]
+    while True:
+        alpha, now = way[-1]
+        costs = [
+            ((now.margin - other.margin) / (now.excess - other.excess), other.excess, i)
+            for i, other in enumerate(group)
+            if other.excess < now.excess
+        ]
+        if not costs:
+            return way
+        cost, _, i = min(costs)
+        way.append((max(alpha, cost), group[i]))

@@ -1,0 +1,278 @@
+"""Training in several processes, on one machine or on several that share a disk.
+
+    train child --starts--> launcher (torchrun, accelerate launch, srun) --starts--> ranks
+        job.json, rows.jsonl  ------------------------------------------------>  read by each
+        on_log, on_step, error  <-------- lines of the launcher's output ------  rank 0, any rank
+
+The child alone writes to ``records.db``: SQLite is not to be shared between machines. No process
+outlives the others: the launcher ends with the child, whose process group it is in, and each rank
+ends itself when its launcher is gone or its job is.
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple
+from pathlib import Path
+from typing import IO, Any
+
+from selfreward import durable, shipped
+from selfreward.children import full_disk_named
+from selfreward.config import LaunchConfig
+from selfreward.errors import KINDS, ConfigError, PreflightError, SelfRewardError
+from selfreward.training import DpoRow, OnLog, OnStep, SftRow
+from selfreward.training.options import Method
+
+_MARK = "selfreward-rank: "
+"""Starts a line that a rank has for the child; other lines go to the log."""
+_JOB = f"{durable.TEMPORARY}launch-"
+_WATCH_S = 0.5
+_GRACE_S = 5
+"""Seconds that a launcher gets to end its ranks."""
+_REPORT = re.compile(r"rank\s*: (\d+) \(local_rank: \d+\)\s*exitcode\s*: (-?\d+)")
+"""A failed process in torchrun's last words (torch 2.13, ``ChildFailedError``)."""
+
+
+def train_processes(
+    method: Method,
+    launch: LaunchConfig,
+    log: Path,
+    model: Path,
+    rows: Sequence[SftRow | DpoRow],
+    *,
+    checkpoints: Path,
+    on_log: OnLog,
+    on_step: OnStep,
+    **arguments: Any,
+) -> None:
+    """Do what ``sft.train_sft`` or ``dpo.train_dpo`` does in ``launch.processes`` processes.
+
+    Options are TRL's, so batch sizes are per process: two processes train as one that
+    accumulates twice as many micro-batches.
+
+    Args:
+        log: Where the output of this process goes; for error messages.
+        arguments: The other arguments of ``train_sft``, as they are.
+
+    Raises:
+        SelfRewardError: What ``train_sft`` raises, or a process that ended otherwise, with its
+            rank.
+        PreflightError: The launcher cannot be started.
+    """
+    job = {
+        "method": method,
+        "processes": launch.processes,
+        "model": str(model),
+        "checkpoints": str(checkpoints),
+        **arguments,
+    }
+    tail: deque[str] = deque(maxlen=500)
+    error: SelfRewardError | None = None
+    with _job_directory(checkpoints.parent) as directory:
+        lines = [json.dumps(astuple(row)) + "\n" for row in rows]
+        durable.write_file(directory / "rows.jsonl", "".join(lines))
+        durable.write_file(directory / "job.json", json.dumps(job, default=str))
+        with _started(launch, directory / "job.json") as launcher:
+            assert launcher.stdout is not None
+            for told in _told(launcher.stdout, tail):
+                if "step" in told:
+                    on_step(*told["step"])
+                elif "log" in told:
+                    on_log(*told["log"])
+                else:
+                    error = error or KINDS[told["kind"]](told["message"], told["hint"])
+            code = launcher.wait()
+    if error is not None:
+        raise error
+    if code != 0:
+        raise SelfRewardError(_ending("".join(tail), code), f"Its log: {log}")
+
+
+@contextmanager
+def _job_directory(parent: Path) -> Iterator[Path]:
+    """A new directory that all ranks can read; it is gone afterwards, and with it every rank."""
+    parent.mkdir(parents=True, exist_ok=True)
+    for abandoned in parent.glob(f"{_JOB}*"):
+        shutil.rmtree(abandoned, ignore_errors=True)
+    directory = (parent / f"{_JOB}{uuid.uuid4().hex}").resolve()
+    directory.mkdir()
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def _started(launch: LaunchConfig, job: Path) -> Iterator[subprocess.Popen[str]]:
+    """Start the launcher; it does not outlive the body."""
+    command = launch_command(launch)
+    environment = dict(os.environ)
+    if launch.command is None:  # torchrun would give each process one thread
+        threads = max(1, _num_cores() // launch.processes)
+        environment.setdefault("OMP_NUM_THREADS", str(threads))
+    try:
+        process = subprocess.Popen(
+            [*command, "-m", "selfreward.training.distributed", str(job)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            text=True,
+            errors="replace",
+        )
+    except OSError as error:
+        raise PreflightError(
+            f"launch.command: cannot start {command[0]} ({error.strerror})",
+            "Install it in this environment, or correct the command.",
+        ) from None
+    with process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(_GRACE_S)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+
+
+def launch_command(launch: LaunchConfig) -> list[str]:
+    """What starts the processes; ``-m``, a module and its arguments follow.
+
+    A file of ``launch.command`` that is not there, but comes with the package, such as
+    ``runs/accelerate/fsdp2.yaml``, is taken from the package.
+    """
+    if launch.command is None:
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        return [*torchrun, "--nproc-per-node", str(launch.processes)]
+    return [
+        str(shipped.SHARE / word)
+        if "/" in word and not Path(word).exists() and (shipped.SHARE / word).is_file()
+        else word
+        for word in shlex.split(launch.command)
+    ]
+
+
+def num_processes() -> int:
+    """How many processes train together with this one, itself included."""
+    # Some clusters set WORLD_SIZE for whatever they run; launchers set both.
+    return int(os.environ.get("WORLD_SIZE", 1)) if "LOCAL_RANK" in os.environ else 1
+
+
+def _told(output: IO[str], tail: deque[str]) -> Iterator[dict[str, Any]]:
+    """What ranks told; every other line is passed on to the log and kept in ``tail``."""
+    for line in output:
+        _, mark, told = line.partition(_MARK)
+        if mark:
+            yield json.loads(told)
+        else:
+            tail.append(line)
+            os.write(2, line.encode())
+
+
+def _ending(output: str, code: int) -> str:
+    """Say how the processes ended, from what the launcher said last."""
+    failures = [(int(rank), int(how)) for rank, how in _REPORT.findall(output)]
+    if not failures:
+        return f"the training processes ended with code {code}"
+    # Those that lose a peer fail in turn, and those that are left are sent SIGTERM.
+    killed = [(rank, how) for rank, how in failures if how < 0 and how != -signal.SIGTERM]
+    rank, how = (killed or failures[-1:])[0]
+    ending = f"was killed by signal {-how}" if how < 0 else f"ended with code {how}"
+    memory = " (out of memory?)" if how == -signal.SIGKILL else ""
+    return f"the training process of rank {rank} {ending}{memory}"
+
+
+def _num_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # what this process may use, which macOS does not tell
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def main() -> None:
+    """Entry point of a rank: ``python -m selfreward.training.distributed JOB.json``."""
+    path = Path(sys.argv[1])
+    watch = threading.Thread(target=_end_with_launcher, args=(path, os.getppid()), daemon=True)
+    watch.start()
+    try:
+        with full_disk_named(str(path.parent)):
+            _train(json.loads(path.read_bytes()), path.with_name("rows.jsonl"))
+    except SelfRewardError as error:
+        _tell({"kind": type(error).__name__, "message": error.message, "hint": error.hint})
+        sys.stderr.flush()
+        os._exit(error.exit_code)  # at once: the others wait in a collective that never ends
+
+
+def _train(job: dict[str, Any], rows: Path) -> None:
+    started, expected = num_processes(), job.pop("processes")
+    if started != expected:
+        raise ConfigError(
+            f"launch.command started {started} processes, but launch.processes is {expected}",
+            f"Set launch.processes={started}, or start as many as it says.",
+        )
+    _check_devices()
+    fit, kind = _method(job.pop("method"))
+    with open(rows, encoding="utf-8") as lines:
+        read = [kind(*map(tuple, json.loads(line))) for line in lines]
+    paths = {name: Path(job.pop(name)) for name in ("model", "output", "checkpoints")}
+
+    def on_step(done: int, total: int) -> None:
+        _tell({"step": [done, total]})
+
+    def on_log(step: int, figures: Mapping[str, float]) -> None:
+        _tell({"log": [step, dict(figures)]})
+
+    fit(paths.pop("model"), read, **paths, **job, on_log=on_log, on_step=on_step)
+    import torch
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def _method(name: Method) -> tuple[Callable[..., None], Callable[..., SftRow | DpoRow]]:
+    if name == "sft":
+        from selfreward.training.sft import train_sft
+
+        return train_sft, SftRow
+    from selfreward.training.dpo import train_dpo
+
+    return train_dpo, DpoRow
+
+
+def _check_devices() -> None:
+    import torch
+
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if torch.cuda.is_available() and torch.cuda.device_count() < here:
+        raise PreflightError(
+            f"{here} training processes on this machine, but {torch.cuda.device_count()} GPUs",
+            "Lower launch.processes, or give more GPUs in launch.train_devices.",
+        )
+
+
+def _tell(message: dict[str, Any]) -> None:
+    # One write of a whole line, and a short one, so that ranks cannot cut into each other.
+    os.write(1, f"{_MARK}{json.dumps(message)}\n".encode())
+
+
+def _end_with_launcher(job: Path, launcher: int) -> None:
+    """End this process with the launcher, or where a later launch took over the run."""
+    while os.getppid() == launcher and job.exists():
+        time.sleep(_WATCH_S)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
