@@ -39,10 +39,9 @@ async def judge_response(
         generations = await engine.generate(request)
     except (RequestError, TooLongError) as error:
         _LOG.warning("judgments %d/%d/%d: %s", *key, error)
-        reason = error.reason if isinstance(error, RequestError) else "too long"
+        why = error.reason if isinstance(error, RequestError) else "too long"
         return [
-            Judgment(*key, vote, settings.form, "", None, reason)
-            for vote in range(settings.num_votes)
+            Judgment(*key, vote, settings.form, "", None, why) for vote in range(settings.num_votes)
         ]
     if settings.form == "expected":
         probabilities = generations[0].probabilities
