@@ -74,8 +74,9 @@ def test_an_engine_that_lives_on_makes_the_records_of_one_that_is_opened_anew(
 ) -> None:
     monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
     words = ["sft=null", "iterations=2", "prompts.count=3", "responses.max_new_tokens=80"]
+    words += ["dpo.max_steps=1", "dpo.save_steps=100"]
     for name, kept in ("anew", "false"), ("kept", "true"):
-        more = [*words, f"launch.keep_engine={kept}", "pairs.min_margin=0"]
+        more = [*words, f"launch.keep_engine={kept}"]
         subprocess.run([*command(name, fresh=True), *more], check=True)
     assert facts(Run(tmp_path / "kept"), 2, 3) == facts(Run(tmp_path / "anew"), 2, 3)
     logs = sorted(path.name for path in (tmp_path / "kept" / "logs").glob("*-generate.log"))

@@ -1,4 +1,7 @@
-"""Endpoints that are real ``vllm serve`` processes on loopback, two of them."""
+"""Endpoints that are real ``vllm serve`` processes on loopback, two of them.
+
+The model has an output layer of its own: a tied one the CPU build cannot take in place.
+"""
 
 import asyncio
 import contextlib
@@ -92,7 +95,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def servers(
-    model_dir: Path, tmp_path_factory: pytest.TempPathFactory
+    untied_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Server, Server]]:
     logs = tmp_path_factory.mktemp("logs")
     started: list[Server] = []
@@ -100,7 +103,7 @@ def servers(
     patch.setenv(KEY_ENV, KEY)
     try:
         for name in ("first", "second"):
-            started.append(Server(model_dir, logs / name))
+            started.append(Server(untied_dir, logs / name))
         for server in started:
             server.wait()
         yield started[0], started[1]
@@ -111,19 +114,8 @@ def servers(
 
 
 @pytest.fixture(scope="module")
-def chat(model_dir: Path) -> Chat:
-    return Chat(model_dir)
-
-
-@pytest.fixture(scope="module")
-def model_dir(untied_dir: Path) -> Path:
-    """A model that vLLM's CPU build takes in place, see ``endpoint.py``."""
-    return untied_dir
-
-
-@pytest.fixture(scope="module")
-def other_dir(other_untied_dir: Path) -> Path:
-    return other_untied_dir
+def chat(untied_dir: Path) -> Chat:
+    return Chat(untied_dir)
 
 
 Use = Callable[[ServerEngine], Coroutine[Any, Any, Any]]
@@ -184,14 +176,14 @@ def assert_same(found: list[Generation], expected: list[Generation]) -> None:
 
 
 def test_greedy_text_and_score_probabilities_are_those_of_transformers(
-    servers: tuple[Server, Server], model_dir: Path, chat: Chat
+    servers: tuple[Server, Server], untied_dir: Path, chat: Chat
 ) -> None:
-    found = asking(model_dir, chat, servers, lambda engine: answers(engine, requests(chat)))
-    assert_same(found, by_transformers(model_dir, chat))
+    found = asking(untied_dir, chat, servers, lambda engine: answers(engine, requests(chat)))
+    assert_same(found, by_transformers(untied_dir, chat))
 
 
 def test_a_sample_has_its_own_seed_on_every_endpoint(
-    servers: tuple[Server, Server], model_dir: Path, chat: Chat
+    servers: tuple[Server, Server], untied_dir: Path, chat: Chat
 ) -> None:
     ids = chat.prompt_ids(PROMPTS[2])
     sampling = Sampling(max_new_tokens=16, temperature=1.0, top_p=0.9, top_k=64)
@@ -201,14 +193,14 @@ def test_a_sample_has_its_own_seed_on_every_endpoint(
     async def use(engine: ServerEngine) -> tuple[list[Generation], ...]:
         return await engine.generate(four), await engine.generate(third)
 
-    (first, [alone]), (second, _) = (asking(model_dir, chat, (server,), use) for server in servers)
+    (first, [alone]), (second, _) = (asking(untied_dir, chat, (server,), use) for server in servers)
     assert first == second
     assert len({generation.token_ids for generation in first}) == 4
     assert alone.token_ids == first[2].token_ids
 
 
 def test_the_logprob_is_the_sum_of_raw_ones_with_the_end_of_turn(
-    servers: tuple[Server, Server], model_dir: Path, chat: Chat
+    servers: tuple[Server, Server], untied_dir: Path, chat: Chat
 ) -> None:
     """Told token by token by the server, and again from the score probabilities of each."""
     sampling = Sampling(max_new_tokens=40, temperature=0.6, top_p=0.8)
@@ -227,12 +219,12 @@ def test_the_logprob_is_the_sum_of_raw_ones_with_the_end_of_turn(
         found = [step.probabilities for step in await answers(engine, steps)]
         return generation.logprob, sum(math.log(one[0]) for one in found if one)
 
-    told, computed = asking(model_dir, chat, servers, use)
+    told, computed = asking(untied_dir, chat, servers, use)
     assert told == pytest.approx(computed, abs=1e-3)
 
 
 def test_stop_strings_and_limits_end_a_generation(
-    servers: tuple[Server, Server], model_dir: Path, chat: Chat
+    servers: tuple[Server, Server], untied_dir: Path, chat: Chat
 ) -> None:
     ids = chat.prompt_ids("Count from one to ten.", "one, two, three")
 
@@ -241,19 +233,19 @@ def test_stop_strings_and_limits_end_a_generation(
         cut = Sampling(max_new_tokens=3, temperature=0.0)
         return await answers(engine, [Request(ids, stopped), Request(ids, cut)])
 
-    stopped, cut = asking(model_dir, chat, servers, use)
+    stopped, cut = asking(untied_dir, chat, servers, use)
     assert (stopped.text, stopped.finish_reason) == (", four, five,", "stop")
     assert (len(cut.token_ids), cut.finish_reason) == (3, "length")
 
 
 def test_a_prompt_longer_than_the_server_takes_is_refused_as_too_long(
-    servers: tuple[Server, Server], model_dir: Path, chat: Chat
+    servers: tuple[Server, Server], untied_dir: Path, chat: Chat
 ) -> None:
     async def use(engine: ServerEngine) -> None:
         await engine.generate(Request(tuple([5] * 3000), Sampling(max_new_tokens=1)))
 
     with pytest.raises(RequestError, match="too long"):
-        asking(model_dir, chat, servers, use)
+        asking(untied_dir, chat, servers, use)
 
 
 @pytest.mark.parametrize(
@@ -267,7 +259,7 @@ def test_a_prompt_longer_than_the_server_takes_is_refused_as_too_long(
 )
 def test_a_wrong_key_or_model_name_is_one_clear_line(
     servers: tuple[Server, Server],
-    model_dir: Path,
+    untied_dir: Path,
     chat: Chat,
     options: dict[str, Any],
     says: str,
@@ -275,7 +267,7 @@ def test_a_wrong_key_or_model_name_is_one_clear_line(
 ) -> None:
     monkeypatch.setenv("SELFREWARD_TEST_WRONG_KEY", "wrong")
     with pytest.raises(PreflightError, match=says):
-        asking(model_dir, chat, servers, lambda engine: answers(engine, requests(chat)), **options)
+        asking(untied_dir, chat, servers, lambda engine: answers(engine, requests(chat)), **options)
 
 
 def test_the_server_can_be_asked_as_a_hosted_judge(servers: tuple[Server, Server]) -> None:
@@ -293,23 +285,23 @@ def test_the_server_can_be_asked_as_a_hosted_judge(servers: tuple[Server, Server
 
 
 def test_load_gives_the_answers_of_the_new_weights_with_no_stale_prefix(
-    servers: tuple[Server, Server], model_dir: Path, other_dir: Path, chat: Chat
+    servers: tuple[Server, Server], untied_dir: Path, other_untied_dir: Path, chat: Chat
 ) -> None:
     async def use(engine: ServerEngine) -> list[list[Generation]]:
         found = [await answers(engine, requests(chat))]
-        for model in (other_dir, model_dir):
+        for model in (other_untied_dir, untied_dir):
             await engine.load(model)
             found.append(await answers(engine, requests(chat)))
         return found
 
-    before, changed, back = asking(model_dir, chat, servers[:1], use)
-    assert_same(changed, by_transformers(other_dir, chat))
+    before, changed, back = asking(untied_dir, chat, servers[:1], use)
+    assert_same(changed, by_transformers(other_untied_dir, chat))
     assert_same(back, before)
     assert [one.text for one in changed] != [one.text for one in before]
 
 
 def test_a_server_killed_at_work_loses_nothing_and_takes_the_weights_again_when_it_is_back(
-    servers: tuple[Server, Server], model_dir: Path, other_dir: Path, chat: Chat
+    servers: tuple[Server, Server], untied_dir: Path, other_untied_dir: Path, chat: Chat
 ) -> None:
     first, second = servers
     ids = [chat.prompt_ids(f"{prompt} ({i})") for i in range(6) for prompt in PROMPTS]
@@ -317,7 +309,7 @@ def test_a_server_killed_at_work_loses_nothing_and_takes_the_weights_again_when_
     asked = [Request(one, sampling, n=2, seed=i) for i, one in enumerate(ids)]
 
     async def use(engine: ServerEngine) -> tuple[list[Any], list[Generation], list[Generation]]:
-        await engine.load(other_dir)
+        await engine.load(other_untied_dir)
         expected = await answers(engine, requests(chat))
         busy = [asyncio.create_task(engine.generate(request)) for request in asked]
         await asyncio.wait(busy, return_when=asyncio.FIRST_COMPLETED)
@@ -325,11 +317,11 @@ def test_a_server_killed_at_work_loses_nothing_and_takes_the_weights_again_when_
         assert done < len(busy) / 2
         first.kill()
         found = await asyncio.gather(*busy)
-        await asyncio.to_thread(first.start)  # as a new server, with the weights of model_dir
+        await asyncio.to_thread(first.start)  # as a new server, with the weights of untied_dir
         await asyncio.to_thread(first.wait)
         second.kill()
         return found, expected, await answers(engine, requests(chat))
 
-    found, expected, after = asking(model_dir, chat, servers, use, max_retries=8)
+    found, expected, after = asking(untied_dir, chat, servers, use, max_retries=8)
     assert [len(generations) for generations in found] == [2] * 24
     assert_same(after, expected)
