@@ -1,5 +1,6 @@
 """The loop on the real 135M model, with real engines and TRL: killed, resumed, kept alive."""
 
+import asyncio
 import os
 import signal
 import sqlite3
@@ -12,7 +13,11 @@ import psutil
 import pytest
 
 from selfreward import durable
+from selfreward.chat import Chat
+from selfreward.engines import open_engine
+from selfreward.records import Judgment, Prompt, Response
 from selfreward.run import Run
+from selfreward.stages.judgments import judge_response
 
 pytestmark = pytest.mark.slow
 
@@ -69,18 +74,42 @@ def test_three_kills_over_the_real_loop_leave_the_records_of_an_uninterrupted_ru
     assert facts(run, 1, 2) == facts(Run(tmp_path / "whole"), 1, 2)
 
 
-def test_an_engine_that_lives_on_makes_the_records_of_one_that_is_opened_anew(
+def test_an_engine_that_lives_on_judges_with_the_new_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
     words = ["sft=null", "iterations=2", "prompts.count=3", "responses.max_new_tokens=80"]
-    words += ["dpo.max_steps=1", "dpo.save_steps=100"]
-    for name, kept in ("anew", "false"), ("kept", "true"):
-        more = [*words, f"launch.keep_engine={kept}"]
-        subprocess.run([*command(name, fresh=True), *more], check=True)
-    assert facts(Run(tmp_path / "kept"), 2, 3) == facts(Run(tmp_path / "anew"), 2, 3)
-    logs = sorted(path.name for path in (tmp_path / "kept" / "logs").glob("*-generate.log"))
+    words += ["dpo.max_steps=1", "dpo.save_steps=100", "launch.keep_engine=true"]
+    subprocess.run([*command("kept", fresh=True), *words], check=True)
+    run = Run(tmp_path / "kept")
+    logs = [path.name for path in (run.path / "logs").glob("*-generate.log")]
     assert logs == ["1-generate.log"]  # one process served both iterations
+    with run.store() as store:
+        made = store.records(Judgment, 2)
+    assert made == rejudged(run, 2)
+    assert made != rejudged(run, 1)
+
+
+def rejudged(run: Run, policy: int) -> list[Judgment]:
+    """The judgments of iteration 2 by an engine that is opened for a policy."""
+    with run.store() as store:
+        prompts = {prompt.attempt: prompt for prompt in store.records(Prompt, 2)}
+        responses = [r for r in store.records(Response, 2) if r.dropped is None]
+    chat = Chat(run.policy(policy))
+
+    async def judge() -> list[Judgment]:
+        engine = open_engine("ctranslate2", chat.model, chat, {})
+        found = [
+            await judge_response(
+                engine, chat, run.template("judge"), prompts[response.attempt], response,
+                run.config.judge, run_seed=run.config.seed,
+            )
+            for response in responses
+        ]  # fmt: skip
+        await engine.close()
+        return [judgment for votes in found for judgment in votes]
+
+    return asyncio.run(judge())
 
 
 def test_terminated_runs_exit_143_within_ten_seconds_and_leave_no_process(
