@@ -139,7 +139,8 @@ class JudgeConfig(_Group):
     iteration; else any model source; ``hosted``: whatever the endpoints of ``engine`` serve, told
     in plain text, in the ``written`` form only."""
     engine: EngineConfig | None = None
-    """How to run a judge that is not the policy; null: like the policy."""
+    """How to run a judge that is not the policy; null: like the policy. In a run, ``concurrency``
+    and ``staged`` are those of the policy's engine."""
     form: Literal["written", "expected"] = "written"
     """``written``: justification, then the score. ``expected``: no text; the probabilities of
     the scores 0..5 give the expected score."""

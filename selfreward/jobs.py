@@ -123,11 +123,7 @@ def _opener(config: Config) -> OpenSession:
         fixed = not isinstance(model, Path)
         path = models.resolve(str(model)).path if fixed else Path(model)
         chat = _chat(config, path)
-        if settings.kind == "server":
-            from selfreward.engines import server
-
-            return Session(server.open_engine(path, chat, settings.options, fixed=fixed), chat)
-        return Session(open_engine(settings.kind, path, chat, settings.options), chat)
+        return Session(open_engine(settings.kind, path, chat, settings.options, fixed=fixed), chat)
 
     return open_session
 

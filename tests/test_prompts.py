@@ -282,7 +282,7 @@ def test_demonstrations_come_from_before_the_window_alone() -> None:
     assert sum(map(len, shown.values())) > 5
 
 
-def test_a_window_of_attempts_is_in_flight_at_all_times() -> None:
+def test_as_many_attempts_are_in_flight_at_once_as_the_window_allows_and_no_more() -> None:
     flying, most = 0, 0
 
     class Counting(ScriptedEngine):

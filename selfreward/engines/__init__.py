@@ -56,7 +56,9 @@ def check_options(kind: str, options: Mapping[str, Any]) -> None:
         raise ConfigError(f"engine.max_batch_size: {size!r}, expected a whole number above 0")
 
 
-def open_engine(kind: str, model: Path, chat: Chat, options: Mapping[str, Any]) -> Engine:
+def open_engine(
+    kind: str, model: Path, chat: Chat, options: Mapping[str, Any], *, fixed: bool = False
+) -> Engine:
     """Load a model.
 
     Args:
@@ -66,6 +68,7 @@ def open_engine(kind: str, model: Path, chat: Chat, options: Mapping[str, Any]) 
         model: Model directory.
         chat: Of the same model.
         options: The engine's own; under ``auto`` each engine takes those that it has.
+        fixed: Whether no other weights will follow; endpoints need to know.
 
     Raises:
         ConfigError: See ``check_options``.
@@ -74,7 +77,8 @@ def open_engine(kind: str, model: Path, chat: Chat, options: Mapping[str, Any]) 
     """
     check_options(kind, options)
     if kind != "auto":
-        engine: Engine = _module(kind).open_engine(model, chat, options)
+        more = {"fixed": fixed} if kind == "server" else {}
+        engine: Engine = _module(kind).open_engine(model, chat, options, **more)
         return engine
     if _has_vllm_on_cuda():
         known = _module("vllm").OPTIONS

@@ -158,13 +158,9 @@ def _open(model: str, settings: EngineConfig) -> "tuple[Engine, Chat]":
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     chat = Chat(Path(model))
-    if settings.kind == "server":
-        from selfreward.engines import server
-
-        return server.open_engine(Path(model), chat, settings.options, fixed=True), chat
     from selfreward.engines import open_engine
 
-    return open_engine(settings.kind, Path(model), chat, settings.options), chat
+    return open_engine(settings.kind, Path(model), chat, settings.options, fixed=True), chat
 
 
 def _main() -> None:
