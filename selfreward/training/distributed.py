@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from selfreward import durable, shipped
 from selfreward.children import full_disk_named
@@ -211,8 +211,14 @@ def main() -> None:
             _train(json.loads(path.read_bytes()), path.with_name("rows.jsonl"))
     except SelfRewardError as error:
         _tell({"kind": type(error).__name__, "message": error.message, "hint": error.hint})
-        sys.stderr.flush()
-        os._exit(error.exit_code)  # at once: the others wait in a collective that never ends
+        _end(error.exit_code)  # the others wait in a collective that never ends
+    _end(0)  # libraries that fail while the interpreter is torn down fail no training that is done
+
+
+def _end(code: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _train(job: dict[str, Any], rows: Path) -> None:
