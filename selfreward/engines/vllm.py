@@ -27,6 +27,9 @@ os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
+if hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) <= 4:
+    # The CPU build keeps a core free for its scheduler: half of a machine that has two.
+    os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")
 
 from pydantic import ValidationError
 from vllm import AsyncEngineArgs, SamplingParams
