@@ -15,7 +15,7 @@ from selfreward.errors import ConfigError
 
 SCORES = range(6)
 _STARTED = "Score: "
-"""How the model's turn begins in the ``expected`` form, like the verdict line of ``written``."""
+"""What stands before the score, in the model's turn, as in the verdict line of ``written``."""
 
 Ids = tuple[int, ...]
 
@@ -69,18 +69,35 @@ class Chat:
         completion = whole[len(prompt) :] if together else self._tokenize(text)
         return prompt, (*completion, self.end_id)
 
-    def score_prompt(self, user: str) -> tuple[Ids, Ids]:
+    def score_prompt(self, user: str, before: str = "") -> tuple[Ids, Ids]:
         """Ids after which the next token is the score, and the ids of the scores 0 to 5.
 
         Whether the space before the score is a token of its own depends on the tokenizer: the six
         texts ``Score: 0`` ... ``Score: 5`` must differ in their last token alone, and all before
         it is the prompt.
 
+        Args:
+            user: What the judge is told.
+            before: What the judge has written, if anything; the score stands on the next line.
+
         Raises:
             ConfigError: They do not.
         """
+        if before:
+            return self._labeled(f"{self._render(user)}{before}\n{_STARTED}")
         ids = self.prompt_ids(user, f"{_STARTED}0")
         return ids[:-1], self._score_ids
+
+    def label_prompt(self, user: str, started: str, labels: Sequence[str]) -> tuple[Ids, Ids]:
+        """Ids after which the next token is one of the labels, and the ids of the labels.
+
+        As the scores in ``score_prompt``, the labels must differ in their last token alone where
+        they follow ``started``, which begins the model's turn.
+
+        Raises:
+            ConfigError: They do not.
+        """
+        return self._labeled(self._render(user) + started, labels)
 
     def score_target(self, user: str, score: int) -> tuple[Ids, Ids]:
         """Training ids for the ``expected`` form: the score token and the end of turn.
@@ -158,14 +175,19 @@ class Chat:
     @cached_property
     def _score_ids(self) -> Ids:
         # The user's text cannot matter: all templates put something between it and this turn.
-        texts = [self.prompt_ids("", f"{_STARTED}{score}") for score in SCORES]
+        return self._labeled(self._render("") + _STARTED)[1]
+
+    def _labeled(self, rendered: str, labels: Sequence[object] = SCORES) -> tuple[Ids, Ids]:
+        """Ids of the text and of the labels that may follow it; see ``score_prompt``."""
+        texts = [self._tokenize(f"{rendered}{label}") for label in labels]
         starts, ends = {ids[:-1] for ids in texts}, tuple(ids[-1] for ids in texts)
         if len(starts) != 1 or len(set(ends)) != len(texts):
             raise ConfigError(
-                f"{self.model}: its tokenizer has no single token for each score 0 to 5",
+                f"{self.model}: its tokenizer has no single token for each of "
+                f"{', '.join(str(label).strip() for label in labels)}",
                 "Set judge.form=written for this model.",
             )
-        return ends
+        return texts[0][:-1], ends
 
     @cached_property
     def _control(self) -> re.Pattern[str]:

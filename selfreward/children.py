@@ -1,39 +1,37 @@
 """Child processes: the parent holds no model, so each piece of work gives all its memory back.
 
-A child takes jobs, one JSON line each, on standard input, and answers each with one JSON line on
-standard output; whatever libraries print goes to its log. It ends after a job that failed, and when
-it is told to. Standard input stays open: when it closes, the parent is gone and the child ends its
-own process group. It writes under the run's owner epoch, so even an orphan that lives on can
-commit nothing.
+A child takes jobs, one JSON line each, on standard input. On standard output it answers each with
+one JSON line, ``{}`` or ``{"error"}``, and before that with any number of lines ``{"said"}``;
+whatever libraries print goes to its log. It ends after a job that failed, and when it is told to.
+Standard input stays open: when it closes, the parent is gone and the child ends its own process
+group. It writes under the run's owner epoch, so even an orphan that lives on can commit nothing.
 """
 
 import json
 import logging
 import os
 import queue
-import select
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import FrameType
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any
 
-from selfreward.errors import KINDS, PreflightError, SelfRewardError
+from selfreward.child import GRACE_S, Child
+from selfreward.errors import PreflightError, SelfRewardError
 from selfreward.run import Run
 from selfreward.store import Store
 
-_TICK_S = 0.3
+if TYPE_CHECKING:
+    from selfreward.jobs import Generator
+
 _LOW_DISK = 64_000_000
 """Bytes; who fails to write with less than this left has most likely filled the disk."""
-_GRACE_S = 5
-"""Seconds between asking a child to end and ending it."""
 
 
 class Children:
@@ -61,10 +59,16 @@ class Children:
         if not self._run.config.launch.engine_is_kept:
             self.close()
 
-    def train(self, iteration: int) -> None:
+    def train(self, iteration: int, stage: str = "train") -> None:
         """Train and publish the next model."""
-        with self._open("train", iteration, self._run.config.launch.train_devices) as child:
-            self._work(child, "train", iteration)
+        with self._open(stage, iteration, self._run.config.launch.train_devices) as child:
+            self._work(child, stage, iteration)
+
+    def evaluate(self, iteration: int) -> None:
+        """Measure the new model, in the child that goes on to generate with it, if it does."""
+        if self._kept is None:
+            self._kept = self._open("evaluate", iteration, self._run.config.launch.engine_devices)
+        self._work(self._kept, "evaluate", iteration)
 
     def close(self) -> None:
         """End the child that was kept. Idempotent."""
@@ -72,170 +76,78 @@ class Children:
             self._kept.close()
             self._kept = None
 
-    def _open(self, work: str, iteration: int, devices: str | None = None) -> "Child":
+    def _open(self, work: str, iteration: int, devices: str | None = None) -> Child:
         return Child(self._run.log_path(iteration, work), devices)
 
-    def _work(self, child: "Child", work: str, iteration: int) -> None:
+    def _work(self, child: Child, work: str, iteration: int) -> None:
         job = {"run": str(self._run.path.resolve()), "epoch": self._store.epoch}
-        try:
-            answer = child.do({**job, "work": work, "iteration": iteration}, self._tick)
-        except BaseException:
-            child.kill()
-            raise
-        if answer is None:
-            code = child.kill()
-            ending = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-            memory = " (out of memory?)" if code == -signal.SIGKILL else ""
-            tail = "\n".join(child.log.read_text(errors="replace").splitlines()[-20:])
-            raise SelfRewardError(
-                f"the {work} process of iteration {iteration} {ending}{memory}",
-                f"Its log, {child.log}, ends with:\n{tail}",
-            )
-        if error := answer.get("error"):
-            raise KINDS[error["kind"]](error["message"], error["hint"])
-
-
-class Child:
-    """One child process, as a context manager that ends it.
-
-    Args:
-        log: File that all it prints is appended to.
-        devices: Its ``CUDA_VISIBLE_DEVICES``; None leaves the parent's.
-    """
-
-    def __init__(self, log: Path, devices: str | None = None) -> None:
-        self.log = log
-        # Engines put sockets there, which they would leave behind when killed.
-        self._scratch = TemporaryDirectory(prefix="selfreward-", ignore_cleanup_errors=True)
-        visible = {"CUDA_VISIBLE_DEVICES": devices} if devices else {}
-        log.parent.mkdir(exist_ok=True)
-        with open(log, "ab") as stderr:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "selfreward.children"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                start_new_session=True,
-                bufsize=0,
-                env=os.environ | {"TMPDIR": self._scratch.name} | visible,
-            )
-
-    def do(self, job: dict[str, Any], tick: Callable[[], None]) -> dict[str, Any] | None:
-        """Have a job done; return the answer, or None if the process ended without one."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        with suppress(BrokenPipeError):  # it is dead already, as reading will show
-            self._process.stdin.write(json.dumps(job).encode() + b"\n")
-        said = b""
-        while not said.endswith(b"\n"):
-            if not select.select([self._process.stdout], [], [], _TICK_S)[0]:
-                if self._process.poll() is not None:
-                    return None  # though what it started may hold the pipe open
-                tick()
-                continue
-            part = os.read(self._process.stdout.fileno(), 1 << 16)
-            if not part:
-                with suppress(subprocess.TimeoutExpired):
-                    self._process.wait(_GRACE_S)
-                return None
-            said += part
-        tick()
-        answer: dict[str, Any] = json.loads(said)
-        return answer
-
-    def close(self) -> None:
-        """Let the process free its engine and end; end it if that takes long. Idempotent."""
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError, ValueError):
-            self._process.stdin.write(b"\n")
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(2 * _GRACE_S)
-        self.kill()
-
-    def kill(self) -> int:
-        """End the process and all that it started; return its exit code. Idempotent."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._signal(signal.SIGTERM)
-        try:
-            self._process.wait(_GRACE_S)
-        except subprocess.TimeoutExpired:
-            self._signal(signal.SIGKILL)
-        code = self._process.wait()
-        # An engine has processes of its own: those that clean up after it get time to, but no more.
-        until = time.monotonic() + _GRACE_S
-        while self._signal(0) and time.monotonic() < until:
-            time.sleep(0.02)
-        self._signal(signal.SIGKILL)
-        self._process.stdin.close()
-        self._process.stdout.close()
-        self._scratch.cleanup()
-        return code
-
-    def _signal(self, number: int) -> bool:
-        """Signal the process and all it started; False if there is none."""
-        try:
-            os.killpg(self._process.pid, number)
-        except ProcessLookupError:
-            return False
-        return True
-
-    def __enter__(self) -> "Child":
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+        job |= {"work": work, "iteration": iteration}
+        child.work(job, f"{work} process of iteration {iteration}", self._tick)
 
 
 def main() -> None:
-    """Entry point of a child process."""
-    answer = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # libraries that print must not spoil the answer
+    """Entry point of a child process, whose argument is its scratch directory."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # libraries that print must not spoil the answers
+
+    def say(answer: dict[str, Any]) -> None:
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
     signal.signal(signal.SIGTERM, _terminate)
     jobs: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=_read_jobs, args=(jobs,), daemon=True).start()
+    threading.Thread(target=_read_jobs, args=(jobs, *sys.argv[1:]), daemon=True).start()
     error = None
     try:
-        _serve(jobs, lambda: _answer(answer, {}))
+        _serve(jobs, say)
     except SelfRewardError as raised:
         error = raised
     if error is not None:
         plain = {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
-        _answer(answer, {"error": plain})
+        say({"error": plain})
         sys.exit(error.exit_code)
 
 
-def _serve(jobs: "queue.SimpleQueue[str]", tell_done: Callable[[], None]) -> None:
+def _serve(jobs: "queue.SimpleQueue[str]", say: Callable[[dict[str, Any]], None]) -> None:
     """Do jobs until an empty line comes, with one generator for all of them."""
     line = jobs.get()
-    job = json.loads(line)
-    with full_disk_named(job["run"]):
-        from selfreward import jobs as work
+    from selfreward.jobs import Generator
 
-        with work.Generator() as generator:
-            while line:
-                job = json.loads(line)
-                run = Run(Path(job["run"]))
-                with Store(run.records, epoch=job["epoch"]) as store:
-                    if job["work"] == "prepare":
-                        work.prepare(run)
-                    elif job["work"] == "generate":
-                        generator.generate(run, store, job["iteration"])
-                    else:
-                        work.train(run, store, job["iteration"])
-                tell_done()
-                line = jobs.get()
+    with Generator() as generator:
+        while line:
+            _do(json.loads(line), generator, lambda said: say({"said": said}))
+            say({})
+            line = jobs.get()
 
 
-def _answer(to: TextIO, answer: dict[str, Any]) -> None:
-    to.write(json.dumps(answer) + "\n")
-    to.flush()
+def _do(job: dict[str, Any], generator: "Generator", say: Callable[[Any], None]) -> None:
+    """Do a job: a ``work``, and but for ``judge`` its ``run``, ``epoch`` and ``iteration``."""
+    from selfreward import jobs as work
+
+    if job["work"] == "judge":
+        generator.judge(job, say)
+        return
+    run = Run(Path(job["run"]))
+    with full_disk_named(job["run"]), Store(run.records, epoch=job["epoch"]) as store:
+        match job["work"]:
+            case "prepare":
+                work.prepare(run)
+            case "generate":
+                generator.generate(run, store, job["iteration"])
+            case "evaluate":
+                generator.evaluate(run, store, job["iteration"])
+            case "sft" | "train" as stage:
+                work.train(run, store, job["iteration"], stage)
 
 
-def _read_jobs(jobs: "queue.SimpleQueue[str]") -> None:
-    """Pass jobs on until the parent is gone, then end everything."""
+def _read_jobs(jobs: "queue.SimpleQueue[str]", *scratch: str) -> None:
+    """Pass jobs on until the parent is gone, then end everything and clean up in its place."""
     for line in os.fdopen(0, closefd=False):
         jobs.put(line.strip())
+    for directory in scratch:
+        shutil.rmtree(directory, ignore_errors=True)
     os.killpg(os.getpgid(0), signal.SIGTERM)
-    time.sleep(_GRACE_S)
+    time.sleep(GRACE_S)
     os.killpg(os.getpgid(0), signal.SIGKILL)
 
 

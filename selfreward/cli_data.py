@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from selfreward.cli_readers import Json
+from selfreward.errors import ConfigError
 from selfreward.reporting import console
 
 
@@ -14,6 +15,9 @@ def judge(
     data: Annotated[str, typer.Option(help="Responses that people ranked: JSONL or parquet.")],
     template: Annotated[str | None, typer.Option(help="Default: that of the form.")] = None,
     form: Annotated[str | None, typer.Option(help="Default: written.")] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Compare each two responses, in both orders.")
+    ] = False,
     votes: Annotated[int | None, typer.Option(help="Per response.", min=1)] = None,
     limit: Annotated[int | None, typer.Option(help="Take the first N prompts.", min=1)] = None,
     engine: Annotated[
@@ -25,14 +29,17 @@ def judge(
 ) -> None:
     """Measure a judge against people, and against length."""
     from selfreward.reporting.calibration_plot import check_path, save_calibration
-    from selfreward.reporting.judge import judge_report, judge_text
+    from selfreward.reporting.judge import judge_report
+    from selfreward.reporting.judge_text import judge_text
 
     if plot:
+        if compare:
+            raise ConfigError("--plot: comparisons have no scores to draw")
         check_path(plot)
     found = judge_report(
         model, data,
-        form=form, template=template, votes=votes, engine=engine or [], limit=limit,
-        report=console.note,
+        compare=compare, form=form, template=template, votes=votes, engine=engine or [],
+        limit=limit, report=console.note,
     )  # fmt: skip
     if plot:
         save_calibration(found, plot)

@@ -5,6 +5,7 @@ Errors are one line: where the value stands, which key, what is wrong, and what 
 
 import difflib
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any, get_args
 
@@ -78,25 +79,33 @@ def changed_keys(old: Config, new: Config) -> list[str]:
     )
 
 
-def _flatten(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(data: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in data.items():
         if isinstance(value, dict):
             flat |= _flatten(value, f"{prefix}{key}.")
+        elif isinstance(value, list | tuple) and value and isinstance(value[0], dict):
+            flat |= _flatten(dict(enumerate(value)), f"{prefix}{key}.")
         else:
-            flat[prefix + key] = value
+            flat[f"{prefix}{key}"] = value
     return flat
 
 
-def _set(data: dict[str, Any], key: tuple[str, ...], value: object, word: str) -> None:
-    for part in key[:-1]:
-        inner = data.get(part)
-        if not isinstance(inner, dict | None):
-            raise ConfigError(f"override {word}: {part!r} is a value, not a group of keys")
-        copy = dict(inner or {})  # YAML aliases share their mappings
-        data[part] = copy
-        data = copy
-    data[key[-1]] = value
+def _set(data: Any, key: tuple[str, ...], value: object, word: str) -> None:
+    part, *rest = key
+    place: Any = part
+    if isinstance(data, list):
+        if not part.isdecimal() or int(part) >= len(data):
+            raise ConfigError(f"override {word}: no entry {part!r}, there are {len(data)} from 0")
+        place = int(part)
+    if not rest:
+        data[place] = value
+        return
+    inner = data[place] if isinstance(data, list) else data.get(part)
+    if not isinstance(inner, dict | list | None):
+        raise ConfigError(f"override {word}: {part!r} is a value, not a group of keys")
+    data[place] = {} if inner is None else copy(inner)  # YAML aliases share their mappings
+    _set(data[place], tuple(rest), value, word)
 
 
 def _explain(error: ValidationError, places: dict[Path_, str], name: str) -> ConfigError:
@@ -107,6 +116,8 @@ def _explain(error: ValidationError, places: dict[Path_, str], name: str) -> Con
     loc: Path_ = tuple(problem["loc"])
     where = next((places[loc[:i]] for i in range(len(loc), 0, -1) if loc[:i] in places), name)
     key = ".".join(map(str, loc))
+    if not loc:  # of the config as a whole
+        return ConfigError(f"{name}: {problem['ctx']['error']}")
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if problem["type"] == "extra_forbidden":
         names = _field_names(loc[:-1])
@@ -120,8 +131,8 @@ def _explain(error: ValidationError, places: dict[Path_, str], name: str) -> Con
 
 def _field_names(loc: Path_) -> list[str]:
     model: Any = Config
-    for part in loc:
-        annotation = model.model_fields[str(part)].annotation
+    for part in (part for part in loc if isinstance(part, str)):
+        annotation = model.model_fields[part].annotation
         options = [annotation, *get_args(annotation)]
         options += [inner for option in options for inner in get_args(option)]
         model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))

@@ -1,9 +1,12 @@
 """The loop: M0 -> M1 -> M2 -> ... (Self-Rewarding Language Models, arXiv 2401.10020).
 
-    M0 --SFT on IFT + EFT--> M1                                  iteration 0
+    M0 --SFT on IFT + EFT--> M1                                    iteration 0
+      with sft.selection: M0 --SFT--> SFT, which judges what people ranked; where it agrees with
+      them its judgments are EFT rows too, from which M0 --SFT--> M1
     M(t) writes prompts, answers each N times, judges the answers  |
     best v worst of each prompt                                     | iteration t
     M(t) --DPO on the pairs, reference M(t)--> M(t+1)               |
+    M(t+1) judges what people ranked: how good a judge is it?      |
 
 Everything is committed to ``records.db`` as it is made and a stage is entered only while it is not
 finished, so running the loop again continues where it ended, whatever ended it.
@@ -12,16 +15,21 @@ finished, so running the loop again continues where it ended, whatever ended it.
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import asdict
 from types import FrameType
 from typing import Protocol
 
 from selfreward.errors import SelfRewardError, StoppedError
+from selfreward.evaluation.selection import selection_figures
+from selfreward.health import AFTER_EVALUATION, BEFORE_TRAINING, GateName, gates
+from selfreward.rankings import opinions_on, rankings_of
 from selfreward.records import Judgment, PreferencePair, Prompt, Response, Stage
 from selfreward.reporting.figures import iteration_figures
 from selfreward.run import Run, versions
 from selfreward.stages.pairs import build_pairs
+from selfreward.stages.selection import select
 from selfreward.store import Store, digest
 from selfreward.tracker import Tracker
 
@@ -35,8 +43,14 @@ class Workers(Protocol):
     def generate(self, iteration: int) -> None:
         """Make the prompts, responses and judgments that are still missing."""
 
-    def train(self, iteration: int) -> None:
-        """Publish ``models/M<iteration + 1>``: SFT in iteration 0, else DPO."""
+    def train(self, iteration: int, stage: str = "train") -> None:
+        """Publish ``models/M<iteration + 1>``: SFT in iteration 0, else DPO.
+
+        Stage ``sft`` publishes ``models/SFT`` instead, which is trained without selected rows.
+        """
+
+    def evaluate(self, iteration: int) -> None:
+        """Measure ``models/M<iteration + 1>`` as a judge."""
 
     def close(self) -> None:
         """Free whatever was kept for the next call. Idempotent."""
@@ -51,26 +65,86 @@ def run_loop(run: Run, store: Store, workers: Workers) -> None:
 
     Raises:
         IntegrityError: The run's inputs or models are not what they were.
-        StoppedError: The method cannot go on: too few prompts, verdicts or pairs, or the loss
-            is not finite. What was made is kept.
+        StoppedError: The method cannot go on: too few prompts, verdicts or pairs, a health gate
+            that stops, or a loss that is not finite. What was made is kept.
     """
     workers.prepare()
     run.check_fingerprints(store)
 
-    if run.config.sft is not None and not store.finished(0, "train"):
-        workers.train(0)
-        close_iteration(store, 0)
+    if run.config.sft is not None:
+        if run.config.sft.selection is not None:
+            if not store.finished(0, "sft"):
+                workers.train(0, "sft")
+            if not store.finished(0, "judgments"):
+                workers.generate(0)
+            if not store.finished(0, "selection"):
+                select_judgments(run, store)
+        if not store.finished(0, "train"):
+            require_selected(run, store)
+            workers.train(0)
+    if run.config.sft is not None or run.config.evaluation.is_on:
+        end_iteration(run, store, workers, 0)
 
     for iteration in range(1, run.config.iterations + 1):
-        if not store.finished(iteration, "judgments"):
+        if not all(store.finished(iteration, stage) for stage in run.rollout_stages(iteration)):
             workers.generate(iteration)
         if not store.finished(iteration, "pairs"):
             pair_iteration(run, store, iteration)
         if not store.finished(iteration, "train"):
             require_pairs(run, store, iteration)
+            check_health(run, store, iteration, BEFORE_TRAINING)
             workers.train(iteration)
-        if store.figures(iteration) is None:
-            close_iteration(store, iteration)
+        end_iteration(run, store, workers, iteration)
+
+
+def select_judgments(run: Run, store: Store) -> None:
+    """Commit which judgments of iteration 0 become EFT rows, and the figures of the choice."""
+    assert run.config.sft is not None and run.config.sft.selection is not None
+    with Tracker(store, 0, "selection", total=1) as tracker:
+        human = rankings_of(run)
+        responses, judgments = store.records(Response, 0), store.records(Judgment, 0)
+        opinions = opinions_on(human.rankings, responses)
+        rows, drops = select(
+            judgments,
+            opinions,
+            max_share=run.config.sft.selection.max_share,
+            run_seed=run.config.seed,
+        )
+        figures = selection_figures(responses, judgments, opinions, drops)
+        store.save_report(0, "selection", figures | {"left_out": human.left_out})
+        stage = Stage(
+            iteration=0,
+            stage="selection",
+            rows=len(rows),
+            drops=len(drops),
+            digest=digest(rows),
+            fingerprint=run.stage_fingerprint(store, 0, "selection"),
+            seconds=tracker.seconds,
+            versions=versions(),
+        )
+        store.finish_stage(stage, drops)
+
+
+def require_selected(run: Run, store: Store) -> None:
+    """Refuse to train M1 where too few judgments agree with people.
+
+    Raises:
+        StoppedError: With the counts and the reasons.
+    """
+    selection = run.config.sft.selection if run.config.sft else None
+    stage = store.finished(0, "selection")
+    if selection is None or stage is None or stage.rows >= selection.min_rows:
+        return
+    drops = Counter(store.drop_reasons(0, "selection"))
+    why = ", ".join(f"{reason} {count}" for reason, count in drops.most_common())
+    raise StoppedError(
+        f"iteration 0: {stage.rows} of {stage.rows + stage.drops} judgments selected, but "
+        f"sft.selection.min_rows is {selection.min_rows}; dropped: {why or 'none'}",
+        f"Read them with `selfreward show {run.name} --iteration 0`. More votes "
+        "(sft.selection.votes), more ranked prompts or more written EFT rows (sft.eft) give more; "
+        "judge.form=expected needs none of this: see docs/eft.md. Resume with "
+        "sft.selection.min_rows=0 to go on all the same.",
+    )
 
 
 def pair_iteration(run: Run, store: Store, iteration: int) -> None:
@@ -81,6 +155,7 @@ def pair_iteration(run: Run, store: Store, iteration: int) -> None:
             store.records(Response, iteration),
             store.records(Judgment, iteration),
             run.config.pairs,
+            run.config.judge.weights,
         )
         stage = Stage(
             iteration=iteration,
@@ -113,6 +188,36 @@ def require_pairs(run: Run, store: Store, iteration: int) -> None:
         f"Look at the scores (`selfreward scores {run.name}`). A judge that always says the same "
         "needs EFT data, judge.form=expected or another template.",
     )
+
+
+def check_health(run: Run, store: Store, iteration: int, names: Sequence[GateName]) -> None:
+    """Hold an iteration against ``config.health``; keep all gates, and warn of these that fail.
+
+    Raises:
+        StoppedError: One of these fails and is in ``health.stop_on``.
+    """
+    found = gates(iteration_figures(store, iteration), run.config.health)
+    if iteration == 0:  # has no pairs, and judgments of people's responses alone
+        found = [gate for gate in found if gate.name in AFTER_EVALUATION]
+    store.save_report(iteration, "health", {"gates": [asdict(gate) for gate in found]})
+    failed = [gate for gate in found if gate.passed is False and gate.name in names]
+    for gate in failed:
+        store.add_event("warning", f"iteration {iteration}: {gate.finding}")
+    if stopping := [gate for gate in failed if gate.stops]:
+        gate = stopping[0]
+        raise StoppedError(
+            f"iteration {iteration}: {gate.finding}, and {gate.name} is in health.stop_on",
+            f"{gate.remedy} To go on nonetheless: selfreward resume {run.name} {gate.key}=...",
+        )
+
+
+def end_iteration(run: Run, store: Store, workers: Workers, iteration: int) -> None:
+    """Measure the new model, check what that shows, and keep the figures of the iteration."""
+    if run.config.evaluation.is_on and not store.finished(iteration, "evaluate"):
+        workers.evaluate(iteration)
+    if store.figures(iteration) is None:
+        check_health(run, store, iteration, AFTER_EVALUATION)
+        close_iteration(store, iteration)
 
 
 def close_iteration(store: Store, iteration: int) -> None:

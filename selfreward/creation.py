@@ -8,7 +8,16 @@ from selfreward import durable, seeds
 from selfreward.config import Config
 from selfreward.configfile import dump_config
 from selfreward.errors import ConfigError, PreflightError
-from selfreward.run import JUDGE_VARIABLES, NAME, PROMPTS_VARIABLES, Run, runs_root
+from selfreward.evaluation.heldout import evaluation_inputs
+from selfreward.evaluation.ranked import copy_ranked, read_ranked
+from selfreward.judge_templates import load_jury_templates
+from selfreward.run import (
+    NAME,
+    PROMPTS_VARIABLES,
+    WORSE_VARIABLES,
+    Run,
+    runs_root,
+)
 from selfreward.store import Store
 from selfreward.templates import find_template, load_template
 
@@ -33,7 +42,7 @@ def create_run(config: Config, name: str, source: Path | None = None) -> Run:
             f"run {name} exists: {target}",
             f"Continue it with `selfreward resume {name}`, or choose another --name.",
         )
-    files = _inputs(config, source)
+    files = run_inputs(config, source)
     temporary = target.parent / f"{durable.TEMPORARY}{uuid.uuid4().hex}"
     try:
         for directory in ("templates", "seeds", "models", "checkpoints", "logs"):
@@ -64,16 +73,20 @@ def discard_unbegun(run: Run) -> bool:
     return True
 
 
-def _inputs(config: Config, source: Path | None) -> dict[str, str]:
-    """Text of every input file of a run, all checked."""
+def run_inputs(config: Config, source: Path | None) -> dict[str, str]:
+    """Text of every input file of a run, all checked.
+
+    Raises:
+        ConfigError: The first thing that is wrong.
+    """
     beside = source.parent if source else None
-    judge = load_template(find_template(config.judge.template, beside), JUDGE_VARIABLES)
+    judges = load_jury_templates(config.judge, beside)
     author = load_template(find_template(config.prompts.template, beside), PROMPTS_VARIABLES)
     dump = seeds.dump_rows
     files = {
         "config.yaml": source.read_text(encoding="utf-8") if source else dump_config(config),
         "config.resolved.yaml": dump_config(config),
-        "templates/judge.jinja": judge.source,
+        **{f"templates/{name}.jinja": judge.source for name, judge in judges.items()},
         "templates/prompts.jinja": author.source,
         "seeds/prompts.jsonl": dump(seeds.read_prompts(config.prompts.seeds, beside)),
     }
@@ -84,4 +97,32 @@ def _inputs(config: Config, source: Path | None) -> dict[str, str]:
         files["seeds/ift.jsonl"] = dump(seeds.read_ift(config.sft.ift, beside))
     if config.sft and config.sft.eft:
         files["seeds/eft.jsonl"] = dump(seeds.read_eft(config.sft.eft, beside))
-    return files
+    files |= selection_inputs(config, beside)
+    return files | evaluation_inputs(config.evaluation, beside, files)
+
+
+def selection_inputs(config: Config, beside: Path | None) -> dict[str, str]:
+    """Text of the input files of ``sft.selection``, all checked; none where it is off.
+
+    Raises:
+        ConfigError: Among others, a judge that writes no justifications, or IFT rows that are
+            needed and not there.
+    """
+    selection = config.sft.selection if config.sft else None
+    if config.sft is None or selection is None:
+        return {}
+    if config.judge.form not in ("written", "written_expected"):
+        raise ConfigError(
+            f"sft.selection: makes written judgments, but judge.form is {config.judge.form}",
+            "Set judge.form=written, or give what people scored as sft.eft: see docs/eft.md.",
+        )
+    if selection.ranked is not None:
+        read_ranked(selection.ranked, beside, selection.prompts, needs_order=False)
+        return {"seeds/ranked.jsonl": copy_ranked(selection.ranked, beside)}
+    if config.sft.ift is None:
+        raise ConfigError(
+            "sft.selection: without selection.ranked it needs the good answers of sft.ift",
+            "Set sft.selection.ranked or sft.ift.",
+        )
+    worse = load_template(find_template(selection.template, beside), WORSE_VARIABLES)
+    return {"templates/worse.jinja": worse.source}

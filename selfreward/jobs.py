@@ -10,14 +10,17 @@ from typing import Any
 
 from selfreward import durable, models
 from selfreward.chat import Chat
-from selfreward.config import Config, EngineConfig
+from selfreward.config import Config, EngineConfig, JurorConfig
 from selfreward.engines import check_options as check_engine_options
 from selfreward.engines import open_engine
 from selfreward.errors import ConfigError, IntegrityError
-from selfreward.records import Stage
+from selfreward.evaluation.child import judge_job
+from selfreward.evaluation.iteration import evaluate_iteration
+from selfreward.records import Stage, judge_key, model_name
 from selfreward.rollout import generate_iteration
 from selfreward.run import Run, versions
 from selfreward.sessions import HOSTED, OpenSession, Session, Sessions
+from selfreward.stages.comparisons import LABELS, STARTED, form_of
 from selfreward.store import Store
 from selfreward.tracker import Tracker
 from selfreward.training import options
@@ -34,7 +37,7 @@ def prepare(run: Run) -> None:
         IntegrityError: M0 is not the model that this run began with.
     """
     config = run.config
-    for engine in filter(None, (config.engine, config.judge.engine)):
+    for engine in filter(None, (config.engine, *(j.engine for j in config.judge.jurors))):
         check_engine_options(engine.kind, engine.options)
     check_judge(config)
     options.check_options("dpo", config.dpo.options)
@@ -46,8 +49,13 @@ def prepare(run: Run) -> None:
         config.model, revision=config.revision, trust_remote_code=config.trust_remote_code
     )
     chat = _chat(config, model.path)
-    if config.judge.form == "expected":
+    if any(j.form != "written" for j in config.judge.jurors if j.model in ("policy", "M1")):
         chat.score_prompt("")
+    measured = config.judge.jurors[config.judge.evaluated]
+    if config.evaluation.is_on and measured.form != "written":
+        chat.score_prompt("")
+    if config.evaluation.compares and form_of(measured) == "expected":
+        chat.label_prompt("", STARTED, LABELS)
     facts = {
         "path": str(model.path), "digest": model.digest,
         "source": model.source, "revision": model.revision,
@@ -58,32 +66,41 @@ def prepare(run: Run) -> None:
 
 
 def check_judge(config: Config) -> None:
-    """Check how the judge is to be run.
+    """Check how the judge, or each of a jury, is to be run.
 
     Raises:
-        ConfigError: Its endpoints are those of the policy, or it is known by its endpoints alone
-            and has none, or is asked for more than text.
+        ConfigError: Its endpoints serve another model of the run, or it is known by its endpoints
+            alone and has none, or is asked for more than text.
     """
-    engine = config.judge.engine or config.engine
-    if config.judge.engine is not None and config.judge.model != "policy":
-        both = [set(e.options.get("endpoints") or ()) for e in (engine, config.engine)]
-        if shared := sorted(both[0] & both[1]):
-            raise ConfigError(
-                f"judge.engine.endpoints: {shared[0]} serves the policy",
-                "Give each model endpoints of its own.",
-            )
-    if config.judge.model != HOSTED:
-        return
+    serves = dict.fromkeys(_endpoints(config.engine), ("policy", "the policy"))
+    for juror, judge in enumerate(config.judge.jurors):
+        key = judge_key(juror)
+        for url in _endpoints(judge.engine):
+            model, name = serves.setdefault(url, (judge.model, key))
+            if model != judge.model:
+                raise ConfigError(
+                    f"{key}.engine.endpoints: {url} serves {name}",
+                    "Give each model endpoints of its own.",
+                )
+        if judge.model == HOSTED:
+            _check_hosted(judge, judge.engine or config.engine, key)
+
+
+def _endpoints(engine: EngineConfig | None) -> list[str]:
+    found = engine.options.get("endpoints") if engine is not None else None
+    return sorted(map(str, found)) if isinstance(found, list) else []
+
+
+def _check_hosted(judge: JurorConfig, engine: EngineConfig, key: str) -> None:
     if engine.kind != "server":
         raise ConfigError(
-            f"judge.model=hosted, but judge.engine.kind is {engine.kind}",
-            "Set judge.engine: {kind: server, endpoints: [...]}, or name the judge's model.",
+            f"{key}.model=hosted, but {key}.engine.kind is {engine.kind}",
+            f"Set {key}.engine: {{kind: server, endpoints: [...]}}, or name the judge's model.",
         )
-    if config.judge.form != "written":
+    if judge.form != "written":
         raise ConfigError(
-            f"judge.form={config.judge.form} needs the judge's tokenizer; judge.model=hosted has "
-            "none",
-            "Set judge.form=written, or name the model that the endpoints serve.",
+            f"{key}.form={judge.form} needs the judge's tokenizer; {key}.model=hosted has none",
+            f"Set {key}.form=written, or name the model that the endpoints serve.",
         )
 
 
@@ -103,6 +120,17 @@ class Generator:
             _check_base(run, models.digest(run.policy(1)))
         self._sessions = self._sessions or Sessions(_opener(run.config))
         self._runner.run(generate_iteration(run, store, iteration, self._sessions))
+
+    def evaluate(self, run: Run, store: Store, iteration: int) -> None:
+        """Measure the model that an iteration made."""
+        if iteration == 0 and run.config.sft is None:
+            _check_base(run, models.digest(run.policy(1)))
+        self._sessions = self._sessions or Sessions(_opener(run.config))
+        self._runner.run(evaluate_iteration(run, store, iteration, self._sessions))
+
+    def judge(self, job: dict[str, Any], say: Callable[[Any], None]) -> None:
+        """Judge texts of no run; see ``evaluation.child``."""
+        self._runner.run(judge_job(job, say))
 
     def __enter__(self) -> "Generator":
         return self
@@ -128,19 +156,22 @@ def _opener(config: Config) -> OpenSession:
     return open_session
 
 
-def train(run: Run, store: Store, iteration: int) -> None:
-    """Train ``models/M<iteration + 1>``: SFT on the seed data in iteration 0, else DPO."""
+def train(run: Run, store: Store, iteration: int, stage: str = "train") -> None:
+    """Train ``models/M<iteration + 1>``: SFT on the seed data in iteration 0, else DPO.
+
+    Stage ``sft`` of iteration 0 trains ``models/SFT`` instead.
+    """
     if iteration == 0:
         _check_base(run, models.digest(run.policy(0)))
     chat = _chat(run.config, run.policy(iteration))
-    train_iteration(run, store, iteration, chat, _fit(run, iteration))
+    train_iteration(run, store, iteration, chat, _fit(run, iteration, stage), stage)
 
 
-def _fit(run: Run, iteration: int) -> Callable[..., None]:
+def _fit(run: Run, iteration: int, stage: str) -> Callable[..., None]:
     launch = run.config.launch
     if launch.processes > 1 or launch.command is not None:
         method: options.Method = "sft" if iteration == 0 else "dpo"
-        return partial(train_processes, method, launch, run.log_path(iteration, "train"))
+        return partial(train_processes, method, launch, run.log_path(iteration, stage))
     if iteration == 0:
         from selfreward.training.sft import train_sft
 
@@ -151,40 +182,50 @@ def _fit(run: Run, iteration: int) -> Callable[..., None]:
 
 
 def train_iteration(
-    run: Run, store: Store, iteration: int, chat: Chat, fit: Callable[..., None]
+    run: Run,
+    store: Store,
+    iteration: int,
+    chat: Chat,
+    fit: Callable[..., None],
+    stage: str = "train",
 ) -> None:
     """Make the training rows, fit a model to them, and commit the stage once it is published.
 
     Args:
         fit: ``train_sft`` or ``train_dpo``, which do nothing where the model is published; or
             ``train_processes`` with its first arguments.
+        stage: ``sft`` of iteration 0, else ``train``.
     """
-    config, output = run.config, run.model_directory(iteration + 1)
+    config, name = run.config, model_name(iteration, stage)
+    output = run.model_directory(name)
     method = config.sft if iteration == 0 else config.dpo
     assert method is not None
     rows: list[Any]
-    rows, drops = (sft_rows if iteration == 0 else dpo_rows)(run, store, iteration, chat)
-    with Tracker(store, iteration, "train", total=0) as tracker:
+    if iteration == 0:
+        rows, drops = sft_rows(run, store, stage, chat)
+    else:
+        rows, drops = dpo_rows(run, store, iteration, chat)
+    with Tracker(store, iteration, stage, total=0) as tracker:
         fit(
             run.policy(iteration),
             rows,
             output=output,
-            checkpoints=run.checkpoints_directory(iteration + 1),
+            checkpoints=run.checkpoints_directory(name),
             options=method.options,
             lora=config.lora,
             seed=config.seed + iteration,
-            on_log=lambda step, metrics: store.log_training(iteration, step, metrics),
+            on_log=lambda step, metrics: store.log_training(iteration, step, metrics, stage),
             on_step=lambda done, total: tracker.advance(done, total),
             trust_remote_code=config.trust_remote_code,
         )
         store.finish_stage(
             Stage(
                 iteration=iteration,
-                stage="train",
+                stage=stage,
                 rows=len(rows),
                 drops=len(drops),
                 digest=durable.verify_directory(output),
-                fingerprint=run.stage_fingerprint(store, iteration, "train"),
+                fingerprint=run.stage_fingerprint(store, iteration, stage),
                 seconds=tracker.seconds,
                 versions=versions(),
             ),

@@ -2,7 +2,9 @@
 
     Prompt (iteration, attempt)
       Response (iteration, attempt, sample)          N per accepted prompt
-        Judgment (iteration, attempt, sample, vote)  K per response
+        Judgment (iteration, attempt, sample, juror, vote)  K per response and judge
+      Criterion (iteration, attempt, juror, number)  what a judge asks of answers to the prompt
+      Comparison (iteration, attempt, first, second) two responses, judged against each other
       PreferencePair (iteration, attempt, chosen, rejected)
     Drop: what a stage left out, and why
     Stage, Progress: which stages are finished, and how far the others are
@@ -11,11 +13,65 @@
 Records are frozen and hold plain values only.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-STAGES = ("prompts", "responses", "judgments", "pairs", "train")
-"""The stages of an iteration in order; iteration 0 has ``train`` alone."""
+STAGES = ("prompts", "responses", "judgments", "pairs", "train", "evaluate")
+"""The stages of an iteration from 1 on, in order; ``responses.anchors`` and ``judge.jury`` add
+``anchors`` and ``judgments/1``, ``judgments/2``, ..., and ``evaluation`` may leave out the last."""
+SEED_STAGES = ("sft", "prompts", "responses", "judgments", "selection", "train", "evaluate")
+"""The stages of iteration 0, in order; without ``sft.selection`` it begins with ``train``."""
+
+
+def stages_of(iteration: int, begun: Collection[str], evaluates: bool = True) -> tuple[str, ...]:
+    """The stages of an iteration in order, going by those that have begun or will.
+
+    Args:
+        begun: Those that have.
+        evaluates: Whether there is anything to evaluate.
+    """
+    stages = _stages_of(iteration, begun)
+    return stages if evaluates else stages[:-1]
+
+
+def _stages_of(iteration: int, begun: Collection[str]) -> tuple[str, ...]:
+    if iteration:
+        numbers = [int(s.partition("/")[2]) for s in begun if s.startswith("judgments/")]
+        rollout = rollout_stages(iteration, "anchors" in begun, 1 + max(numbers, default=0))
+        return (*rollout, *STAGES[STAGES.index("pairs") :])
+    if "sft" in begun:
+        return SEED_STAGES
+    is_untrained = "evaluate" in begun and "train" not in begun  # M1 = M0
+    return SEED_STAGES[SEED_STAGES.index("evaluate" if is_untrained else "train") :]
+
+
+def model_name(iteration: int, stage: str) -> str:
+    """Name of the model that a training stage makes: ``SFT`` or ``M1``, ``M2``, ..."""
+    return "SFT" if stage == "sft" else f"M{iteration + 1}"
+
+
+def judge_stage(juror: int) -> str:
+    """The stage in which one of ``judge.jurors`` judges: ``judgments``, ``judgments/1``, ..."""
+    return f"judgments/{juror}" if juror else "judgments"
+
+
+def judge_key(juror: int) -> str:
+    """Where one of ``judge.jurors`` is in the config: ``judge``, ``judge.jury.0``, ..."""
+    return f"judge.jury.{juror - 1}" if juror else "judge"
+
+
+def rollout_stages(iteration: int, anchors: int, jurors: int) -> tuple[str, ...]:
+    """The stages before ``pairs`` of an iteration above 0, in order.
+
+    Args:
+        iteration: Anchors are sampled from the second on.
+        anchors: ``responses.anchors``.
+        jurors: Number of judges.
+    """
+    sampled = ("anchors",) if anchors and iteration > 1 else ()
+    return ("prompts", "responses", *sampled, *map(judge_stage, range(jurors)))
+
 
 FinishReason = Literal["stop", "length", "error"]
 """``stop``: end of turn or a stop string. ``length``: cut off at ``max_new_tokens``. ``error``: the
@@ -35,7 +91,8 @@ class Prompt:
     dropped: str | None
     """Why the attempt was not accepted; None for an accepted prompt."""
     detail: str = ""
-    """What the reason is about, such as the pooled prompt that it resembles."""
+    """What the reason is about, such as the pooled prompt that it resembles; of an accepted prompt
+    of iteration 0, the other request that its worse response answers."""
     num_tokens: int = 0
 
 
@@ -58,16 +115,23 @@ class Response:
     logprob: float | None = None
     """Natural log-probability of the answer under the model that gave it, see
     ``engines.base.Generation``; None where the engine does not tell."""
+    author: str = "policy"
+    """``policy``, ``M1`` for an anchor, which is never chosen, or ``human``."""
 
     @property
     def truncated(self) -> bool:
         """Whether the answer was cut off; it may be judged but is never paired."""
         return self.finish_reason == "length"
 
+    @property
+    def is_anchor(self) -> bool:
+        """Whether M1 gave it, as an anchor for the rejected one."""
+        return self.author == "M1"
+
 
 @dataclass(frozen=True, slots=True)
 class Judgment:
-    """One vote of the judge on one response."""
+    """One vote of a judge on one response."""
 
     iteration: int
     attempt: int
@@ -75,16 +139,55 @@ class Judgment:
     vote: int
     """0 .. K-1 within the response."""
     form: str
-    """``written`` or ``expected``."""
+    """``written``, ``expected``, ``written_expected`` or ``criteria``."""
     raw: str
-    """The judge's own completion; empty in the ``expected`` form, which samples no text."""
+    """The judge's own completion; empty in the forms that sample no text here."""
     score: float | None
     """Points on the rubric scale, 0 to 5; None if there is no verdict."""
     reason: str | None = None
     """Why the score is None; None where there is a score."""
     probabilities: tuple[float, ...] | None = None
-    """``expected`` form: probability of each score 0..5 before renormalizing; their sum is the
-    share of probability the judge gives to scores at all."""
+    """Of each score 0..5 before renormalizing, but in the ``written`` form; their sum is the share
+    of probability the judge gives to scores at all."""
+    num_tokens: int = 0
+    juror: int = 0
+    """Which of ``judge.jurors`` voted."""
+    weight: float = 1.0
+    """Of the vote in its judge's mean: that of the criterion in the ``criteria`` form."""
+
+
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """Something that a good answer to a prompt needs, as a judge wrote it."""
+
+    iteration: int
+    attempt: int
+    juror: int
+    number: int
+    """0, 1, ... within the prompt; the ``vote`` of the judgments by this criterion."""
+    text: str
+    weight: float
+    """Above 0, relative to the other criteria of the prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two responses to one prompt judged against each other, in one of the two orders."""
+
+    iteration: int
+    attempt: int
+    first: int
+    """``sample`` of the response that was shown first."""
+    second: int
+    form: str
+    """``written`` or ``expected``."""
+    raw: str
+    winner: int | None
+    """``sample`` of the better one; None for a tie, and where there is no verdict."""
+    reason: str | None = None
+    """Why there is no verdict; None where there is one, be it a tie."""
+    probabilities: tuple[float, ...] | None = None
+    """``expected`` form: of naming the first and the second, not renormalized."""
     num_tokens: int = 0
 
 
@@ -98,7 +201,7 @@ class PreferencePair:
     """``sample`` of the chosen response."""
     rejected: int
     chosen_score: float
-    """Mean over the votes that have a score, 0 to 5."""
+    """Weighted mean over the judges, of each over its votes that have a score, 0 to 5."""
     rejected_score: float
 
     @property
@@ -114,8 +217,8 @@ class Drop:
     iteration: int
     stage: str
     item: str
-    """What was left out: ``attempt``, ``attempt/sample``, a pair as ``attempt/chosen/rejected`` or
-    a seed row such as ``eft:12``."""
+    """What was left out: ``attempt``, ``attempt/sample``, a vote as ``attempt/sample/vote``, a pair
+    as ``attempt/chosen/rejected`` or a seed row such as ``eft:12``."""
     reason: str
     detail: str = ""
 

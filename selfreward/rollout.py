@@ -1,22 +1,32 @@
 """One iteration's prompts, responses and judgments: one stream from engines to committed records.
 
 Each accepted prompt flows on its own: N responses in one request, then K votes on each. Nothing
-waits for a stage to end, so the engine's batch stays full to the last. Whatever comes in is
+waits for a stage to end, so the engine's batch stays full to the last. Models that cannot be in
+memory together make one stream after the other, as few as there can be. Whatever comes in is
 committed before it leads to anything, and what is committed is not asked again.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from selfreward.config import EngineConfig
-from selfreward.makers import MAKERS, Ask, Maker
-from selfreward.records import Judgment, Prompt, Response, Stage
+from selfreward.makers import (
+    FAILURES,
+    SEED_MAKERS,
+    Ask,
+    JudgmentMaker,
+    Maker,
+    PromptMaker,
+    ResponseMaker,
+)
+from selfreward.records import Judgment, Prompt, Response, Stage, judge_stage
 from selfreward.run import Run, versions
-from selfreward.sessions import Sessions, is_local
+from selfreward.sessions import Session, Sessions, is_local
 from selfreward.store import Record, Store, digest
 
 
@@ -27,10 +37,15 @@ class _Role:
     stage: str
     engine: EngineConfig
     model: Path | str
+    make: Callable[..., Maker]
+    juror: int | None = None
+    """Which of ``judge.jurors`` it is."""
 
 
 async def generate_iteration(run: Run, store: Store, iteration: int, sessions: Sessions) -> None:
     """Make and commit what is missing of an iteration's prompts, responses and judgments.
+
+    A judge of the jury, but the first, that cannot be asked stops nothing.
 
     Raises:
         StoppedError: Too few prompts within the budget, or a judge without verdicts.
@@ -40,32 +55,56 @@ async def generate_iteration(run: Run, store: Store, iteration: int, sessions: S
     for group in _groups(roles, run.config.engine.staged):
         makers = []
         for role in group:
-            session = await sessions.get(role.engine, role.model)
-            makers.append(MAKERS[role.stage](run, store, iteration, session))
-        await _flow(run, store, iteration, makers)
+            try:
+                session: Session | BaseException = await sessions.get(role.engine, role.model)
+            except FAILURES as error:
+                if not role.juror:
+                    raise
+                session = error
+            makers.append(role.make(run, store, iteration, session))
+        await flow(run, store, iteration, makers)
 
 
 def _roles(run: Run, iteration: int) -> list[_Role]:
+    if iteration == 0:
+        model = run.whole_model("SFT")
+        engine = run.config.engine
+        return [_Role(stage, engine, model, make) for stage, make in SEED_MAKERS.items()]
     config, policy = run.config, run.policy(iteration)
-    paths = {"policy": policy}
-    if config.judge.model == "M1":
-        paths["M1"] = run.policy(1)
-    author, judge = config.prompts.author, config.judge.model
-    return [
-        _Role("prompts", config.engine, policy if author == "policy" else author),
-        _Role("responses", config.engine, policy),
-        _Role("judgments", config.judge.engine or config.engine, paths.get(judge, judge)),
+    author = config.prompts.author
+    roles = [
+        _Role("prompts", config.engine, policy if author == "policy" else author, PromptMaker),
+        _Role("responses", config.engine, policy, ResponseMaker),
     ]
+    if "anchors" in run.rollout_stages(iteration):
+        sample = partial(ResponseMaker, anchors=True)
+        roles.append(_Role("anchors", config.engine, run.policy(1), sample))
+    for juror, settings in enumerate(config.judge.jurors):
+        judge: Path | str = settings.model
+        if settings.model in ("policy", "M1"):
+            judge = policy if settings.model == "policy" else run.policy(1)
+        engine = settings.engine or config.engine
+        make = partial(JudgmentMaker, juror=juror)
+        roles.append(_Role(judge_stage(juror), engine, judge, make, juror))
+    return roles
 
 
 def _groups(roles: Sequence[_Role], staged: bool) -> list[list[_Role]]:
-    """Roles that flow together: one model per engine, and one local engine at most."""
+    """Roles that flow together: one model per engine, and one local engine at most.
+
+    Judges need nothing of each other, so each joins the first stream that it can be in.
+    """
     groups: list[list[_Role]] = []
+    first = 0
     for role in roles:
-        if groups and not staged and all(_go_together(role, other) for other in groups[-1]):
-            groups[-1].append(role)
-        else:
-            groups.append([role])
+        is_judge = role.juror is not None
+        streams = [] if staged else groups[first:] if is_judge else groups[-1:]
+        open_to = (g for g in streams if all(_go_together(role, other) for other in g))
+        group = next(open_to, None)
+        if group is None:
+            groups.append(group := [])
+        group.append(role)
+        first = first if is_judge else len(groups) - 1
     return groups
 
 
@@ -75,7 +114,7 @@ def _go_together(a: _Role, b: _Role) -> bool:
     return not (is_local(a.engine) and is_local(b.engine))
 
 
-async def _flow(run: Run, store: Store, iteration: int, makers: list[Maker]) -> None:
+async def flow(run: Run, store: Store, iteration: int, makers: list[Maker]) -> None:
     """Let records flow through stages, given in order, until all of these are finished."""
     new: list[Record] = [*store.records(Prompt, iteration), *store.records(Response, iteration)]
     async with _Flight(makers, run.config.engine.concurrency) as flight:

@@ -4,7 +4,7 @@ runs/<name>/
   config.yaml           the config as given        config.resolved.yaml   every value, in force
   templates/  seeds/    copies of what the run reads from outside
   records.db            the record of truth (store.py)
-  models/               M0.json (where the base model is), M1/ M2/ ..., each with a manifest
+  models/               M0.json (where the base model is), SFT/ M1/ M2/ ..., with a manifest each
   checkpoints/  logs/   of training in progress; of each child process
   run.lock              held by the process that owns the run
 """
@@ -26,6 +26,7 @@ from selfreward.errors import (
     LockedError,
     NotFoundError,
 )
+from selfreward.records import rollout_stages
 from selfreward.store import Store
 
 # The verbs that only read need none of pydantic, Jinja and filelock, which take longer to import
@@ -35,8 +36,12 @@ if TYPE_CHECKING:
     from selfreward.templates import Template
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-JUDGE_VARIABLES = {"prompt", "response"}
 PROMPTS_VARIABLES = {"demonstrations"}
+WORSE_VARIABLES = {"prompt"}
+COMPARE_VARIABLES = {"prompt", "response_a", "response_b"}
+_VARIABLES = {
+    "prompts": PROMPTS_VARIABLES, "worse": WORSE_VARIABLES, "compare": COMPARE_VARIABLES,
+}  # fmt: skip
 _EXTENDABLE = frozenset({"iterations"})
 _LIBRARIES = (
     "selfreward", "torch", "transformers", "trl", "peft", "datasets",
@@ -77,27 +82,36 @@ class Run:
         """The records, for reading."""
         return Store(self.records)
 
-    def model_directory(self, index: int) -> Path:
-        """``models/M<index>``, which exists only whole."""
-        return self.path / "models" / f"M{index}"
+    def model_directory(self, model: int | str) -> Path:
+        """``models/M<index>`` or ``models/SFT``, which exists only whole."""
+        return self.path / "models" / _model_name(model)
 
-    def checkpoints_directory(self, index: int) -> Path:
-        """Where the training that makes ``M<index>`` keeps its checkpoints."""
-        return self.path / "checkpoints" / f"M{index}"
+    def checkpoints_directory(self, model: int | str) -> Path:
+        """Where the training that makes the model keeps its checkpoints."""
+        return self.path / "checkpoints" / _model_name(model)
 
     def log_path(self, iteration: int, stage: str) -> Path:
         """Log of the child process that runs a stage; all launches append to it."""
         return self.path / "logs" / f"{iteration}-{stage}.log"
 
-    def template(self, stage: str) -> "Template":
-        """The run's own copy of a template: stage ``judge`` or ``prompts``."""
+    def template(self, stage: str, juror: int = 0) -> "Template":
+        """The run's own copy of a template.
+
+        Args:
+            stage: ``prompts``, ``worse`` or ``compare``; or, of a judge, ``judge`` or ``criteria``.
+            juror: Which of ``judge.jurors``.
+        """
+        from selfreward.judge_templates import judge_variables, template_name
         from selfreward.templates import load_template
 
-        variables = JUDGE_VARIABLES if stage == "judge" else PROMPTS_VARIABLES
-        return load_template(self.path / "templates" / f"{stage}.jinja", variables)
+        path = self.path / "templates" / f"{template_name(stage, juror)}.jinja"
+        if stage in _VARIABLES:
+            return load_template(path, _VARIABLES[stage])
+        form = self.config.judge.jurors[juror].form
+        return load_template(path, judge_variables(stage, form))
 
     def seed_file(self, kind: str) -> Path:
-        """The run's own copy of seed data: ``ift``, ``eft``, ``prompts`` or ``dataset``."""
+        """The run's own copy of seed data, such as ``ift``, ``eft``, ``ranked`` or ``heldout``."""
         return self.path / "seeds" / f"{kind}.jsonl"
 
     @cached_property
@@ -108,22 +122,32 @@ class Run:
         can be extended and resumed on another machine. The config counts as it was written when
         the run was made: a key that a later release adds is not in it.
         """
-        from selfreward.config import RUNTIME_KEYS
+        from selfreward.config import is_runtime_key
         from selfreward.yamlfile import read_yaml
 
-        config: dict[str, Any] = read_yaml(self.resolved)[0]
-        for key in RUNTIME_KEYS | _EXTENDABLE:
-            *groups, name = key.split(".")
-            group: Any = config
-            for part in groups:
-                group = group.get(part) if isinstance(group, dict) else None
-            if isinstance(group, dict):
-                group.pop(name, None)
+        def deciding(data: Any, key: str) -> Any:
+            if isinstance(data, list):
+                return [deciding(item, f"{key}.{i}") for i, item in enumerate(data)]
+            if not isinstance(data, dict):
+                return data
+            inner = ((f"{key}.{name}".lstrip("."), name, value) for name, value in data.items())
+            return {
+                name: deciding(value, at)
+                for at, name, value in inner
+                if not is_runtime_key(at) and at not in _EXTENDABLE
+            }
+
+        config = deciding(read_yaml(self.resolved)[0], "")
         sha = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
         inputs = [*self.path.glob("templates/*.jinja"), *self.path.glob("seeds/*.jsonl")]
         for path in sorted(inputs):
             sha.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
         return sha.hexdigest()
+
+    def rollout_stages(self, iteration: int) -> tuple[str, ...]:
+        """The stages before ``pairs`` of an iteration above 0, in order."""
+        config = self.config
+        return rollout_stages(iteration, config.responses.anchors, len(config.judge.jurors))
 
     def stage_fingerprint(self, store: Store, iteration: int, stage: str) -> str:
         """sha256 over the run's fingerprint, the base model and every stage finished before."""
@@ -164,12 +188,20 @@ class Run:
         """
         if iteration == 0 or (iteration == 1 and self.config.sft is None):
             return Path(self.base_model()["path"])
-        directory = self.model_directory(iteration)
+        return self.whole_model(iteration)
+
+    def whole_model(self, model: int | str) -> Path:
+        """Directory of a model that training has made.
+
+        Raises:
+            IntegrityError: The directory is gone or not whole.
+        """
+        directory = self.model_directory(model)
         try:
             durable.verify_directory(directory, deep=False)
         except IntegrityError as error:
             raise IntegrityError(
-                f"M{iteration} is needed but not whole: {error.message}",
+                f"{directory.name} is needed but not whole: {error.message}",
                 "Restore the directory from a copy, or start a new run; `selfreward verify` "
                 "checks all of them.",
             ) from None
@@ -182,7 +214,7 @@ class Run:
             IntegrityError: Another key would change; the message names it.
             ConfigError: A value is wrong, or ``iterations`` would shrink.
         """
-        from selfreward.config import RUNTIME_KEYS
+        from selfreward.config import is_runtime_key
         from selfreward.configfile import changed_keys, load_config, override
         from selfreward.yamlfile import dump_yaml, read_yaml
 
@@ -190,7 +222,8 @@ class Run:
             return
         new = load_config(self.resolved, overrides)
         changed = changed_keys(self.config, new)
-        if frozen := [key for key in changed if key not in RUNTIME_KEYS | _EXTENDABLE]:
+        free = [key for key in changed if is_runtime_key(key) or key in _EXTENDABLE]
+        if frozen := [key for key in changed if key not in free]:
             raise IntegrityError(
                 f"{frozen[0]} is frozen: it decided the records of this run",
                 "Start a new run, or branch off with `selfreward run CONFIG --from RUN:M1`.",
@@ -245,6 +278,10 @@ def open_run(name: str) -> Run:
 def list_runs() -> list[Run]:
     """Every run under the runs directory, by name."""
     return [Run(p.parent) for p in sorted(runs_root().glob("[!.]*/records.db"))]
+
+
+def _model_name(model: int | str) -> str:
+    return f"M{model}" if isinstance(model, int) else model
 
 
 def versions() -> dict[str, str]:

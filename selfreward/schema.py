@@ -1,14 +1,24 @@
 """The tables of ``records.db``. A record type of ``records.py`` is a table of the same name."""
 
-from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response
+from selfreward.records import (
+    Comparison,
+    Criterion,
+    Drop,
+    Judgment,
+    PreferencePair,
+    Prompt,
+    Response,
+)
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """``PRAGMA user_version``; a release that changes a table below raises it and migrates."""
 
 TABLES: dict[type, tuple[str, tuple[str, ...]]] = {
     Prompt: ("prompts", ("iteration", "attempt")),
     Response: ("responses", ("iteration", "attempt", "sample")),
-    Judgment: ("judgments", ("iteration", "attempt", "sample", "vote")),
+    Judgment: ("judgments", ("iteration", "attempt", "sample", "juror", "vote")),
+    Criterion: ("criteria", ("iteration", "attempt", "juror", "number")),
+    Comparison: ("comparisons", ("iteration", "attempt", "first", "second")),
     PreferencePair: ("pairs", ("iteration", "attempt", "chosen", "rejected")),
     Drop: ("drops", ("iteration", "stage", "item")),
 }
@@ -24,12 +34,22 @@ CREATE TABLE prompts (iteration INTEGER NOT NULL, attempt INTEGER NOT NULL, text
 CREATE TABLE responses (iteration INTEGER NOT NULL, attempt INTEGER NOT NULL,
     sample INTEGER NOT NULL, text TEXT NOT NULL, finish_reason TEXT NOT NULL,
     num_tokens INTEGER NOT NULL, thinking TEXT NOT NULL, dropped TEXT, logprob REAL,
+    author TEXT NOT NULL,
     UNIQUE (iteration, attempt, sample));
 CREATE TABLE judgments (iteration INTEGER NOT NULL, attempt INTEGER NOT NULL,
     sample INTEGER NOT NULL, vote INTEGER NOT NULL, form TEXT NOT NULL, raw TEXT NOT NULL,
     score REAL CHECK (score BETWEEN 0 AND 5), reason TEXT, probabilities TEXT,
-    num_tokens INTEGER NOT NULL, CHECK ((score IS NULL) = (reason IS NOT NULL)),
-    UNIQUE (iteration, attempt, sample, vote));
+    num_tokens INTEGER NOT NULL, juror INTEGER NOT NULL, weight REAL NOT NULL CHECK (weight > 0),
+    CHECK ((score IS NULL) = (reason IS NOT NULL)),
+    UNIQUE (iteration, attempt, sample, juror, vote));
+CREATE TABLE criteria (iteration INTEGER NOT NULL, attempt INTEGER NOT NULL,
+    juror INTEGER NOT NULL, number INTEGER NOT NULL, text TEXT NOT NULL,
+    weight REAL NOT NULL CHECK (weight > 0), UNIQUE (iteration, attempt, juror, number));
+CREATE TABLE comparisons (iteration INTEGER NOT NULL, attempt INTEGER NOT NULL,
+    first INTEGER NOT NULL, second INTEGER NOT NULL, form TEXT NOT NULL, raw TEXT NOT NULL,
+    winner INTEGER, reason TEXT, probabilities TEXT, num_tokens INTEGER NOT NULL,
+    CHECK (winner IS NULL OR winner IN (first, second)),
+    CHECK (winner IS NULL OR reason IS NULL), UNIQUE (iteration, attempt, first, second));
 CREATE TABLE pairs (iteration INTEGER NOT NULL, attempt INTEGER NOT NULL,
     chosen INTEGER NOT NULL, rejected INTEGER NOT NULL, chosen_score REAL NOT NULL,
     rejected_score REAL NOT NULL CHECK (rejected_score < chosen_score),
@@ -40,11 +60,13 @@ CREATE TABLE stages (iteration INTEGER NOT NULL, stage TEXT NOT NULL, rows INTEG
     drops INTEGER NOT NULL, digest TEXT NOT NULL, fingerprint TEXT NOT NULL,
     seconds REAL NOT NULL, versions TEXT NOT NULL, finished TEXT NOT NULL,
     UNIQUE (iteration, stage));
-CREATE TABLE train_log (iteration INTEGER NOT NULL, step INTEGER NOT NULL, name TEXT NOT NULL,
-    value REAL, UNIQUE (iteration, step, name));
+CREATE TABLE train_log (iteration INTEGER NOT NULL, stage TEXT NOT NULL, step INTEGER NOT NULL,
+    name TEXT NOT NULL, value REAL, UNIQUE (iteration, stage, step, name));
 CREATE TABLE progress (iteration INTEGER NOT NULL, stage TEXT NOT NULL, done INTEGER NOT NULL,
     total INTEGER NOT NULL, seconds REAL NOT NULL, note TEXT NOT NULL, at TEXT NOT NULL,
     UNIQUE (iteration, stage));
+CREATE TABLE reports (iteration INTEGER NOT NULL, name TEXT NOT NULL, data TEXT NOT NULL,
+    UNIQUE (iteration, name));
 CREATE TABLE figures (iteration INTEGER NOT NULL UNIQUE, data TEXT NOT NULL);
 CREATE TABLE events (at TEXT NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL);
 """

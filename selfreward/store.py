@@ -14,14 +14,17 @@ import os
 import socket
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from selfreward.errors import IntegrityError, LockedError, NotFoundError, PreflightError
 from selfreward.records import (
+    Comparison,
+    Criterion,
     Drop,
     Judgment,
     PreferencePair,
@@ -32,9 +35,8 @@ from selfreward.records import (
 )
 from selfreward.schema import SCHEMA, SCHEMA_VERSION, TABLES
 
-Record = Prompt | Response | Judgment | PreferencePair | Drop
-R = TypeVar("R", Prompt, Response, Judgment, PreferencePair, Drop)
-_PROBABILITIES = [field.name for field in fields(Judgment)].index("probabilities")
+Record = Prompt | Response | Judgment | Criterion | Comparison | PreferencePair | Drop
+R = TypeVar("R", Prompt, Response, Judgment, Criterion, Comparison, PreferencePair, Drop)
 
 
 class Store:
@@ -120,22 +122,31 @@ class Store:
         with self._transaction():
             self._insert(records)
 
-    def finish_stage(self, stage: Stage, records: Iterable[Record] = ()) -> None:
-        """Commit the last records of a stage together with its row."""
+    def finish_stage(
+        self,
+        stage: Stage,
+        records: Iterable[Record] = (),
+        reports: Mapping[str, dict[str, Any]] | None = None,
+    ) -> None:
+        """Commit the last records of a stage, and its reports by name, together with its row."""
         with self._transaction():
             self._insert(records)
+            for name, report in (reports or {}).items():
+                self._save_report(stage.iteration, name, report)
             self._db.execute(
                 "INSERT INTO stages VALUES (?,?,?,?,?,?,?,?,?)",
                 (stage.iteration, stage.stage, stage.rows, stage.drops, stage.digest,
                  stage.fingerprint, stage.seconds, json.dumps(stage.versions), now()),
             )  # fmt: skip
 
-    def log_training(self, iteration: int, step: int, metrics: dict[str, float]) -> None:
+    def log_training(
+        self, iteration: int, step: int, metrics: dict[str, float], stage: str = "train"
+    ) -> None:
         """Keep what the trainer logged at a step; a step redone after a resume replaces it."""
         with self._transaction():
             self._db.executemany(
-                "INSERT OR REPLACE INTO train_log VALUES (?,?,?,?)",
-                [(iteration, step, name, value) for name, value in metrics.items()],
+                "INSERT OR REPLACE INTO train_log VALUES (?,?,?,?,?)",
+                [(iteration, stage, step, name, value) for name, value in metrics.items()],
             )
 
     def set_progress(
@@ -155,6 +166,11 @@ class Store:
                 "INSERT OR REPLACE INTO figures VALUES (?,?)", (iteration, json.dumps(figures))
             )
 
+    def save_report(self, iteration: int, name: str, report: dict[str, Any]) -> None:
+        """Keep a report on the model that an iteration made."""
+        with self._transaction():
+            self._save_report(iteration, name, report)
+
     def add_event(self, kind: str, text: str) -> None:
         """Note a launch, a stop or an error."""
         with self._transaction():
@@ -165,15 +181,15 @@ class Store:
     def records(self, kind: type[R], iteration: int, attempt: int | None = None) -> list[R]:
         """All records of one type of an iteration (of one prompt, if given) in key order."""
         table, key = TABLES[kind]
-        names = ", ".join(f.name for f in fields(kind))
+        columns = ", ".join(field.name for field in fields(kind))
         where, values = "iteration = ?", [iteration]
         if attempt is not None:
             where, values = where + " AND attempt = ?", [iteration, attempt]
         rows: Iterable[Sequence[Any]] = self._db.execute(
-            f"SELECT {names} FROM {table} WHERE {where} ORDER BY {', '.join(key)}", values
+            f"SELECT {columns} FROM {table} WHERE {where} ORDER BY {', '.join(key)}", values
         )
-        if kind is Judgment:
-            rows = map(_read_probabilities, rows)
+        if "probabilities" in (names := [field.name for field in fields(kind)]):
+            rows = map(partial(_read_probabilities, names.index("probabilities")), rows)
         return [kind(*row) for row in rows]
 
     def drop_reasons(self, iteration: int, stage: str) -> list[str]:
@@ -193,14 +209,15 @@ class Store:
         made = (dict(zip(names, row, strict=True)) for row in rows)
         return [Stage(**row | {"versions": json.loads(row["versions"])}) for row in made]
 
-    def train_log(self, iteration: int) -> list[dict[str, float]]:
+    def train_log(self, iteration: int, stage: str = "train") -> list[dict[str, float]]:
         """What the trainer logged, one mapping per step with ``step`` among its keys.
 
         SQLite keeps NaN as NULL; it comes back as NaN.
         """
         steps: dict[int, dict[str, float]] = {}
-        query = "SELECT step, name, value FROM train_log WHERE iteration = ? ORDER BY step"
-        for step, name, value in self._db.execute(query, (iteration,)):
+        where = "iteration = ? AND stage = ?"
+        query = f"SELECT step, name, value FROM train_log WHERE {where} ORDER BY step"
+        for step, name, value in self._db.execute(query, (iteration, stage)):
             row = steps.setdefault(step, {"step": step})
             row[name] = math.nan if value is None else value
         return list(steps.values())
@@ -213,6 +230,12 @@ class Store:
         """The figures of a closed iteration."""
         query = "SELECT data FROM figures WHERE iteration = ?"
         row = self._db.execute(query, (iteration,)).fetchone()
+        return json.loads(row[0]) if row else None
+
+    def report(self, iteration: int, name: str) -> dict[str, Any] | None:
+        """A report on the model that an iteration made."""
+        query = "SELECT data FROM reports WHERE iteration = ? AND name = ?"
+        row = self._db.execute(query, (iteration, name)).fetchone()
         return json.loads(row[0]) if row else None
 
     def events(self) -> list[tuple[str, str, str]]:
@@ -245,6 +268,11 @@ class Store:
             return str(error)
 
     # Inside
+
+    def _save_report(self, iteration: int, name: str, report: dict[str, Any]) -> None:
+        self._db.execute(
+            "INSERT OR REPLACE INTO reports VALUES (?,?,?)", (iteration, name, json.dumps(report))
+        )
 
     def _insert(self, records: Iterable[Record]) -> None:
         rows: dict[type, list[tuple[Any, ...]]] = {}
@@ -282,6 +310,11 @@ def digest(records: Iterable[Record]) -> str:
     return sha.hexdigest()
 
 
+def digest_reports(reports: Mapping[str, Any]) -> str:
+    """sha256 over reports by name."""
+    return hashlib.sha256(json.dumps(reports, sort_keys=True).encode()).hexdigest()
+
+
 def now() -> str:
     """UTC time as ISO text; a label, never compared."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -308,12 +341,8 @@ def _errors(path: Path) -> Iterator[None]:
         raise
 
 
-def _read_probabilities(row: Sequence[Any]) -> Sequence[Any]:
-    text = row[_PROBABILITIES]
-    return (
-        row if text is None
-        else (*row[:_PROBABILITIES], tuple(json.loads(text)), *row[_PROBABILITIES + 1 :])
-    )  # fmt: skip
+def _read_probabilities(at: int, row: Sequence[Any]) -> Sequence[Any]:
+    return row if row[at] is None else (*row[:at], tuple(json.loads(row[at])), *row[at + 1 :])
 
 
 def _quote(path: Path) -> str:

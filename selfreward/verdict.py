@@ -25,6 +25,13 @@ _SCORE_LINE = re.compile(
     re.IGNORECASE | re.VERBOSE | re.ASCII,
 )
 """Matched against lines whose white space is collapsed, so that it takes linear time."""
+_CHOICE_LINE = re.compile(
+    r"""(?:-\s|•\s|\#+\s?)?(?:(?:the|my)\s)?(?:final\s)?
+    better(?:\s(?:response|answer|one))?\s?(?:is\s?:?|[:=])\s?
+    (?:(?:response|answer)\s)?(?P<choice>A|B|tie)\s?\.?""",
+    re.IGNORECASE | re.VERBOSE | re.ASCII,
+)
+_CHOICES = {"a": "A", "b": "B", "tie": "tie"}
 _LINE_END = re.compile(r"\r\n?|\n")
 """Not the other separators of Unicode: they can stand in a quote, whose rest is no line."""
 _LONGEST = 1_000
@@ -61,6 +68,29 @@ def parse_score(text: str, finish_reason: FinishReason) -> tuple[float | None, s
     return score, None
 
 
+def read_justification(text: str, finish_reason: FinishReason) -> tuple[str, str | None]:
+    """Read what a judge wrote before its verdict; whether and what score it gave does not matter.
+
+    Args:
+        text: The judge's completion alone, thinking already split off.
+        finish_reason: See ``parse_score``.
+
+    Returns:
+        (justification, None): the text without score lines and blank space at its end. Or
+        ("", reason): ``cut off`` or ``empty``.
+    """
+    if finish_reason == "length":
+        return "", "cut off"
+    starts = [0, *(match.end() for match in _LINE_END.finditer(text))]
+    end = len(text)
+    for start in reversed(starts):
+        line = text[start:end]
+        if line.strip() and not _score_line(line):
+            return text[:end].rstrip(), None
+        end = start
+    return "", "empty"
+
+
 def expected_score(probabilities: Sequence[float]) -> tuple[float | None, str | None]:
     """Expected score under the judge's own distribution, renormalized over the scores.
 
@@ -78,6 +108,36 @@ def expected_score(probabilities: Sequence[float]) -> tuple[float | None, str | 
         return None, "no probability"
     mean = math.fsum(score * p for score, p in enumerate(probabilities)) / mass
     return min(mean, float(MAX_SCORE)), None  # rounding may pass 5 by the last bit
+
+
+def parse_choice(text: str, finish_reason: FinishReason) -> tuple[str | None, str | None]:
+    """Read the verdict of a written comparison, as strictly as ``parse_score`` reads a score.
+
+    Args:
+        text: The judge's completion alone, thinking already split off.
+        finish_reason: See ``parse_score``.
+
+    Returns:
+        (choice, None) with ``A``, ``B`` or ``tie``, or (None, reason). Reasons: ``cut off``,
+        ``empty``, ``no verdict line``, ``two verdicts``.
+    """
+    if finish_reason == "length":
+        return None, "cut off"
+    choices = [_choice(line) for line in _LINE_END.split(text) if line.strip()]
+    if not choices:
+        return None, "empty"
+    if choices[-1] is None:
+        return None, "no verdict line"
+    if set(choices) - {None, choices[-1]}:
+        return None, "two verdicts"
+    return choices[-1], None
+
+
+def _choice(line: str) -> str | None:
+    if len(line) > _LONGEST or "better" not in line.lower():
+        return None
+    match = _CHOICE_LINE.fullmatch(" ".join(_DRESS.sub(r"\1", line).split()))
+    return _CHOICES[match["choice"].lower()] if match else None
 
 
 def _score_line(line: str) -> re.Match[str] | None:

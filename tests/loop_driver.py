@@ -14,6 +14,7 @@ from pathlib import Path
 
 from selfreward import durable
 from selfreward.controller import launch
+from selfreward.evaluation.iteration import evaluate_iteration
 from selfreward.jobs import train_iteration
 from selfreward.rollout import generate_iteration
 from selfreward.run import Run
@@ -43,9 +44,15 @@ class ScriptedWorkers:
         with self._epoch_store() as store:
             asyncio.run(generate_iteration(self.run, store, iteration, sessions))
 
-    def train(self, iteration: int) -> None:
+    def train(self, iteration: int, stage: str = "train") -> None:
         with self._epoch_store() as store:
-            train_iteration(self.run, store, iteration, ScriptedChat(), scripted_fit)
+            train_iteration(self.run, store, iteration, ScriptedChat(), scripted_fit, stage)
+
+    def evaluate(self, iteration: int) -> None:
+        sessions = Sessions(lambda settings, model: Session(engine, ScriptedChat()))
+        engine = ScriptedEngine(self.reply, self.delay_s)
+        with self._epoch_store() as store:
+            asyncio.run(evaluate_iteration(self.run, store, iteration, sessions))
 
     def close(self) -> None:
         """Nothing is kept."""

@@ -8,7 +8,7 @@ what a crash test needs, and no real engine can promise.
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from selfreward.engines.base import Generation, Request
@@ -31,8 +31,14 @@ class ScriptedChat:
     ) -> tuple[tuple[int, ...], tuple[int, ...]]:
         return self.prompt_ids(user, started), (*map(ord, text), 0)
 
-    def score_prompt(self, user: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        return self.prompt_ids(user, "Score:"), tuple(map(ord, "012345"))
+    def score_prompt(self, user: str, before: str = "") -> tuple[tuple[int, ...], tuple[int, ...]]:
+        started = f"{before}\nScore:" if before else "Score:"
+        return self.prompt_ids(user, started), tuple(map(ord, "012345"))
+
+    def label_prompt(
+        self, user: str, started: str, labels: Sequence[str]
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return self.prompt_ids(user, started), tuple(ord(label[-1]) for label in labels)
 
     def score_target(self, user: str, score: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         prompt_ids, score_ids = self.score_prompt(user)

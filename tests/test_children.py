@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from selfreward import models
-from selfreward.children import Child, Children, full_disk_named
+from selfreward.child import Child
+from selfreward.children import Children, full_disk_named
 from selfreward.configfile import build_config
 from selfreward.creation import create_run
 from selfreward.errors import ConfigError, PreflightError, SelfRewardError
@@ -27,6 +28,10 @@ print("ready", flush=True)
 time.sleep(60)
 """
 PREPARE = {"epoch": 1, "work": "prepare", "iteration": 0}
+
+
+def nothing(*given: object) -> None:
+    pass
 
 
 def test_a_child_ends_when_its_parent_closes_the_pipe() -> None:
@@ -95,7 +100,7 @@ def test_what_a_child_started_ends_with_it(tmp_path: Path, monkeypatch: pytest.M
         time.sleep(0.05)
     started = psutil.Process(int(pid.read_text()))
     os.kill(child._process.pid, signal.SIGKILL)
-    assert child.do({"run": str(tmp_path), **PREPARE}, lambda: None) is None
+    assert child.do({"run": str(tmp_path), **PREPARE}, nothing, nothing) is None
     assert started.is_running()
     assert child.kill() == -signal.SIGKILL
     assert not Path(child._scratch.name).exists()
@@ -116,9 +121,45 @@ def test_a_child_does_one_job_after_another_and_ends_when_told_to(
         for stage in STAGES[:3]:  # so that no model is needed
             store.finish_stage(Stage(1, stage, 0, 0, "", "", 0.0, {}))
         job = {"run": str(run.path), "epoch": store.epoch, "work": "generate", "iteration": 1}
-        assert [child.do(job, lambda: None) for _ in range(2)] == [{}, {}]
+        assert [child.do(job, nothing, nothing) for _ in range(2)] == [{}, {}]
         child.close()
         assert child.kill() == 0
+
+
+@pytest.fixture
+def saying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets children say the text of a job three times."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nif 'selfreward.children' in sys.orig_argv:\n"
+        "    from selfreward.jobs import Generator\n"
+        "    def judge(self, job, say):\n"
+        "        print('noise of a library')\n"
+        "        for number in range(3):\n"
+        "            say([number, job['text']])\n"
+        "    Generator.judge = judge\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+
+@pytest.mark.usefixtures("saying")
+def test_what_a_child_says_while_it_works_is_heard_in_order_and_whole() -> None:
+    text, heard = "long" * 100_000, []
+    with Child() as child:
+        for _ in range(2):
+            child.work({"work": "judge", "text": text}, "test", hear=heard.append)
+    assert heard == [[number, text] for number in (0, 1, 2)] * 2
+
+
+@pytest.mark.usefixtures("saying")
+def test_a_child_whose_words_cannot_be_used_is_ended() -> None:
+    def refuse(said: object) -> None:
+        raise KeyError
+
+    child = Child()
+    with pytest.raises(KeyError):
+        child.work({"work": "judge", "text": ""}, "test", hear=refuse)
+    assert child._process.poll() is not None
+    assert not Path(child._scratch.name).exists()
 
 
 def test_a_failed_write_on_a_full_disk_is_named_as_such_and_other_failures_are_not(

@@ -23,6 +23,7 @@ OVERRIDES = [
     "iterations=2", "prompts.count=12", "prompts.window=4", "prompts.rouge_l_max=0.99",
     "responses.n=4", "judge.form=written", "judge.votes=3", "engine.concurrency=4",
     "sft.ift={path: seed/ift.jsonl, limit: 5}", "sft.eft={path: seed/eft.jsonl, limit: 2}",
+    "evaluation.limit=10",
 ]  # fmt: skip
 
 
@@ -69,7 +70,7 @@ def test_random_kills_leave_the_records_of_an_uninterrupted_run(
     finish(whole)
     seconds = time.monotonic() - begin
     expected = facts(whole)
-    assert len(expected["stages"]) == 1 + 2 * 5  # type: ignore[arg-type]
+    assert len(expected["stages"]) == 2 + 2 * 6  # type: ignore[arg-type]
     rng = random.Random(num_kills)
     kills, index = 0, 0
     while kills < num_kills:

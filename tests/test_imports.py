@@ -28,8 +28,8 @@ WRAPPERS = {
 WRITERS = {
     "selfreward.durable": "writes every file that is kept",
     "selfreward.store": "writes records.db",
-    "selfreward.children": "appends to a child's log and answers through a pipe",
-    "selfreward.evaluation.child": "answers through a pipe",
+    "selfreward.child": "appends to a child's log",
+    "selfreward.children": "answers through a pipe",
     "selfreward.reporting.parity": "answers its parent through a pipe",
     "selfreward.training.distributed": "tells the train child by lines of its output",
     "selfreward.models": "lets transformers save into a directory that durable publishes",

@@ -50,3 +50,18 @@ def test_policy_and_another_judge_cannot_share_an_endpoint() -> None:
     with pytest.raises(ConfigError, match="http://b:1/v1 serves the policy"):
         jobs.check_judge(build_config({"engine": shared, "judge": judge}))
     jobs.check_judge(build_config({"engine": shared, "judge": {**judge, "model": "policy"}}))
+
+
+def test_each_judge_of_a_jury_is_checked_by_its_own_key() -> None:
+    def check(*jury: dict) -> None:
+        jobs.check_judge(build_config({"judge": {"jury": list(jury)}}))
+
+    at = {"engine": {"kind": "server", "endpoints": ["http://a:1/v1"]}}
+    with pytest.raises(ConfigError, match=r"judge.jury.1.engine.endpoints: .* judge.jury.0"):
+        check({"model": "org/x", **at}, {"model": "org/y", **at})
+    hosted = {"model": "hosted", **at}
+    check(hosted, {"model": "hosted", "engine": {**at["engine"], "model": "another"}})
+    with pytest.raises(ConfigError, match=r"judge.jury.1.form=expected"):
+        check(hosted, {**hosted, "form": "expected"})
+    with pytest.raises(ConfigError, match=r"judge.jury.0.engine.kind is auto"):
+        check({"model": "hosted"})

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 from made_models import make_model
+from made_rankings import rankings, selfreward, write
 from scripted import ScriptedChat, ScriptedEngine
 from scripted_server import Server, running
 
@@ -22,20 +23,13 @@ from selfreward.engines.base import Generation, Request
 from selfreward.errors import ConfigError, PreflightError, SelfRewardError
 from selfreward.evaluation.child import judge_in_child
 from selfreward.evaluation.judging import Text, judge_texts, judged_responses, texts_of
-from selfreward.evaluation.ranked import RankedResponse, Ranking
 from selfreward.records import Judgment
 from selfreward.reporting.calibration_plot import save_calibration
-from selfreward.reporting.judge import judge_text
+from selfreward.reporting.judge_text import judge_text
 from selfreward.templates import find_template, load_template
 
 TEMPLATE = load_template(find_template("judge/additive.jinja"), {"prompt", "response"})
 DATA = os.environ.get("SELFREWARD_TEST_DATA")
-
-
-def rankings(count: int) -> list[Ranking]:
-    """Of "good", "fair" and "poor" answers, whose lengths are all the same."""
-    responses = [RankedResponse(text, i) for i, text in enumerate(("poor", "fair", "good"))]
-    return [Ranking(f"Question {i}?", tuple(responses)) for i in range(count)]
 
 
 def judge(
@@ -118,38 +112,6 @@ def knowing(server: Server) -> None:
     server.say = say  # fmt: skip
 
 
-def write(path: Path, count: int) -> Path:
-    rows = [
-        {
-            "prompt": ranking.prompt,
-            "responses": [
-                {"text": r.text, "rank": 3 - r.preference} for r in ranking.responses
-            ],
-        }
-        for ranking in rankings(count)
-    ]  # fmt: skip
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-def selfreward(server: Server, *arguments: str) -> tuple[int, str, str]:
-    """Run the verb against the server."""
-
-    async def main() -> tuple[int, str, str]:
-        async with running(server):
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "selfreward", "judge", "hosted",
-                "--engine", "kind=server", "--engine", f"endpoints=[{server.url}]",
-                "--engine", "concurrency=1", *arguments,
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            )  # fmt: skip
-            out, err = await process.communicate()
-            assert process.returncode is not None
-            return process.returncode, out.decode(), err.decode()
-
-    return asyncio.run(main())
-
-
 def test_the_verb_measures_a_judge_against_people(server: Server, tmp_path: Path) -> None:
     knowing(server)
     data, plot = write(tmp_path / "d.jsonl", 12), tmp_path / "c.svg"
@@ -211,23 +173,30 @@ def test_what_is_wrong_is_one_line_before_anything_is_asked(
 def test_an_error_of_the_child_is_raised_as_it_was(tmp_path: Path) -> None:
     engine = EngineConfig(kind="server", endpoints=["http://127.0.0.1:9/v1"], max_retries=0)  # type: ignore[call-arg]
     with pytest.raises(PreflightError):
-        judge_in_child("hosted", engine, TEMPLATE, [("p", "r")], JudgeConfig(), print)
+        judge_in_child("hosted", engine, {"judge": TEMPLATE}, [("p", "r")], JudgeConfig(), print)
     engine = EngineConfig(kind="nothing")
     model = make_model(tmp_path / "M1")
     with pytest.raises(ConfigError, match="no engine 'nothing'"):
-        judge_in_child(str(model), engine, TEMPLATE, [("p", "r")], JudgeConfig(), print)
+        judge_in_child(str(model), engine, {"judge": TEMPLATE}, [("p", "r")], JudgeConfig(), print)
 
 
 def test_a_child_that_dies_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:
-    with pytest.raises(SelfRewardError, match="ended with code 1 after 0 of 1 texts") as error:
+    with pytest.raises(SelfRewardError, match="the judging process ended with code 1") as error:
         judge_in_child(
-            str(tmp_path / "none"), EngineConfig(), TEMPLATE, [("p", "r")], JudgeConfig(), print
+            str(tmp_path / "none"),
+            EngineConfig(),
+            {"judge": TEMPLATE},
+            [("p", "r")],
+            JudgeConfig(),
+            print,
         )
     assert "Its log ends with:\n" in error.value.hint
     assert str(tmp_path / "none") in error.value.hint
 
 
-def test_the_child_ends_when_its_parent_is_killed(server: Server, tmp_path: Path) -> None:
+def test_the_child_ends_when_its_parent_is_killed_and_leaves_nothing(
+    server: Server, tmp_path: Path
+) -> None:
     data = write(tmp_path / "d.jsonl", 1)
     server.delay_s = 60
 
@@ -236,6 +205,7 @@ def test_the_child_ends_when_its_parent_is_killed(server: Server, tmp_path: Path
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "selfreward", "judge", "hosted", "--data", str(data),
                 "--engine", "kind=server", "--engine", f"endpoints=[{server.url}]",
+                env=os.environ | {"TMPDIR": str(tmp_path)},
             )  # fmt: skip
             asked = len(server.bodies)
             while len(server.bodies) == asked:
@@ -248,6 +218,7 @@ def test_the_child_ends_when_its_parent_is_killed(server: Server, tmp_path: Path
             while any(child.is_running() and child.status() != "zombie" for child in children):
                 assert time.monotonic() < deadline
                 await asyncio.sleep(0.05)
+            assert not list(tmp_path.glob("selfreward-*"))
 
     try:
         asyncio.run(main())

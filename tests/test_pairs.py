@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
 from itertools import combinations, pairwise
+from statistics import fmean
 from typing import get_args
 
 import pytest
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 
 from selfreward.config import PairsConfig
 from selfreward.records import Judgment, PreferencePair, Prompt, Response
-from selfreward.stages.pairs import build_pairs, mean_scores
-from selfreward.stages.rules import RULES, Answer, Candidate, length_regularized
+from selfreward.stages.jury import mean_scores
+from selfreward.stages.pairs import build_pairs
+from selfreward.stages.rules import RULES, Answer, Candidate, Votes, length_regularized
 
 POINTS = st.integers(0, 5) | st.floats(0, 5)
 VOTES = st.lists(POINTS, min_size=1, max_size=3) | st.lists(st.none() | POINTS, max_size=3)
@@ -44,10 +46,15 @@ def rounds(draw: st.DrawFn) -> tuple[list[Prompt], list[Response], list[Judgment
     return prompts, responses, judgments
 
 
+def one_judge(*scores: float) -> tuple[Votes, ...]:
+    return (Votes({0: scores}, fmean(scores)),)
+
+
 FILTERS = st.fixed_dictionaries(
     {
         "min_margin": st.sampled_from([0.0, 0.0, 0.5, 1.0, 5.0]),
         "min_agreement": st.sampled_from([0.0, 0.0, 0.5, 0.75, 1.0]),
+        "min_jurors": st.sampled_from([0.0, 0.0, 0.5, 1.0]),
     }
 )
 SETTINGS = st.builds(
@@ -64,7 +71,7 @@ def test_chosen_beats_rejected_strictly_and_by_the_margin(
     made: tuple, settings: PairsConfig
 ) -> None:
     pairs, _ = build_pairs(*made, settings)
-    scores = mean_scores(made[2])
+    scores = mean_scores(made[1], made[2])
     for pair in pairs:
         assert pair.chosen_score > pair.rejected_score
         assert pair.margin >= settings.min_margin - 1e-9
@@ -91,7 +98,7 @@ def test_best_worst_leaves_none_that_scores_above_chosen_or_below_rejected(
 ) -> None:
     pairs, drops = build_pairs(*made, PairsConfig(min_margin=margin))
     out = {drop.item for drop in drops}
-    scores = mean_scores(made[2])
+    scores = mean_scores(made[1], made[2])
     for pair in pairs:
         for response in made[1]:
             if response.attempt == pair.attempt and f"{pair.attempt}/{response.sample}" not in out:
@@ -137,7 +144,7 @@ def test_every_response_that_took_no_part_has_one_drop_with_a_reason(
     items = [drop.item for drop in drops]
     assert len(set(items)) == len(items)
     assert all(drop.reason for drop in drops)
-    scores = mean_scores(judgments)
+    scores = mean_scores(responses, judgments)
     for response in responses:
         barred = (
             response.dropped is not None
@@ -186,7 +193,7 @@ def test_all_pairs_are_all_two_of_a_prompt_with_different_scores(made: tuple) ->
     out = {drop.item for drop in drops}
     accepted = {p.attempt for p in made[0] if p.dropped is None}
     able = [r for r in made[1] if f"{r.attempt}/{r.sample}" not in out and r.attempt in accepted]
-    scores = mean_scores(made[2])
+    scores = mean_scores(made[1], made[2])
     expected = {
         (a.attempt, frozenset((a.sample, b.sample)))
         for a, b in combinations(able, 2)
@@ -215,7 +222,7 @@ def test_without_rho_length_decides_only_between_equal_scores(
     for a, b in zip(plain, controlled, strict=True):
         assert b.chosen_score == pytest.approx(a.chosen_score, abs=1e-8)
         assert b.rejected_score == pytest.approx(a.rejected_score, abs=1e-8)
-    scores = mean_scores(made[2])
+    scores = mean_scores(made[1], made[2])
     rounded = {(attempt, round(score, 6)) for (attempt, _), score in scores.items()}
     if len(rounded) == len(scores):
         assert controlled == plain
@@ -244,7 +251,7 @@ def test_rho_takes_the_shortest_good_and_the_longest_bad_answer(made: tuple, rho
     """As the paper has it; for rho below 0.5 the two bands do not meet."""
     pairs, drops = build_pairs(*made, PairsConfig(rule="length_control", rho=rho))
     out = {drop.item for drop in drops}
-    scores = mean_scores(made[2])
+    scores = mean_scores(made[1], made[2])
     for pair in pairs:
         able = [r for r in made[1] if r.attempt == pair.attempt
                 and f"{r.attempt}/{r.sample}" not in out]  # fmt: skip
@@ -280,7 +287,9 @@ def test_one_length_penalty_explains_all_choices_and_none_balances_better(
 ) -> None:
     groups = []
     for attempt, drawn in enumerate(prompts):
-        answers = [Answer(i, score, (score,), length) for i, (score, length) in enumerate(drawn)]
+        answers = [
+            Answer(i, score, one_judge(score), length) for i, (score, length) in enumerate(drawn)
+        ]
         group = [Candidate(attempt, a, b) for a in answers for b in answers if a.score > b.score]
         groups += [group] if group else []
     found = length_regularized(groups, PairsConfig())
@@ -334,7 +343,7 @@ def votes_on(made: tuple, attempt: int, sample: int) -> list[float]:
 
 @given(*[st.lists(st.integers(0, 5), min_size=1, max_size=5)] * 2)
 def test_agreement_and_that_on_the_opposite_order_make_one(a: list[int], b: list[int]) -> None:
-    first, second = (Answer(i, 3.0, tuple(votes), 1) for i, votes in enumerate((a, b)))
+    first, second = (Answer(i, 3.0, one_judge(*votes), 1) for i, votes in enumerate((a, b)))
     there, back = Candidate(0, first, second).agreement, Candidate(0, second, first).agreement
     assert there + back == pytest.approx(1)
     assert 0 <= there <= 1
@@ -409,7 +418,7 @@ def test_votes_without_a_verdict_do_not_count_in_the_mean() -> None:
         Judgment(1, 0, 0, 1, "written", "", None, "empty"),
         Judgment(1, 0, 0, 2, "written", "", 5.0),
     ]
-    assert mean_scores(votes) == {(0, 0): 4.5}
+    assert mean_scores([Response(1, 0, 0, "a", "stop", 1)], votes) == {(0, 0): 4.5}
 
 
 @pytest.mark.parametrize("low", [[3, 3, 4], [1, 2, 2], [0, 0, 1]])

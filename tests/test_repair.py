@@ -32,7 +32,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
         patch.setenv("SELFREWARD_RUNS", str(root))
         for rule in RULES:
             words = [f"pairs.rule={rule}", "prompts.count=12", "responses.n=5", "iterations=1",
-                     "pairs.min_margin=0.5", "pairs.max_per_prompt=3"]  # fmt: skip
+                     "pairs.min_margin=0.5", "pairs.max_per_prompt=3",
+                     "responses.anchors=1"]  # fmt: skip
             made[rule] = create_run(build_config({}, [*SMALL, *words]), rule)
             launch(made[rule], lambda: None, ScriptedWorkers(made[rule]))
     return made
@@ -94,6 +95,17 @@ def test_nothing_in_the_run_is_written(runs: dict[str, Run]) -> None:
     before = contents()
     repair(run, None, (), (0.0, 1.0), ["pairs.min_agreement=1"])
     assert contents() == before
+
+
+def test_without_anchors_the_anchored_rule_is_left_out_and_refused(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SELFREWARD_RUNS", str(tmp_path))
+        run = create_run(build_config({}, [*SMALL, "iterations=1"]), "run")
+        launch(run, lambda: None, ScriptedWorkers(run))
+        run.configure(["iterations=2"])
+    assert "anchored" not in [row["settings"]["rule"] for row in repair(run, 1)["rules"]]
+    with pytest.raises(ConfigError, match=r"needs responses.anchors"):
+        repair(run, 1, ["anchored"])
 
 
 def test_named_rules_margins_and_overrides_are_those_of_the_rows(runs: dict[str, Run]) -> None:

@@ -302,6 +302,34 @@ def test_stages_finished_before_this_launch_are_not_announced_again(
     assert not [line for line in lines if "finished" in line]
 
 
+def test_warnings_of_this_launch_are_shown_once(
+    empty: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = shown_lines(empty, lambda: 0.0, monkeypatch)
+    with empty.owned() as store:
+        store.add_event("launched", "")
+        store.add_event("warning", "of the launch before")
+        with progress.Display(empty) as display:
+            store.add_event("launched", "")
+            store.add_event("warning", "too many ties")
+            display.tick()
+            display.tick()
+    assert [line for line in lines if "warning" in line] == ["warning: too many ties"]
+    assert status.status_of(empty)["warnings"] == ["too many ties"]
+
+
+def test_iterations_have_the_stages_that_are_theirs() -> None:
+    def names(iteration: int, *begun: str, evaluates: bool = True) -> list[str]:
+        at_work = [Progress(iteration, stage, 0, 1, 0.0, "", "") for stage in begun]
+        return [row["stage"] for row in status.stage_rows(iteration, at_work, [], evaluates)]
+
+    assert names(0, "train") == ["train", "evaluate"]
+    assert names(0, "evaluate") == ["evaluate"]  # nothing is trained: M1 = M0
+    assert names(0, "train", evaluates=False) == ["train"]
+    assert names(1)[-3:] == ["pairs", "train", "evaluate"]
+    assert names(1, evaluates=False)[-2:] == ["pairs", "train"]
+
+
 def test_a_display_outlives_a_database_that_cannot_be_read(empty: Run) -> None:
     with progress.Display(empty) as display:
         empty.records.write_bytes(b"torn")
@@ -428,6 +456,8 @@ def test_a_plan_counts_what_the_run_then_makes(whole: Run) -> None:
             assert made + config.judge.num_votes * dropped == records["judgments"]
             sampled = sum(r.num_tokens for r in responses)
             assert sampled <= found["per_iteration"][1]["sampled"]
+        asked = [s.rows for s in store.stages() if s.stage == "evaluate"]
+    assert asked == [found["evaluation"]["texts"]] * found["evaluation"]["models"]
     assert found["time"]["runs"] == 1
     assert found["time"]["seconds"] > 0
 

@@ -214,7 +214,7 @@ def other(key: str, value: Any) -> Any:
 
 
 OPTIONS = [f"{key}=1" for key in RUNTIME_KEYS if "engine." in key and "staged" not in key]
-OPTIONS = [word for word in OPTIONS if not word.startswith("launch.")]
+OPTIONS = [word for word in OPTIONS if not word.startswith("launch.")] + ["sft.selection={}"]
 FULL = yaml.safe_load(yaml.safe_dump(build_config({}, [*SMALL, *OPTIONS]).model_dump(mode="json")))
 LEAVES = [key for key, _ in leaves(FULL) if key != "pairs.rule"]  # which has one value only
 

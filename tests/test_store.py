@@ -14,7 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfreward.errors import IntegrityError, LockedError, NotFoundError, PreflightError
-from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response, Stage
+from selfreward.records import (
+    Comparison,
+    Criterion,
+    Drop,
+    Judgment,
+    PreferencePair,
+    Prompt,
+    Response,
+    Stage,
+)
 from selfreward.schema import SCHEMA_VERSION, TABLES
 from selfreward.store import Store, digest
 
@@ -40,6 +49,11 @@ RECORDS: dict[type, st.SearchStrategy[Any]] = {
         PreferencePair, KEY, KEY, KEY, KEY, st.floats(2.5, 5), st.floats(0, 2.4)
     ),
     Drop: st.builds(Drop, KEY, TEXT, TEXT, TEXT, TEXT),
+    Criterion: st.builds(Criterion, KEY, KEY, KEY, KEY, TEXT, st.floats(0.1, 9)),
+    Comparison: st.builds(
+        Comparison, KEY, KEY, st.just(1), st.just(2), TEXT, TEXT, st.sampled_from([None, 1, 2]),
+        st.none(), st.none() | st.tuples(st.floats(0, 1), st.floats(0, 1)), COUNT,
+    ),
 }  # fmt: skip
 
 
@@ -85,6 +99,17 @@ def test_every_record_type_has_a_table() -> None:
     assert set(TABLES) == set(RECORDS)
 
 
+def test_a_report_is_committed_with_its_stage_or_not_at_all(path: Path) -> None:
+    with Store.claim(path) as store:
+        store.finish_stage(stage(stage="evaluate"), reports={"judge": {"score": 0.1 + 0.2}})
+        assert store.report(1, "judge") == {"score": 0.1 + 0.2}
+        assert store.report(1, "canaries") is store.report(2, "judge") is None
+        with pytest.raises(IntegrityError):
+            store.finish_stage(stage(stage="evaluate"), reports={"judge": {}, "canaries": {}})
+        assert store.report(1, "judge") == {"score": 0.1 + 0.2}
+        assert store.report(1, "canaries") is None
+
+
 def test_records_come_in_key_order_whatever_order_they_were_added_in(path: Path) -> None:
     with Store.claim(path) as store:
         store.add([prompt(2), prompt(0)])
@@ -123,6 +148,8 @@ def test_every_table_has_a_unique_key(path: Path, kind: type) -> None:
         Judgment: Judgment(1, 0, 0, 0, "written", "", 3.0),
         PreferencePair: PreferencePair(1, 0, 0, 1, 4.0, 2.0),
         Drop: Drop(1, "pairs", "0", "tie"),
+        Criterion: Criterion(1, 0, 0, 0, "Names the capital", 3.0),
+        Comparison: Comparison(1, 0, 0, 1, "written", "", None),
     }
     with Store.claim(path) as store:
         store.add([made[kind]])

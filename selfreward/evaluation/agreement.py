@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from selfreward.evaluation.bootstrap import Bootstrap, Share
+from selfreward.evaluation.bootstrap import Bootstrap, Floats
 from selfreward.evaluation.calibration import calibration, confusion, vote_agreement
 from selfreward.evaluation.sample import JudgedResponse, Sample, mean_vote, to_array
 from selfreward.verdict import MAX_SCORE
@@ -65,26 +65,12 @@ def agreement(
     human = to_array([response.human_score for response in responses])
     sample = Sample(responses, length_ratio)
     bootstrap = Bootstrap(sample.num_prompts, resamples, seed)
-    judge, longest = sample.shares(scores), sample.shares(sample.lengths)
-    parsed = sample.shares(scores, ~np.isnan(scores))
     return {
         "counts": sample.counts(),
         "length_ratio": length_ratio,
         "resamples": resamples,
         **_verdict_rates(bootstrap, sample, votes),
-        "judge": {
-            "all": _estimates(bootstrap, judge["all"], (*_PAIRS, *_RANKINGS, "five_best")),
-            "parsed": _estimates(bootstrap, parsed["all"], (*_PAIRS, *_RANKINGS, "five_best")),
-            "matched": _estimates(bootstrap, judge["matched"], _PAIRS),
-        },
-        "longest": {
-            "all": _estimates(bootstrap, longest["all"], (*_PAIRS[:-1], *_RANKINGS)),
-            "matched": _estimates(bootstrap, longest["matched"], _PAIRS[:-1]),
-        },
-        "gain": {
-            part: bootstrap.difference(judge[part]["accuracy"], longest[part]["accuracy"])
-            for part in ("all", "matched")
-        },
+        **_beside_length(bootstrap, sample, scores),
         "by_votes": _by_votes(bootstrap, sample, votes),
         "votes": vote_agreement(bootstrap, sample.prompts, votes),
         "calibration": calibration(bootstrap, sample.prompts, scores, sample.standings(), human),
@@ -97,10 +83,24 @@ _RANKINGS = ("exact", "spearman", "kendall")
 _Votes = Sequence[Sequence[float | None]]
 
 
-def _estimates(
-    bootstrap: Bootstrap, shares: dict[str, Share], names: Sequence[str]
-) -> dict[str, dict[str, Any]]:
-    return {name: bootstrap.share(shares[name]) for name in names}
+def _beside_length(bootstrap: Bootstrap, sample: Sample, scores: Floats) -> dict[str, Any]:
+    judge, longest = sample.shares(scores), sample.shares(sample.lengths)
+    parsed = sample.shares(scores, ~np.isnan(scores))
+    return {
+        "judge": {
+            "all": bootstrap.shares(judge["all"], (*_PAIRS, *_RANKINGS, "five_best")),
+            "parsed": bootstrap.shares(parsed["all"], (*_PAIRS, *_RANKINGS, "five_best")),
+            "matched": bootstrap.shares(judge["matched"], _PAIRS),
+        },
+        "longest": {
+            "all": bootstrap.shares(longest["all"], (*_PAIRS[:-1], *_RANKINGS)),
+            "matched": bootstrap.shares(longest["matched"], _PAIRS[:-1]),
+        },
+        "gain": {
+            part: bootstrap.difference(judge[part]["accuracy"], longest[part]["accuracy"])
+            for part in ("all", "matched")
+        },
+    }
 
 
 def _verdict_rates(bootstrap: Bootstrap, sample: Sample, votes: _Votes) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def _by_votes(bootstrap: Bootstrap, sample: Sample, votes: _Votes) -> list[dict[
     rows = []
     for k in range(1, most + 1 if most > 1 else 0):
         shares = sample.pair_shares(to_array([mean_vote(given[:k]) for given in votes]))
-        rows.append({"votes": k, **_estimates(bootstrap, shares, ("accuracy", "ties"))})
+        rows.append({"votes": k, **bootstrap.shares(shares, ("accuracy", "ties"))})
     return rows
 
 

@@ -7,7 +7,7 @@ each prompt was drawn and all of them are one matrix product. All figures share 
 which makes differences between them paired.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,12 @@ class Bootstrap:
     def share(self, share: Share) -> dict[str, Any]:
         """Estimate sum(numerator) / sum(denominator); see ``estimate``."""
         return self.estimate(np.divide, *share, counted=share[1])
+
+    def shares(
+        self, shares: Mapping[str, Share], names: Iterable[str]
+    ) -> dict[str, dict[str, Any]]:
+        """Estimates of the shares of these names."""
+        return {name: self.share(shares[name]) for name in names}
 
     def difference(self, first: Share, second: Share) -> dict[str, Any]:
         """Estimate how much larger the first share is than the second; see ``estimate``."""

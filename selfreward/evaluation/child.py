@@ -1,28 +1,17 @@
-"""Judging in a child process, so that the one that asks never holds a model.
-
-The child takes its work, one JSON line, on standard input, which stays open: when it closes, the
-parent is gone and the child ends its own process group. It answers with one JSON line when the
-model is loaded and one for each few texts judged; whatever libraries print goes to its log.
-"""
+"""Judging in a child process, so that the one that asks never holds a model."""
 
 import asyncio
-import json
 import os
-import signal
-import subprocess
-import sys
-import tempfile
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from selfreward.child import Child
 from selfreward.config import EngineConfig, JudgeConfig
-from selfreward.errors import KINDS, SelfRewardError
 from selfreward.evaluation.judging import Text, judge_texts
-from selfreward.records import Judgment
+from selfreward.evaluation.positions import Pair, compare_pairs
+from selfreward.records import Comparison, Judgment
 from selfreward.sessions import HOSTED
 from selfreward.templates import Template
 
@@ -31,33 +20,23 @@ if TYPE_CHECKING:
     from selfreward.engines.base import Engine
 
 _GATHER_S = 0.2
-_TAIL = 20
-"""Lines of the log that are shown of a child that died."""
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """One vote on a text."""
-
-    score: float | None
-    reason: str | None
-    """Why there is no score."""
+R = TypeVar("R", Judgment, Comparison)
 
 
 def judge_in_child(
     model: str,
     engine: EngineConfig,
-    template: Template,
+    templates: Mapping[str, Template],
     texts: Sequence[Text],
     settings: JudgeConfig,
     on_judged: Callable[[int], None],
-) -> list[list[Verdict]]:
+) -> list[list[Judgment]]:
     """Judge texts with a model that is loaded in a child process.
 
     Args:
         model: Model directory, or ``hosted``.
         engine: How to run it.
-        template: A checked judge template.
+        templates: Of the judge, see ``load_judge_templates``.
         on_judged: Told how many texts are judged, first 0, when the model is loaded.
 
     Returns:
@@ -66,87 +45,92 @@ def judge_in_child(
     Raises:
         SelfRewardError: Whatever the child raised, or that it died.
     """
-    work = {
-        "model": model,
-        "engine": engine.model_dump(mode="json"),
-        "template": asdict(template),
-        "judge": settings.model_dump(mode="json"),
-        "texts": texts,
-    }
-    votes: list[list[Verdict]] = [[] for _ in texts]
-    done = 0
-    with tempfile.TemporaryFile() as log, _child(log) as child:
-        assert child.stdin is not None and child.stdout is not None
-        with suppress(BrokenPipeError):  # it died early, as its answer will show
-            child.stdin.write(json.dumps(work).encode() + b"\n")
-            child.stdin.flush()
-        for line in child.stdout:
-            answer = json.loads(line)
-            if error := answer.get("error"):
-                raise KINDS[error["kind"]](error["message"], error["hint"])
-            for text, given in answer["judged"]:
-                votes[text] = [Verdict(*vote) for vote in given]
-                done += 1
-            on_judged(done)
-        if (code := child.wait()) or done < len(texts):
-            log.seek(0)
-            tail = log.read().decode(errors="replace").splitlines()[-_TAIL:]
-            raise SelfRewardError(
-                f"the judging process ended with code {code} after {done} of {len(texts)} texts",
-                "Its log ends with:\n" + "\n".join(tail),
-            )
-    return votes
+    job = _job(model, engine, templates, settings) | {"texts": texts}
+    return _in_child(job, len(texts), Judgment, on_judged)
 
 
-@contextmanager
-def _child(log: IO[bytes]) -> Iterator["subprocess.Popen[bytes]"]:
-    """A child process in its own process group, all of which ends with the context."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "selfreward.evaluation.child"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=log,
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        assert process.stdin is not None and process.stdout is not None
-        with suppress(BrokenPipeError):
-            process.stdin.close()
-        process.stdout.close()
+def compare_in_child(
+    model: str,
+    engine: EngineConfig,
+    templates: Mapping[str, Template],
+    pairs: Sequence[Pair],
+    settings: JudgeConfig,
+    on_compared: Callable[[int], None],
+) -> list[list[Comparison]]:
+    """Compare pairs as ``judge_in_child`` judges texts; see ``compare_pairs``."""
+    job = _job(model, engine, templates, settings) | {"pairs": pairs}
+    return _in_child(job, len(pairs), Comparison, on_compared)
 
 
-async def _judge(work: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> None:
-    engine_settings = EngineConfig.model_validate(work["engine"])
-    engine, chat = _open(work["model"], engine_settings)
-
+async def judge_job(job: dict[str, Any], say: Callable[[Any], None]) -> None:
+    """Do what is asked of a child; what is judged is said a few times a second."""
+    settings = EngineConfig.model_validate(job["engine"])
+    templates = {name: Template(**template) for name, template in job["templates"].items()}
+    template, judge = templates["judge"], JudgeConfig.model_validate(job["judge"])
+    engine, chat = _open(job["model"], settings)
     judged: list[Any] = []
 
-    def keep(text: int, judgments: list[Judgment]) -> None:
-        judged.append((text, [(j.score, j.reason) for j in judgments]))
+    def keep(number: int, records: Sequence[Judgment | Comparison]) -> None:
+        judged.append((number, [asdict(record) for record in records]))
         if len(judged) == 1:  # an engine answers a whole batch at once
             asyncio.get_running_loop().call_later(_GATHER_S, tell)
 
     def tell() -> None:
         if judged:
-            say({"judged": judged})
+            say(judged)
             judged.clear()
 
     try:
-        say({"judged": []})
-        await judge_texts(
-            engine, chat, Template(**work["template"]),
-            [(prompt, response) for prompt, response in work["texts"]],
-            JudgeConfig.model_validate(work["judge"]), keep,
-            concurrency=engine_settings.concurrency,
-        )  # fmt: skip
+        say([])
+        if "pairs" in job:
+            pairs = [(prompt, one, other) for prompt, one, other in job["pairs"]]
+            await compare_pairs(
+                engine, chat, template, pairs, judge, keep, concurrency=settings.concurrency
+            )
+        else:
+            texts = [(prompt, response) for prompt, response in job["texts"]]
+            await judge_texts(
+                engine, chat, template, texts, judge, keep, concurrency=settings.concurrency,
+                criteria_template=templates.get("criteria"),
+            )  # fmt: skip
         tell()
     finally:
         await engine.close()
+
+
+def _job(
+    model: str, engine: EngineConfig, templates: Mapping[str, Template], settings: JudgeConfig
+) -> dict[str, Any]:
+    return {
+        "work": "judge",
+        "model": model,
+        "engine": engine.model_dump(mode="json"),
+        "templates": {name: asdict(template) for name, template in templates.items()},
+        "judge": settings.model_dump(mode="json"),
+    }
+
+
+def _in_child(
+    job: dict[str, Any], count: int, kind: type[R], on_judged: Callable[[int], None]
+) -> list[list[R]]:
+    found: list[list[R]] = [[] for _ in range(count)]
+    done = 0
+
+    def hear(judged: list[Any]) -> None:
+        nonlocal done
+        for number, rows in judged:
+            found[number] = [_record(kind, row) for row in rows]
+        done += len(judged)
+        on_judged(done)
+
+    with Child() as child:
+        child.work(job, "judging process", hear=hear)
+    return found
+
+
+def _record(kind: type[R], row: dict[str, Any]) -> R:
+    probabilities = row["probabilities"]
+    return kind(**row | {"probabilities": probabilities and tuple(probabilities)})
 
 
 def _open(model: str, settings: EngineConfig) -> "tuple[Engine, Chat]":
@@ -161,32 +145,3 @@ def _open(model: str, settings: EngineConfig) -> "tuple[Engine, Chat]":
     from selfreward.engines import open_engine
 
     return open_engine(settings.kind, Path(model), chat, settings.options, fixed=True), chat
-
-
-def _main() -> None:
-    """Do the work of one line; an error of ours is the answer."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # libraries that print must not spoil the answers
-
-    def say(answer: dict[str, Any]) -> None:
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
-
-    work = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        asyncio.run(_judge(work, say))
-    except SelfRewardError as error:
-        plain = {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
-        say({"error": plain})
-        sys.exit(error.exit_code)
-
-
-def _end_with_parent() -> None:
-    while os.read(0, 1):  # not sys.stdin, whose lock a waiting thread would hold at exit
-        pass
-    os.killpg(os.getpgid(0), signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    _main()

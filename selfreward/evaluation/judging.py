@@ -1,15 +1,17 @@
 """Having a judge score what people ranked."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING, TypeVar
 
-from selfreward.config import JudgeConfig
+from selfreward.config import JurorConfig
 from selfreward.engines.base import Engine
 from selfreward.evaluation.ranked import Ranking
 from selfreward.evaluation.sample import JudgedResponse
-from selfreward.records import Judgment, Prompt, Response
-from selfreward.stages.judgments import judge_response
+from selfreward.records import Criterion, Judgment, Prompt, Response
+from selfreward.stages.criteria import write_criteria
+from selfreward.stages.judgments import judge_response, no_verdict
 from selfreward.templates import Template
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 Text = tuple[str, str]
 """(prompt, response)"""
+Item = TypeVar("Item")
 
 
 def texts_of(rankings: Iterable[Ranking]) -> list[Text]:
@@ -30,21 +33,23 @@ async def judge_texts(
     chat: "Chat",
     template: Template,
     texts: Sequence[Text],
-    settings: JudgeConfig,
+    settings: JurorConfig,
     keep: Callable[[int, list[Judgment]], None],
     *,
     concurrency: int,
     seed: int = 0,
+    criteria_template: Template | None = None,
 ) -> None:
     """Judge texts as a run judges its responses.
 
     A text that holds a control token of the chat format, which a run would drop, gets votes
-    without a score, with that reason.
+    without a score, with that reason. Criteria are asked for once per prompt.
 
     Args:
         keep: Gets the number of a text and the votes on it, in the order in which they come in.
         concurrency: Requests in flight at once.
         seed: As a run's.
+        criteria_template: Needed for the ``criteria`` form.
     """
     numbers: dict[str, int] = {}
     samples: list[int] = []
@@ -53,32 +58,61 @@ async def judge_texts(
         numbers.setdefault(prompt, len(numbers))
         counts[prompt] = counts.get(prompt, -1) + 1
         samples.append(counts[prompt])
-    waiting = iter(enumerate(texts))
+    criteria: dict[str, asyncio.Task[list[Criterion]]] = {}
+
+    async def criteria_of(prompt: Prompt) -> list[Criterion]:
+        if settings.form != "criteria":
+            return []
+        assert criteria_template is not None
+        if prompt.text not in criteria:
+            criteria[prompt.text] = asyncio.create_task(
+                write_criteria(engine, chat, criteria_template, prompt, settings, run_seed=seed)
+            )
+        return await criteria[prompt.text]
+
+    async def judge(at: int, asked: Text) -> None:
+        prompt = Prompt(0, numbers[asked[0]], asked[0], "", None)
+        response = Response(0, prompt.attempt, samples[at], asked[1], "stop", 0)
+        if chat.control_token(prompt.text) or chat.control_token(response.text):
+            votes = no_verdict(response, settings, "control token")
+        else:
+            votes = await judge_response(
+                engine, chat, template, prompt, response, settings,
+                run_seed=seed, criteria=await criteria_of(prompt),
+            )  # fmt: skip
+        keep(at, votes)
+
+    await in_flight(judge, texts, concurrency)
+
+
+async def in_flight(
+    ask: Callable[[int, Item], Awaitable[None]], items: Sequence[Item], concurrency: int
+) -> None:
+    """Ask about each item, with its number, so many at once; a failure ends them all."""
+    waiting = iter(enumerate(items))
 
     async def work() -> None:
-        for at, (prompt, text) in waiting:
-            key = 0, numbers[prompt], samples[at]
-            if chat.control_token(prompt) or chat.control_token(text):
-                why = "control token"
-                votes = [
-                    Judgment(*key, vote, settings.form, "", None, why)
-                    for vote in range(settings.num_votes)
-                ]
-            else:
-                votes = await judge_response(
-                    engine, chat, template,
-                    Prompt(0, key[1], prompt, "", None), Response(*key, text, "stop", 0),
-                    settings, run_seed=seed,
-                )  # fmt: skip
-            keep(at, votes)
+        for at, item in waiting:
+            await ask(at, item)
 
-    workers = [asyncio.create_task(work()) for _ in range(min(concurrency, len(texts)))]
+    workers = [asyncio.create_task(work()) for _ in range(min(concurrency, len(items)))]
     try:
         await asyncio.gather(*workers)
     finally:
         for worker in workers:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
+
+
+def votes_of(judgments: Sequence[Judgment]) -> list[float | None]:
+    """The scores that a judge gave a text, None without a verdict.
+
+    Those by criteria are one vote: their weighted mean, over the ones with a verdict.
+    """
+    if not (judgments and judgments[0].form == "criteria"):
+        return [judgment.score for judgment in judgments]
+    given = [(j.score, j.weight) for j in judgments if j.score is not None]
+    return [fmean(*zip(*given, strict=True)) if given else None]
 
 
 def judged_responses(

@@ -13,6 +13,7 @@ Where a prompt has ranks they give the order, else the scores do. What cannot be
 and counted by reason.
 """
 
+import json
 import math
 from collections import Counter
 from collections.abc import Iterable
@@ -26,6 +27,10 @@ from selfreward.errors import ConfigError
 from selfreward.seeds import read_rows
 from selfreward.verdict import MAX_SCORE
 
+_COLUMNS = (
+    "prompt", "responses", "text", "response", "rank", "score", "quality",
+    "response_a", "response_b", "label", "chosen", "rejected",
+)  # fmt: skip
 _LABELS = {"a": (1.0, 0.0), "b": (0.0, 1.0), "tie": (0.0, 0.0)}
 
 
@@ -67,7 +72,11 @@ class HumanData:
 
 
 def read_ranked(
-    source: SeedSource, beside: Path | None = None, limit: int | None = None
+    source: SeedSource,
+    beside: Path | None = None,
+    limit: int | None = None,
+    *,
+    needs_order: bool = True,
 ) -> HumanData:
     """Read human-ranked data.
 
@@ -75,6 +84,7 @@ def read_ranked(
         source: See ``seeds.read_rows``; ``columns`` maps our names to theirs.
         beside: Directory that relative paths are also looked for in.
         limit: Rankings to take, the first ones; all if None.
+        needs_order: Whether points alone, of responses that nothing compares, will not do.
 
     Raises:
         ConfigError: Among others, a row in none of the shapes, a text that is none, or nothing
@@ -84,7 +94,7 @@ def read_ranked(
     for at, row in read_rows(source, beside):
         reader.read(at, row)
     rankings = list(islice(reader.rankings(), limit))
-    if not any(ranking.is_ordered for ranking in rankings):
+    if not any(ranking.is_ordered or not needs_order for ranking in rankings):
         why = ", ".join(f"{reason} {count}" for reason, count in reader.left_out.items())
         raise ConfigError(
             f"{source.path}: holds no two responses of which people preferred one"
@@ -92,6 +102,20 @@ def read_ranked(
             f"A rank is a number, lower is better; a score is 0 to {MAX_SCORE} points.",
         )
     return HumanData(rankings, dict(reader.left_out), reader.num_gaps)
+
+
+def copy_ranked(source: SeedSource, beside: Path | None = None) -> str:
+    """JSONL of the rows of a source, which was read, by our own names of its columns."""
+
+    def ours(row: dict[str, Any]) -> dict[str, Any]:
+        named = {name: source.columns.get(name, name) for name in _COLUMNS}
+        copied = {name: row[theirs] for name, theirs in named.items() if theirs in row}
+        if isinstance(answers := copied.get("responses"), list):
+            copied["responses"] = [ours(answer) for answer in answers]
+        return copied
+
+    rows = (ours(row) for _, row in read_rows(source, beside))
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,19 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from selfreward.records import STAGES
+from selfreward.records import stages_of
+from selfreward.reporting.evaluated import evaluated
+from selfreward.reporting.votes import (
+    ALL,
+    JudgeRow,
+    Scored,
+    jury_figures,
+    read_votes,
+    scored_responses,
+)
 from selfreward.store import Store
 
-LAYOUT = 3
+LAYOUT = 4
 """Raised when the mapping changes; figures that an earlier release kept are then computed anew."""
 FULL_MARKS = 4.5
 """Points from which a mean score rounds to 5."""
@@ -25,16 +34,9 @@ FULL_MARKS = 4.5
 LIVE_ATTEMPTS = 10_000
 """Of an open iteration only so many attempts are counted, so that looking at it takes no second."""
 
-_ALL = 2**62
-"""Above every attempt."""
 _RESPONSES = """
-SELECT attempt, sample, length(text), finish_reason, num_tokens, dropped FROM responses
-WHERE iteration = ? AND attempt < ?"""
-_VOTES = """
-SELECT attempt, sample, avg(score), max(score) - min(score), count(*), count(score),
-    sum(num_tokens)
-FROM judgments WHERE iteration = ? AND attempt < ?
-GROUP BY attempt, sample ORDER BY attempt, sample"""
+SELECT attempt, sample, length(text), finish_reason, num_tokens, dropped, author = 'M1'
+FROM responses WHERE iteration = ? AND attempt < ?"""
 _METRICS = {"loss": "loss", "accuracy": "rewards/accuracies", "reward_margin": "rewards/margins"}
 """Ours -> the trainer's."""
 _MASS = " + ".join(f"json_extract(probabilities, '$[{score}]')" for score in range(6))
@@ -53,22 +55,30 @@ def iteration_figures(store: Store, iteration: int, attempts: int | None = None)
 
     Args:
         store: The run's records; read at one moment, however much is being written.
-        iteration: From 0, where all but ``training`` is empty.
+        iteration: From 0, where without ``sft.selection`` all but ``training`` is empty.
         attempts: Count the responses and judgments of the first so many attempts alone.
 
     Returns:
         ``stages`` finished so far and ``attempts`` counted, then a mapping each for ``prompts``,
-        ``responses``, ``judgments``, ``scores``, ``pairs``, ``training``, and ``seconds`` by
-        stage. Lengths are in characters, scores and margins in points, rates and shares from
-        0 to 1.
+        ``responses``, ``judgments`` (of the first judge), ``scores``, ``pairs``, ``training``, and
+        ``seconds`` by stage; ``anchors``, like ``responses`` with their ``mean`` score, and
+        ``jury``, see ``votes.jury_figures``, None where there are none; ``selection`` as in
+        ``evaluation.selection``, None but in iteration 0. Of the model that the iteration made:
+        ``judge``, ``drift``, ``canaries``, ``positions``, see ``reporting.evaluated``; each is None
+        where it was not measured. ``health``: the gates as they were last checked, see
+        ``health.Gate``. Lengths are in characters, scores and margins in points, rates and shares
+        from 0 to 1.
     """
     with store.snapshot():
         finished = _finished(store, iteration)
         prompts = _prompts(store, iteration)
         is_part = attempts is not None and attempts < prompts["attempts"]
-        key = (iteration, attempts if is_part else _ALL)
+        key = (iteration, attempts if attempts is not None and is_part else ALL)
         responses = list(store.query(_RESPONSES, key))
-        votes = list(store.query(_VOTES, key))
+        anchors = [row for row in responses if row[6]]
+        responses = [row for row in responses if not row[6]] if anchors else responses
+        votes = read_votes(store, *key)
+        scored = scored_responses(store, *key, votes)
         return {
             "layout": LAYOUT,
             "iteration": iteration,
@@ -76,10 +86,15 @@ def iteration_figures(store: Store, iteration: int, attempts: int | None = None)
             "attempts": attempts if is_part else prompts["attempts"],
             "prompts": prompts,
             "responses": _responses(responses),
+            "anchors": _anchors(anchors, scored) if anchors else None,
             "judgments": _judgments(store, key, votes),
-            "scores": _scores(votes, responses),
+            "jury": jury_figures(votes),
+            "scores": _scores(scored, responses),
             "pairs": _pairs(store, iteration, "pairs" in finished),
+            "selection": store.report(iteration, "selection"),
             "training": _training(store, iteration),
+            **evaluated(store, iteration),
+            "health": (store.report(iteration, "health") or {"gates": []})["gates"],
             "seconds": _seconds(store, iteration),
         }
 
@@ -142,14 +157,21 @@ def _responses(rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
     }
 
 
-def _judgments(
-    store: Store, key: tuple[int, int | None], votes: Sequence[tuple[Any, ...]]
-) -> dict[str, Any]:
-    n, parsed = sum(row[4] for row in votes), sum(row[5] for row in votes)
-    where = "FROM judgments WHERE iteration = ? AND attempt < ?"
+def _anchors(rows: Sequence[tuple[Any, ...]], scored: Sequence[Scored]) -> dict[str, Any]:
+    """What M1 answered to the iteration's prompts, and how that was scored."""
+    keys = {row[:2] for row in rows}
+    scores = [row.score for row in scored if row[:2] in keys]
+    return _responses(rows) | {"mean": math.fsum(scores) / len(scores) if scores else None}
+
+
+def _judgments(store: Store, key: tuple[int, int], votes: Sequence[JudgeRow]) -> dict[str, Any]:
+    """Of the first judge; ``jury_figures`` has the others."""
+    votes = [row for row in votes if row.juror == 0]
+    n, parsed = sum(row.num_votes for row in votes), sum(row.num_parsed for row in votes)
+    where = "FROM judgments WHERE iteration = ? AND attempt < ? AND juror = 0"
     form = next((row[0] for row in store.query(f"SELECT form {where} LIMIT 1", key)), None)
     mass, unparsed = None, {}
-    if form == "expected":
+    if form != "written":
         mass = next(store.query(f"SELECT avg({_MASS}) {where}", key))[0]
     if parsed < n:
         query = f"SELECT reason, count(*) {where} AND reason IS NOT NULL GROUP BY 1"
@@ -160,33 +182,31 @@ def _judgments(
         "parsed": parsed,
         "parse_rate": parsed / n if n else None,
         "unparsed": unparsed,
-        "tokens": sum(row[6] for row in votes),
+        "tokens": sum(row.tokens for row in votes),
         "mass": mass,
     }
 
 
-def _scores(
-    votes: Sequence[tuple[Any, ...]], responses: Sequence[tuple[Any, ...]]
-) -> dict[str, Any]:
-    """Figures over the mean scores of responses."""
-    rows = [row for row in votes if row[2] is not None]
-    scores = [row[2] for row in rows]
-    clusters = [[row[2] for row in group] for _, group in groupby(rows, key=itemgetter(0))]
+def _scores(scored: Sequence[Scored], responses: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
+    """Figures over the scores of the policy's responses."""
+    length = {row[:2]: row[2] for row in responses}
+    rows = [row for row in scored if row[:2] in length]
+    scores = [row.score for row in rows]
+    clusters = [[row.score for row in group] for _, group in groupby(rows, key=itemgetter(0))]
     mean, error = clustered_mean(clusters)
     histogram = [0] * 6
     for score in scores:
         histogram[math.floor(score + 0.5)] += 1
-    std = None
-    if mean is not None and len(scores) > 1:
-        std = math.sqrt(math.fsum((x - mean) ** 2 for x in scores) / (len(scores) - 1))
-    spreads = [row[3] for row in rows if row[5] > 1]
-    length = {row[:2]: row[2] for row in responses}
+    within = [_std(values) for values in clusters if len(values) > 1]
+    spreads = [row.spread for row in rows if row.num_votes > 1]
     return {
         "n": len(scores),
         "prompts": len(clusters),
         "mean": mean,
         "se": error,
-        "std": std,
+        "std": _std(scores) if len(scores) > 1 else None,
+        "prompt_std": math.fsum(within) / len(within) if within else None,
+        "num_prompt_std": len(within),
         "histogram": histogram,
         "fives": sum(score >= FULL_MARKS for score in scores) / len(scores) if scores else None,
         "vote_spread": math.fsum(spreads) / len(spreads) if spreads else None,
@@ -253,7 +273,7 @@ def _seconds(store: Store, iteration: int) -> dict[str, float]:
     """Time by stage: of the finished stage, else of what is done of it."""
     spent = {p.stage: p.seconds for p in store.progress() if p.iteration == iteration}
     spent |= {s.stage: s.seconds for s in store.stages() if s.iteration == iteration}
-    return {stage: spent[stage] for stage in STAGES if stage in spent}
+    return {stage: spent[stage] for stage in stages_of(iteration, spent) if stage in spent}
 
 
 def _finished(store: Store, iteration: int) -> list[str]:
@@ -262,6 +282,11 @@ def _finished(store: Store, iteration: int) -> list[str]:
 
 def _by_count(counts: Mapping[str, int]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _std(values: Sequence[float]) -> float:
+    mean = math.fsum(values) / len(values)
+    return math.sqrt(math.fsum((x - mean) ** 2 for x in values) / (len(values) - 1))
 
 
 def _ranks(values: Sequence[float]) -> list[float]:

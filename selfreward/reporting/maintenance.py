@@ -10,19 +10,33 @@ from typing import Any
 
 from selfreward import durable, models
 from selfreward.errors import IntegrityError, SelfRewardError
-from selfreward.records import Judgment, PreferencePair, Prompt, Response, Stage
+from selfreward.records import (
+    Drop,
+    Judgment,
+    PreferencePair,
+    Prompt,
+    Response,
+    Stage,
+    judge_stage,
+    model_name,
+)
+from selfreward.reporting.evaluated import REPORTS
 from selfreward.reporting.layout import size, table
 from selfreward.run import Run
-from selfreward.store import Store, digest
+from selfreward.stages.selection import kept
+from selfreward.store import Record, Store, digest, digest_reports
 
 _RECORDS = {
     "prompts": Prompt,
     "responses": Response,
+    "anchors": Response,
     "judgments": Judgment,
     "pairs": PreferencePair,
 }
+_TRAINING = ("sft", "train")
+"""Stages that make a model."""
 REMOVED = "removed"
-"""Kind of the event that ``gc`` leaves for a model directory; its text is ``M<index>``."""
+"""Kind of the event that ``gc`` leaves for a model directory; its text is the model's name."""
 
 Check = dict[str, Any]
 
@@ -51,8 +65,8 @@ def verify(run: Run) -> list[Check]:
             check("M0", partial(_check_base, run))
         for stage in store.stages():
             name = f"iteration {stage.iteration} {stage.stage}"
-            if stage.stage == "train":
-                check(f"M{stage.iteration + 1}", partial(_check_model, run, stage, removed))
+            if stage.stage in _TRAINING:
+                check(_model(stage), partial(_check_model, run, stage, removed))
             else:
                 check(name, partial(_check_stage, store, stage))
     return checks
@@ -83,7 +97,7 @@ def collect(run: Run, keep: int | None, *, dry_run: bool) -> list[dict[str, Any]
         LockedError: Another process owns the run.
     """
     with run.owned() as store:
-        trained = [stage for stage in store.stages() if stage.stage == "train"]
+        trained = [stage for stage in store.stages() if stage.stage in _TRAINING]
         removed = _removed(store)
         old = _old_models(run, trained, keep)
         for stage in trained:
@@ -91,15 +105,14 @@ def collect(run: Run, keep: int | None, *, dry_run: bool) -> list[dict[str, Any]
                 _check_model(run, stage, removed)
         found = [(path, "left by a killed process") for path in _leftovers(run)]
         for stage in trained:
-            checkpoints = run.checkpoints_directory(stage.iteration + 1)
+            checkpoints = run.checkpoints_directory(_model(stage))
             if checkpoints.exists():
-                found.append((checkpoints, f"M{stage.iteration + 1} is finished"))
+                found.append((checkpoints, f"{_model(stage)} is finished"))
         items = [_item(path, why) for path, why in found]
         for stage in old:
-            index = stage.iteration + 1
-            items.append(_item(run.model_directory(index), f"not among the newest {keep}"))
+            items.append(_item(run.model_directory(_model(stage)), f"not among the newest {keep}"))
             if not dry_run:
-                store.add_event(REMOVED, f"M{index}")
+                store.add_event(REMOVED, _model(stage))
         if not dry_run:
             for item in items:
                 _remove(run, Path(item["path"]))
@@ -136,7 +149,7 @@ def _check_base(run: Run) -> str:
 
 
 def _check_model(run: Run, stage: Stage, removed: set[str]) -> str:
-    directory = run.model_directory(stage.iteration + 1)
+    directory = run.model_directory(_model(stage))
     if not directory.exists() and directory.name in removed:
         return "removed by gc"
     if durable.verify_directory(directory) != stage.digest:
@@ -145,7 +158,17 @@ def _check_model(run: Run, stage: Stage, removed: set[str]) -> str:
 
 
 def _check_stage(store: Store, stage: Stage) -> str:
-    records = store.records(_RECORDS[stage.stage], stage.iteration)
+    if stage.stage == "evaluate":
+        found = {name: store.report(stage.iteration, name) for name in REPORTS}
+        reports = {name: report for name, report in found.items() if report is not None}
+        if digest_reports(reports) != stage.digest:
+            raise IntegrityError(f"the reports {', '.join(reports)} are not those committed")
+        return f"{len(reports)} reports"
+    if stage.stage == "selection":
+        records = kept(store.records(Judgment, 0), store.records(Drop, 0))
+    else:
+        made: list[Any] = store.records(_RECORDS[stage.stage.partition("/")[0]], stage.iteration)
+        records = [record for record in made if _stage_of(record) in (None, stage.stage)]
     if digest(records) != stage.digest:
         raise IntegrityError(f"{len(records)} records are not those that were committed")
     return f"{len(records)} records"
@@ -155,11 +178,23 @@ def _old_models(run: Run, trained: list[Stage], keep: int | None) -> list[Stage]
     """Models that may go: not among the newest, and no coming iteration needs them."""
     if keep is None:
         return []
-    there = [stage for stage in trained if run.model_directory(stage.iteration + 1).exists()]
-    needed = {stage.iteration for stage in trained[-1:]}
-    if run.config.judge.model == "M1":
-        needed.add(0)
-    return [stage for stage in there[: len(there) - keep] if stage.iteration not in needed]
+    there = [stage for stage in trained if run.model_directory(_model(stage)).exists()]
+    needed = {_model(stage) for stage in trained[-1:]}
+    asks_m1 = any(judge.model == "M1" for judge in run.config.judge.jurors)
+    if asks_m1 or run.config.responses.anchors:
+        needed.add("M1")
+    return [stage for stage in there[: len(there) - keep] if _model(stage) not in needed]
+
+
+def _stage_of(record: Record) -> str | None:
+    """Where several stages make one type of record, the one that made this."""
+    if isinstance(record, Response):
+        return "anchors" if record.is_anchor else "responses"
+    return judge_stage(record.juror) if isinstance(record, Judgment) else None
+
+
+def _model(stage: Stage) -> str:
+    return model_name(stage.iteration, stage.stage)
 
 
 def _removed(store: Store) -> set[str]:

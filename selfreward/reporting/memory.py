@@ -223,13 +223,14 @@ def _inference(config: Config, shape: Shape, longest: int) -> dict[str, Any] | N
     cached = str(options.get("kv_cache_dtype", "auto"))
     number = _BYTES["fp8"] if cached.startswith("fp8") else _BYTES[dtype]
     kv = None if shape.kv_numbers is None else number * shape.kv_numbers
+    n = max(config.responses.n, config.responses.anchors)
     return {
         "dtype": dtype,
         "gpus": gpus,
         "weights": _BYTES[dtype] * shape.parameters,
         "kv_per_token": kv,
         "tokens": longest,
-        "sequences": engine.concurrency * max(config.responses.n, config.judge.num_votes),
+        "sequences": engine.concurrency * max(n, *(j.num_votes for j in config.judge.jurors)),
     }
 
 

@@ -1,23 +1,23 @@
 """What a run will do, before it does it: counts, tokens, memory, disk, and time where measured.
 
 Counts are exact or upper bounds, as said. Tokens to read are an estimate, at four characters each.
-Time comes from stages that earlier runs of the same model finished here, else it is unknown.
+Time is in ``plan_time``.
 """
 
 import math
 import shutil
-from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
 from selfreward import seeds
 from selfreward.config import Config
-from selfreward.errors import SelfRewardError
-from selfreward.records import Stage
-from selfreward.reporting.layout import duration, existing, size, table
+from selfreward.evaluation.ranked import read_ranked
+from selfreward.records import judge_stage
+from selfreward.reporting.evaluation_plan import evaluation_plan, evaluation_text
+from selfreward.reporting.layout import existing, size, table
 from selfreward.reporting.memory import memory_of, memory_text
-from selfreward.reporting.status import settings_of
-from selfreward.run import Run, list_runs, runs_root
+from selfreward.reporting.plan_time import time_of, time_text
+from selfreward.run import runs_root
 from selfreward.templates import find_template
 from selfreward.training.options import DEFAULTS
 
@@ -32,24 +32,28 @@ _CHECKPOINTS = 3
 def plan_of(config: Config, source: Path | None) -> dict[str, Any]:
     """Reckon what a run of ``config`` will make and need; templates and seed data are read."""
     beside = source.parent if source else None
-    judge_template = find_template(config.judge.template, beside)
-    rubric = len(judge_template.read_text(encoding="utf-8"))
+    templates = [find_template(judge.template, beside) for judge in config.judge.jurors]
+    rubrics = [len(template.read_text(encoding="utf-8")) for template in templates]
     prompts = seeds.read_prompts(config.prompts.seeds, beside)
-    stages = _stages(config, prompts, rubric)
-    sft = _sft(config, beside, rubric)
-    memory = memory_of(config, _longest(config, prompts, rubric))
+    each = [_stages(config, t, prompts, rubrics) for t in range(1, config.iterations + 1)]
+    stages = [row for iteration in each for row in iteration]
+    sft = _sft(config, beside, rubrics[0])
+    asked = rubrics[config.judge.evaluated]
+    evaluation = evaluation_plan(config, beside, asked, CHARACTERS_PER_TOKEN)
+    memory = memory_of(config, _longest(config, prompts, max(rubrics)))
     return {
         "model": config.model,
         "iterations": config.iterations,
         "sft": sft,
-        "per_iteration": stages,
+        "per_iteration": each[-1] if each else _stages(config, 1, prompts, rubrics),
         "tokens": {
-            "sampled_at_most": config.iterations * sum(row["sampled"] for row in stages),
-            "read_estimate": config.iterations * sum(row["read"] for row in stages),
+            "sampled_at_most": sum(row["sampled"] for row in stages),
+            "read_estimate": sum(row["read"] for row in stages),
         },
+        "evaluation": evaluation,
         "memory": memory,
         "disk": _disk(config, None if memory is None else 4 * memory["parameters"]),
-        "time": _time(config, sft, stages),
+        "time": time_of(config, sft, stages, evaluation),
     }
 
 
@@ -59,7 +63,14 @@ def plan_text(plan: dict[str, Any]) -> str:
     last = plan["iterations"] + 1
     lines = [f"{plan['model']}: M0 to M{last} in {plan['iterations']} iterations", ""]
     if sft:
-        lines += [f"seed SFT: at most {sft['rows']} rows, {sft['steps']} steps", ""]
+        lines += [f"seed SFT: at most {sft['rows']} rows, {sft['steps']} steps"]
+        if selection := sft["selection"]:
+            lines += [
+                f"  before it, models/SFT: {selection['steps']} steps; it judges "
+                f"{selection['responses']:,} responses {selection['votes']} times each (at most "
+                f"{selection['sampled']:,} tokens sampled, about {selection['read']:,} read)"
+            ]
+        lines.append("")
     rows = [["per iteration", "records", "", "tokens sampled, at most", "tokens read, about"]]
     for row in plan["per_iteration"]:
         cells = [row["stage"], f"{row['records']:,}", row["note"]]
@@ -69,25 +80,25 @@ def plan_text(plan: dict[str, Any]) -> str:
         table(rows),
         f"in all: at most {sampled:,} tokens sampled, about {read:,} read (at "
         f"{CHARACTERS_PER_TOKEN} characters a token)",
+        *([evaluation_text(plan["evaluation"])] if plan["evaluation"] else []),
         "",
         memory_text(plan["memory"]),
         "",
         _disk_text(disk),
-        _time_text(time),
+        time_text(time),
     ]
     return "\n".join(lines)
 
 
-def _stages(config: Config, prompts: list[str], rubric: int) -> list[dict[str, Any]]:
-    count, n, votes = config.prompts.count, config.responses.n, config.judge.num_votes
+def _stages(
+    config: Config, iteration: int, prompts: list[str], rubrics: list[int]
+) -> list[dict[str, Any]]:
+    count, n, anchors = config.prompts.count, config.responses.n, config.responses.anchors
     mean_prompt = _mean_prompt(prompts)
     shots = config.prompts.human_shots + config.prompts.generated_shots
-    answers = count * n
     writing = config.prompts.dataset is None
-    judged = _tokens(rubric) + mean_prompt + config.responses.max_new_tokens
-    written = config.judge.form == "written"
     dpo, pairs = config.dpo.options, count * config.pairs.most(n)
-    return [
+    rows = [
         {
             "stage": "prompts",
             "records": count,
@@ -97,18 +108,22 @@ def _stages(config: Config, prompts: list[str], rubric: int) -> list[dict[str, A
         },
         {
             "stage": "responses",
-            "records": answers,
+            "records": count * n,
             "note": f"{n} per prompt",
-            "sampled": answers * config.responses.max_new_tokens,
+            "sampled": count * n * config.responses.max_new_tokens,
             "read": count * mean_prompt,
         },
         {
-            "stage": "judgments",
-            "records": answers * votes,
-            "note": f"{config.judge.form}, {votes} per response",
-            "sampled": answers * votes * config.judge.max_new_tokens if written else 0,
-            "read": answers * judged,
+            "stage": "anchors",
+            "records": count * anchors if iteration > 1 else 0,
+            "note": f"{anchors} per prompt by M1, from iteration 2 on",
+            "sampled": count * anchors * config.responses.max_new_tokens,
+            "read": count * mean_prompt,
         },
+        *(
+            _judging(config, iteration, juror, mean_prompt + _tokens(rubric))
+            for juror, rubric in enumerate(rubrics)
+        ),
         {
             "stage": "train",
             "records": pairs,
@@ -117,6 +132,28 @@ def _stages(config: Config, prompts: list[str], rubric: int) -> list[dict[str, A
             "read": 2 * pairs * (mean_prompt + config.responses.max_new_tokens),
         },
     ]
+    return [row for row in rows if row["records"]]
+
+
+def _judging(config: Config, iteration: int, juror: int, asked: int) -> dict[str, Any]:
+    """The stage of one judge.
+
+    Args:
+        asked: Tokens of the rubric with a prompt.
+    """
+    judge, count = config.judge.jurors[juror], config.prompts.count
+    answers = count * config.responses.per_prompt(iteration)
+    votes = judge.num_votes
+    written = {"expected": 0, "criteria": count}.get(judge.form, answers * votes)
+    reads = {"written": 1, "written_expected": 1 + votes}.get(judge.form, votes)
+    model = f"{judge.model}, " if config.judge.jury else ""
+    return {
+        "stage": judge_stage(juror),
+        "records": answers * votes,
+        "note": f"{model}{judge.form}, {votes} per response",
+        "sampled": written * judge.max_new_tokens,
+        "read": answers * reads * (asked + config.responses.max_new_tokens),
+    }
 
 
 def _sft(config: Config, beside: Path | None, rubric: int) -> dict[str, Any] | None:
@@ -127,13 +164,46 @@ def _sft(config: Config, beside: Path | None, rubric: int) -> dict[str, Any] | N
     eft = seeds.read_eft(config.sft.eft, beside) if config.sft.eft else []
     texts = [len(row.prompt) + len(row.response) for row in ift]
     texts += [rubric + len(e.prompt) + len(e.response) + len(e.justification or "") for e in eft]
-    rows = len(texts)
+    selection = _selection(config, beside, rubric, len(texts))
+    rows = len(texts) + (selection["responses"] if selection else 0)
     return {
+        "selection": selection,
         "rows": rows,
         "ift_rows": len(ift),
         "eft_rows": len(eft),
         "steps": _steps("sft", config.sft.options, rows, config.launch.processes),
         "tokens_estimate": _tokens(sum(texts)),
+    }
+
+
+def _selection(
+    config: Config, beside: Path | None, rubric: int, rows: int
+) -> dict[str, Any] | None:
+    """What iteration 0 samples with ``sft.selection``, at most; a response gives one row at most.
+
+    Args:
+        rows: Seed rows that ``models/SFT`` is trained on.
+    """
+    sft = config.sft
+    if sft is None or sft.selection is None:
+        return None
+    selection, writing = sft.selection, 0
+    if selection.ranked is not None:
+        human = read_ranked(selection.ranked, beside, selection.prompts, needs_order=False)
+        texts = [len(r.prompt) + len(a.text) for r in human.rankings for a in r.responses]
+    else:
+        assert sft.ift is not None
+        ift = seeds.read_ift(sft.ift, beside)[: selection.prompts]
+        writing = config.prompts.max_new_tokens + config.responses.max_new_tokens
+        made = CHARACTERS_PER_TOKEN * config.responses.max_new_tokens
+        texts = [len(row.prompt) + length for row in ift for length in (len(row.response), made)]
+        writing *= len(ift)
+    return {
+        "steps": _steps("sft", sft.options, rows, config.launch.processes),
+        "responses": len(texts),
+        "votes": selection.votes,
+        "sampled": len(texts) * selection.votes * selection.max_new_tokens + writing,
+        "read": sum(_tokens(rubric + text) for text in texts),
     }
 
 
@@ -154,7 +224,7 @@ def _mean_prompt(prompts: list[str]) -> int:
 def _longest(config: Config, prompts: list[str], rubric: int) -> int:
     """Tokens of the longest sequence, for a prompt of mean length."""
     answered = _mean_prompt(prompts) + config.responses.max_new_tokens
-    written = config.judge.max_new_tokens if config.judge.form == "written" else 1
+    written = max(1 if j.form == "expected" else j.max_new_tokens for j in config.judge.jurors)
     return answered + _tokens(rubric) + written
 
 
@@ -169,6 +239,7 @@ def _disk(config: Config, weights: int | None) -> dict[str, Any]:
         weights: Bytes of the model in float32.
     """
     num_models = config.iterations + (config.sft is not None)
+    num_models += config.sft is not None and config.sft.selection is not None
     place = existing(runs_root())
     disk: dict[str, Any] = {"weights": weights, "models": num_models, "place": str(place)}
     disk["free"] = shutil.disk_usage(place).free
@@ -183,38 +254,6 @@ def _disk(config: Config, weights: int | None) -> dict[str, Any]:
     return disk
 
 
-def _time(config: Config, sft: Any, stages: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Seconds by what earlier runs of the same model took per row; None if there are none."""
-    seconds: defaultdict[str, float] = defaultdict(float)
-    rows: Counter[str] = Counter()
-    runs = 0
-    for run in list_runs():
-        finished = _finished_stages(run, config)
-        runs += bool(finished)
-        for stage in finished:
-            name = "sft" if stage.iteration == 0 else stage.stage
-            seconds[name] += stage.seconds
-            rows[name] += stage.rows
-    planned = {row["stage"]: row["records"] * config.iterations for row in stages}
-    planned |= {"sft": sft["rows"]} if sft else {}
-    if any(records and not rows[name] for name, records in planned.items()):
-        return None
-    by_stage = {name: n * seconds[name] / rows[name] for name, n in planned.items() if n}
-    return {"runs": runs, "seconds": sum(by_stage.values()), "by_stage": by_stage}
-
-
-def _finished_stages(run: Run, config: Config) -> list[Stage]:
-    """The stages of a run, if it has the same model and judge form and can be read."""
-    try:
-        settings = settings_of(run)
-        if settings["model"] != config.model or settings["judge"]["form"] != config.judge.form:
-            return []
-        with run.store() as store:
-            return store.stages()
-    except SelfRewardError:
-        return []
-
-
 def _disk_text(disk: dict[str, Any]) -> str:
     free = f"{size(disk['free'])} free at {disk['place']}"
     if disk["weights"] is None:
@@ -223,10 +262,3 @@ def _disk_text(disk: dict[str, Any]) -> str:
     need += f"{size(disk['weights'])} in float32, and checkpoints), "
     warning = " - NOT ENOUGH" if disk["free"] < disk["run"] + disk["cache"] else ""
     return f"{need}{size(disk['cache'])} in the cache; {free}{warning}"
-
-
-def _time_text(time: dict[str, Any] | None) -> str:
-    if time is None:
-        return "time: unknown, no earlier run of this model here finished all stages"
-    each = ", ".join(f"{name} {duration(s)}" for name, s in time["by_stage"].items())
-    return f"time: about {duration(time['seconds'])} as in {time['runs']} earlier runs ({each})"

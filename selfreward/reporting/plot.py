@@ -1,4 +1,4 @@
-"""A figure of a run's scores: histogram per iteration, mean with its standard error, pairs kept."""
+"""A figure of a run: scores per iteration, their mean, pairs kept, agreement with people."""
 
 from pathlib import Path
 from typing import Any
@@ -22,22 +22,25 @@ def save_plot(scores: dict[str, Any], path: Path) -> None:
     """
     if path.suffix.lower() not in FORMATS or not path.parent.is_dir():
         raise ConfigError(f"--plot {path}: expected a .png or .svg file in an existing directory")
-    rounds = [f for f in scores["iterations"] if f["scores"]["n"]]
+    rounds = [f for f in scores["iterations"] if f["iteration"] and f["scores"]["n"]]
     if not rounds:
         raise NotFoundError(f"run {scores['run']} has no scores to plot")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     each = 2.6 if len(rounds) <= 4 else 1.7
-    figure = Figure(figsize=(each * len(rounds) + 5.4, 3.6), layout="constrained")
+    measured = [f for f in scores["iterations"] if f["judge"]]
+    widths = [each] * len(rounds) + [2.7] * (3 if measured else 2)
+    figure = Figure(figsize=(sum(widths), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     # Names of models and runs are plain text, never mathematics.
     figure.suptitle(scores["run"], parse_math=False, fontweight="bold", x=0.01, ha="left")
-    widths = [each] * len(rounds) + [2.7, 2.7]
-    axes = figure.subplots(1, len(rounds) + 2, width_ratios=widths)
+    axes = figure.subplots(1, len(widths), width_ratios=widths)
     _histograms(axes[: len(rounds)], rounds)
-    _means(axes[-2], rounds)
-    _pairs(axes[-1], rounds)
+    _means(axes[len(rounds)], rounds)
+    _pairs(axes[len(rounds) + 1], rounds)
+    if measured:
+        _agreement(axes[-1], measured)
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(length=2, labelsize=8)
@@ -107,3 +110,23 @@ def _pairs(axis: Any, rounds: list[dict[str, Any]]) -> None:
     if any(below):
         axis.set_ylim(0, 1.3 * max(below))
         axis.legend(fontsize=7, frameon=False, loc="upper center", ncols=3, handlelength=1)
+
+
+def _agreement(axis: Any, measured: list[dict[str, Any]]) -> None:
+    """Held-out pairs that each new model orders as people do, with the 95% interval."""
+    models = [figures["iteration"] + 1 for figures in measured]
+    found = [figures["judge"]["accuracy"] for figures in measured]
+    values = [100 * estimate["value"] for estimate in found]
+    ends = [
+        [abs(100 * (estimate[end] - estimate["value"])) if estimate[end] is not None else 0.0
+         for estimate in found]
+        for end in ("low", "high")
+    ]  # fmt: skip
+    axis.errorbar(models, values, yerr=ends, color=_BLUE, marker="o", ms=5, capsize=4, lw=1.5)
+    longest = 100 * measured[-1]["judge"]["longest"]["value"]
+    axis.axhline(longest, color=_ORANGE, lw=1.2, ls="--", label="longer wins")
+    axis.set_xticks(models, [f"M{model}" for model in models])
+    axis.set_xlim(models[0] - 0.5, models[-1] + 0.5)
+    axis.set_ylabel("pairs, %", fontsize=8)
+    axis.set_title("judge agrees with people")
+    axis.legend(fontsize=7, frameon=False)

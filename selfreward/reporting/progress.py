@@ -15,7 +15,13 @@ from typing import Any
 from selfreward.errors import SelfRewardError
 from selfreward.reporting import console
 from selfreward.reporting.layout import duration
-from selfreward.reporting.status import stage_cells, stage_rows, total_eta
+from selfreward.reporting.status import (
+    evaluates,
+    settings_of,
+    stage_cells,
+    stage_rows,
+    total_eta,
+)
 from selfreward.run import Run
 
 _LINE_S = 30
@@ -33,9 +39,13 @@ class Display:
         self._view = _Table() if console.is_terminal(sys.stderr) else _Lines()
         self._start = time.monotonic()
         self._ended: set[tuple[int, str]] | None = None
+        self._num_events, self._evaluates = 0, True
         self._broken = False
 
     def __enter__(self) -> "Display":
+        with contextlib.suppress(sqlite3.Error, SelfRewardError), self._run.store() as store:
+            self._num_events = len(store.events())
+            self._evaluates = evaluates(settings_of(self._run))
         self._view.start()
         return self
 
@@ -64,16 +74,22 @@ class Display:
     def _show(self) -> None:
         with self._run.store() as store:
             progress, finished = store.progress(), store.stages()
+            events = store.events()[self._num_events :]
         ended = {(stage.iteration, stage.stage): stage for stage in finished}
         if self._ended is None:
             self._ended = set(ended)
         for key in [key for key in ended if key not in self._ended]:
             self._ended.add(key)
-            rows = stage_rows(key[0], progress, finished)
+            rows = stage_rows(key[0], progress, finished, self._evaluates)
             row = next(row for row in rows if row["stage"] == key[1])
             self._view.line(_line(key[0], row))
+        self._num_events += len(events)
+        for text in (text for _, kind, text in events if kind == "warning"):
+            self._view.line(f"warning: {text}")
         iteration = progress[-1].iteration if progress else None
-        rows = [] if iteration is None else stage_rows(iteration, progress, finished)
+        rows = []
+        if iteration is not None:
+            rows = stage_rows(iteration, progress, finished, self._evaluates)
         self._view.show(iteration, rows, time.monotonic() - self._start)
 
 

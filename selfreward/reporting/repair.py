@@ -30,7 +30,7 @@ def repair(
     Args:
         run: Its own settings come first, and are what the others are compared with.
         iteration: None is the last one that is judged.
-        rules: Names as in ``pairs.rule``; all if empty.
+        rules: Names as in ``pairs.rule``; if empty all, but ``anchored`` without anchors.
         min_margins: In points; the run's own if empty.
         overrides: Words such as ``pairs.rho=0.4``, for all rules but the run's own.
 
@@ -55,7 +55,11 @@ def repair(
         responses = store.records(Response, iteration)
         judgments = store.records(Judgment, iteration)
     lengths = {(r.attempt, r.sample): len(r.text) for r in responses}
-    made = [build_pairs(prompts, responses, judgments, settings) for settings in variants.values()]
+    weights = run.config.judge.weights
+    made = [
+        build_pairs(prompts, responses, judgments, settings, weights)
+        for settings in variants.values()
+    ]
     own = {_key(pair) for pair in made[0][0]}
     rows = [
         {"name": name, "own": name == own_name, "settings": settings.model_dump()}
@@ -101,16 +105,22 @@ def _variants(
             name = option.replace("_", "-")
             raise ConfigError(f"repair takes pairs.{option} as --{name}, once for each value")
     margins = list(min_margins) or [run.config.pairs.min_margin]
+    every = [rule for rule in RULES if rule != "anchored" or run.config.responses.anchors]
     return [
         load_config(
             run.resolved, [f"pairs.min_margin={margin}", *overrides, f"pairs.rule={rule}"]
         ).pairs
-        for margin, rule in product(margins, rules or RULES)
+        for margin, rule in product(margins, rules or every)
     ]
 
 
 def _judged(run: Run, store: Store, iteration: int | None) -> int:
-    judged = [stage.iteration for stage in store.stages() if stage.stage == "judgments"]
+    finished = {(stage.iteration, stage.stage) for stage in store.stages()}
+    judged = [
+        t
+        for t in range(1, run.config.iterations + 1)
+        if all((t, stage) in finished for stage in run.rollout_stages(t))
+    ]
     if not judged or iteration not in (None, *judged):
         which = "" if iteration is None else f" of iteration {iteration}"
         raise NotFoundError(
@@ -156,4 +166,6 @@ def _label(settings: PairsConfig) -> str:
         parts.append(f"min_margin={settings.min_margin:g}")
     if settings.min_agreement:
         parts.append(f"min_agreement={settings.min_agreement:g}")
+    if settings.min_jurors:
+        parts.append(f"min_jurors={settings.min_jurors:g}")
     return " ".join(parts)

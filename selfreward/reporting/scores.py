@@ -1,15 +1,18 @@
 """The headline table: what each iteration made, how it was scored and what was trained on it."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from selfreward.errors import NotFoundError
-from selfreward.records import STAGES
+from selfreward.records import stages_of
 from selfreward.reporting.console import bold, dim
+from selfreward.reporting.evaluated import first_judge, health_lines, judge_rows
 from selfreward.reporting.figures import figures_of
 from selfreward.reporting.layout import bars, duration, listed, share, table
+from selfreward.reporting.selection import selection_text
+from selfreward.reporting.votes import anchor_rows, jury_rows
 from selfreward.run import Run
 
 Figures = dict[str, Any]
@@ -17,10 +20,13 @@ _PER_TABLE = 4
 """Iterations side by side; more go into further tables, so that lines fit a terminal."""
 
 FOOTNOTES = """\
-A response's score is the mean over its votes; ± is the standard error of the mean, clustered by
-prompt, because answers to one prompt are alike. Scores are the judge's own opinion, and the judge
-may change with the iteration: they are no external evaluation. Lengths are in characters, scores
-and margins in points (0 to 5); spread of votes is the mean of highest minus lowest vote."""
+A response's score is the mean over its votes, with a jury the weighted mean over its judges; ± is
+the standard error of the mean, clustered by prompt, because answers to one prompt are alike. Scores
+are the judge's own opinion, and the judge may change with the iteration: they are no external
+evaluation. Lengths are in characters, scores and margins in points (0 to 5); spread of votes is the
+mean of highest minus lowest vote."""
+JUDGE_FOOTNOTE = """\
+The new model as a judge: held-out responses that people scored, 95% intervals over prompts."""
 
 
 def scores_of(run: Run) -> dict[str, Any]:
@@ -47,21 +53,29 @@ def scores_text(scores: dict[str, Any]) -> str:
     blocks = [bold(scores["run"])]
     rounds = [figures for figures in scores["iterations"] if figures["iteration"] > 0]
     blocks += [_seed_line(f) for f in scores["iterations"] if f["iteration"] == 0]
+    blocks += [selection_text(f["selection"]) for f in scores["iterations"] if f["selection"]]
     for start in range(0, len(rounds), _PER_TABLE):
         blocks.append(_table(rounds[start : start + _PER_TABLE]))
+    if warnings := [line for f in scores["iterations"] for line in health_lines(f)]:
+        blocks.append("\n".join(f"warning: {line}" for line in warnings))
     if rounds:
-        blocks.append(dim(FOOTNOTES))
+        measured = any(figures["judge"] for figures in rounds)
+        blocks.append(dim(f"{FOOTNOTES}\n{JUDGE_FOOTNOTE}" if measured else FOOTNOTES))
     return "\n\n".join(blocks)
 
 
 def _seed_line(figures: Figures) -> str:
+    if "train" not in (stages := figures["stages"]) and "evaluate" in stages:
+        return f"no seed SFT, M1 = M0\n{first_judge(figures)}"
     training = figures["training"]
     done = "M0 -> M1" if "train" in figures["stages"] else "M0 -> M1 (not finished)"
     left_out = f"; rows left out: {listed(training['dropped'])}" if training["dropped"] else ""
-    return (
+    lines = [
         f"seed SFT {done}: {training['steps']} steps, loss {_number(training['loss'])}, "
-        f"{duration(sum(figures['seconds'].values()))}{left_out}"
-    )
+        f"{duration(sum(figures['seconds'].values()))}{left_out}",
+        first_judge(figures),
+    ]
+    return "\n".join(filter(None, lines))
 
 
 def _table(rounds: list[Figures]) -> str:
@@ -84,12 +98,15 @@ def _table(rounds: list[Figures]) -> str:
         row("responses", lambda f: str(f["responses"]["n"])),
         row("  truncated", lambda f: str(f["responses"]["truncated"])),
         *reasons("responses", "dropped"),
+        *anchor_rows(rounds),
         row("judgments", lambda f: str(f["judgments"]["n"])),
         row("parse rate", lambda f: share(f["judgments"]["parsed"], f["judgments"]["n"])),
         *reasons("judgments", "unparsed"),
+        *jury_rows(rounds),
         row("mean score", lambda f: bold(mean_with_error(f["scores"]))),
         row("  n responses (prompts)", _score_count),
         row("standard deviation", lambda f: _number(f["scores"]["std"], few(f["scores"]["n"]))),
+        row("  within a prompt", _within),
         row("histogram 0 to 5", lambda f: bars(f["scores"]["histogram"]) or "-"),
         row("  counts", lambda f: " ".join(map(str, f["scores"]["histogram"]))),
         row("share of 5s", lambda f: _percent(f["scores"]["fives"], "no scores")),
@@ -108,9 +125,10 @@ def _table(rounds: list[Figures]) -> str:
         row("  loss", lambda f: _trained(f, "loss")),
         row("  accuracy", lambda f: _trained(f, "accuracy")),
         row("  reward margin", lambda f: _trained(f, "reward_margin")),
+        *judge_rows(rounds),
         row("tokens sampled", lambda f: f"{tokens(f):,}"),
         row("time", lambda f: duration(sum(f["seconds"].values()))),
-        *(row(f"  {stage}", partial(_stage_time, stage)) for stage in STAGES),
+        *(row(f"  {stage}", partial(_stage_time, stage)) for stage in _stages(rounds)),
     ]
     return table(rows)
 
@@ -124,12 +142,18 @@ def mean_with_error(scores: Figures) -> str:
 
 def tokens(figures: Figures) -> int:
     """Tokens that models wrote in an iteration."""
-    return sum(int(figures[stage]["tokens"]) for stage in ("prompts", "responses", "judgments"))
+    made = [figures[part] for part in ("prompts", "responses", "anchors", "judgments")]
+    made += (figures["jury"] or {"judges": []})["judges"][1:]  # the first is in "judgments"
+    return sum(int(part["tokens"]) for part in made if part)
 
 
 def few(n: int) -> str:
     """Why a spread cannot be had from n values."""
     return "one score" if n == 1 else "no scores"
+
+
+def _stages(rounds: Sequence[Figures]) -> tuple[str, ...]:
+    return stages_of(2, {stage for figures in rounds for stage in figures["seconds"]})
 
 
 def _stage_time(stage: str, figures: Figures) -> str:
@@ -153,6 +177,11 @@ def _score_count(figures: Figures) -> str:
 def _spread(figures: Figures) -> str:
     scores = figures["scores"]
     return _number(scores["vote_spread"], "one vote each" if scores["n"] else "no scores")
+
+
+def _within(figures: Figures) -> str:
+    scores = figures["scores"]
+    return _number(scores["prompt_std"], "one each" if scores["n"] else "no scores")
 
 
 def _mass(figures: Figures) -> str:

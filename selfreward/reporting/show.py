@@ -1,31 +1,31 @@
 """One prompt as the run saw it: its responses, every vote with the judge's own words, its pair."""
 
 import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from statistics import fmean
 from typing import Any, Literal
 
 from selfreward.errors import ConfigError, NotFoundError
-from selfreward.records import Judgment, PreferencePair, Prompt, Response
+from selfreward.records import Criterion, Judgment, PreferencePair, Prompt, Response, judge_key
 from selfreward.reporting.console import bold, dim
 from selfreward.reporting.layout import indented
+from selfreward.reporting.votes import Scored, scored_responses, scores_of
 from selfreward.run import Run
 from selfreward.store import Store
 
 Order = Literal["first", "best", "worst", "disagree", "failed"]
 
-_SELECT: dict[Order, str] = {
-    # An index serves each iteration; scores are means over the votes of a response.
+_SELECT: dict[Order, str] = {  # an index serves each iteration
     "first": "SELECT attempt FROM responses WHERE iteration = ? GROUP BY attempt ORDER BY attempt",
-    "best": "SELECT attempt FROM scored GROUP BY attempt ORDER BY max(score) DESC, attempt",
-    "worst": "SELECT attempt FROM scored GROUP BY attempt ORDER BY min(score), attempt",
-    "disagree": "SELECT attempt FROM scored WHERE spread > 0 GROUP BY attempt"
-    " ORDER BY max(spread) DESC, attempt",
     "failed": "SELECT attempt FROM judgments WHERE iteration = ? AND score IS NULL GROUP BY attempt"
     " ORDER BY attempt",
 }
-_SCORED = """WITH scored AS (SELECT attempt, avg(score) AS score, max(score) - min(score) AS spread
-FROM judgments WHERE iteration = ? GROUP BY attempt, sample HAVING count(score) > 0) """
+_FIRST: dict[Order, Callable[[Scored], float]] = {
+    "best": lambda response: -response.score,
+    "worst": lambda response: response.score,
+    "disagree": lambda response: -response.spread,
+}
+"""By which response prompts are sorted, and how; the smallest comes first."""
 
 
 def select(run: Run, iteration: int | None, order: Order) -> tuple[int, list[int]]:
@@ -44,8 +44,10 @@ def select(run: Run, iteration: int | None, order: Order) -> tuple[int, list[int
     """
     with run.store() as store:
         iteration = _iteration(run, store, iteration)
-        query = (_SCORED if "scored" in _SELECT[order] else "") + _SELECT[order]
-        attempts = [row[0] for row in store.query(query, (iteration,))]
+        if order in _SELECT:
+            attempts = [row[0] for row in store.query(_SELECT[order], (iteration,))]
+        else:
+            attempts = _by_response(store, iteration, order)
         if not attempts and order == "disagree" and not _has_votes(store, iteration):
             raise ConfigError(
                 f"iteration {iteration} has one vote per response, so none disagree",
@@ -56,6 +58,15 @@ def select(run: Run, iteration: int | None, order: Order) -> tuple[int, list[int
         what = "votes that differ" if order == "disagree" else what
         raise NotFoundError(f"run {run.name}, iteration {iteration}: no {what}")
     return iteration, attempts
+
+
+def _by_response(store: Store, iteration: int, order: Order) -> list[int]:
+    first: dict[int, float] = {}
+    for response in scored_responses(store, iteration):
+        if order != "disagree" or response.spread > 0:
+            value = _FIRST[order](response)
+            first[response.attempt] = min(first.get(response.attempt, value), value)
+    return sorted(first, key=lambda attempt: (first[attempt], attempt))
 
 
 def prompt_of(run: Run, iteration: int | None, attempt: int) -> dict[str, Any]:
@@ -75,12 +86,16 @@ def prompt_of(run: Run, iteration: int | None, attempt: int) -> dict[str, Any]:
                 f"Attempts go from 0 to {attempts - 1}.",
             )
         pairs = store.records(PreferencePair, iteration, attempt)
+        criteria = store.records(Criterion, iteration, attempt)
         drops = _drops(store, iteration, attempt)
-        responses = _responses(
-            store.records(Response, iteration, attempt), store.records(Judgment, iteration, attempt)
-        )
-        built = store.finished(iteration, "pairs") is not None
+        made = store.records(Response, iteration, attempt)
+        judgments = store.records(Judgment, iteration, attempt)
+        responses = _responses(made, judgments, scores_of(store, made, judgments))
+        built = store.finished(iteration, "pairs" if iteration else "selection") is not None
     for response in responses:
+        for vote in response["votes"]:
+            place = f"{attempt}/{response['sample']}/{vote['vote']}"
+            vote["selection"] = drops.get(place, "kept") if built and not iteration else None
         sample = response["sample"]
         roles = {"chosen": any(pair.chosen == sample for pair in pairs),
                  "rejected": any(pair.rejected == sample for pair in pairs)}  # fmt: skip
@@ -91,6 +106,7 @@ def prompt_of(run: Run, iteration: int | None, attempt: int) -> dict[str, Any]:
         "iteration": iteration,
         "attempt": attempt,
         "prompt": asdict(prompts[0]),
+        "criteria": [asdict(criterion) for criterion in criteria],
         "responses": responses,
         "pairs": [asdict(pair) | {"margin": pair.margin} for pair in pairs],
         "no_pair": None if pairs else _why(prompts[0], drops.get(str(attempt)), built),
@@ -103,13 +119,21 @@ def prompt_text(shown: dict[str, Any]) -> str:
     lines = [bold(f"iteration {shown['iteration']}, prompt {shown['attempt']}")]
     if prompt["dropped"] is None:
         lines.append(_wrapped(prompt["text"], 2))
+        if prompt["detail"]:
+            lines += ["  the worse response answers instead:", _wrapped(prompt["detail"], 4)]
     else:
         detail = f" ({prompt['detail']})" if prompt["detail"] else ""
         lines += [f"  dropped: {prompt['dropped']}{detail}; what was written:"]
         lines.append(_wrapped(prompt["raw"], 4))
+    for criterion in shown["criteria"]:
+        who = f"{judge_key(criterion['juror'])}, " if criterion["juror"] else ""
+        about = f"{who}criterion {criterion['number']} (weight {criterion['weight']:g}): "
+        lines.append(_wrapped(about + criterion["text"], 2))
     for response in shown["responses"]:
         lines += ["", *_response_lines(response)]
     lines.append("")
+    if shown["iteration"] == 0:
+        return "\n".join([*lines, _selected(shown["responses"])])
     lines += [
         bold("pair: ") + f"response {pair['chosen']} ({pair['chosen_score']:.3g}) over "
         f"response {pair['rejected']} ({pair['rejected_score']:.3g}), "
@@ -121,9 +145,20 @@ def prompt_text(shown: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _selected(responses: list[dict[str, Any]]) -> str:
+    """Which votes became EFT rows, in iteration 0."""
+    votes = [(response["sample"], vote) for response in responses for vote in response["votes"]]
+    if any(vote["selection"] is None for _, vote in votes):
+        return bold("EFT rows: ") + "not selected yet"
+    rows = [f"response {at} vote {v['vote']}" for at, v in votes if v["selection"] == "kept"]
+    return bold("EFT rows: ") + (", ".join(rows) or "none")
+
+
 def _response_lines(response: dict[str, Any]) -> list[str]:
     score = "no score" if response["score"] is None else f"score {response['score']:.3g}"
     facts = [f"{response['num_tokens']} tokens", f"{len(response['text'])} characters"]
+    if response["author"] != "policy":
+        facts.insert(0, f"by {response['author']}")
     if response["finish_reason"] == "length":
         facts.append("truncated")
     if response["dropped"]:
@@ -143,29 +178,41 @@ def _response_lines(response: dict[str, Any]) -> list[str]:
 
 def _vote_lines(vote: dict[str, Any]) -> list[str]:
     verdict = f"no verdict ({vote['reason']})" if vote["score"] is None else f"{vote['score']:.3g}"
+    if vote["selection"] is not None and vote["score"] is not None:
+        verdict += f"  {vote['selection']}"
+    who = f"{judge_key(vote['juror'])}, " if vote["juror"] else ""
     if vote["probabilities"] is None:
-        return [f"  vote {vote['vote']}: {verdict}", _wrapped(vote["raw"], 6)]
+        return [f"  {who}vote {vote['vote']}: {verdict}", _wrapped(vote["raw"], 6)]
     each = "  ".join(f"{score}: {p:.3f}" for score, p in enumerate(vote["probabilities"]))
-    return [f"  expected {verdict}", f"      {each}  (sum {sum(vote['probabilities']):.3f})"]
+    number = "" if vote["form"] == "expected" else f"vote {vote['vote']}, "
+    weight = f" (weight {vote['weight']:g})" if vote["form"] == "criteria" else ""
+    written = [_wrapped(vote["raw"], 6)] if vote["raw"] else []
+    return [
+        f"  {who}{number}expected {verdict}{weight}",
+        *written,
+        f"      {each}  (sum {sum(vote['probabilities']):.3f})",
+    ]
 
 
-def _responses(responses: list[Response], judgments: list[Judgment]) -> list[dict[str, Any]]:
+def _responses(
+    responses: list[Response], judgments: list[Judgment], scores: Mapping[tuple[int, int], float]
+) -> list[dict[str, Any]]:
     rows = []
     for response in responses:
         votes = [judgment for judgment in judgments if judgment.sample == response.sample]
-        scores = [vote.score for vote in votes if vote.score is not None]
-        score = fmean(scores) if scores else None
+        score = scores.get((response.attempt, response.sample))
         rows.append(asdict(response) | {"score": score, "votes": [asdict(vote) for vote in votes]})
     return rows
 
 
 def _drops(store: Store, iteration: int, attempt: int) -> dict[str, str]:
-    """Why the prompt (``attempt``) or one of its responses (``attempt/sample``) was left out."""
+    """Why the prompt (``attempt``), a response (``attempt/sample``) or a vote was left out."""
     query = (
-        "SELECT item, reason, detail FROM drops WHERE iteration = ? AND stage = 'pairs'"
+        "SELECT item, reason, detail FROM drops WHERE iteration = ? AND stage = ?"
         " AND (item = ? OR item LIKE ?)"
     )
-    rows = store.query(query, (iteration, str(attempt), f"{attempt}/%"))
+    stage = "pairs" if iteration else "selection"
+    rows = store.query(query, (iteration, stage, str(attempt), f"{attempt}/%"))
     return {item: f"{reason} ({detail})" if detail else reason for item, reason, detail in rows}
 
 
@@ -191,7 +238,7 @@ def _iteration(run: Run, store: Store, iteration: int | None) -> int:
 
 
 def _has_votes(store: Store, iteration: int) -> bool:
-    query = "SELECT max(vote) FROM judgments WHERE iteration = ?"
+    query = "SELECT max(vote + juror) FROM judgments WHERE iteration = ?"
     return bool(next(store.query(query, (iteration,)))[0])
 
 

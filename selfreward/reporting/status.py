@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from selfreward.errors import IntegrityError, NotFoundError, SelfRewardError
-from selfreward.records import STAGES, Progress, Stage
+from selfreward.records import Progress, Stage, stages_of
 from selfreward.reporting.console import bold, dim
 from selfreward.reporting.figures import figures_of
 from selfreward.reporting.layout import duration, table
@@ -29,7 +29,7 @@ def status_of(run: Run) -> dict[str, Any]:
         ``state`` (``running``, ``stopped``, ``failed`` or ``finished``), the current ``iteration``
         and ``stage`` (the first of those at work), its ``done`` of ``total`` and ``rate`` per
         second, ``eta_s`` of all at work, None where unknown, every ``stages`` row of the current
-        iteration, the ``owner`` and the last error.
+        iteration, the ``owner``, the last error and the ``warnings`` of the last launch.
     """
     settings = settings_of(run)
     with run.store() as store:
@@ -38,11 +38,13 @@ def status_of(run: Run) -> dict[str, Any]:
     last = progress[-1] if progress else None
     iteration = last.iteration if last else 0 if settings["sft"] is not None else 1
     owned = is_owned(run)
-    rows = stage_rows(iteration, progress, finished)
+    rows = stage_rows(iteration, progress, finished, evaluates(settings))
     working = [row for row in rows if row["state"] == "working"]
     begun = [row["stage"] for row in rows if row["state"] != "waiting"]
     now = working[0] if working else {"done": None, "total": None, "rate": None, "note": ""}
     errors = [text for _, kind, text in events if kind == "error"]
+    launches = [at for at, (_, kind, _) in enumerate(events) if kind == "launched"]
+    launched = events[launches[-1] :] if launches else []
     return {
         "run": run.name,
         "path": str(run.path),
@@ -57,17 +59,21 @@ def status_of(run: Run) -> dict[str, Any]:
         "stages": rows,
         "owner": {**owner, "alive": owned, "here": owner["host"] == socket.gethostname()},
         "error": errors[-1] if errors and events[-1][1] == "error" else None,
+        "warnings": [text for _, kind, text in launched if kind == "warning"],
     }
 
 
 def stage_rows(
-    iteration: int, progress: Sequence[Progress], finished: Sequence[Stage]
+    iteration: int,
+    progress: Sequence[Progress],
+    finished: Sequence[Stage],
+    evaluates: bool = True,
 ) -> list[dict[str, Any]]:
     """The stages of an iteration in order, each ``waiting``, ``working`` or ``finished``."""
     begun = {p.stage: p for p in progress if p.iteration == iteration}
     ended = {s.stage: s for s in finished if s.iteration == iteration}
     rows = []
-    for stage in STAGES if iteration else ("train",):
+    for stage in stages_of(iteration, begun | ended, evaluates):
         row: dict[str, Any] = {"stage": stage, "state": "waiting", "done": 0, "total": None}
         row |= {"seconds": 0.0, "rate": None, "eta_s": None, "note": ""}
         if stage in begun:
@@ -127,6 +133,8 @@ def status_text(status: dict[str, Any]) -> str:
         f"iteration {status['iteration']} of {status['iterations']}",
         table([stage_cells(row) for row in status["stages"]], indent="  "),
     ]
+    if status["warnings"]:
+        lines += ["", *(f"warning: {text}" for text in status["warnings"])]
     if status["error"]:
         lines += ["", f"last error: {status['error']}"]
     if status["state"] in ("stopped", "failed"):
@@ -224,6 +232,12 @@ def settings_of(run: Run) -> dict[str, Any]:
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
         reason = str(error).split("\n")[0]
         raise IntegrityError(f"{path}: cannot be read ({reason})") from None
+
+
+def evaluates(settings: dict[str, Any]) -> bool:
+    """Whether the config, as plain data, evaluates; as ``EvaluationConfig.is_on``."""
+    evaluation = settings["evaluation"]
+    return evaluation["ranked"] is not None or evaluation["canaries"]
 
 
 def _state(owned: bool, kinds: Sequence[str]) -> str:

@@ -5,7 +5,9 @@ from typing import Any
 
 from selfreward import seeds
 from selfreward.config import Config
-from selfreward.run import JUDGE_VARIABLES, PROMPTS_VARIABLES
+from selfreward.creation import run_inputs, selection_inputs
+from selfreward.judge_templates import load_jury_templates
+from selfreward.run import PROMPTS_VARIABLES
 from selfreward.templates import find_template, load_template
 
 
@@ -19,14 +21,18 @@ def validate(config: Config, source: Path | None) -> list[dict[str, Any]]:
         ConfigError: The first thing that is wrong.
     """
     beside = source.parent if source else None
-    judge = load_template(find_template(config.judge.template, beside), JUDGE_VARIABLES)
+    judges = load_jury_templates(config.judge, beside)
     author = load_template(find_template(config.prompts.template, beside), PROMPTS_VARIABLES)
     prompts = seeds.read_prompts(config.prompts.seeds, beside)
-    asked, _ = judge.render(prompt=prompts[0], response=prompts[-1])
+    texts = {"prompt": prompts[0], "response": prompts[-1], "criterion": prompts[0]}
     _, begun = author.render(demonstrations=prompts[: config.prompts.human_shots])
     parts = [
         ("config", f"{config.iterations} iterations from {config.model}"),
-        ("judge template", f"{judge.name}, {len(asked)} characters with a short answer"),
+        *(
+            (f"{name} template", f"{judge.name}, {len(asked)} characters with a short answer")
+            for name, judge in judges.items()
+            for asked, _ in [judge.render(**texts)]
+        ),
         ("prompts template", f"{author.name}, the model's turn begins with {begun[:30]!r}"),
         ("seed prompts", f"{len(prompts)} rows"),
     ]
@@ -38,6 +44,11 @@ def validate(config: Config, source: Path | None) -> list[dict[str, Any]]:
             parts.append(("IFT", f"{len(seeds.read_ift(config.sft.ift, beside))} rows"))
         if config.sft.eft:
             parts.append(("EFT", f"{len(seeds.read_eft(config.sft.eft, beside))} rows"))
+    for name, text in selection_inputs(config, beside).items():
+        parts.append(("selection", f"{name}, {len(text.splitlines())} lines"))
+    for name, text in run_inputs(config, source).items():
+        if Path(name).stem in ("heldout", "canaries"):
+            parts.append(("evaluation", f"{name}, {len(text.splitlines())} rows"))
     parts.append(("options", _check_options(config)))
     return [{"name": name, "detail": detail} for name, detail in parts]
 

@@ -1,12 +1,16 @@
 """Building preference pairs from scored responses (arXiv 2401.10020, 2.2)."""
 
-from collections.abc import Iterator, Sequence
-from itertools import permutations
-from statistics import fmean
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 
 from selfreward.config import PairsConfig
-from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response
-from selfreward.stages.rules import ROUNDING, RULES, Answer, Candidate
+from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response, judge_key
+from selfreward.stages.jury import jury_scores, means_by_response, whole_responses
+from selfreward.stages.rules import ROUNDING, RULES, Answer, Candidate, Votes
+
+_Key = tuple[int, int]
+_Able = list[tuple[Answer, bool]]
+"""Answers that can be paired; True for those of M1."""
 
 
 def build_pairs(
@@ -14,20 +18,25 @@ def build_pairs(
     responses: Sequence[Response],
     judgments: Sequence[Judgment],
     settings: PairsConfig,
+    weights: Sequence[float] = (1.0,),
 ) -> tuple[list[PreferencePair], list[Drop]]:
     """Pair the responses of each accepted prompt by ``settings.rule``.
 
-    A response takes part if it was not dropped, was not truncated and has at least one verdict;
-    of identical texts only the first does. Its score is the mean over its votes. Two that take
-    part may be paired if their scores differ, by at least ``min_margin`` points, and their votes
-    agree on the order by at least ``min_agreement``. A prompt gives no pair only if none of its
+    A response takes part if it was not dropped, was not truncated and has a verdict of each judge
+    that sits on the prompt, see ``stages.jury``; of identical texts only the first does, and M1's
+    anchors do by the rule ``anchored`` alone, as rejected. Two that take part may be paired if
+    their scores differ, by at least ``min_margin`` points, and votes and judges agree on the order
+    by at least ``min_agreement`` and ``min_jurors``. A prompt gives no pair only if none of its
     responses may. Input order does not matter.
+
+    Args:
+        weights: Of the judges, by juror.
 
     Returns:
         Pairs in key order, and a Drop for every response (``attempt/sample``) that took no part
         and every prompt (``attempt``) that gave no pair.
     """
-    votes = _votes(judgments)
+    answers = _answers(responses, judgments, weights)
     by_prompt: dict[int, list[Response]] = {}
     for response in sorted(responses, key=lambda r: (r.attempt, r.sample)):
         by_prompt.setdefault(response.attempt, []).append(response)
@@ -37,9 +46,11 @@ def build_pairs(
     def groups() -> Iterator[list[Candidate]]:
         """The candidates of each prompt that has any; one prompt at a time, there may be many."""
         for attempt, prompt in sorted(accepted.items()):
-            able, unable = _able(by_prompt.get(attempt, []), votes)
+            given = by_prompt.get(attempt, [])
+            able, unable = _able(given, answers, settings)
             drops.extend(unable)
-            candidates, reason, detail = _candidates(attempt, able, settings)
+            has_anchors = settings.rule == "anchored" and any(r.is_anchor for r in given)
+            candidates, reason, detail = _candidates(attempt, able, has_anchors, settings)
             if candidates:
                 yield candidates
             else:
@@ -55,40 +66,53 @@ def build_pairs(
     return sorted(pairs, key=lambda pair: (pair.attempt, pair.chosen, pair.rejected)), drops
 
 
-def mean_scores(judgments: Sequence[Judgment]) -> dict[tuple[int, int], float]:
-    """Mean score over the votes that have one, by (attempt, sample); 0 to 5."""
-    return {key: fmean(votes) for key, votes in _votes(judgments).items()}
-
-
-def _votes(judgments: Sequence[Judgment]) -> dict[tuple[int, int], tuple[float, ...]]:
-    votes: dict[tuple[int, int], list[float]] = {}
+def _answers(
+    responses: Sequence[Response], judgments: Sequence[Judgment], weights: Sequence[float]
+) -> dict[_Key, Answer | str]:
+    """Every response that was judged as an Answer, or the detail of its having no score."""
+    means = means_by_response(judgments)
+    scores, sitting = jury_scores(means, weights, whole_responses(responses))
+    votes: dict[tuple[_Key, int], dict[int, list[float]]] = {}
     for judgment in judgments:
         if judgment.score is not None:
-            votes.setdefault((judgment.attempt, judgment.sample), []).append(judgment.score)
-    return {key: tuple(scores) for key, scores in votes.items()}
+            asked = judgment.vote if judgment.form == "criteria" else 0
+            by = (judgment.attempt, judgment.sample), judgment.juror
+            votes.setdefault(by, {}).setdefault(asked, []).append(judgment.score)
+    answers: dict[_Key, Answer | str] = {}
+    for response in responses:
+        key = response.attempt, response.sample
+        jurors = sitting.get(response.attempt, ())
+        if key in scores:
+            given = tuple([Votes(votes[key, j], means[key][j], weights[j]) for j in jurors])
+            answers[key] = Answer(response.sample, scores[key], given, len(response.text))
+        elif means.get(key):
+            answers[key] = "of " + ", ".join(judge_key(j) for j in jurors if j not in means[key])
+    return answers
 
 
 def _able(
-    responses: list[Response], votes: dict[tuple[int, int], tuple[float, ...]]
-) -> tuple[list[Answer], list[Drop]]:
+    responses: list[Response], answers: dict[_Key, Answer | str], settings: PairsConfig
+) -> tuple[_Able, list[Drop]]:
     """Split the responses of a prompt into those that can be paired and the others."""
-    able: list[Answer] = []
+    able: _Able = []
     unable: list[Drop] = []
     seen: dict[str, int] = {}
     for response in responses:
-        cast = votes.get((response.attempt, response.sample))
+        answer = answers.get((response.attempt, response.sample), "")
         detail = ""
         if response.dropped is not None:
             reason = response.dropped
+        elif response.is_anchor and settings.rule != "anchored":
+            reason = "anchor"
         elif response.truncated:
             reason = "truncated"
-        elif cast is None:
-            reason = "no verdict"
+        elif isinstance(answer, str):
+            reason, detail = "no verdict", answer
         elif response.text in seen:
             reason, detail = "identical", f"same text as sample {seen[response.text]}"
         else:
             seen[response.text] = response.sample
-            able.append(Answer(response.sample, fmean(cast), cast, len(response.text)))
+            able.append((answer, response.is_anchor))
             continue
         item = f"{response.attempt}/{response.sample}"
         unable.append(Drop(response.iteration, "pairs", item, reason, detail))
@@ -96,22 +120,37 @@ def _able(
 
 
 def _candidates(
-    attempt: int, able: list[Answer], settings: PairsConfig
+    attempt: int, able: _Able, has_anchors: bool, settings: PairsConfig
 ) -> tuple[list[Candidate], str, str]:
     """All that may be paired of a prompt; if none, why: the filter that took the last, a detail."""
+    better = [answer for answer, is_anchor in able if not is_anchor]
+    worse = [answer for answer, is_anchor in able if is_anchor == has_anchors]
+    if has_anchors and not (better and worse):
+        return [], "too few", f"{len(better)} of the policy and {len(worse)} of M1 can be paired"
     if len(able) < 2:
         return [], "too few", f"{len(able)} of its responses can be paired"
-    found = [Candidate(attempt, a, b) for a, b in permutations(able, 2) if a.score > b.score]
-    if not found:
-        return [], "tie", f"all score {able[0].score:.3g}"
-    wide = [c for c in found if c.margin >= settings.min_margin - ROUNDING]
-    if not wide:
-        widest = max(c.margin for c in found)
-        return [], "margin", f"{widest:.3g} < {settings.min_margin:.3g} points"
-    if settings.min_agreement == 0:
-        return wide, "", ""
-    agreed = [c for c in wide if c.agreement >= settings.min_agreement]
-    if not agreed:
-        most = max(c.agreement for c in wide)
-        return [], "agreement", f"{most:.3g} < {settings.min_agreement:.3g} of the votes"
-    return agreed, "", ""
+    left = [Candidate(attempt, a, b) for a, b in product(better, worse) if a.score > b.score]
+    if not left:
+        best, worst = max(a.score for a in better), min(b.score for b in worse)
+        if best < worst:
+            return [], "below M1", f"best {best:.3g}, M1's worst {worst:.3g}"
+        return [], "tie", f"all score {best:.3g}" if not has_anchors else f"with M1's {best:.3g}"
+    for reason, figure, least, unit in _filters(settings):
+        if least == 0:
+            continue
+        passed = [c for c in left if figure(c) >= least - ROUNDING]
+        if not passed:
+            return [], reason, f"{max(map(figure, left)):.3g} < {least:.3g} {unit}"
+        left = passed
+    return left, "", ""
+
+
+def _filters(
+    settings: PairsConfig,
+) -> list[tuple[str, Callable[[Candidate], float], float, str]]:
+    """Reason of a drop, figure of a candidate, its smallest value, and what it is counted in."""
+    return [
+        ("margin", lambda c: c.margin, settings.min_margin, "points"),
+        ("agreement", lambda c: c.agreement, settings.min_agreement, "of the votes"),
+        ("judges", lambda c: c.jurors, settings.min_jurors, "of the judges"),
+    ]

@@ -15,14 +15,25 @@ _LOG = logging.getLogger(__name__)
 
 
 async def sample_responses(
-    engine: Engine, chat: "Chat", prompt: Prompt, settings: ResponsesConfig, *, run_seed: int
+    engine: Engine,
+    chat: "Chat",
+    prompt: Prompt,
+    settings: ResponsesConfig,
+    *,
+    run_seed: int,
+    anchors: bool = False,
 ) -> list[Response]:
     """Ask for all N responses to one prompt in one request; return them in sample order.
 
     Empty answers and answers that hold a control token of the chat format are kept but marked
     ``dropped``; truncated ones keep their finish reason. Where the engine cannot answer the
     prompt, all N are empty, with its reason.
+
+    Args:
+        anchors: Whether the model is M1, which gives the ``anchors`` numbered after the N.
     """
+    first, n = (settings.n, settings.anchors) if anchors else (0, settings.n)
+    stage, author = ("anchors", "M1") if anchors else ("responses", "policy")
     request = Request(
         token_ids=chat.prompt_ids(prompt.text),
         sampling=Sampling(
@@ -31,19 +42,27 @@ async def sample_responses(
             top_p=settings.top_p,
             top_k=settings.top_k,
         ),
-        n=settings.n,
-        seed=seed_of(run_seed, "responses", prompt.iteration, prompt.attempt),
+        n=n,
+        seed=seed_of(run_seed, stage, prompt.iteration, prompt.attempt),
     )
     try:
         generations = await engine.generate(request)
     except RequestError as error:
-        _LOG.warning("responses %d/%d: %s", prompt.iteration, prompt.attempt, error)
+        _LOG.warning("%s %d/%d: %s", stage, prompt.iteration, prompt.attempt, error)
         key = prompt.iteration, prompt.attempt
-        return [Response(*key, i, "", "error", 0, dropped=error.reason) for i in range(settings.n)]
-    return [_response(chat, prompt, i, generation) for i, generation in enumerate(generations)]
+        return [
+            Response(*key, first + i, "", "error", 0, dropped=error.reason, author=author)
+            for i in range(n)
+        ]
+    return [
+        _response(chat, prompt, first + i, generation, author)
+        for i, generation in enumerate(generations)
+    ]
 
 
-def _response(chat: "Chat", prompt: Prompt, sample: int, generation: Generation) -> Response:
+def _response(
+    chat: "Chat", prompt: Prompt, sample: int, generation: Generation, author: str
+) -> Response:
     thinking, text = chat.split_thinking(generation.text)
     text = text.strip()
     dropped = None
@@ -61,4 +80,5 @@ def _response(chat: "Chat", prompt: Prompt, sample: int, generation: Generation)
         thinking=thinking.strip(),
         dropped=dropped,
         logprob=generation.logprob,
+        author=author,
     )

@@ -4,15 +4,16 @@
 
 A candidate is two answers to one prompt whose margin is above 0 and that pass the filters of
 ``PairsConfig``. A rule gets the candidates prompt by prompt, never none, and takes at least one of
-each prompt; so all rules pair the same prompts, and differ in what they pair there. Lengths are in
-characters, scores in points.
+each prompt; so rules that get the same candidates (all but ``anchored``) pair the same prompts, and
+differ in what they pair there. Lengths are in characters, scores in points.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import itemgetter
+from statistics import fmean
 
 from selfreward.config import PairsConfig
 
@@ -21,14 +22,27 @@ ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
+class Votes:
+    """What one judge says of an answer."""
+
+    scores: Mapping[int, Sequence[float]]
+    """Of its votes, 0 to 5, by what it was asked: under 0 the votes on the whole answer, or one by
+    number of the criterion; at least one."""
+    mean: float
+    """Over its votes, 0 to 5."""
+    weight: float = 1.0
+    """Of the judge."""
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """A response that can be paired."""
 
     sample: int
     score: float
-    """Mean over its votes, 0 to 5."""
-    votes: tuple[float, ...]
-    """The scores of its votes, 0 to 5; at least one."""
+    """Weighted mean over its judges, 0 to 5."""
+    votes: tuple[Votes, ...]
+    """By judge: the same ones, in order, for all answers to a prompt; at least one."""
     length: int
 
 
@@ -54,10 +68,20 @@ class Candidate:
     def agreement(self) -> float:
         """Share of all (vote on chosen, vote on rejected) in which chosen is above, ties as halves.
 
-        1 where every vote puts chosen above. This is Mann and Whitney's U over its maximum.
+        Votes are set against votes of the same judge, and on the same criterion where there are
+        criteria; the mean over criteria, then the weighted mean over judges. 1 where every vote
+        puts chosen above. Within a judge this is Mann and Whitney's U over its maximum.
         """
-        votes = [(a, b) for a in self.chosen.votes for b in self.rejected.votes]
-        return sum((a > b) + (a == b) / 2 for a, b in votes) / len(votes)
+        return self._over_judges(_share)
+
+    @property
+    def jurors(self) -> float:
+        """Share of the judges, by weight, whose mean puts chosen above; ties as halves."""
+        return self._over_judges(lambda a, b: (a.mean > b.mean) + (a.mean == b.mean) / 2)
+
+    def _over_judges(self, share: Callable[[Votes, Votes], float]) -> float:
+        both = list(zip(self.chosen.votes, self.rejected.votes, strict=True))
+        return fmean([share(a, b) for a, b in both], [a.weight for a, _ in both])
 
 
 Rule = Callable[[Iterable[Sequence[Candidate]], PairsConfig], list[Candidate]]
@@ -126,13 +150,35 @@ def length_regularized(
     return [way[places[prompt]][1] for prompt, way in enumerate(ways)]
 
 
+def anchored(groups: Iterable[Sequence[Candidate]], settings: PairsConfig) -> list[Candidate]:
+    """The policy's best answer against the worst that M1 gave to the same prompt.
+
+    Each candidate is one of either; in iteration 1, where the policy is M1, any two answers are.
+
+    Source: Temporal Self-Rewarding, arXiv 2508.06026, its anchored rejection: rejected answers of
+    the first model keep the two apart, which would become alike over the iterations. Its chosen
+    answers come with the help of a model trained ahead, which is not done here.
+    """
+    return best_worst(groups, settings)
+
+
 RULES: dict[str, Rule] = {
     "best_worst": best_worst,
     "all_pairs": all_pairs,
     "length_control": length_control,
     "length_regularized": length_regularized,
+    "anchored": anchored,
 }
 """The values of ``pairs.rule``."""
+
+
+def _share(chosen: Votes, rejected: Votes) -> float:
+    """Of one judge; see ``Candidate.agreement``. Half where no criterion has both verdicts."""
+    shares = []
+    for asked in sorted(chosen.scores.keys() & rejected.scores.keys()):
+        votes = [(a, b) for a in chosen.scores[asked] for b in rejected.scores[asked]]
+        shares.append(sum((a > b) + (a == b) / 2 for a, b in votes) / len(votes))
+    return fmean(shares) if shares else 0.5
 
 
 def _width(candidate: Candidate) -> tuple[float, float, float, int, int]:

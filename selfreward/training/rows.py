@@ -3,23 +3,31 @@
 rows in = rows out + drops
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from selfreward import seeds
 from selfreward.chat import Chat
 from selfreward.config import SeedSource
 from selfreward.errors import StoppedError
-from selfreward.records import Drop, PreferencePair, Prompt, Response
+from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response
 from selfreward.run import Run
+from selfreward.stages.criteria import GENERAL
+from selfreward.stages.selection import item, kept
 from selfreward.store import Store
 from selfreward.training import DpoRow, SftRow
 
 
-def sft_rows(run: Run, store: Store, iteration: int, chat: Chat) -> tuple[list[SftRow], list[Drop]]:
-    """IFT rows, then EFT rows in the form that the judge will be asked in.
+def sft_rows(run: Run, store: Store, stage: str, chat: Chat) -> tuple[list[SftRow], list[Drop]]:
+    """IFT rows, then EFT rows in the form that the judge will be asked in, then selected ones.
 
-    ``written``: justification and verdict line. ``expected``: the score token alone, decimals
-    rounded to the nearest score.
+    ``written`` and ``written_expected``: justification and verdict line. ``expected``: the score
+    token alone, decimals rounded to the nearest score. ``criteria``: the same, by the criterion
+    ``criteria.GENERAL``, as seed data has one score for the whole answer. A selected judgment is
+    the judge's own text, whole.
+
+    Args:
+        stage: Of iteration 0: ``sft``, before judgments are selected, or ``train``.
 
     Raises:
         StoppedError: No row is left.
@@ -29,11 +37,11 @@ def sft_rows(run: Run, store: Store, iteration: int, chat: Chat) -> tuple[list[S
     rows: list[SftRow] = []
     drops: list[Drop] = []
 
-    def keep(item: str, prompt_ids: tuple[int, ...], completion_ids: tuple[int, ...]) -> None:
+    def keep(name: str, prompt_ids: tuple[int, ...], completion_ids: tuple[int, ...]) -> None:
         length = len(prompt_ids) + len(completion_ids)
         if length > sft.max_length:
             detail = f"{length} tokens > sft.max_length {sft.max_length}"
-            drops.append(Drop(iteration, "train", item, "too long", detail))
+            drops.append(Drop(0, stage, name, "too long", detail))
         else:
             rows.append(SftRow(prompt_ids, completion_ids))
 
@@ -43,14 +51,23 @@ def sft_rows(run: Run, store: Store, iteration: int, chat: Chat) -> tuple[list[S
     if sft.eft is not None:
         template = run.template("judge")
         for i, eft in enumerate(seeds.read_eft(_source(run.seed_file("eft")))):
-            user, started = template.render(prompt=eft.prompt, response=eft.response)
-            if run.config.judge.form == "expected":
+            user, started = template.render(
+                prompt=eft.prompt, response=eft.response, criterion=GENERAL
+            )
+            if run.config.judge.form in ("expected", "criteria"):
                 keep(f"eft:{i}", *chat.score_target(user, round(eft.score)))
             elif eft.justification is None:
-                drops.append(Drop(iteration, "train", f"eft:{i}", "no justification"))
+                drops.append(Drop(0, stage, f"eft:{i}", "no justification"))
             else:
                 verdict = f"{eft.justification}\nScore: {eft.score:g}"
                 keep(f"eft:{i}", *chat.continuation(user, started, verdict))
+    if stage == "train":
+        for judgment, user, started in _selected(run, store):
+            name = f"selected:{item(judgment)}"
+            if token := chat.control_token(judgment.raw):
+                drops.append(Drop(0, stage, name, "control token", token))
+            else:
+                keep(name, *chat.continuation(user, started, judgment.raw))
     if not rows:
         raise StoppedError("the seed step has no row to train on", _why(drops))
     return rows, drops
@@ -81,6 +98,20 @@ def dpo_rows(run: Run, store: Store, iteration: int, chat: Chat) -> tuple[list[D
     if not rows:
         raise StoppedError(f"iteration {iteration} has no pair to train on", _why(drops))
     return rows, drops
+
+
+def _selected(run: Run, store: Store) -> Iterator[tuple[Judgment, str, str]]:
+    """The judgments that were selected, each with what the judge was asked and its turn's start."""
+    judgments = kept(store.records(Judgment, 0), store.records(Drop, 0))
+    if not judgments:
+        return
+    template = run.template("judge")
+    prompts = {prompt.attempt: prompt.text for prompt in store.records(Prompt, 0)}
+    texts = {(r.attempt, r.sample): r.text for r in store.records(Response, 0)}
+    for judgment in judgments:
+        response = texts[judgment.attempt, judgment.sample]
+        user, started = template.render(prompt=prompts[judgment.attempt], response=response)
+        yield judgment, user, started
 
 
 def _source(path: Path) -> SeedSource:

@@ -1,0 +1,107 @@
+"""Health gates: each passes at its limit and fails beyond it, saying what was found."""
+
+import copy
+from typing import Any, get_args
+
+import pytest
+
+from selfreward.config import HealthConfig
+from selfreward.configfile import build_config
+from selfreward.errors import ConfigError
+from selfreward.health import AFTER_EVALUATION, BEFORE_TRAINING, Gate, GateName, gates
+
+NAMES: tuple[GateName, ...] = get_args(GateName)
+HEALTHY: dict[str, Any] = {
+    "judgments": {"parse_rate": 1.0},
+    "scores": {"fives": 0.1, "prompt_std": 0.5, "spearman_length": 0.1},
+    "pairs": {"tie_rate": 0.0, "chosen_length": 100.0, "rejected_length": 90.0},
+    "drift": {"value": 0.1},
+    "canaries": {"uplift": {"value": 0.2}},
+}
+BEYOND: dict[GateName, tuple[list[str], float]] = {
+    "parse_rate": (["judgments", "parse_rate"], -0.01),
+    "ceiling": (["scores", "fives"], 0.01),
+    "spread": (["scores", "prompt_std"], -0.01),
+    "ties": (["pairs", "tie_rate"], 0.01),
+    "length_ratio": (["pairs", "chosen_length"], 1.0),
+    "length_correlation": (["scores", "spearman_length"], 0.01),
+    "drift": (["drift", "value"], 0.01),
+    "canary": (["canaries", "uplift", "value"], 0.01),
+}
+
+
+def with_value(path: list[str], value: float | None) -> dict[str, Any]:
+    figures = copy.deepcopy(HEALTHY)
+    at = figures
+    for key in path[:-1]:
+        at = at[key]
+    at[path[-1]] = value
+    return figures
+
+
+def found(figures: dict[str, Any], **limits: Any) -> dict[str, Gate]:
+    return {gate.name: gate for gate in gates(figures, HealthConfig(**limits))}
+
+
+def test_there_is_a_limit_for_every_gate_and_a_gate_for_every_limit() -> None:
+    gates_ = found(HEALTHY)
+    assert set(gates_) == set(NAMES) == {*BEFORE_TRAINING, *AFTER_EVALUATION}
+    keys = {gate.key.removeprefix("health.") for gate in gates_.values()}
+    assert keys | {"stop_on"} == set(HealthConfig.model_fields)
+    assert all(gate.passed for gate in gates_.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_gate_passes_at_its_limit_and_fails_beyond_it(name: GateName) -> None:
+    path, step = BEYOND[name]
+    limit = found(HEALTHY)[name].limit
+    at = 90.0 * limit if name == "length_ratio" else limit
+    assert found(with_value(path, at))[name].passed is True
+    failed = found(with_value(path, at + step))
+    assert [gate.name for gate in failed.values() if gate.passed is False] == [name]
+    assert not failed[name].stops
+    assert f"health.{'min' if step < 0 else 'max'}_" in failed[name].finding
+    assert failed[name].remedy
+
+
+@pytest.mark.parametrize("name", ["drift", "length_correlation"])
+def test_drift_and_correlation_fail_in_either_direction(name: GateName) -> None:
+    path, _ = BEYOND[name]
+    gate = found(with_value(path, -0.99))[name]
+    assert gate.passed is False
+    assert "-0.99" in gate.finding
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_not_measured_neither_passes_nor_fails(name: GateName) -> None:
+    path, _ = BEYOND[name]
+    if name == "length_ratio":
+        path = ["pairs", "rejected_length"]
+    gate = found(with_value(path, None))[name]
+    assert (gate.value, gate.passed) == (None, None)
+
+
+def test_before_an_evaluation_nothing_is_known_of_drift_and_canaries() -> None:
+    gates_ = found(HEALTHY | {"drift": None, "canaries": None})
+    assert [name for name, gate in gates_.items() if gate.passed is None] == ["drift", "canary"]
+
+
+def test_null_is_no_gate() -> None:
+    assert "ties" not in found(HEALTHY, max_ties=None)
+
+
+def test_only_the_gates_named_stop() -> None:
+    stopping = found(HEALTHY, stop_on=("ties", "drift"))
+    assert [name for name, gate in stopping.items() if gate.stops] == ["ties", "drift"]
+
+
+def test_a_gate_that_does_not_exist_is_refused_with_the_names_of_those_that_do() -> None:
+    with pytest.raises(ConfigError, match=r"stop_on.*'parse_rate'.*'canary'"):
+        build_config({}, ["health.stop_on=[tie]"])
+    assert build_config({}, ["health.stop_on=[ties]"]).health.stop_on == ("ties",)
+
+
+def test_limits_are_keys_that_a_resume_may_change() -> None:
+    from selfreward.config import RUNTIME_KEYS
+
+    assert {f"health.{key}" for key in HealthConfig.model_fields} <= RUNTIME_KEYS
