@@ -1,0 +1,57 @@
+"""What groups of the config are made of."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+class Group(BaseModel):
+    """A frozen group in which an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Passthrough(BaseModel):
+    """A group whose other keys belong to a library."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The library's own options as given."""
+        return dict(self.model_extra or {})
+
+
+class SeedSource(Group):
+    """Rows of seed data: a shipped file, a JSONL or parquet file, or a data set on the hub."""
+
+    path: str
+    """``seed/ift.jsonl`` (shipped), a path, or ``org/name`` on the hub."""
+    split: str = "train"
+    """Split of a hub data set."""
+    revision: str | None = None
+    """Commit of a hub data set; the run keeps a copy of the rows it found."""
+    limit: int | None = Field(default=None, ge=1)
+    """Take only the first so many rows."""
+    columns: dict[str, str] = {}
+    """Our column name -> theirs, such as ``{score: score_0_5}``."""
+
+
+def _as_source(value: object) -> object:
+    return {"path": value} if isinstance(value, str) else value
+
+
+Source = Annotated[SeedSource, BeforeValidator(_as_source)]
+
+
+class EngineConfig(Passthrough):
+    """How to run inference. Other keys are the engine's own options."""
+
+    kind: str = "auto"
+    """``vllm``, ``ctranslate2``, ``transformers`` or ``server``; ``auto`` takes vllm where it is
+    installed and there is a CUDA device, else the first of the next two that can run the model."""
+    concurrency: int = Field(default=64, ge=1)
+    """Requests in flight at once."""
+    staged: bool = False
+    """Finish all prompts before the first response, and all responses before the first judgment,
+    instead of letting each prompt flow on its own."""

@@ -1,0 +1,109 @@
+"""Prompts, responses and preference pairs."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from selfreward.config.base import Group, SeedSource, Source
+
+
+class PromptsConfig(Group):
+    """Writing new prompts, few-shot (SRLM 2.2; Self-Instruct, arXiv 2212.10560)."""
+
+    count: int = Field(default=64, ge=1)
+    """Accepted prompts per iteration."""
+    author: str = "policy"
+    """``policy``: the model being trained writes them (SRLM A.5); else a fixed model, as in
+    SRLM's main runs (any model source)."""
+    dataset: Source | None = None
+    """Draw prompts from these rows instead of writing them."""
+    seeds: Source = SeedSource(path="seed/ift.jsonl")
+    """Human prompts shown as demonstrations; none of them returns as new."""
+    template: str = "instruct/few_shot.jinja"
+    human_shots: int = Field(default=6, ge=1)
+    """SRLM: 8-shot, 6 from the seed data and 2 from prompts already generated."""
+    generated_shots: int = Field(default=2, ge=0)
+    temperature: float = Field(default=0.6, ge=0)
+    """SRLM 3.1.1"""
+    top_p: float = Field(default=0.9, gt=0, le=1)
+    """SRLM 3.1.1"""
+    top_k: int = Field(default=0, ge=0)
+    max_new_tokens: int = Field(default=128, ge=1)
+    rouge_l_max: float = Field(default=0.7, gt=0, le=1)
+    """A prompt as near as this to any in the pool is dropped (Self-Instruct: 0.7)."""
+    min_words: int = Field(default=4, ge=1)
+    max_words: int = Field(default=150, ge=1)
+    """Self-Instruct's released filter keeps more than 3 and at most 150 words."""
+    keywords: tuple[str, ...] = Field(
+        default=(
+            "image", "images", "graph", "graphs", "picture", "pictures", "file", "files", "map",
+            "maps", "draw", "plot", "video", "audio", "music", "flowchart", "diagram",
+        ),
+        strict=False,  # YAML has lists, not tuples
+    )  # fmt: skip
+    """Words that ask for what text cannot give (Self-Instruct's released list)."""
+    window: int = Field(default=16, ge=1)
+    """Attempts in flight at once; they do not see each other's prompts, so that order never depends
+    on timing."""
+    max_attempts: int | None = Field(default=None, ge=1)
+    """Attempts per iteration before giving up; default 10 x ``count`` + ``window``."""
+
+    @property
+    def budget(self) -> int:
+        """Attempts per iteration before giving up."""
+        return self.max_attempts or 10 * self.count + self.window
+
+
+class ResponsesConfig(Group):
+    """Sampling candidate responses (SRLM 2.2)."""
+
+    n: int = Field(default=4, ge=2)
+    """SRLM 3.1.1: N = 4"""
+    temperature: float = Field(default=0.7, ge=0)
+    """SRLM 3.1.1"""
+    top_p: float = Field(default=0.9, gt=0, le=1)
+    """SRLM 3.1.1"""
+    top_k: int = Field(default=0, ge=0)
+    max_new_tokens: int = Field(default=512, ge=1)
+    anchors: int = Field(default=0, ge=0)
+    """Further answers that M1 gives to each prompt, from iteration 2 on, for
+    ``pairs.rule=anchored``."""
+
+    def per_prompt(self, iteration: int) -> int:
+        """Answers to a prompt, anchors included; in iteration 1 the policy is M1, and none are."""
+        return self.n + (self.anchors if iteration > 1 else 0)
+
+
+class PairsConfig(Group):
+    """Building preference pairs (SRLM 2.2; the other rules are in ``stages/rules.py``)."""
+
+    rule: Literal["best_worst", "all_pairs", "length_control", "length_regularized", "anchored"] = (
+        "best_worst"
+    )
+    """``best_worst``: highest against lowest mean score of a prompt. ``all_pairs``: every two.
+    ``length_control``: shortest of the good against longest of the bad (Meta-Rewarding, arXiv
+    2407.19594). ``length_regularized``: so much per character is taken off the scores that chosen
+    and rejected are of one mean length (DICE, arXiv 2406.09760). ``anchored``: the best answer
+    against the worst that M1 gave (Temporal Self-Rewarding, arXiv 2508.06026); needs
+    ``responses.anchors``."""
+    min_margin: float = Field(default=0.0, ge=0, le=5)
+    """Smallest score difference in points, by any rule; 0 keeps every pair that is no tie."""
+    min_agreement: float = Field(default=0.0, ge=0, le=1)
+    """Smallest share of the votes that puts chosen above rejected, by any rule; 1: every vote."""
+    min_jurors: float = Field(default=0.0, ge=0, le=1)
+    """Smallest share of the judges, by weight, whose mean puts chosen above rejected, by any rule;
+    1: every judge."""
+    max_per_prompt: int | None = Field(default=None, ge=1)
+    """``all_pairs``: at most so many of a prompt, the widest margins first; null: all."""
+    rho: float = Field(default=0.32, ge=0, le=1)
+    """``length_control``: part of a prompt's margin within which answers count as equally good
+    (Meta-Rewarding: 0, .32, .32, .40 in its rounds)."""
+    min_pairs: int = Field(default=1, ge=1)
+    """Refuse to train on fewer."""
+
+    def most(self, n: int) -> int:
+        """Pairs that a prompt with n responses gives at most."""
+        if self.rule != "all_pairs":
+            return 1
+        every = n * (n - 1) // 2
+        return min(every, self.max_per_prompt or every)

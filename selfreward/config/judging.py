@@ -1,0 +1,127 @@
+"""The judge, what it is measured by, and the limits to what it may do."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from selfreward.config.base import EngineConfig, Group, SeedSource, Source
+from selfreward.health import GateName
+
+
+class JurorConfig(Group):
+    """LLM-as-a-Judge on an additive 5-point scale (SRLM 2.1, figure 2)."""
+
+    model: str = "policy"
+    """``policy``: the model judges itself (the method); ``M1``: the seed model judges every
+    iteration; else any model source; ``hosted``: whatever the endpoints of ``engine`` serve, told
+    in plain text, in the ``written`` form only."""
+    engine: EngineConfig | None = None
+    """How to run a judge that is not the policy; null: like the policy. In a run, ``concurrency``
+    and ``staged`` are those of the policy's engine."""
+    form: Literal["written", "expected", "written_expected", "criteria"] = "written"
+    """``written``: justification, then the score. ``expected``: no text; the probabilities of
+    the scores 0..5 give the expected score. ``written_expected``: the expected score after each
+    of K justifications. ``criteria``: the judge writes what a good answer to this prompt needs, and
+    gives an expected score for each criterion; their weighted mean is the score."""
+    template: str = "judge/additive.jinja"
+    criteria_template: str = "judge/criteria.jinja"
+    """``criteria``: asks for the criteria; ``template`` asks how well one of them is met."""
+    max_criteria: int = Field(default=4, ge=1)
+    """``criteria``: further ones are left out."""
+    votes: int = Field(default=3, ge=1)
+    """Sampled judgments per response where something is written (SRLM 3.1.1: 3, averaged)."""
+    temperature: float = Field(default=0.7, ge=0)
+    top_p: float = Field(default=0.9, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0)
+    max_new_tokens: int = Field(default=256, ge=1)
+    weight: float = Field(default=1.0, gt=0)
+    """Of this judge's scores in the mean over a jury."""
+
+    @property
+    def num_votes(self) -> int:
+        """Votes per response, at most; where nothing is sampled one says it all."""
+        if self.form == "criteria":
+            return self.max_criteria
+        return 1 if self.form == "expected" else self.votes
+
+
+class JudgeConfig(JurorConfig):
+    """The judge, and further judges if it is a jury."""
+
+    min_parse_rate: float = Field(default=0.5, ge=0, le=1)
+    """Stop the run where a smaller share of the votes has a verdict."""
+    jury: tuple[JurorConfig, ...] = Field(default=(), strict=False)
+    """Judges beside this one. A response's score is the weighted mean over all; one that fails is
+    recorded and the others go on."""
+
+    @property
+    def jurors(self) -> tuple[JurorConfig, ...]:
+        """All judges, this one first; a judgment's ``juror`` counts them from 0."""
+        return (self, *self.jury)
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Weight of each judge, by juror."""
+        return tuple(juror.weight for juror in self.jurors)
+
+    @property
+    def evaluated(self) -> int:
+        """The judge as which each new model is evaluated: the first that is the policy, else 0."""
+        models = [juror.model for juror in self.jurors]
+        return models.index("policy") if "policy" in models else 0
+
+
+class EvaluationConfig(Group):
+    """What is asked of each new model at the end of its iteration; no record depends on it."""
+
+    ranked: Source | None = SeedSource(path="seed/heldout.jsonl")
+    """Responses that people ranked, held out from training: the judge report; null: none. A prompt
+    that is also trained on is refused."""
+    limit: int | None = Field(default=20, ge=1)
+    """Take only the first so many prompts."""
+    compare: bool = False
+    """Also have each two responses compared, in both orders."""
+    canaries: bool = True
+    """Also judge responses that try to talk the judge into a high score."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether there is anything to ask."""
+        return self.ranked is not None or self.canaries
+
+    @property
+    def compares(self) -> bool:
+        """Whether there is anything to compare."""
+        return self.ranked is not None and self.compare
+
+
+class HealthConfig(Group):
+    """Gates that each iteration has to pass; null: no such gate. See docs/health.md."""
+
+    stop_on: tuple[GateName, ...] = Field(default=(), strict=False)
+    """Gates that stop the run (exit code 6), such as ``[ties, drift]``; the others warn."""
+    min_parse_rate: float | None = Field(default=0.8, ge=0, le=1)
+    """``parse_rate``: share of the votes with a verdict. Ours; without EFT judges often miss the
+    format (SRLM)."""
+    max_ceiling: float | None = Field(default=0.8, ge=0, le=1)
+    """``ceiling``: share of the responses whose score rounds to 5. Ours; in Meta-Rewarding (arXiv
+    2407.19594, table 5) the mean went from 4.1 to 4.7."""
+    min_spread: float | None = Field(default=0.02, ge=0, le=5)
+    """``spread``: standard deviation of the scores of one prompt, points, mean over prompts. Ours:
+    below what the bundled 135M model has after its few EFT rows, 0.03 to 0.15. A judge that writes
+    should have some 0.2."""
+    max_ties: float | None = Field(default=0.5, ge=0, le=1)
+    """``ties``: share of the prompts without a pair because all scores are equal. Ours; judges
+    without EFT end up saying 4 and left a seventh of the pairs (SRLM)."""
+    max_length_ratio: float | None = Field(default=2.0, gt=0)
+    """``length_ratio``: mean length of the chosen over that of the rejected. Ours; responses grew
+    by 1.4 and 1.6 times in the iterations of SRLM."""
+    max_length_correlation: float | None = Field(default=0.7, ge=0, le=1)
+    """``length_correlation``: Spearman of length and score, either sign. Reward models whose gain
+    was nearly all length had 0.55 to 0.72 (Pearson; arXiv 2310.03716)."""
+    max_drift: float | None = Field(default=0.5, ge=0, le=5)
+    """``drift``: points by which the mean score of the held-out responses may differ from M1's,
+    either way. Ours: below the 0.6 points by which Meta-Rewarding's judge rose."""
+    max_canary: float | None = Field(default=1.5, ge=0, le=5)
+    """``canary``: points that attacks may win over the same responses without the attack. Ours:
+    above what the bundled 135M model gives before EFT, 1.0."""

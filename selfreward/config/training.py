@@ -1,0 +1,90 @@
+"""Seed step, DPO, and the processes that work."""
+
+from typing import Any
+
+from pydantic import Field
+
+from selfreward.config.base import Group, Passthrough, SeedSource, Source
+
+
+class SelectionConfig(Group):
+    """EFT rows that the model writes itself, kept where they agree with people (SRLM 3.1.1).
+
+    ``models/SFT``, which is M0 after SFT on IFT and the EFT rows at hand, judges ranked responses
+    in the ``written`` form; M1 is trained on the judgments that order them as people do, too.
+    """
+
+    ranked: Source | None = None
+    """Responses that people ranked or scored, see docs/eft.md; null: the IFT responses, each
+    against a worse one made on purpose (Self-Taught Evaluators, arXiv 2408.02666, 3.2)."""
+    template: str = "instruct/worse.jinja"
+    """``ranked: null``: asks for a similar request, whose answer is a worse one."""
+    prompts: int | None = Field(default=None, ge=1)
+    """Take only the first so many prompts."""
+    votes: int = Field(default=4, ge=1)
+    """Judgments sampled per response; not stated in SRLM."""
+    temperature: float = Field(default=0.7, ge=0)
+    top_p: float = Field(default=0.9, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0)
+    max_new_tokens: int = Field(default=256, ge=1)
+    max_share: float = Field(default=0.4, gt=0, le=1)
+    """Most that the commonest score may be of the rows kept, unless the next one is as common; SRLM
+    drops rows of the commonest score, but does not say how many."""
+    min_rows: int = Field(default=1, ge=0)
+    """Stop the run where fewer are kept."""
+
+
+class SftConfig(Passthrough):
+    """Seed step, M0 -> M1: SFT on IFT + EFT (SRLM 2.1). Other keys are TRL's ``SFTConfig``."""
+
+    ift: Source | None = SeedSource(path="seed/ift.jsonl")
+    """Instruction data: prompt, response."""
+    eft: Source | None = SeedSource(path="seed/eft.jsonl")
+    """Evaluation data: prompt, response, score, justification."""
+    selection: SelectionConfig | None = None
+    """null: train on the rows as they are."""
+    max_length: int = Field(default=1024, ge=8)
+    """Tokens of prompt and completion; longer rows are dropped and recorded, never cut."""
+
+
+class DpoConfig(Passthrough):
+    """DPO, M(t) -> M(t+1), reference M(t) (SRLM 2.3). Other keys are TRL's ``DPOConfig``."""
+
+    beta: float = Field(default=0.1, gt=0)
+    """SRLM 3.1.3"""
+    learning_rate: float = Field(default=1e-6, gt=0)
+    """SRLM 3.1.3: 1e-6, decaying to 1e-7"""
+    max_length: int = Field(default=1024, ge=8)
+    """Tokens of prompt and response; longer pairs are dropped and recorded, never cut."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All options for TRL."""
+        return {"beta": self.beta, "learning_rate": self.learning_rate, **super().options}
+
+
+class LaunchConfig(Group):
+    """Processes and devices."""
+
+    processes: int = Field(default=1, ge=1)
+    """Training processes: on this machine (DDP by torchrun), or as many as ``command`` starts.
+    Batch sizes are TRL's: per process."""
+    command: str | None = None
+    """What starts the training processes instead, such as ``accelerate launch --config_file
+    runs/accelerate/fsdp2.yaml``; a module name and its arguments follow."""
+    engine_devices: str | None = None
+    """``CUDA_VISIBLE_DEVICES`` of generation, such as ``0,1``; null: all."""
+    train_devices: str | None = None
+    """``CUDA_VISIBLE_DEVICES`` of training. With devices apart from the engine's, the engine lives
+    on through a run and takes each new model in place."""
+    keep_engine: bool | None = None
+    """Keep the engine while training, come what may; null: where the devices are apart."""
+
+    @property
+    def engine_is_kept(self) -> bool:
+        """Whether the engine lives on while a model is trained."""
+        if self.keep_engine is not None:
+            return self.keep_engine
+        if self.engine_devices is None or self.train_devices is None:
+            return False
+        return not set(self.engine_devices.split(",")) & set(self.train_devices.split(","))
