@@ -1,13 +1,13 @@
 """What EFT data does for the judge: M1 after SFT on more and more human scores, against people.
 
     python benchmarks/eft.py DIR [--rows 480] [--most-characters 900] [--balance] [--limit 100]
-        [--out FILE] [WORD ...]
+        [--keep DIR] [--out FILE] [WORD ...]
 
 DIR holds human-ranked and human-scored answers: ``scored.train.jsonl`` with ``prompt``,
 ``response`` and ``score_0_5``, and ``rankings.valid.jsonl`` (see docs/judge.md). For each number in
 ``--rows`` (0: all) so many scored answers are drawn, as even over the scores as they allow, and M1
 is made of them alone by the seed step of a run, in the ``expected`` form; further WORDs go to its
-config. Then M1, and M0 once, judge the rankings. ``--balance`` draws the answers of each length
+config. Then M0, and each M1, judge the rankings. ``--balance`` draws the answers of each length
 third evenly over the scores, so that length tells nothing.
 """
 
@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,13 @@ CONFIG = {
         "save_steps": 0.5,
     },
     "judge": {"form": "expected", "template": "judge/expected.jinja"},
+    "evaluation": {"ranked": None, "canaries": False},
 }
+_SHARES = ("accuracy", "prefers_longer")
 
 
 def main() -> None:
-    """Train and judge for each number of rows, and print a table."""
+    """Train and judge for each number of rows, and print a line each."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("words", nargs="*", help="key=value for the config of the run")
@@ -48,83 +50,102 @@ def main() -> None:
     parser.add_argument("--most-characters", type=int, default=900)
     parser.add_argument("--balance", action="store_true")
     parser.add_argument("--limit", type=int, default=100, help="rankings to judge")
-    parser.add_argument("--out", type=Path, help="write the figures here")
     parser.add_argument("--keep", type=Path, help="keep the runs in this directory")
+    parser.add_argument("--out", type=Path, help="write the figures here")
     arguments = parser.parse_args()
-    rows = [
-        row
-        for row in _read(arguments.data / "scored.train.jsonl")
-        if len(row["prompt"]) + len(row["response"]) <= arguments.most_characters
-    ]
+    rows = short(read(arguments.data / "scored.train.jsonl"), arguments.most_characters)
+    data = arguments.data / "rankings.valid.jsonl"
     figures = []
     with tempfile.TemporaryDirectory() as scratch:
         root = arguments.keep or Path(scratch)
         root.mkdir(parents=True, exist_ok=True)
         os.environ["SELFREWARD_RUNS"] = str(root)
-        config = root / "eft.yaml"
-        config.write_text(json.dumps(CONFIG))  # JSON is YAML
-        for count in [None, *arguments.rows]:
-            model, seconds = "bundled:smollm2-135m", 0.0
-            drawn = _draw(rows, count or len(rows), arguments.balance) if count is not None else []
-            if drawn:
-                name = f"eft-{len(drawn)}{'-balanced' if arguments.balance else ''}"
-                path = root / f"{name}.jsonl"
-                path.write_text("".join(json.dumps(row) + "\n" for row in drawn))
-                start = time.monotonic()
-                words = [f"sft.eft={path}", *arguments.words]
-                _selfreward("run", str(config), "--name", name, *words)
-                seconds = time.monotonic() - start
-                model = str(root / name / "models" / "M1")
-            report = _judge(model, arguments.data / "rankings.valid.jsonl", arguments.limit)
-            figures.append({"rows": len(drawn), "train_s": seconds, **report})
-            print(_line(figures[-1]), flush=True)
+        models: dict[int, str] = {0: "bundled:smollm2-135m"}
+        for count in arguments.rows:
+            drawn = draw(rows, count or len(rows), arguments.balance)
+            name = f"eft-{len(drawn)}{'-balanced' if arguments.balance else ''}"
+            start = time.monotonic()
+            models[len(drawn)] = train(root, name, drawn, *arguments.words)
+            print(f"trained on {len(drawn)} rows in {time.monotonic() - start:.0f} s", flush=True)
+        for count, model in models.items():
+            report = judge(model, data, "--limit", str(arguments.limit))
+            figures.append({"rows": count, **shares(report)})
+            print(line(count, report), flush=True)
     if arguments.out:
         arguments.out.write_text(json.dumps(figures, indent=1))
 
 
-def _draw(rows: Sequence[Row], count: int, balance: bool) -> list[Row]:
+def short(rows: Sequence[Row], most_characters: int) -> list[Row]:
+    """The answers that are quick to train on."""
+    return [row for row in rows if len(row["prompt"]) + len(row["response"]) <= most_characters]
+
+
+def draw(rows: Sequence[Row], count: int, balance: bool) -> list[Row]:
     """As many of each score as there are, by turns; with ``balance`` of each third of lengths."""
     lengths = sorted(len(row["response"]) for row in rows)
-    thirds = [lengths[len(lengths) // 3], lengths[2 * len(lengths) // 3]]
-
-    def cell(row: Row) -> tuple[int, int]:
-        third = sum(len(row["response"]) > border for border in thirds) if balance else 0
-        return third, round(row["score_0_5"])
-
+    borders = [lengths[len(lengths) // 3], lengths[2 * len(lengths) // 3]]
     cells: dict[tuple[int, int], list[Row]] = defaultdict(list)
     for row in random.Random(0).sample(rows, len(rows)):
-        cells[cell(row)].append(row)
+        third = sum(len(row["response"]) > border for border in borders) if balance else 0
+        cells[third, round(row["score_0_5"])].append(row)
     drawn: list[Row] = []
     while len(drawn) < count and any(cells.values()):
-        for key in sorted(cells):
-            if cells[key] and len(drawn) < count:
-                row = cells[key].pop()
-                drawn.append({**{k: row[k] for k in ("prompt", "response")},
-                              "score": row["score_0_5"]})  # fmt: skip
+        for _, cell in sorted(cells.items()):
+            if cell and len(drawn) < count:
+                row = cell.pop()
+                score = row["score_0_5"]
+                drawn.append({"prompt": row["prompt"], "response": row["response"], "score": score})
     return random.Random(1).sample(drawn, len(drawn))
 
 
-def _judge(model: str, data: Path, limit: int) -> Row:
-    words = ["--form", "expected", "--limit", str(limit), "--json"]
+def train(root: Path, name: str, rows: Sequence[Row], *words: str) -> str:
+    """Make M1 by SFT on scored answers; return its directory."""
+    config = root / "eft.yaml"
+    config.write_text(json.dumps(CONFIG))  # JSON is YAML
+    path = write(root / f"{name}.jsonl", rows)
+    _selfreward("run", str(config), "--name", name, f"sft.eft={path}", *words)
+    return str(root / name / "models" / "M1")
+
+
+def judge(model: str, data: Path, *words: str) -> Row:
+    """Judge rankings in the ``expected`` form."""
+    words = ("--form", "expected", "--json", *words)
     report: Row = json.loads(_selfreward("judge", model, "--data", str(data), *words))
-    names: dict[str, Callable[[Row], Any]] = {
-        "accuracy": lambda r: r["judge"]["all"]["accuracy"],
-        "matched": lambda r: r["judge"]["matched"]["accuracy"],
-        "prefers_longer": lambda r: r["judge"]["all"]["prefers_longer"],
-        "longest": lambda r: r["longest"]["all"]["accuracy"],
-        "longest_matched": lambda r: r["longest"]["matched"]["accuracy"],
-        "judge_s": lambda r: r["seconds"]["judge"],
-        "counts": lambda r: r["counts"],
+    return report
+
+
+def shares(report: Row) -> Row:
+    """What is kept of a report."""
+    return {
+        "counts": report["counts"],
+        "judge": {part: report["judge"][part] for part in ("all", "matched")},
+        "longest": {part: report["longest"][part] for part in ("all", "matched")},
+        "seconds": report.get("seconds"),
     }
-    return {name: of(report) for name, of in names.items()}
 
 
-def _line(row: Row) -> str:
-    shares = ("accuracy", "matched", "prefers_longer", "longest", "longest_matched")
-    said = "  ".join(f"{name} {_percent(row[name])}" for name in shares)
-    return (
-        f"{row['rows']:5} rows  {said}  train {row['train_s']:.0f} s, judge {row['judge_s']:.0f} s"
-    )
+def line(rows: int, report: Row) -> str:
+    """Accuracy and the share of longer answers preferred, on all pairs and on matched ones."""
+    parts = []
+    for part in ("all", "matched"):
+        said = [f"{name} {_percent(report['judge'][part][name])}" for name in _SHARES]
+        longest = _percent(report["longest"][part]["accuracy"])
+        parts.append(f"{part}: {', '.join(said)}, longer wins {longest}")
+    seconds = report.get("seconds")
+    took = f"; judged in {seconds['judge']:.0f} s" if seconds else ""
+    return f"{rows:5} rows; {'; '.join(parts)}{took}"
+
+
+def read(path: Path) -> list[Row]:
+    """Rows of a JSONL file."""
+    with open(path, encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def write(path: Path, rows: Sequence[Row]) -> Path:
+    """Write rows as JSONL; return the path."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
 
 
 def _percent(estimate: Row) -> str:
@@ -138,11 +159,6 @@ def _selfreward(*words: str) -> str:
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed with {done.returncode}")
     return done.stdout
-
-
-def _read(path: Path) -> list[Row]:
-    with open(path, encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
 
 
 if __name__ == "__main__":
