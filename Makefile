@@ -37,7 +37,7 @@ test: install
 	$(BIN)/python -m pytest
 
 test-slow: install
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --durations=12
 
 check: install
 	$(BIN)/ruff check .

@@ -404,8 +404,8 @@ def fsdp2(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("fsdp2")
 @pytest.mark.parametrize(
     ("rows", "lora"),
-    [(sft_rows(16), None), (dpo_rows(16), None), (dpo_rows(16), {"r": 4})],
-    ids=["sft", "dpo", "dpo-lora"],
+    [(dpo_rows(16), None), (dpo_rows(16), {"r": 4})],
+    ids=["dpo", "dpo-lora"],
 )
 def test_shards_train_and_publish_what_one_process_does(
     rows: list, lora: dict | None, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
