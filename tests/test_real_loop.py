@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 # One request at a time: then no batch depends on what was in flight, and the real engine is as
 # deterministic as the scripted one.
 SMALL = [
-    "iterations=1", "engine.concurrency=1", "prompts.window=1", "prompts.count=3",
+    "iterations=1", "engine.concurrency=1", "prompts.window=1", "prompts.count=4",
     "responses.n=4", "responses.max_new_tokens=120", "sft.ift.limit=4", "sft.eft.limit=1",
     "sft.max_steps=2", "sft.save_steps=1", "dpo.max_steps=2", "dpo.save_steps=1", "evaluation.limit=2", "evaluation.canaries=false",
 ]  # fmt: skip
