@@ -26,7 +26,8 @@ pytestmark = pytest.mark.slow
 SMALL = [
     "iterations=1", "engine.concurrency=1", "prompts.window=1", "prompts.count=4",
     "responses.n=4", "responses.max_new_tokens=120", "sft.ift.limit=4", "sft.eft.limit=1",
-    "sft.max_steps=2", "sft.save_steps=1", "dpo.max_steps=2", "dpo.save_steps=1", "evaluation.limit=2", "evaluation.canaries=false",
+    "sft.max_steps=2", "sft.save_steps=1", "dpo.max_steps=2", "dpo.save_steps=1",
+    "evaluation.limit=2", "evaluation.canaries=false",
 ]  # fmt: skip
 
 
