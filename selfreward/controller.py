@@ -25,9 +25,9 @@ from selfreward.errors import SelfRewardError, StoppedError
 from selfreward.evaluation.selection import selection_figures
 from selfreward.health import AFTER_EVALUATION, BEFORE_TRAINING, GateName, gates
 from selfreward.rankings import opinions_on, rankings_of
-from selfreward.records import Judgment, PreferencePair, Prompt, Response, Stage
+from selfreward.records import Judgment, PreferencePair, Prompt, Response
 from selfreward.reporting.figures import iteration_figures
-from selfreward.run import Run, versions
+from selfreward.run import Run
 from selfreward.stages.pairs import build_pairs
 from selfreward.stages.selection import select
 from selfreward.store import Store, digest
@@ -111,18 +111,14 @@ def select_judgments(run: Run, store: Store) -> None:
             run_seed=run.config.seed,
         )
         figures = selection_figures(responses, judgments, opinions, drops)
-        store.save_report(0, "selection", figures | {"left_out": human.left_out})
-        stage = Stage(
-            iteration=0,
-            stage="selection",
+        tracker.finish(
+            run,
             rows=len(rows),
             drops=len(drops),
             digest=digest(rows),
-            fingerprint=run.stage_fingerprint(store, 0, "selection"),
-            seconds=tracker.seconds,
-            versions=versions(),
+            records=drops,
+            reports={"selection": figures | {"left_out": human.left_out}},
         )
-        store.finish_stage(stage, drops)
 
 
 def require_selected(run: Run, store: Store) -> None:
@@ -157,17 +153,13 @@ def pair_iteration(run: Run, store: Store, iteration: int) -> None:
             run.config.pairs,
             run.config.judge.weights,
         )
-        stage = Stage(
-            iteration=iteration,
-            stage="pairs",
+        tracker.finish(
+            run,
             rows=len(pairs),
             drops=len(drops),
             digest=digest(pairs),
-            fingerprint=run.stage_fingerprint(store, iteration, "pairs"),
-            seconds=tracker.seconds,
-            versions=versions(),
+            records=[*pairs, *drops],
         )
-        store.finish_stage(stage, [*pairs, *drops])
 
 
 def require_pairs(run: Run, store: Store, iteration: int) -> None:

@@ -16,9 +16,9 @@ from selfreward.engines import open_engine
 from selfreward.errors import ConfigError, IntegrityError
 from selfreward.evaluation.child import judge_job
 from selfreward.evaluation.iteration import evaluate_iteration
-from selfreward.records import Stage, judge_key, model_name
+from selfreward.records import judge_key, model_name
 from selfreward.rollout import generate_iteration
-from selfreward.run import Run, versions
+from selfreward.run import Run
 from selfreward.sessions import HOSTED, OpenSession, Session, Sessions
 from selfreward.stages.comparisons import LABELS, STARTED, form_of
 from selfreward.store import Store
@@ -218,18 +218,12 @@ def train_iteration(
             on_step=lambda done, total: tracker.advance(done, total),
             trust_remote_code=config.trust_remote_code,
         )
-        store.finish_stage(
-            Stage(
-                iteration=iteration,
-                stage=stage,
-                rows=len(rows),
-                drops=len(drops),
-                digest=durable.verify_directory(output),
-                fingerprint=run.stage_fingerprint(store, iteration, stage),
-                seconds=tracker.seconds,
-                versions=versions(),
-            ),
-            drops,
+        tracker.finish(
+            run,
+            rows=len(rows),
+            drops=len(drops),
+            digest=durable.verify_directory(output),
+            records=drops,
         )
 
 

@@ -223,7 +223,7 @@ class _Reader:
         replies = []
         for at, row in sorted(messages, key=lambda message: str(message[1]["message_id"])):
             reason, is_root = _why_dropped(row), row["parent_id"] is None
-            if is_root and reason is None and _key(row["text"]) in self._threads:
+            if is_root and reason is None and seeds.plain(row["text"]) in self._threads:
                 reason = "duplicate prompt"
             if is_root:
                 roots[row["message_id"]] = self._thread(row["text"]) if reason is None else None
@@ -241,7 +241,7 @@ class _Reader:
                 self._add_reply(at, thread, row["text"], row.get("rank"), quality)
 
     def _thread(self, prompt: str) -> _Thread:
-        return self._threads.setdefault(_key(prompt), _Thread(prompt.strip()))
+        return self._threads.setdefault(seeds.plain(prompt), _Thread(prompt.strip()))
 
     def _add_reply(
         self, at: str, thread: _Thread, text: object, rank: object, quality: object
@@ -286,8 +286,3 @@ def _quality(at: str, labels: object) -> object:
     if not isinstance(labels, dict) or not labels.keys() >= {"name", "value"}:
         raise ConfigError(f"{at}: labels must hold the lists name and value, found {labels!r:.40}")
     return dict(zip(labels["name"], labels["value"], strict=False)).get("quality")
-
-
-def _key(prompt: str) -> str:
-    """The same for prompts that differ in case and white space only."""
-    return " ".join(prompt.casefold().split())

@@ -24,8 +24,8 @@ from selfreward.makers import (
     PromptMaker,
     ResponseMaker,
 )
-from selfreward.records import Judgment, Prompt, Response, Stage, judge_stage
-from selfreward.run import Run, versions
+from selfreward.records import Judgment, Prompt, Response, judge_stage
+from selfreward.run import Run
 from selfreward.sessions import Session, Sessions, is_local
 from selfreward.store import Record, Store, digest
 
@@ -125,7 +125,7 @@ async def flow(run: Run, store: Store, iteration: int, makers: list[Maker]) -> N
                 for maker in makers:
                     flight.add(maker, maker.asks(new))
                 while makers and flight.has_landed(makers[0]):
-                    _finish(run, store, iteration, makers.pop(0))
+                    _finish(run, makers.pop(0))
                 if not makers:
                     return
                 new, failure = await flight.land()
@@ -187,24 +187,13 @@ class _Flight:
         await asyncio.gather(*self._flying, return_exceptions=True)
 
 
-def _finish(run: Run, store: Store, iteration: int, maker: Maker) -> None:
+def _finish(run: Run, maker: Maker) -> None:
     """Commit the stage row over all of the stage's records, in key order."""
     maker.check()
     rows = sorted(maker.records, key=_key)
     dropped = sum(getattr(row, "dropped", None) is not None for row in rows)
     maker.tracker.advance(len(rows) - dropped)
-    store.finish_stage(
-        Stage(
-            iteration=iteration,
-            stage=maker.stage,
-            rows=len(rows) - dropped,
-            drops=dropped,
-            digest=digest(rows),
-            fingerprint=run.stage_fingerprint(store, iteration, maker.stage),
-            seconds=maker.tracker.seconds,
-            versions=versions(),
-        )
-    )
+    maker.tracker.finish(run, rows=len(rows) - dropped, drops=dropped, digest=digest(rows))
 
 
 def _key(record: Prompt | Response | Judgment) -> tuple[int, ...]:

@@ -89,6 +89,11 @@ def _eft(rows: "_Rows", answer: dict[str, Any], prompt: str, text: str, at: str)
     return EftExample(prompt, response, float(score), why)
 
 
+def plain(prompt: str) -> str:
+    """The same for prompts that differ in case and white space only."""
+    return " ".join(prompt.casefold().split())
+
+
 def dump_rows(rows: list[str] | list[IftExample] | list[EftExample]) -> str:
     """JSONL of seed rows, as the readers of this module take it."""
     plain = [{"prompt": row} if isinstance(row, str) else asdict(row) for row in rows]

@@ -1,8 +1,12 @@
 """Time and progress of a stage, over all launches that worked on it."""
 
 import time
+from collections.abc import Iterable
+from typing import Any
 
-from selfreward.store import Store
+from selfreward.records import Stage
+from selfreward.run import Run, versions
+from selfreward.store import Record, Store
 
 _INTERVAL_S = 0.5
 """Seconds between two progress rows: people cannot read faster, and each is a disk write."""
@@ -51,6 +55,29 @@ class Tracker:
         self._total = self._total if total is None else total
         if time.monotonic() - self._written >= _INTERVAL_S:
             self._write()
+
+    def finish(
+        self,
+        run: Run,
+        *,
+        rows: int,
+        drops: int,
+        digest: str,
+        records: Iterable[Record] = (),
+        reports: dict[str, dict[str, Any]] | None = None,
+    ) -> None:
+        """Commit the stage's row together with the last of its records and its reports."""
+        stage = Stage(
+            iteration=self._iteration,
+            stage=self._stage,
+            rows=rows,
+            drops=drops,
+            digest=digest,
+            fingerprint=run.stage_fingerprint(self._store, self._iteration, self._stage),
+            seconds=self.seconds,
+            versions=versions(),
+        )
+        self._store.finish_stage(stage, records, reports)
 
     def _spend(self) -> None:
         now = time.monotonic()

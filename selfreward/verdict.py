@@ -91,6 +91,11 @@ def read_justification(text: str, finish_reason: FinishReason) -> tuple[str, str
     return "", "empty"
 
 
+def points(score: float) -> int:
+    """A score in whole points, halves up."""
+    return math.floor(score + 0.5)
+
+
 def expected_score(probabilities: Sequence[float]) -> tuple[float | None, str | None]:
     """Expected score under the judge's own distribution, renormalized over the scores.
 

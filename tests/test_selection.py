@@ -14,7 +14,8 @@ from selfreward.evaluation.ranked import copy_ranked, read_ranked
 from selfreward.evaluation.selection import pairwise, selection_figures
 from selfreward.rankings import opinions_on
 from selfreward.records import Drop, Judgment, Response
-from selfreward.stages.selection import Opinion, cap, first_choice, item, kept, points, select
+from selfreward.stages.selection import Opinion, cap, first_choice, item, kept, select
+from selfreward.verdict import points
 
 
 def votes(*scores: float | None, attempt: int = 0, sample: int = 0) -> list[Judgment]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfreward.evaluation.bootstrap import Bootstrap, Floats
-from selfreward.verdict import MAX_SCORE
+from selfreward.verdict import MAX_SCORE, points
 
 MAX_BINS = 6
 """As many as there are points on the scale."""
@@ -66,10 +66,10 @@ def confusion(scores: Floats, human: Floats) -> list[list[int]] | None:
     if np.isnan(human).all():
         return None
     table = [[0] * (MAX_SCORE + 2) for _ in range(MAX_SCORE + 1)]
-    for score, points in zip(scores, human, strict=True):
-        if not np.isnan(points):
-            column = MAX_SCORE + 1 if np.isnan(score) else int(score + 0.5)
-            table[int(points + 0.5)][column] += 1
+    for score, theirs in zip(scores, human, strict=True):
+        if not np.isnan(theirs):
+            column = MAX_SCORE + 1 if np.isnan(score) else points(score)
+            table[points(theirs)][column] += 1
     return table
 
 

@@ -11,7 +11,7 @@ from selfreward.errors import ConfigError
 from selfreward.evaluation.judging import Text, texts_of
 from selfreward.evaluation.ranked import Ranking, copy_ranked, read_ranked
 from selfreward.run import COMPARE_VARIABLES
-from selfreward.seeds import read_rows
+from selfreward.seeds import plain, read_rows
 from selfreward.templates import find_template, load_template
 
 COMPARE_TEMPLATE = "judge/compare.jinja"
@@ -81,9 +81,9 @@ def check_held_out(prompts: Iterable[str], trained: Mapping[str, Iterable[str]])
     Raises:
         ConfigError: Naming the data, how many prompts, and the first.
     """
-    held_out = {_plain(prompt): prompt for prompt in prompts}
+    held_out = {plain(prompt): prompt for prompt in prompts}
     for key, others in trained.items():
-        if shared := sorted(held_out.keys() & set(map(_plain, others))):
+        if shared := sorted(held_out.keys() & set(map(plain, others))):
             raise ConfigError(
                 f"evaluation.ranked: {len(shared)} of its {len(held_out)} prompts are also in "
                 f"{key}, such as {held_out[shared[0]]!r:.80}",
@@ -111,7 +111,3 @@ def read_canaries(path: Path) -> list[Canary]:
 
 def _prompts(jsonl: str) -> list[str]:
     return [json.loads(line)["prompt"] for line in jsonl.splitlines() if line.strip()]
-
-
-def _plain(prompt: str) -> str:
-    return " ".join(prompt.casefold().split())

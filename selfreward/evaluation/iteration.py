@@ -28,8 +28,8 @@ from selfreward.evaluation.positions import (
 )
 from selfreward.evaluation.ranked import Ranking
 from selfreward.evaluation.sample import mean_vote
-from selfreward.records import Comparison, Judgment, Stage
-from selfreward.run import Run, versions
+from selfreward.records import Comparison, Judgment
+from selfreward.run import Run
 from selfreward.sessions import Session, Sessions
 from selfreward.store import Store, digest_reports
 from selfreward.tracker import Tracker
@@ -70,17 +70,7 @@ async def evaluate_iteration(run: Run, store: Store, iteration: int, sessions: S
         if pairs:
             comparisons = await _compare(run, session, pairs, tracker, len(texts))
             reports["positions"] = positions(compared_pairs(rankings, comparisons))
-        stage = Stage(
-            iteration=iteration,
-            stage="evaluate",
-            rows=total,
-            drops=0,
-            digest=digest_reports(reports),
-            fingerprint=run.stage_fingerprint(store, iteration, "evaluate"),
-            seconds=tracker.seconds,
-            versions=versions(),
-        )
-        store.finish_stage(stage, reports=reports)
+        tracker.finish(run, rows=total, drops=0, digest=digest_reports(reports), reports=reports)
 
 
 async def _judge(run: Run, session: Session, texts: Sequence[Text], tracker: Tracker) -> Votes:

@@ -7,7 +7,8 @@ from statistics import fmean
 from typing import Any
 
 from selfreward.records import Drop, Judgment, Response
-from selfreward.stages.selection import COMMONEST, Key, Opinion, item, kept, points
+from selfreward.stages.selection import COMMONEST, Key, Opinion, item, kept
+from selfreward.verdict import points
 
 
 def selection_figures(

@@ -1,12 +1,13 @@
 """What the evaluation of an iteration found, in short, and how it is shown."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from selfreward.health import Gate
+from selfreward.reporting.layout import estimated
 from selfreward.store import Store
 
-Figures = Mapping[str, Any]
+Figures = dict[str, Any]
 REPORTS = ("judge", "canaries", "positions")
 """Names of all reports of an evaluation."""
 
@@ -105,22 +106,12 @@ def health_lines(figures: Figures) -> list[str]:
 
 def percent(estimate: Figures, bare: bool = False) -> str:
     """Such as ``61.3% [52.0, 70.1]``, or ``61.3%`` alone."""
-    if estimate["value"] is None:
-        return "n/a (nothing counts)"
-    value = f"{estimate['value']:.1%}"
-    if bare or estimate["low"] is None:
-        return value
-    return f"{value} [{100 * estimate['low']:.1f}, {100 * estimate['high']:.1f}]"
+    return estimated(estimate | {"low": None} if bare else estimate, ".1f", 100, "%")
 
 
 def points(estimate: Figures) -> str:
     """Such as ``+0.12 [-0.03, +0.27]``."""
-    if estimate["value"] is None:
-        return "n/a (nothing counts)"
-    value = f"{estimate['value']:+.2f}"
-    if estimate["low"] is None:
-        return value
-    return f"{value} [{estimate['low']:+.2f}, {estimate['high']:+.2f}]"
+    return estimated(estimate, "+.2f")
 
 
 _JUDGE_ROWS: dict[str, Callable[[Figures], str]] = {

@@ -25,6 +25,7 @@ from selfreward.reporting.votes import (
     scored_responses,
 )
 from selfreward.store import Store
+from selfreward.verdict import points
 
 LAYOUT = 4
 """Raised when the mapping changes; figures that an earlier release kept are then computed anew."""
@@ -196,7 +197,7 @@ def _scores(scored: Sequence[Scored], responses: Sequence[tuple[Any, ...]]) -> d
     mean, error = clustered_mean(clusters)
     histogram = [0] * 6
     for score in scores:
-        histogram[math.floor(score + 0.5)] += 1
+        histogram[points(score)] += 1
     within = [_std(values) for values in clusters if len(values) > 1]
     spreads = [row.spread for row in rows if row.num_votes > 1]
     return {

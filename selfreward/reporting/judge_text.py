@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from selfreward.reporting.console import bold
-from selfreward.reporting.layout import duration, listed, table
+from selfreward.reporting.layout import duration, estimated, listed, table
 from selfreward.verdict import MAX_SCORE
 
 _FIGURES = {
@@ -131,12 +131,12 @@ def _confusion(counts: Sequence[Sequence[int]] | None) -> str:
 
 def percent(estimate: dict[str, Any] | None) -> str:
     """Such as ``72.1% [68.0, 76.3]``; see ``Bootstrap.estimate``."""
-    return _text(estimate, 100, ".1f", "%")
+    return "" if estimate is None else estimated(estimate, ".1f", 100, "%")
 
 
 def number(estimate: dict[str, Any] | None) -> str:
     """Such as ``0.44 [0.38, 0.51]``."""
-    return _text(estimate, 1, ".2f", "")
+    return "" if estimate is None else estimated(estimate, ".2f")
 
 
 def beside_length(report: dict[str, Any], part: str) -> str:
@@ -164,14 +164,3 @@ def beside_length(report: dict[str, Any], part: str) -> str:
     if accuracy["high"] < _CHANCE:
         return f"{said}; it is worse than chance."
     return f"{said}; it cannot be told from chance."
-
-
-def _text(estimate: dict[str, Any] | None, scale: float, form: str, unit: str) -> str:
-    if estimate is None:
-        return ""
-    if estimate["value"] is None:
-        return "n/a"
-    text = f"{scale * estimate['value']:{form}}{unit}"
-    if estimate["low"] is None:
-        return text
-    return f"{text} [{scale * estimate['low']:{form}}, {scale * estimate['high']:{form}}]"

@@ -5,10 +5,26 @@ import textwrap
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from selfreward.reporting.console import unmarked
 
 _BARS = "▁▂▃▄▅▆▇█"
+
+
+def estimated(estimate: Mapping[str, Any], form: str, scale: float = 1, unit: str = "") -> str:
+    """Such as ``72.1% [68.0, 76.3]``; see ``Bootstrap.estimate``.
+
+    Args:
+        form: How a number is written.
+        scale: 100 for percent.
+    """
+    if estimate["value"] is None:
+        return "n/a"
+    text = f"{scale * estimate['value']:{form}}{unit}"
+    if estimate["low"] is None:
+        return text
+    return f"{text} [{scale * estimate['low']:{form}}, {scale * estimate['high']:{form}}]"
 
 
 def table(rows: Sequence[Sequence[str]], indent: str = "") -> str:

@@ -20,6 +20,7 @@ from itertools import groupby
 
 from selfreward.records import Drop, Judgment
 from selfreward.stages import seed_of
+from selfreward.verdict import points
 
 STAGE = "selection"
 NEAR = 0.5
@@ -129,11 +130,6 @@ def cap(rows: Sequence[Judgment], *, max_share: float, run_seed: int) -> list[Ju
     most = max(most, len(others[0]) if others else 0)
     drawn = sorted(commonest, key=lambda row: seed_of(run_seed, STAGE, row.attempt, row.sample))
     return drawn[most:]
-
-
-def points(score: float) -> int:
-    """A score in whole points, halves up."""
-    return math.floor(score + 0.5)
 
 
 def item(vote: Judgment) -> str:
