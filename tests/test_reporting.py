@@ -330,12 +330,19 @@ def test_iterations_have_the_stages_that_are_theirs() -> None:
     assert names(1, evaluates=False)[-2:] == ["pairs", "train"]
 
 
-def test_a_display_outlives_a_database_that_cannot_be_read(empty: Run) -> None:
+def test_a_display_outlives_a_database_that_cannot_be_read(
+    empty: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = empty.records.read_bytes()
     with progress.Display(empty) as display:
         empty.records.write_bytes(b"torn")
         display.tick()
         empty.records.unlink()
         display.tick()
+        assert capsys.readouterr().err == ""
+        empty.records.write_bytes(records)
+        display.tick()
+        assert "preparing" in capsys.readouterr().err
 
 
 def test_on_a_terminal_progress_is_redrawn_in_place(whole: Run) -> None:

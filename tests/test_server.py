@@ -613,11 +613,17 @@ def test_a_cancelled_request_leaves_no_trace(model: Path, chat: Chat) -> None:
     assert asyncio.run(main()) == ["M1"]
 
 
-def test_closing_twice_is_harmless(model: Path, chat: Chat) -> None:
+def test_closing_twice_is_harmless_and_closes(model: Path, chat: Chat) -> None:
+    server = Server(chat, model)
+
     async def main() -> None:
-        engine = open_engine(model, chat, {"endpoints": ["http://127.0.0.1:1/v1"]})
-        await engine.close()
-        await engine.close()
+        async with asking(model, chat, server) as engine:
+            await texts(engine, chat)
+            session = engine._balancer._wire._session
+            assert session is not None and not session.closed
+            await engine.close()
+            await engine.close()
+            assert session.closed
 
     asyncio.run(main())
 
