@@ -1,12 +1,12 @@
 """What EFT data does for the judge: M1 after SFT on more and more human scores, against people.
 
     python benchmarks/eft.py DIR [--rows 480] [--most-characters 900] [--balance] [--limit 100]
-        [--keep DIR] [--out FILE] [WORD ...]
+        [--keep DIR] [--out FILE] [--set KEY=VALUE ...]
 
 DIR holds human-ranked and human-scored answers: ``scored.train.jsonl`` with ``prompt``,
 ``response`` and ``score_0_5``, and ``rankings.valid.jsonl`` (see docs/judge.md). For each number in
 ``--rows`` (0: all) so many scored answers are drawn, as even over the scores as they allow, and M1
-is made of them alone by the seed step of a run, in the ``expected`` form; further WORDs go to its
+is made of them alone by the seed step of a run, in the ``expected`` form; ``--set`` goes to its
 config. Then M0, and each M1, judge the rankings. ``--balance`` draws the answers of each length
 third evenly over the scores, so that length tells nothing.
 """
@@ -45,7 +45,7 @@ def main() -> None:
     """Train and judge for each number of rows, and print a line each."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("data", type=Path)
-    parser.add_argument("words", nargs="*", help="key=value for the config of the run")
+    parser.add_argument("--set", nargs="*", default=[], help="key=value for the run")
     parser.add_argument("--rows", type=int, nargs="+", default=[480])
     parser.add_argument("--most-characters", type=int, default=900)
     parser.add_argument("--balance", action="store_true")
@@ -65,7 +65,7 @@ def main() -> None:
             drawn = draw(rows, count or len(rows), arguments.balance)
             name = f"eft-{len(drawn)}{'-balanced' if arguments.balance else ''}"
             start = time.monotonic()
-            models[len(drawn)] = train(root, name, drawn, *arguments.words)
+            models[len(drawn)] = train(root, name, drawn, *arguments.set)
             print(f"trained on {len(drawn)} rows in {time.monotonic() - start:.0f} s", flush=True)
         for count, model in models.items():
             report = judge(model, data, "--limit", str(arguments.limit))
