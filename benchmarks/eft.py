@@ -24,6 +24,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from selfreward.reporting.layout import estimated
+
 Row = dict[str, Any]
 CONFIG = {
     "iterations": 0,
@@ -149,8 +151,7 @@ def write(path: Path, rows: Sequence[Row]) -> Path:
 
 
 def _percent(estimate: Row) -> str:
-    low, value, high = (100 * estimate[name] for name in ("low", "value", "high"))
-    return f"{value:.1f}% [{low:.1f}, {high:.1f}]"
+    return estimated(estimate, ".1f", 100, "%")
 
 
 def _selfreward(*words: str) -> str:
