@@ -5,6 +5,8 @@ import threading
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from selfreward.engines.base import Generation, Request, Sampling
 from selfreward.engines.batcher import Batcher, batch_seed
@@ -55,6 +57,47 @@ def in_batcher(model: Model, body: Callable[[Batcher], Awaitable[None]], size: i
             await batcher.close()
 
     asyncio.run(main())
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 30), st.integers(1, 6)), min_size=1, max_size=12),
+    st.integers(1, 8),
+    st.integers(1, 120),
+)
+@settings(max_examples=50, deadline=None)
+def test_a_batch_holds_no_more_sequences_and_tokens_than_it_may(
+    asked: list[tuple[int, int]], size: int, tokens: int
+) -> None:
+    model = Model()
+
+    async def main() -> list[list[Generation]]:
+        batcher = Batcher(model, size, tokens)
+        requests = [ask(i, length, n) for i, (length, n) in enumerate(asked)]
+        try:
+            return await asyncio.gather(*map(batcher.submit, requests))
+        finally:
+            await batcher.close()
+
+    found = asyncio.run(main())
+    for i, (_, n) in enumerate(asked):
+        assert texts(found[i]) == [f"{i}:{sample}" for sample in range(n)]
+    for batch in model.batches:
+        num = sum(request.n for request in batch)
+        longest = max(len(request.token_ids) + 8 for request in batch)
+        assert num <= size
+        assert num * longest <= tokens or num == 1
+
+
+def test_room_for_tokens_is_used() -> None:
+    model = Model()
+
+    async def main() -> None:
+        batcher = Batcher(model, 64, 4 * (10 + 8))
+        await asyncio.gather(*(batcher.submit(ask(i, 10)) for i in range(9)))
+        await batcher.close()
+
+    asyncio.run(main())
+    assert [len(batch) for batch in model.batches] == [4, 4, 1]
 
 
 def test_requests_in_flight_at_once_share_a_batch_and_get_their_own_answers() -> None:

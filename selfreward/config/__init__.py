@@ -76,7 +76,7 @@ class Config(Group):
 
 
 _ENGINE_RUNTIME_KEYS = (
-    "concurrency", "staged", "max_batch_size",
+    "concurrency", "staged", "max_batch_size", "max_batch_tokens",
     "gpu_memory_utilization", "kv_cache_memory_bytes", "max_model_len", "max_num_seqs",
     "max_num_batched_tokens", "tensor_parallel_size", "pipeline_parallel_size",
     "data_parallel_size", "distributed_executor_backend", "enforce_eager",

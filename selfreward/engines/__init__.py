@@ -16,17 +16,18 @@ from selfreward.engines.base import Engine
 from selfreward.engines.builds import is_cpu_build, vllm_problem
 from selfreward.errors import ConfigError, PreflightError
 
+_BATCH = ("max_batch_size", "max_batch_tokens")
 OPTIONS = {
     "ctranslate2": (
         "device", "device_index", "compute_type", "inter_threads", "intra_threads",
-        "max_queued_batches", "flash_attention", "tensor_parallel", "max_batch_size",
+        "max_queued_batches", "flash_attention", "tensor_parallel", *_BATCH,
     ),
-    "transformers": ("dtype", "device_map", "attn_implementation", "max_batch_size"),
+    "transformers": ("dtype", "device_map", "attn_implementation", *_BATCH),
     "server": ("endpoints", "model", "api_key_env", "timeout_s", "max_retries"),
 }  # fmt: skip
 """By engine: arguments of ``ctranslate2.Generator`` and ``AutoModelForCausalLM.from_pretrained``,
-and ``max_batch_size`` in sequences. Listed here so that checking them loads no library. Those of
-vLLM, which are many, are asked of it."""
+and how many sequences and tokens a batch may hold. Listed here so that checking them loads no
+library. Those of vLLM, which are many, are asked of it."""
 KINDS = ("auto", "ctranslate2", "server", "transformers", "vllm")
 _AUTO = ("ctranslate2", "transformers")
 """In order of preference, where vLLM has no GPU: the faster one does not run every architecture."""
@@ -51,9 +52,10 @@ def check_options(kind: str, options: Mapping[str, Any]) -> None:
     if kind == "server":
         Balancer(options, model=None)
         return
-    size = options.get("max_batch_size", 1)
-    if not isinstance(size, int) or size < 1:
-        raise ConfigError(f"engine.max_batch_size: {size!r}, expected a whole number above 0")
+    for name in _BATCH:
+        size = options.get(name, 1)
+        if not isinstance(size, int) or size < 1:
+            raise ConfigError(f"engine.{name}: {size!r}, expected a whole number above 0")
 
 
 def open_engine(

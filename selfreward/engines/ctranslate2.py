@@ -30,7 +30,7 @@ from filelock import FileLock
 from selfreward import durable, models, shipped
 from selfreward.chat import Chat
 from selfreward.engines.base import Generation, Request, Sampling, check_room
-from selfreward.engines.batcher import Batcher, batch_seed
+from selfreward.engines.batcher import MAX_BATCH_TOKENS, Batcher, batch_seed
 from selfreward.engines.stops import Stops
 from selfreward.errors import ConfigError, IntegrityError, PreflightError
 
@@ -98,11 +98,15 @@ class CTranslate2Engine:
         model: A converted model.
         chat: Of the same model.
         max_batch_size: Sequences per batch.
+        max_batch_tokens: Their tokens at most, new ones included; see ``Batcher``.
         options: Arguments of ``ctranslate2.Generator``. Ours differ from its defaults in: device
             auto, compute_type float32, and all cores that torch would use, not 4 at most.
     """
 
-    def __init__(self, model: Path, chat: Chat, max_batch_size: int = 64, **options: Any) -> None:
+    def __init__(
+        self, model: Path, chat: Chat, max_batch_size: int = 64,
+        max_batch_tokens: int = MAX_BATCH_TOKENS, **options: Any,
+    ) -> None:  # fmt: skip
         _keep_freed_memory()
         self._model, self._chat = model, chat
         threads = torch.get_num_threads()
@@ -114,7 +118,7 @@ class CTranslate2Engine:
             self._load()
         except ValueError as error:
             raise ConfigError(f"engine: CTranslate2 refuses its options: {error}") from None
-        self._batcher = Batcher(self._run, max_batch_size)
+        self._batcher = Batcher(self._run, max_batch_size, max_batch_tokens)
 
     async def generate(self, request: Request) -> list[Generation]:
         """See ``base.Engine.generate``."""

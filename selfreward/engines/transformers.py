@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from selfreward.chat import Chat
 from selfreward.engines.base import Generation, Request, Sampling, check_room
-from selfreward.engines.batcher import Batcher, batch_seed
+from selfreward.engines.batcher import MAX_BATCH_TOKENS, Batcher, batch_seed
 from selfreward.engines.stops import Stops
 
 
@@ -25,19 +25,23 @@ class TransformersEngine:
         model: Model directory.
         chat: Of the same model.
         max_batch_size: Sequences per batch.
+        max_batch_tokens: Their tokens at most, new ones included; see ``Batcher``.
         options: Arguments of ``AutoModelForCausalLM.from_pretrained``. The device map defaults to
             the GPU if there is one; the dtype to float32 on CPUs, where bfloat16 is several times
             slower, else to the checkpoint's.
     """
 
-    def __init__(self, model: Path, chat: Chat, max_batch_size: int = 16, **options: Any) -> None:
+    def __init__(
+        self, model: Path, chat: Chat, max_batch_size: int = 16,
+        max_batch_tokens: int = MAX_BATCH_TOKENS, **options: Any,
+    ) -> None:  # fmt: skip
         self._chat = chat
         self._options: dict[str, Any] = {"dtype": "float32", "device_map": "cpu"}
         if torch.cuda.is_available():
             self._options = {"dtype": "auto", "device_map": "cuda"}
         self._options |= options
         self._model: Any = self._open(model)
-        self._batcher = Batcher(self._run, max_batch_size)
+        self._batcher = Batcher(self._run, max_batch_size, max_batch_tokens)
 
     async def generate(self, request: Request) -> list[Generation]:
         """See ``base.Engine.generate``."""

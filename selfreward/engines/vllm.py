@@ -77,6 +77,8 @@ _CPU_DEFAULTS: dict[str, Any] = {
     "kv_cache_memory_bytes": 2_000_000_000,  # 40,000 tokens of a 135M model
     "max_model_len": -1,  # the model's own, or what fits into that memory
 }
+_DYING_S = 10
+"""At most so long until a killed process is gone."""
 
 
 def open_engine(model: Path, chat: Chat, options: Mapping[str, Any]) -> "VllmEngine":
@@ -165,6 +167,8 @@ class VllmEngine:
         resources = engine.engine_core.resources
         tasks = [task for task in (engine.output_handler, resources.output_queue_task) if task]
         engine.shutdown()
+        for process in getattr(resources.engine_manager, "processes", ()):
+            process.join(_DYING_S)  # vLLM kills what is slow to end, and does not wait for that
         if tasks:
             await asyncio.wait(tasks)
         resources.ctx.destroy(linger=0)  # vLLM leaves this to the garbage collector
