@@ -21,16 +21,17 @@ from dataclasses import asdict
 from types import FrameType
 from typing import Protocol
 
+from selfreward.encoding import digest
 from selfreward.errors import SelfRewardError, StoppedError
 from selfreward.evaluation.selection import selection_figures
 from selfreward.health import AFTER_EVALUATION, BEFORE_TRAINING, GateName, gates
 from selfreward.rankings import opinions_on, rankings_of
-from selfreward.records import Judgment, PreferencePair, Prompt, Response
+from selfreward.records import Comparison, Judgment, PreferencePair, Prompt, Response
 from selfreward.reporting.figures import iteration_figures
 from selfreward.run import Run
 from selfreward.stages.pairs import build_pairs
 from selfreward.stages.selection import select
-from selfreward.store import Store, digest
+from selfreward.store import Store
 from selfreward.tracker import Tracker
 
 
@@ -152,6 +153,7 @@ def pair_iteration(run: Run, store: Store, iteration: int) -> None:
             store.records(Judgment, iteration),
             run.config.pairs,
             run.config.judge.weights,
+            store.records(Comparison, iteration),
         )
         tracker.finish(
             run,

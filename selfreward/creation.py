@@ -10,8 +10,9 @@ from selfreward.configfile import dump_config
 from selfreward.errors import ConfigError, PreflightError
 from selfreward.evaluation.heldout import evaluation_inputs
 from selfreward.evaluation.ranked import copy_ranked, read_ranked
-from selfreward.judge_templates import load_jury_templates
+from selfreward.judge_templates import COMPARE_TEMPLATE, load_jury_templates
 from selfreward.run import (
+    COMPARE_VARIABLES,
     NAME,
     PROMPTS_VARIABLES,
     WORSE_VARIABLES,
@@ -67,7 +68,7 @@ def discard_unbegun(run: Run) -> bool:
     if run.base_model():
         return False
     with run.store() as store:
-        if store.stages():
+        if store.stages() or store.progress():  # M0.json may have been removed since
             return False
     shutil.rmtree(run.path)
     return True
@@ -97,6 +98,9 @@ def run_inputs(config: Config, source: Path | None) -> dict[str, str]:
         files["seeds/ift.jsonl"] = dump(seeds.read_ift(config.sft.ift, beside))
     if config.sft and config.sft.eft:
         files["seeds/eft.jsonl"] = dump(seeds.read_eft(config.sft.eft, beside))
+    if config.evaluation.compares or config.judge.break_ties:
+        compare = load_template(find_template(COMPARE_TEMPLATE, beside), COMPARE_VARIABLES)
+        files["templates/compare.jinja"] = compare.source
     files |= selection_inputs(config, beside)
     return files | evaluation_inputs(config.evaluation, beside, files)
 

@@ -91,7 +91,8 @@ _MEASURES: dict[GateName, _Measure] = {
     "ties": _Measure(
         "max_ties", lambda f: f["pairs"]["tie_rate"], "{:.1%}",
         "{} of the prompts have no pair because all their scores are equal",
-        "Set judge.form=expected, raise judge.votes, or give the judge EFT data.",
+        "Set judge.form=expected or judge.break_ties=true, raise judge.votes, or give the judge "
+        "EFT data.",
     ),
     "length_ratio": _Measure(
         "max_length_ratio", _length_ratio, "{:.2f}",

@@ -54,7 +54,10 @@ def prepare(run: Run) -> None:
     measured = config.judge.jurors[config.judge.evaluated]
     if config.evaluation.is_on and measured.form != "written":
         chat.score_prompt("")
-    if config.evaluation.compares and form_of(measured) == "expected":
+    comparing = [measured] if config.evaluation.compares else []
+    if config.judge.break_ties and config.judge.model in ("policy", "M1"):
+        comparing.append(config.judge)
+    if any(form_of(judge) == "expected" for judge in comparing):
         chat.label_prompt("", STARTED, LABELS)
     facts = {
         "path": str(model.path), "digest": model.digest,

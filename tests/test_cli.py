@@ -287,6 +287,11 @@ def test_a_run_takes_the_recipes_name_shows_plain_progress_and_ends_with_its_sco
     assert missing.returncode == 3
 
 
+def _heed_interrupts() -> None:
+    """In a child: a shell's background job ignores Ctrl-C, and tests may be run in one."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_exits_with_its_code_and_says_how_to_resume(
     tmp_path: Path, number: int, code: int, monkeypatch: pytest.MonkeyPatch
@@ -297,6 +302,7 @@ def test_a_signal_saves_exits_with_its_code_and_says_how_to_resume(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "SCRIPTED_MOOD": "forever"},
+        preexec_fn=_heed_interrupts,
     )
     database = tmp_path / "x" / "records.db"
     for _ in range(200):
@@ -309,7 +315,10 @@ def test_a_signal_saves_exits_with_its_code_and_says_how_to_resume(
         ):
             break
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=20)
+    try:
+        _, stderr = process.communicate(timeout=20)
+    finally:
+        process.kill()
     assert process.returncode == code
     assert b"saved; continue with: selfreward resume x\n" in stderr
     assert b"Traceback" not in stderr

@@ -14,9 +14,9 @@ import pytest
 from selfreward import durable
 from selfreward.configfile import build_config
 from selfreward.creation import create_run
+from selfreward.encoding import digest
 from selfreward.records import Judgment, PreferencePair, Prompt, Response
 from selfreward.run import Run
-from selfreward.store import digest
 
 DRIVER = Path(__file__).parent / "loop_driver.py"
 OVERRIDES = [

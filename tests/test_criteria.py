@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import sqlite3
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from selfreward.configfile import build_config
 from selfreward.creation import create_run
 from selfreward.engines.base import Generation, Request, RequestError
 from selfreward.records import Criterion, FinishReason, Judgment, Prompt, Response
+from selfreward.reporting.maintenance import verify
 from selfreward.reporting.show import prompt_of, prompt_text
 from selfreward.rollout import generate_iteration
 from selfreward.run import Run
@@ -226,6 +229,21 @@ def test_show_says_by_which_criteria_the_votes_were_given(
         assert about in text
     votes = [j for j in made["Judgment"] if j.attempt == attempt]
     assert text.count(" expected ") == len(votes) >= len(criteria)
+
+
+def test_a_criterion_that_is_altered_fails_the_stage_that_made_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing() -> list[str]:
+        found = {check["name"] for check in verify(run) if not check["ok"]} - {"M0"}
+        return sorted(found)
+
+    run = make(tmp_path, monkeypatch, "run")
+    generate(run)
+    assert failing() == []
+    with closing(sqlite3.connect(run.records, isolation_level=None)) as db:
+        db.execute("UPDATE criteria SET text = text || '.' WHERE rowid = 1")
+    assert failing() == ["iteration 1 judgments"]
 
 
 def test_work_cut_off_after_any_commit_goes_on_to_the_same_records(

@@ -14,12 +14,8 @@ from hypothesis import strategies as st
 
 from selfreward.config import PairsConfig
 from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response, Stage
-from selfreward.reporting.figures import (
-    clustered_mean,
-    figures_of,
-    iteration_figures,
-    spearman,
-)
+from selfreward.reporting.figures import figures_of, iteration_figures
+from selfreward.reporting.statistics import clustered_mean, spearman
 from selfreward.stages.pairs import build_pairs
 from selfreward.store import Store
 

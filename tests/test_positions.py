@@ -29,7 +29,8 @@ from selfreward.evaluation.positions import (
 from selfreward.evaluation.ranked import RankedResponse, Ranking
 from selfreward.records import Comparison, FinishReason
 from selfreward.reporting.judge_text import judge_text
-from selfreward.stages.comparisons import VARIABLES, preference, win_probability
+from selfreward.stages.comparisons import VARIABLES
+from selfreward.stages.preference import preference, win_probability
 from selfreward.templates import find_template, load_template
 
 from scripted import ScriptedChat, ScriptedEngine  # isort: skip

@@ -256,6 +256,16 @@ def test_the_fingerprint_is_that_of_an_equal_run() -> None:
     assert make("a").fingerprint == make("b").fingerprint
 
 
+@pytest.mark.parametrize("text", ["{torn", "7", "[1]"])
+def test_facts_on_the_base_model_that_cannot_be_read_are_one_error_that_names_the_file(
+    text: str,
+) -> None:
+    run = make()
+    (run.path / "models" / "M0.json").write_text(text)
+    with pytest.raises(IntegrityError, match=r"models/M0\.json: cannot be read"):
+        run.base_model()
+
+
 @pytest.mark.parametrize(
     "name",
     ["templates/judge.jinja", "templates/prompts.jinja", "seeds/ift.jsonl", "seeds/eft.jsonl",
@@ -424,4 +434,8 @@ def test_only_a_run_that_never_began_is_discarded(
     assert discard_unbegun(run) and not run.path.exists()
     run = create_run(build_config({}), "mistaken")
     (run.path / "models" / "M0.json").write_text('{"path": "base", "digest": "0"}')
+    assert not discard_unbegun(run) and run.path.exists()
+    (run.path / "models" / "M0.json").unlink()  # as where it could not be read, after the start
+    with run.owned() as store:
+        store.set_progress(1, "prompts", 3, 9, 1.0)
     assert not discard_unbegun(run) and run.path.exists()

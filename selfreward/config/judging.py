@@ -50,6 +50,9 @@ class JudgeConfig(JurorConfig):
 
     min_parse_rate: float = Field(default=0.5, ge=0, le=1)
     """Stop the run where a smaller share of the votes has a verdict."""
+    break_ties: bool = False
+    """Have this judge compare, in both orders, each two responses that share the highest or the
+    lowest score of their prompt, and pair the ones that it prefers most and least."""
     jury: tuple[JurorConfig, ...] = Field(default=(), strict=False)
     """Judges beside this one. A response's score is the weighted mean over all; one that fails is
     recorded and the others go on."""

@@ -10,11 +10,8 @@ from selfreward.config import EvaluationConfig, SeedSource
 from selfreward.errors import ConfigError
 from selfreward.evaluation.judging import Text, texts_of
 from selfreward.evaluation.ranked import Ranking, copy_ranked, read_ranked
-from selfreward.run import COMPARE_VARIABLES
 from selfreward.seeds import plain, read_rows
-from selfreward.templates import find_template, load_template
 
-COMPARE_TEMPLATE = "judge/compare.jinja"
 TRAINED = {
     "seeds/ift.jsonl": "sft.ift",
     "seeds/eft.jsonl": "sft.eft",
@@ -53,9 +50,6 @@ def evaluation_inputs(
         ConfigError: Among others, a prompt that the run is also trained on.
     """
     found = {}
-    if settings.compares:
-        template = load_template(find_template(COMPARE_TEMPLATE, beside), COMPARE_VARIABLES)
-        found["templates/compare.jinja"] = template.source
     if settings.ranked is not None:
         held_out = read_ranked(settings.ranked, beside, settings.limit).rankings
         trained = {key: _prompts(files[name]) for name, key in TRAINED.items() if name in files}

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from selfreward.encoding import digest_reports
 from selfreward.evaluation.agreement import RESAMPLES, agreement
 from selfreward.evaluation.bootstrap import Bootstrap
 from selfreward.evaluation.heldout import Canary, read_canaries, read_held_out, texts_asked
@@ -31,7 +32,7 @@ from selfreward.evaluation.sample import mean_vote
 from selfreward.records import Comparison, Judgment
 from selfreward.run import Run
 from selfreward.sessions import Session, Sessions
-from selfreward.store import Store, digest_reports
+from selfreward.store import Store
 from selfreward.tracker import Tracker
 
 Votes = Mapping[Text, Sequence[Judgment]]

@@ -19,7 +19,8 @@ from selfreward.evaluation.judging import in_flight
 from selfreward.evaluation.ranked import Ranking
 from selfreward.evaluation.sample import JudgedResponse, Sample, to_array
 from selfreward.records import Comparison, Prompt, Response
-from selfreward.stages.comparisons import compare_responses, form_of, win_probability
+from selfreward.stages.comparisons import compare_responses, form_of
+from selfreward.stages.preference import win_probability
 from selfreward.templates import Template
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ into requests. The stages themselves know no store; the makers know no tasks.
 from collections.abc import Callable
 
 from selfreward.makers.base import Ask, Maker
+from selfreward.makers.comparisons import ComparisonMaker
 from selfreward.makers.judgments import FAILURES, JudgmentMaker
 from selfreward.makers.prompts import PromptMaker
 from selfreward.makers.responses import ResponseMaker
@@ -27,5 +28,6 @@ SEED_MAKERS: dict[str, Callable[[Run, Store, int, Session], Maker]] = {
 """Those of iteration 0, with ``sft.selection``."""
 
 __all__ = [
-    "FAILURES", "SEED_MAKERS", "Ask", "JudgmentMaker", "Maker", "PromptMaker", "ResponseMaker",
+    "FAILURES", "SEED_MAKERS", "Ask", "ComparisonMaker", "JudgmentMaker", "Maker", "PromptMaker",
+    "ResponseMaker",
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
-from selfreward.store import Record
+from selfreward.records import Record
 from selfreward.tracker import Tracker
 
 Ask = Callable[[], Awaitable[Sequence[Record]]]

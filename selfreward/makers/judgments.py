@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 from selfreward.errors import SelfRewardError, StoppedError
 from selfreward.makers.base import Ask
 from selfreward.makers.criteria import CriteriaWait
-from selfreward.records import Criterion, Judgment, Prompt, Response, judge_key, judge_stage
+from selfreward.records import Criterion, Judgment, Prompt, Record, Response, judge_key, judge_stage
 from selfreward.run import Run
 from selfreward.sessions import Session
 from selfreward.stages.criteria import write_criteria
 from selfreward.stages.judgments import judge_response, no_verdict
-from selfreward.store import Record, Store
+from selfreward.store import Store
 from selfreward.tracker import Tracker
 
 _LOG = logging.getLogger(__name__)

@@ -8,11 +8,11 @@ from selfreward import seeds
 from selfreward.config import SeedSource
 from selfreward.errors import StoppedError
 from selfreward.makers.base import Ask, rate
-from selfreward.records import Prompt
+from selfreward.records import Prompt, Record
 from selfreward.run import Run
 from selfreward.sessions import Session
 from selfreward.stages.prompts import Author, Pool, draw_prompts
-from selfreward.store import Record, Store
+from selfreward.store import Store
 from selfreward.tracker import Tracker
 
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from functools import partial
 
 from selfreward.makers.base import Ask, rate
-from selfreward.records import Prompt, Response
+from selfreward.records import Prompt, Record, Response
 from selfreward.run import Run
 from selfreward.sessions import Session
 from selfreward.stages.responses import sample_responses
-from selfreward.store import Record, Store
+from selfreward.store import Store
 from selfreward.tracker import Tracker
 
 

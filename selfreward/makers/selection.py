@@ -12,12 +12,12 @@ from selfreward.config import JurorConfig
 from selfreward.errors import StoppedError
 from selfreward.makers.base import Ask, rate
 from selfreward.rankings import rankings_of
-from selfreward.records import Judgment, Prompt, Response
+from selfreward.records import Judgment, Prompt, Record, Response
 from selfreward.run import Run
 from selfreward.sessions import Session
 from selfreward.stages.judgments import judge_response
 from selfreward.stages.ranked import answer_other, human_prompt, human_responses, write_other
-from selfreward.store import Record, Store
+from selfreward.store import Store
 from selfreward.tracker import Tracker
 
 _VOTES_TO_TELL = 48

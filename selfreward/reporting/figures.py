@@ -9,13 +9,14 @@ are alike, so a plain standard error over answers would be too small.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
 from selfreward.records import stages_of
 from selfreward.reporting.evaluated import evaluated
+from selfreward.reporting.statistics import clustered_mean, spearman, standard_deviation
 from selfreward.reporting.votes import (
     ALL,
     JudgeRow,
@@ -27,7 +28,7 @@ from selfreward.reporting.votes import (
 from selfreward.store import Store
 from selfreward.verdict import points
 
-LAYOUT = 4
+LAYOUT = 5
 """Raised when the mapping changes; figures that an earlier release kept are then computed anew."""
 FULL_MARKS = 4.5
 """Points from which a mean score rounds to 5."""
@@ -63,12 +64,12 @@ def iteration_figures(store: Store, iteration: int, attempts: int | None = None)
         ``stages`` finished so far and ``attempts`` counted, then a mapping each for ``prompts``,
         ``responses``, ``judgments`` (of the first judge), ``scores``, ``pairs``, ``training``, and
         ``seconds`` by stage; ``anchors``, like ``responses`` with their ``mean`` score, and
-        ``jury``, see ``votes.jury_figures``, None where there are none; ``selection`` as in
-        ``evaluation.selection``, None but in iteration 0. Of the model that the iteration made:
-        ``judge``, ``drift``, ``canaries``, ``positions``, see ``reporting.evaluated``; each is None
-        where it was not measured. ``health``: the gates as they were last checked, see
-        ``health.Gate``. Lengths are in characters, scores and margins in points, rates and shares
-        from 0 to 1.
+        ``jury``, see ``votes.jury_figures``, and ``comparisons`` of responses that tie, None where
+        there are none; ``selection`` as in ``evaluation.selection``, None but in iteration 0. Of
+        the model that the iteration made: ``judge``, ``drift``, ``canaries``, ``positions``, see
+        ``reporting.evaluated``; each is None where it was not measured. ``health``: the gates as
+        they were last checked, see ``health.Gate``. Lengths are in characters, scores and margins
+        in points, rates and shares from 0 to 1.
     """
     with store.snapshot():
         finished = _finished(store, iteration)
@@ -91,6 +92,7 @@ def iteration_figures(store: Store, iteration: int, attempts: int | None = None)
             "judgments": _judgments(store, key, votes),
             "jury": jury_figures(votes),
             "scores": _scores(scored, responses),
+            "comparisons": _comparisons(store, iteration),
             "pairs": _pairs(store, iteration, "pairs" in finished),
             "selection": store.report(iteration, "selection"),
             "training": _training(store, iteration),
@@ -98,42 +100,6 @@ def iteration_figures(store: Store, iteration: int, attempts: int | None = None)
             "health": (store.report(iteration, "health") or {"gates": []})["gates"],
             "seconds": _seconds(store, iteration),
         }
-
-
-def clustered_mean(clusters: Iterable[Sequence[float]]) -> tuple[float | None, float | None]:
-    """Mean over all values and its standard error, clustered.
-
-    Where all clusters have the same size this is the standard error over the cluster means.
-
-    Source: Miller 2024, arXiv 2411.00640, section 2.2, times G / (G - 1) in the variance, as usual
-    for few clusters.
-
-    Returns:
-        (mean, standard error); None for no values, and for the error of a single cluster.
-    """
-    clusters = [values for values in clusters if values]
-    n, num_clusters = sum(map(len, clusters)), len(clusters)
-    if n == 0:
-        return None, None
-    mean = math.fsum(x for values in clusters for x in values) / n
-    if num_clusters == 1:
-        return mean, None
-    squares = math.fsum((math.fsum(values) - len(values) * mean) ** 2 for values in clusters)
-    return mean, math.sqrt(squares * num_clusters / (num_clusters - 1)) / n
-
-
-def spearman(a: Sequence[float], b: Sequence[float]) -> float | None:
-    """Spearman's rank correlation, ties at their mean rank; None if either is constant or empty."""
-    ranks_a, ranks_b = _ranks(a), _ranks(b)
-    n = len(ranks_a)
-    center = (n + 1) / 2
-    products = ((x - center) * (y - center) for x, y in zip(ranks_a, ranks_b, strict=True))
-    covariance = math.fsum(products)
-    variance_a = math.fsum((x - center) ** 2 for x in ranks_a)
-    variance_b = math.fsum((y - center) ** 2 for y in ranks_b)
-    if variance_a == 0 or variance_b == 0:
-        return None
-    return covariance / math.sqrt(variance_a * variance_b)
 
 
 def _prompts(store: Store, iteration: int) -> dict[str, Any]:
@@ -198,14 +164,14 @@ def _scores(scored: Sequence[Scored], responses: Sequence[tuple[Any, ...]]) -> d
     histogram = [0] * 6
     for score in scores:
         histogram[points(score)] += 1
-    within = [_std(values) for values in clusters if len(values) > 1]
+    within = [standard_deviation(values) for values in clusters if len(values) > 1]
     spreads = [row.spread for row in rows if row.num_votes > 1]
     return {
         "n": len(scores),
         "prompts": len(clusters),
         "mean": mean,
         "se": error,
-        "std": _std(scores) if len(scores) > 1 else None,
+        "std": standard_deviation(scores) if len(scores) > 1 else None,
         "prompt_std": math.fsum(within) / len(within) if within else None,
         "num_prompt_std": len(within),
         "histogram": histogram,
@@ -214,6 +180,18 @@ def _scores(scored: Sequence[Scored], responses: Sequence[tuple[Any, ...]]) -> d
         "num_vote_spread": len(spreads),
         "spearman_length": spearman([length[row[:2]] for row in rows], scores),
     }
+
+
+_COMPARED = """
+SELECT count(*), sum(a.reason IS NULL AND b.reason IS NULL), sum(a.winner = b.winner)
+FROM comparisons AS a JOIN comparisons AS b ON a.iteration = b.iteration AND a.attempt = b.attempt
+AND a.first = b.second AND a.second = b.first WHERE a.iteration = ? AND a.first < a.second"""
+
+
+def _comparisons(store: Store, iteration: int) -> dict[str, Any] | None:
+    """Of every two responses that were compared, those with a verdict and with a better one."""
+    n, with_verdict, told_apart = next(store.query(_COMPARED, (iteration,)))
+    return {"n": n, "with_verdict": with_verdict, "told_apart": told_apart or 0} if n else None
 
 
 def _pairs(store: Store, iteration: int, finished: bool) -> dict[str, Any]:
@@ -283,17 +261,3 @@ def _finished(store: Store, iteration: int) -> list[str]:
 
 def _by_count(counts: Mapping[str, int]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-
-
-def _std(values: Sequence[float]) -> float:
-    mean = math.fsum(values) / len(values)
-    return math.sqrt(math.fsum((x - mean) ** 2 for x in values) / (len(values) - 1))
-
-
-def _ranks(values: Sequence[float]) -> list[float]:
-    counts = Counter(values)
-    rank, below = {}, 0
-    for value in sorted(counts):
-        rank[value] = below + (counts[value] + 1) / 2
-        below += counts[value]
-    return [rank[value] for value in values]

@@ -11,7 +11,7 @@ from selfreward.config import JudgeConfig, SeedSource
 from selfreward.configfile import build_config
 from selfreward.errors import ConfigError
 from selfreward.jobs import check_judge
-from selfreward.judge_templates import DEFAULTS, load_judge_templates
+from selfreward.judge_templates import COMPARE_TEMPLATE, DEFAULTS, load_judge_templates
 from selfreward.reporting.layout import duration
 from selfreward.sessions import HOSTED
 from selfreward.templates import Template, find_template, load_template
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from selfreward.evaluation.ranked import Ranking
     from selfreward.records import Comparison, Judgment
 
-_COMPARE = "judge/compare.jinja"
 _STEP, _LINE_S = 0.05, 30
 """A line of progress at each further share of the work, and at least every so many seconds."""
 
@@ -144,7 +143,7 @@ def _settings(
     if compare and form not in (None, "written", "expected"):
         raise ConfigError(f"--form {form}: comparisons are written or expected")
     chosen: dict[str, object] = {"model": model, "engine": {}}
-    template = template or (_COMPARE if compare else DEFAULTS.get(form or ""))
+    template = template or (COMPARE_TEMPLATE if compare else DEFAULTS.get(form or ""))
     given = {"form": form, "template": template, "votes": votes}
     chosen |= {name: value for name, value in given.items() if value is not None}
     config = build_config({"judge": chosen}, [f"judge.engine.{w}" for w in engine], name="judge")

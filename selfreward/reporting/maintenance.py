@@ -3,36 +3,28 @@
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from selfreward import durable, models
+from selfreward.encoding import digest, digest_reports
 from selfreward.errors import IntegrityError, SelfRewardError
+from selfreward.made import made_by
 from selfreward.records import (
     Drop,
     Judgment,
-    PreferencePair,
-    Prompt,
-    Response,
+    Record,
     Stage,
-    judge_stage,
     model_name,
 )
 from selfreward.reporting.evaluated import REPORTS
 from selfreward.reporting.layout import size, table
 from selfreward.run import Run
 from selfreward.stages.selection import kept
-from selfreward.store import Record, Store, digest, digest_reports
+from selfreward.store import Store
 
-_RECORDS = {
-    "prompts": Prompt,
-    "responses": Response,
-    "anchors": Response,
-    "judgments": Judgment,
-    "pairs": PreferencePair,
-}
 _TRAINING = ("sft", "train")
 """Stages that make a model."""
 REMOVED = "removed"
@@ -165,10 +157,9 @@ def _check_stage(store: Store, stage: Stage) -> str:
             raise IntegrityError(f"the reports {', '.join(reports)} are not those committed")
         return f"{len(reports)} reports"
     if stage.stage == "selection":
-        records = kept(store.records(Judgment, 0), store.records(Drop, 0))
+        records: Sequence[Record] = kept(store.records(Judgment, 0), store.records(Drop, 0))
     else:
-        made: list[Any] = store.records(_RECORDS[stage.stage.partition("/")[0]], stage.iteration)
-        records = [record for record in made if _stage_of(record) in (None, stage.stage)]
+        records = made_by(store, stage.iteration, stage.stage)
     if digest(records) != stage.digest:
         raise IntegrityError(f"{len(records)} records are not those that were committed")
     return f"{len(records)} records"
@@ -184,13 +175,6 @@ def _old_models(run: Run, trained: list[Stage], keep: int | None) -> list[Stage]
     if asks_m1 or run.config.responses.anchors:
         needed.add("M1")
     return [stage for stage in there[: len(there) - keep] if _model(stage) not in needed]
-
-
-def _stage_of(record: Record) -> str | None:
-    """Where several stages make one type of record, the one that made this."""
-    if isinstance(record, Response):
-        return "anchors" if record.is_anchor else "responses"
-    return judge_stage(record.juror) if isinstance(record, Judgment) else None
 
 
 def _model(stage: Stage) -> str:

@@ -12,12 +12,14 @@ from typing import Any
 from selfreward import seeds
 from selfreward.config import Config
 from selfreward.evaluation.ranked import read_ranked
+from selfreward.judge_templates import COMPARE_TEMPLATE
 from selfreward.records import judge_stage
 from selfreward.reporting.evaluation_plan import evaluation_plan, evaluation_text
 from selfreward.reporting.layout import existing, size, table
 from selfreward.reporting.memory import memory_of, memory_text
 from selfreward.reporting.plan_time import time_of, time_text
 from selfreward.run import runs_root
+from selfreward.stages.comparisons import form_of
 from selfreward.templates import find_template
 from selfreward.training.options import DEFAULTS
 
@@ -35,7 +37,8 @@ def plan_of(config: Config, source: Path | None) -> dict[str, Any]:
     templates = [find_template(judge.template, beside) for judge in config.judge.jurors]
     rubrics = [len(template.read_text(encoding="utf-8")) for template in templates]
     prompts = seeds.read_prompts(config.prompts.seeds, beside)
-    each = [_stages(config, t, prompts, rubrics) for t in range(1, config.iterations + 1)]
+    compared = len(find_template(COMPARE_TEMPLATE, beside).read_text(encoding="utf-8"))
+    each = [_stages(config, t, prompts, rubrics, compared) for t in range(1, config.iterations + 1)]
     stages = [row for iteration in each for row in iteration]
     sft = _sft(config, beside, rubrics[0])
     asked = rubrics[config.judge.evaluated]
@@ -45,7 +48,7 @@ def plan_of(config: Config, source: Path | None) -> dict[str, Any]:
         "model": config.model,
         "iterations": config.iterations,
         "sft": sft,
-        "per_iteration": each[-1] if each else _stages(config, 1, prompts, rubrics),
+        "per_iteration": each[-1] if each else _stages(config, 1, prompts, rubrics, compared),
         "tokens": {
             "sampled_at_most": sum(row["sampled"] for row in stages),
             "read_estimate": sum(row["read"] for row in stages),
@@ -91,8 +94,14 @@ def plan_text(plan: dict[str, Any]) -> str:
 
 
 def _stages(
-    config: Config, iteration: int, prompts: list[str], rubrics: list[int]
+    config: Config, iteration: int, prompts: list[str], rubrics: list[int], compared: int
 ) -> list[dict[str, Any]]:
+    """The stages that take time.
+
+    Args:
+        rubrics: Characters of the judges' templates.
+        compared: Of the template of comparisons.
+    """
     count, n, anchors = config.prompts.count, config.responses.n, config.responses.anchors
     mean_prompt = _mean_prompt(prompts)
     shots = config.prompts.human_shots + config.prompts.generated_shots
@@ -124,6 +133,7 @@ def _stages(
             _judging(config, iteration, juror, mean_prompt + _tokens(rubric))
             for juror, rubric in enumerate(rubrics)
         ),
+        _comparing(config, mean_prompt + _tokens(compared)),
         {
             "stage": "train",
             "records": pairs,
@@ -153,6 +163,24 @@ def _judging(config: Config, iteration: int, juror: int, asked: int) -> dict[str
         "note": f"{model}{judge.form}, {votes} per response",
         "sampled": written * judge.max_new_tokens,
         "read": answers * reads * (asked + config.responses.max_new_tokens),
+    }
+
+
+def _comparing(config: Config, asked: int) -> dict[str, Any]:
+    """The stage of comparisons, as if all responses tied.
+
+    Args:
+        asked: Tokens of the template with a prompt.
+    """
+    n = config.responses.n
+    orders = config.prompts.count * n * (n - 1)
+    written = config.judge.max_new_tokens if form_of(config.judge) == "written" else 0
+    return {
+        "stage": "comparisons",
+        "records": orders if config.judge.break_ties else 0,
+        "note": "at most; where scores tie, in both orders",
+        "sampled": orders * written,
+        "read": orders * (asked + 2 * config.responses.max_new_tokens),
     }
 
 

@@ -22,6 +22,8 @@ def time_of(
 ) -> dict[str, Any] | None:
     """Seconds by what earlier runs of the same model took per row; None if there are none.
 
+    How many comparisons there will be nobody knows, so their time is left out.
+
     Args:
         sft: Of ``plan_of``.
         stages: ``stage`` and ``records`` of the stages of each iteration from 1 on.
@@ -39,7 +41,8 @@ def time_of(
             rows[name] += stage.rows
     planned: Counter[str] = Counter()
     for row in stages:
-        planned[row["stage"]] += row["records"]
+        if row["stage"] != "comparisons":
+            planned[row["stage"]] += row["records"]
     if sft:
         planned["sft"] = sft["rows"]
         if selection := sft["selection"]:

@@ -9,7 +9,14 @@ from typing import Any
 from selfreward.config import PairsConfig
 from selfreward.configfile import load_config
 from selfreward.errors import ConfigError, NotFoundError
-from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response
+from selfreward.records import (
+    Comparison,
+    Drop,
+    Judgment,
+    PreferencePair,
+    Prompt,
+    Response,
+)
 from selfreward.reporting.console import bold
 from selfreward.reporting.layout import listed, share, table
 from selfreward.run import Run
@@ -54,10 +61,11 @@ def repair(
         prompts = store.records(Prompt, iteration)
         responses = store.records(Response, iteration)
         judgments = store.records(Judgment, iteration)
+        comparisons = store.records(Comparison, iteration)
     lengths = {(r.attempt, r.sample): len(r.text) for r in responses}
     weights = run.config.judge.weights
     made = [
-        build_pairs(prompts, responses, judgments, settings, weights)
+        build_pairs(prompts, responses, judgments, settings, weights, comparisons)
         for settings in variants.values()
     ]
     own = {_key(pair) for pair in made[0][0]}

@@ -113,6 +113,7 @@ def _table(rounds: list[Figures]) -> str:
         row("spread of votes", _spread),
         row("probability on scores", _mass),
         row("Spearman(length, score)", _spearman),
+        *([row("ties compared", _compared)] if any(f["comparisons"] for f in rounds) else []),
         row("pairs", _pairs),
         *reasons("pairs", "dropped"),
         row("responses never paired", _never_paired),
@@ -193,6 +194,11 @@ def _mass(figures: Figures) -> str:
 def _spearman(figures: Figures) -> str:
     scores = figures["scores"]
     return _number(scores["spearman_length"], "all alike" if scores["n"] > 1 else few(scores["n"]))
+
+
+def _compared(figures: Figures) -> str:
+    compared = figures["comparisons"]
+    return f"{compared['told_apart']} of {compared['n']} told apart" if compared else "-"
 
 
 def _pairs(figures: Figures) -> str:

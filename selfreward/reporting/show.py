@@ -6,11 +6,20 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 from selfreward.errors import ConfigError, NotFoundError
-from selfreward.records import Criterion, Judgment, PreferencePair, Prompt, Response, judge_key
+from selfreward.records import (
+    Comparison,
+    Criterion,
+    Judgment,
+    PreferencePair,
+    Prompt,
+    Response,
+    judge_key,
+)
 from selfreward.reporting.console import bold, dim
 from selfreward.reporting.layout import indented
 from selfreward.reporting.votes import Scored, scored_responses, scores_of
 from selfreward.run import Run
+from selfreward.stages.preference import preference
 from selfreward.store import Store
 
 Order = Literal["first", "best", "worst", "disagree", "failed"]
@@ -87,6 +96,7 @@ def prompt_of(run: Run, iteration: int | None, attempt: int) -> dict[str, Any]:
             )
         pairs = store.records(PreferencePair, iteration, attempt)
         criteria = store.records(Criterion, iteration, attempt)
+        comparisons = store.records(Comparison, iteration, attempt)
         drops = _drops(store, iteration, attempt)
         made = store.records(Response, iteration, attempt)
         judgments = store.records(Judgment, iteration, attempt)
@@ -108,6 +118,7 @@ def prompt_of(run: Run, iteration: int | None, attempt: int) -> dict[str, Any]:
         "prompt": asdict(prompts[0]),
         "criteria": [asdict(criterion) for criterion in criteria],
         "responses": responses,
+        "comparisons": [asdict(comparison) for comparison in comparisons],
         "pairs": [asdict(pair) | {"margin": pair.margin} for pair in pairs],
         "no_pair": None if pairs else _why(prompts[0], drops.get(str(attempt)), built),
     }
@@ -131,7 +142,7 @@ def prompt_text(shown: dict[str, Any]) -> str:
         lines.append(_wrapped(about + criterion["text"], 2))
     for response in shown["responses"]:
         lines += ["", *_response_lines(response)]
-    lines.append("")
+    lines += ["", *_comparison_lines([Comparison(**row) for row in shown["comparisons"]])]
     if shown["iteration"] == 0:
         return "\n".join([*lines, _selected(shown["responses"])])
     lines += [
@@ -143,6 +154,22 @@ def prompt_text(shown: dict[str, Any]) -> str:
     if not shown["pairs"]:
         lines.append(bold("no pair: ") + shown["no_pair"])
     return "\n".join(lines)
+
+
+def _comparison_lines(comparisons: list[Comparison]) -> list[str]:
+    """One per two responses that tie: which is better, or why neither."""
+    lines = []
+    for low, high in sorted(
+        {(min(c.first, c.second), max(c.first, c.second)) for c in comparisons}
+    ):
+        both = [c for c in comparisons if {c.first, c.second} == {low, high}]
+        winner, reason = preference(both)
+        said = [("a tie" if c.winner is None else f"{c.winner}") for c in both]
+        found = f"{winner} is better"
+        if winner is None:
+            found = f"no verdict ({reason})" if reason else f"a tie (by order: {', '.join(said)})"
+        lines.append(bold(f"responses {low} and {high} compared: ") + found)
+    return lines
 
 
 def _selected(responses: list[dict[str, Any]]) -> str:

@@ -1,11 +1,22 @@
 """Building preference pairs from scored responses (arXiv 2401.10020, 2.2)."""
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import product
+from dataclasses import replace
+from itertools import combinations, groupby, product
+from operator import attrgetter
 
 from selfreward.config import PairsConfig
-from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response, judge_key
+from selfreward.records import (
+    Comparison,
+    Drop,
+    Judgment,
+    PreferencePair,
+    Prompt,
+    Response,
+    judge_key,
+)
 from selfreward.stages.jury import jury_scores, means_by_response, whole_responses
+from selfreward.stages.preference import break_ties
 from selfreward.stages.rules import ROUNDING, RULES, Answer, Candidate, Votes
 
 _Key = tuple[int, int]
@@ -19,27 +30,30 @@ def build_pairs(
     judgments: Sequence[Judgment],
     settings: PairsConfig,
     weights: Sequence[float] = (1.0,),
+    comparisons: Sequence[Comparison] = (),
 ) -> tuple[list[PreferencePair], list[Drop]]:
     """Pair the responses of each accepted prompt by ``settings.rule``.
 
     A response takes part if it was not dropped, was not truncated and has a verdict of each judge
     that sits on the prompt, see ``stages.jury``; of identical texts only the first does, and M1's
     anchors do by the rule ``anchored`` alone, as rejected. Two that take part may be paired if
-    their scores differ, by at least ``min_margin`` points, and votes and judges agree on the order
-    by at least ``min_agreement`` and ``min_jurors``. A prompt gives no pair only if none of its
-    responses may. Input order does not matter.
+    their scores differ, or comparisons tell equal ones apart, by at least ``min_margin`` points,
+    and votes and judges agree on the order by at least ``min_agreement`` and ``min_jurors``. A
+    prompt gives no pair only if none of its responses may. Input order does not matter.
 
     Args:
         weights: Of the judges, by juror.
+        comparisons: Of responses that tie, see ``tied_responses``.
 
     Returns:
         Pairs in key order, and a Drop for every response (``attempt/sample``) that took no part
         and every prompt (``attempt``) that gave no pair.
     """
     answers = _answers(responses, judgments, weights)
-    by_prompt: dict[int, list[Response]] = {}
-    for response in sorted(responses, key=lambda r: (r.attempt, r.sample)):
-        by_prompt.setdefault(response.attempt, []).append(response)
+    by_prompt = _by_prompt(responses)
+    compared: dict[int, list[Comparison]] = {}
+    for comparison in comparisons:
+        compared.setdefault(comparison.attempt, []).append(comparison)
     accepted = {p.attempt: p for p in prompts if p.dropped is None}
     drops: list[Drop] = []
 
@@ -50,7 +64,8 @@ def build_pairs(
             able, unable = _able(given, answers, settings)
             drops.extend(unable)
             has_anchors = settings.rule == "anchored" and any(r.is_anchor for r in given)
-            candidates, reason, detail = _candidates(attempt, able, has_anchors, settings)
+            ranked = _ranked(able, compared.get(attempt, []))
+            candidates, reason, detail = _candidates(attempt, ranked, has_anchors, settings)
             if candidates:
                 yield candidates
             else:
@@ -64,6 +79,56 @@ def build_pairs(
         for taken in RULES[settings.rule](groups(), settings)
     ]  # fmt: skip
     return sorted(pairs, key=lambda pair: (pair.attempt, pair.chosen, pair.rejected)), drops
+
+
+def tied_responses(
+    responses: Sequence[Response],
+    judgments: Sequence[Judgment],
+    settings: PairsConfig,
+    weights: Sequence[float] = (1.0,),
+) -> list[tuple[Response, Response]]:
+    """Every two responses that share the highest or the lowest score of their prompt.
+
+    Of those that the policy gave and that can be paired, see ``build_pairs``, in key order.
+    """
+    answers = _answers(responses, judgments, weights)
+    tied = []
+    for of_prompt in _by_prompt(responses).values():
+        groups = _by_score(_able(of_prompt, answers, settings)[0])
+        samples = {response.sample: response for response in of_prompt}
+        for group in groups if len(groups) < 3 else (groups[0], groups[-1]):
+            tied += [(samples[a], samples[b]) for a, b in combinations(group, 2)]
+    return sorted(tied, key=lambda two: (two[0].attempt, two[0].sample, two[1].sample))
+
+
+def _by_prompt(responses: Sequence[Response]) -> dict[int, list[Response]]:
+    """By attempt, in key order."""
+    ordered = sorted(responses, key=attrgetter("attempt", "sample"))
+    return {
+        attempt: list(of_prompt) for attempt, of_prompt in groupby(ordered, attrgetter("attempt"))
+    }
+
+
+def _by_score(able: _Able) -> list[list[int]]:
+    """Samples of the policy's answers, those of one score together, the lowest score first."""
+    by_score: dict[float, list[int]] = {}
+    for answer, is_anchor in able:
+        if not is_anchor:
+            by_score.setdefault(answer.score, []).append(answer.sample)
+    return [samples for _, samples in sorted(by_score.items())]
+
+
+def _ranked(able: _Able, comparisons: Sequence[Comparison]) -> _Able:
+    """The same answers, those of one score ranked by comparisons."""
+    if not comparisons:
+        return able
+    ranks = {
+        sample: rank
+        for samples in _by_score(able)
+        for rank, group in enumerate(reversed(break_ties(samples, comparisons)))
+        for sample in group
+    }
+    return [(replace(answer, rank=ranks.get(answer.sample, 0)), anchor) for answer, anchor in able]
 
 
 def _answers(
@@ -129,7 +194,11 @@ def _candidates(
         return [], "too few", f"{len(better)} of the policy and {len(worse)} of M1 can be paired"
     if len(able) < 2:
         return [], "too few", f"{len(able)} of its responses can be paired"
-    left = [Candidate(attempt, a, b) for a, b in product(better, worse) if a.score > b.score]
+    left = [
+        Candidate(attempt, a, b)
+        for a, b in product(better, worse)
+        if a.score > b.score or (a.score == b.score and a.rank > b.rank and not has_anchors)
+    ]
     if not left:
         best, worst = max(a.score for a in better), min(b.score for b in worse)
         if best < worst:

@@ -2,10 +2,11 @@
 
     a prompt's answers -> candidates (``pairs.py``) -> rule -> preference pairs
 
-A candidate is two answers to one prompt whose margin is above 0 and that pass the filters of
-``PairsConfig``. A rule gets the candidates prompt by prompt, never none, and takes at least one of
-each prompt; so rules that get the same candidates (all but ``anchored``) pair the same prompts, and
-differ in what they pair there. Lengths are in characters, scores in points.
+A candidate is two answers to one prompt of which one is better, by its score or, of equal scores,
+by comparisons, and that pass the filters of ``PairsConfig``. A rule gets the candidates prompt by
+prompt, never none, and takes at least one of each prompt; so rules that get the same candidates
+(all but ``anchored``) pair the same prompts, and differ in what they pair there. Lengths are in
+characters, scores in points.
 """
 
 from collections import Counter
@@ -44,6 +45,8 @@ class Answer:
     votes: tuple[Votes, ...]
     """By judge: the same ones, in order, for all answers to a prompt; at least one."""
     length: int
+    rank: int = 0
+    """Among answers of the same score, by comparisons; higher is better, equal is a tie."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ class Candidate:
 
     @property
     def margin(self) -> float:
-        """Score difference in points, above 0."""
+        """Score difference in points; 0 where comparisons broke a tie."""
         return self.chosen.score - self.rejected.score
 
     @property
@@ -181,10 +184,11 @@ def _share(chosen: Votes, rejected: Votes) -> float:
     return fmean(shares) if shares else 0.5
 
 
-def _width(candidate: Candidate) -> tuple[float, float, float, int, int]:
+def _width(candidate: Candidate) -> tuple[float, ...]:
     """Sorts by margin; of equal margins, best answer, worst answer, earlier samples come first."""
     chosen, rejected = candidate.chosen, candidate.rejected
-    return candidate.margin, chosen.score, -rejected.score, -chosen.sample, -rejected.sample
+    places = (chosen.score, -rejected.score, chosen.rank, -rejected.rank)
+    return candidate.margin, *places, -chosen.sample, -rejected.sample
 
 
 def _way(group: Sequence[Candidate]) -> list[tuple[float, Candidate]]:
