@@ -8,10 +8,12 @@ DIR holds human-ranked and human-scored answers: ``scored.train.jsonl`` with ``p
 ``--rows`` (0: all) so many scored answers are drawn, as even over the scores as they allow, and M1
 is made of them alone by the seed step of a run, in the ``expected`` form; ``--set`` goes to its
 config. Then M0, and each M1, judge the rankings. ``--balance`` draws the answers of each length
-third evenly over the scores, so that length tells nothing.
+third evenly over the scores, so that length tells nothing. With ``--keep`` a script that was cut
+off goes on where it ended.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import random
@@ -70,7 +72,7 @@ def main() -> None:
             models[len(drawn)] = train(root, name, drawn, *arguments.set)
             print(f"trained on {len(drawn)} rows in {time.monotonic() - start:.0f} s", flush=True)
         for count, model in models.items():
-            report = judge(model, data, "--limit", str(arguments.limit))
+            report = judge(root, model, data, "--limit", str(arguments.limit))
             figures.append({"rows": count, **shares(report)})
             print(line(count, report), flush=True)
     if arguments.out:
@@ -101,7 +103,11 @@ def draw(rows: Sequence[Row], count: int, balance: bool) -> list[Row]:
 
 
 def train(root: Path, name: str, rows: Sequence[Row], *words: str) -> str:
-    """Make M1 by SFT on scored answers; return its directory."""
+    """Make M1 by SFT on scored answers, or find it made; return its directory."""
+    name = f"{name}-{_tag(rows, CONFIG, words)}"
+    if (root / name).exists():
+        _selfreward("resume", name)
+        return str(root / name / "models" / "M1")
     config = root / "eft.yaml"
     config.write_text(json.dumps(CONFIG))  # JSON is YAML
     path = write(root / f"{name}.jsonl", rows)
@@ -109,10 +115,13 @@ def train(root: Path, name: str, rows: Sequence[Row], *words: str) -> str:
     return str(root / name / "models" / "M1")
 
 
-def judge(model: str, data: Path, *words: str) -> Row:
-    """Judge rankings in the ``expected`` form."""
-    words = ("--form", "expected", "--json", *words)
-    report: Row = json.loads(_selfreward("judge", model, "--data", str(data), *words))
+def judge(root: Path, model: str, data: Path, *words: str) -> Row:
+    """Judge rankings in the ``expected`` form, or read what was kept of that."""
+    kept = root / f"judged-{_tag(model, data.read_text(), words)}.json"
+    if not kept.exists():
+        words = ("--form", "expected", "--json", *words)
+        kept.write_text(_selfreward("judge", model, "--data", str(data), *words))
+    report: Row = json.loads(kept.read_text())
     return report
 
 
@@ -148,6 +157,11 @@ def write(path: Path, rows: Sequence[Row]) -> Path:
     """Write rows as JSONL; return the path."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def _tag(*made_from: Any) -> str:
+    """Names what is kept by all that it was made from."""
+    return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:8]
 
 
 def _percent(estimate: Row) -> str:

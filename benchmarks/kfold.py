@@ -1,13 +1,14 @@
 """Whether a judge trained on human scores knows more than length: every ranking judged held out.
 
-    python benchmarks/kfold.py DIR [--folds 5] [--rows 480] [--balance] [--also FILE ...]
-        [--out FILE]
+    python benchmarks/kfold.py DIR [--folds 3] [--rows 250 500] [--balance] [--also FILE ...]
+        [--keep DIR] [--out FILE]
 
 DIR as in ``eft.py``, with ``rankings.*.jsonl`` and ``scored.*.jsonl``. The prompts are dealt to
 folds; for each fold M1 is made by SFT on scored answers of the other folds, and judges the fold's
 rankings. The judgments of all folds are pooled: one report over every ranking, with intervals over
-prompts. Each FILE of ``--also`` holds rankings of another origin, which the model of the first fold
-judges.
+prompts, for each number in ``--rows`` (0: all). Each FILE of ``--also`` holds rankings of another
+origin, which the models of the first fold judge. With ``--keep`` a script that was cut off goes on
+where it ended.
 """
 
 import argparse
@@ -28,37 +29,46 @@ def main() -> None:
     """Train and judge fold by fold, and print the pooled figures."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("data", type=Path)
-    parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("--rows", type=int, default=480)
+    parser.add_argument("--folds", type=int, default=3)
+    parser.add_argument("--rows", type=int, nargs="+", default=[250, 500])
     parser.add_argument("--most-characters", type=int, default=900)
     parser.add_argument("--balance", action="store_true")
     parser.add_argument("--also", type=Path, nargs="*", default=[])
+    parser.add_argument("--keep", type=Path, help="keep runs and judgments in this directory")
     parser.add_argument("--out", type=Path, help="write the figures here")
     arguments = parser.parse_args()
-    scored = eft.short(_read(arguments.data, "scored"), arguments.most_characters)
-    rankings = _read(arguments.data, "rankings")
-    pooled: list[JudgedResponse] = []
-    figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        root = Path(scratch)
-        os.environ["SELFREWARD_RUNS"] = scratch
-        for fold in range(arguments.folds):
-            rows = [row for row in scored if _fold(row, arguments.folds) != fold]
-            drawn = eft.draw(rows, arguments.rows, arguments.balance)
-            model = eft.train(root, f"fold-{fold}", drawn)
-            held_out = [row for row in rankings if _fold(row, arguments.folds) == fold]
-            for origin in [None, *(arguments.also if fold == 0 else [])]:
-                path = origin or eft.write(root / f"held-out-{fold}.jsonl", held_out)
-                report = eft.judge(model, path)
-                print(eft.line(len(drawn), report), f"  {path.name}", flush=True)
-                if origin is None:
-                    pooled += [JudgedResponse(**response) for response in report["responses"]]
-                else:
-                    figures[origin.name] = eft.shares(report)
-    figures["pooled"] = eft.shares(report := agreement(pooled))
-    print("pooled", eft.line(arguments.rows, report))
+        root = arguments.keep or Path(scratch)
+        root.mkdir(parents=True, exist_ok=True)
+        os.environ["SELFREWARD_RUNS"] = str(root)
+        figures = [_measure(root, count, arguments) for count in arguments.rows]
     if arguments.out:
         arguments.out.write_text(json.dumps(figures, indent=1))
+
+
+def _measure(root: Path, count: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Train on so many rows and judge, fold by fold."""
+    scored = eft.short(_read(arguments.data, "scored"), arguments.most_characters)
+    rankings = _read(arguments.data, "rankings")
+    figures: dict[str, Any] = {"rows": count, "balance": arguments.balance, "also": {}}
+    pooled: list[JudgedResponse] = []
+    for fold in range(arguments.folds):
+        rows = [row for row in scored if _fold(row, arguments.folds) != fold]
+        drawn = eft.draw(rows, count or len(rows), arguments.balance)
+        name = f"fold-{fold}-{len(drawn)}{'-balanced' if arguments.balance else ''}"
+        model = eft.train(root, name, drawn)
+        held_out = [row for row in rankings if _fold(row, arguments.folds) == fold]
+        path = eft.write(root / f"held-out-{fold}.jsonl", held_out)
+        report = eft.judge(root, model, path)
+        print(eft.line(len(drawn), report), f"  fold {fold}", flush=True)
+        pooled += [JudgedResponse(**response) for response in report["responses"]]
+        for other in arguments.also if fold == 0 else []:
+            report = eft.judge(root, model, other)
+            print(eft.line(len(drawn), report), f"  {other.name}", flush=True)
+            figures["also"][other.name] = eft.shares(report)
+    report = agreement(pooled)
+    print(eft.line(count, report), "  all folds", flush=True)
+    return figures | {"pooled": eft.shares(report)}
 
 
 def _fold(row: eft.Row, folds: int) -> int:

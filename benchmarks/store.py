@@ -19,9 +19,9 @@ from pathlib import Path
 
 from selfreward.config import Config
 from selfreward.configfile import dump_config
-from selfreward.records import Judgment, Prompt, Response, Stage
+from selfreward.records import Judgment, Prompt, Record, Response, Stage
 from selfreward.reporting.figures import iteration_figures
-from selfreward.store import Record, Store
+from selfreward.store import Store
 
 BATCH = 256
 ITERATIONS = 4
