@@ -15,17 +15,17 @@ import pytest
 from selfreward import durable
 from selfreward.chat import Chat
 from selfreward.engines import open_engine
-from selfreward.records import Judgment, Prompt, Response
+from selfreward.evaluation.heldout import read_held_out
+from selfreward.evaluation.judging import judge_texts, judged_responses, texts_of, votes_of
 from selfreward.run import Run
-from selfreward.stages.judgments import judge_response
 
 pytestmark = pytest.mark.slow
 
 # One request at a time: then no batch depends on what was in flight, and the real engine is as
 # deterministic as the scripted one.
 SMALL = [
-    "iterations=1", "engine.concurrency=1", "prompts.window=1", "prompts.count=4",
-    "responses.n=4", "responses.max_new_tokens=120", "sft.ift.limit=4", "sft.eft.limit=1",
+    "iterations=1", "engine.concurrency=1", "prompts.window=1", "prompts.count=3",
+    "responses.n=3", "responses.max_new_tokens=80", "sft.ift.limit=4", "sft.eft.limit=1",
     "sft.max_steps=2", "sft.save_steps=1", "dpo.max_steps=2", "dpo.save_steps=1",
     "evaluation.limit=2", "evaluation.canaries=false",
 ]  # fmt: skip
@@ -79,39 +79,36 @@ def test_an_engine_that_lives_on_judges_with_the_new_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
-    words = ["sft=null", "iterations=2", "prompts.count=3", "responses.max_new_tokens=80"]
-    words += ["dpo.max_steps=1", "dpo.save_steps=100", "launch.keep_engine=true"]
-    subprocess.run([*command("kept", fresh=True), *words], check=True)
+    words = ["sft=null", "responses.n=4", "dpo.max_steps=1", "dpo.save_steps=100"]
+    subprocess.run([*command("kept", fresh=True), *words, "launch.keep_engine=true"], check=True)
     run = Run(tmp_path / "kept")
     logs = {path.name for path in (run.path / "logs").iterdir()}
-    # One process served both iterations.
-    assert logs == {"0-prepare.log", "0-evaluate.log", "1-train.log", "2-train.log"}
+    # One process judged with M1, sampled, and judged with M2.
+    assert logs == {"0-prepare.log", "0-evaluate.log", "1-train.log"}
     with run.store() as store:
-        made = store.records(Judgment, 2)
-    assert made == rejudged(run, 2)
-    assert made != rejudged(run, 1)
+        report = store.report(1, "judge")
+    assert report is not None
+    scores = [response["score"] for response in report["responses"]]
+    assert scores == rejudged(run, 2)
+    assert scores != rejudged(run, 1)
 
 
-def rejudged(run: Run, policy: int) -> list[Judgment]:
-    """The judgments of iteration 2 by an engine that is opened for a policy."""
-    with run.store() as store:
-        prompts = {prompt.attempt: prompt for prompt in store.records(Prompt, 2)}
-        responses = [r for r in store.records(Response, 2) if r.dropped is None]
-    chat = Chat(run.policy(policy))
+def rejudged(run: Run, policy: int) -> list[float | None]:
+    """Scores of what is held out, by an engine that is opened for a policy."""
+    rankings = read_held_out(run.seed_file("heldout"), run.config.evaluation.limit)
+    texts = texts_of(rankings)
+    chat, votes = Chat(run.policy(policy)), {}
 
-    async def judge() -> list[Judgment]:
+    async def judge() -> None:
         engine = open_engine("ctranslate2", chat.model, chat, {})
-        found = [
-            await judge_response(
-                engine, chat, run.template("judge"), prompts[response.attempt], response,
-                run.config.judge, run_seed=run.config.seed,
-            )
-            for response in responses
-        ]  # fmt: skip
+        await judge_texts(
+            engine, chat, run.template("judge"), texts, run.config.judge,
+            lambda at, judgments: votes.update({texts[at]: votes_of(judgments)}), concurrency=1,
+        )  # fmt: skip
         await engine.close()
-        return [judgment for votes in found for judgment in votes]
 
-    return asyncio.run(judge())
+    asyncio.run(judge())
+    return [response.score for response in judged_responses(rankings, votes)]
 
 
 def test_terminated_runs_exit_143_within_ten_seconds_and_leave_no_process(

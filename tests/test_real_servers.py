@@ -305,8 +305,8 @@ def test_a_server_killed_at_work_loses_nothing_and_takes_the_weights_again_when_
 ) -> None:
     first, second = servers
     ids = [chat.prompt_ids(f"{prompt} ({i})") for i in range(6) for prompt in PROMPTS]
-    sampling = Sampling(max_new_tokens=32, temperature=0.7)
-    asked = [Request(one, sampling, n=2, seed=i) for i, one in enumerate(ids)]
+    short, long = (Sampling(max_new_tokens=n, temperature=0.7) for n in (1, 32))
+    asked = [Request(one, long if i else short, n=2, seed=i) for i, one in enumerate(ids)]
 
     async def use(engine: ServerEngine) -> tuple[list[Any], list[Generation], list[Generation]]:
         await engine.load(other_untied_dir)
