@@ -42,6 +42,7 @@ CONFIG = {
     "judge": {"form": "expected", "template": "judge/expected.jinja"},
     "evaluation": {"ranked": None, "canaries": False},
 }
+M0 = "bundled:smollm2-135m"
 _SHARES = ("accuracy", "prefers_longer")
 
 
@@ -64,7 +65,7 @@ def main() -> None:
         root = arguments.keep or Path(scratch)
         root.mkdir(parents=True, exist_ok=True)
         os.environ["SELFREWARD_RUNS"] = str(root)
-        models: dict[int, str] = {0: "bundled:smollm2-135m"}
+        models: dict[int, str] = {0: M0}
         for count in arguments.rows:
             drawn = draw(rows, count or len(rows), arguments.balance)
             name = f"eft-{len(drawn)}{'-balanced' if arguments.balance else ''}"
@@ -74,7 +75,7 @@ def main() -> None:
         for count, model in models.items():
             report = judge(root, model, data, "--limit", str(arguments.limit))
             figures.append({"rows": count, **shares(report)})
-            print(line(count, report), flush=True)
+            print(line(report), f"  {count} rows", flush=True)
     if arguments.out:
         arguments.out.write_text(json.dumps(figures, indent=1))
 
@@ -135,7 +136,7 @@ def shares(report: Row) -> Row:
     }
 
 
-def line(rows: int, report: Row) -> str:
+def line(report: Row) -> str:
     """Accuracy and the share of longer answers preferred, on all pairs and on matched ones."""
     parts = []
     for part in ("all", "matched"):
@@ -144,7 +145,7 @@ def line(rows: int, report: Row) -> str:
         parts.append(f"{part}: {', '.join(said)}, longer wins {longest}")
     seconds = report.get("seconds")
     took = f"; judged in {seconds['judge']:.0f} s" if seconds else ""
-    return f"{rows:5} rows; {'; '.join(parts)}{took}"
+    return f"{'; '.join(parts)}{took}"
 
 
 def read(path: Path) -> list[Row]:
