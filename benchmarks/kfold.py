@@ -16,6 +16,7 @@ import argparse
 import hashlib
 import json
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -55,11 +56,12 @@ def _measure(root: Path, count: int, arguments: argparse.Namespace) -> dict[str,
     """Train on so many rows and judge, fold by fold."""
     scored = eft.short(_read(arguments.data, "scored"), arguments.most_characters)
     rankings = _read(arguments.data, "rankings")
-    figures: dict[str, Any] = {"rows": count, "balance": arguments.balance, "also": {}}
+    figures: dict[str, Any] = {"rows": [], "balance": arguments.balance, "also": {}}
     pooled: list[JudgedResponse] = []
     for fold in range(arguments.folds):
         rows = [row for row in scored if _fold(row, arguments.folds) != fold]
         drawn = eft.draw(rows, count, arguments.balance)
+        figures["rows"].append(len(drawn))  # fewer than asked for where there are no more
         name = f"fold-{fold}-{len(drawn)}{'-balanced' if arguments.balance else ''}"
         model = eft.train(root, name, drawn) if drawn else eft.M0
         held_out = [row for row in rankings if _fold(row, arguments.folds) == fold]
@@ -70,7 +72,7 @@ def _measure(root: Path, count: int, arguments: argparse.Namespace) -> dict[str,
             report = _judge(root, model, other, arguments.matched)
             figures["also"][other.name] = eft.shares(report)
     report = agreement(pooled)
-    print(eft.line(report), f"  {count} rows, all folds", flush=True)
+    print(eft.line(report), f"  {figures['rows']} rows, all folds", flush=True)
     return figures | {"pooled": eft.shares(report)}
 
 
@@ -96,7 +98,10 @@ def _fold(row: eft.Row, folds: int) -> int:
 
 
 def _read(directory: Path, kind: str) -> list[eft.Row]:
-    return [row for path in sorted(directory.glob(f"{kind}.*.jsonl")) for row in eft.read(path)]
+    paths = sorted(directory.glob(f"{kind}.*.jsonl"))
+    if not paths:
+        sys.exit(f"{directory}: holds no {kind}.*.jsonl; benchmarks/eft.py says what they hold")
+    return [row for path in paths for row in eft.read(path)]
 
 
 if __name__ == "__main__":
