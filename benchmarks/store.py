@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
+from selfreward import database
 from selfreward.config import Config
 from selfreward.configfile import dump_config
 from selfreward.records import Judgment, Prompt, Record, Response, Stage
@@ -55,7 +56,7 @@ def main() -> None:
 def _write(run: Path, num_judgments: int, form: str) -> None:
     run.mkdir(parents=True)
     (run / "config.resolved.yaml").write_text(dump_config(Config(iterations=ITERATIONS)))
-    Store.create(run / "records.db")
+    database.create(run / "records.db")
     num_votes = 3 if form == "written" else 1
     num_prompts = num_judgments // (ITERATIONS * NUM_RESPONSES * num_votes)
     spent, written = 0.0, 0

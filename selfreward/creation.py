@@ -4,7 +4,7 @@ import shutil
 import uuid
 from pathlib import Path
 
-from selfreward import durable, seeds
+from selfreward import database, durable, seeds
 from selfreward.config import Config
 from selfreward.configfile import dump_config
 from selfreward.errors import ConfigError, PreflightError
@@ -19,7 +19,6 @@ from selfreward.run import (
     Run,
     runs_root,
 )
-from selfreward.store import Store
 from selfreward.templates import find_template, load_template
 
 
@@ -50,7 +49,7 @@ def create_run(config: Config, name: str, source: Path | None = None) -> Run:
             (temporary / directory).mkdir(parents=True)
         for path, text in files.items():
             durable.write_file(temporary / path, text)
-        Store.create(temporary / "records.db")
+        database.create(temporary / "records.db")
         durable.rename(temporary, target)
     except OSError as error:
         raise PreflightError(f"{target}: cannot make the run directory ({error})") from None

@@ -120,23 +120,20 @@ def build(
     out.mkdir(parents=True, exist_ok=True)
     durable.write_file(paths[0], _jsonl(ift))
     durable.write_file(paths[1], _jsonl(_eft_row(thread) for thread in eft))
-    num_replies = sum(len(thread.replies) for thread in eft)
-    num_scored = sum(len(thread.scored) for thread in eft)
     return {
-        "rows": {
-            "read": reader.num_rows,
-            "kept": reader.num_rows - reader.dropped.total(),
-            "dropped": dict(reader.dropped),
-        },
+        "rows": reader.counts(),
         "prompts": {
             "read": len(threads), "ift": len(ift), "eft": len(eft), "dropped": dict(dropped),
         },
-        "replies": {
-            "read": num_replies,
-            "eft": num_scored,
-            "dropped": {"no human score": num_replies - num_scored} if num_replies else {},
-        },
+        "replies": _reply_counts(eft),
     }  # fmt: skip
+
+
+def _reply_counts(threads: list[_Thread]) -> dict[str, Any]:
+    num_replies = sum(len(thread.replies) for thread in threads)
+    num_scored = sum(len(thread.scored) for thread in threads)
+    dropped = {"no human score": num_replies - num_scored} if num_replies else {}
+    return {"read": num_replies, "eft": num_scored, "dropped": dropped}
 
 
 def _draw_ift(threads: list[_Thread], count: int) -> tuple[list[dict[str, Any]], Counter[str]]:
@@ -195,6 +192,15 @@ class _Reader:
                     self._add_grouped(at, row)
         self._add_messages(messages)
         return list(self._threads.values())
+
+    def counts(self) -> dict[str, Any]:
+        """Rows: read = kept + dropped."""
+        num_dropped = self.dropped.total()
+        return {
+            "read": self.num_rows,
+            "kept": self.num_rows - num_dropped,
+            "dropped": dict(self.dropped),
+        }
 
     def _add_grouped(self, at: str, row: dict[str, Any]) -> None:
         prompt = row.get("prompt")

@@ -19,60 +19,31 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from selfreward import database
 from selfreward.encoding import from_rows, to_row
-from selfreward.errors import IntegrityError, LockedError, NotFoundError, PreflightError
+from selfreward.errors import LockedError
 from selfreward.records import Progress, R, Record, Stage
-from selfreward.schema import SCHEMA, SCHEMA_VERSION, TABLES
+from selfreward.schema import TABLES
 
 
 class Store:
     """The records of one run.
 
     Args:
-        path: The ``records.db``; it must exist, see ``Store.create``.
+        path: The ``records.db``; it must exist, see ``database.create``.
         epoch: The epoch under which to write, from ``claim``; None reads only.
     """
 
     def __init__(self, path: Path, epoch: int | None = None) -> None:
-        if not path.is_file():
-            raise NotFoundError(f"{path}: no such file, so this is no run directory")
         self.path, self.epoch = path, epoch
-        mode = "ro" if epoch is None else "rw"
-        self._db = sqlite3.connect(
-            f"file:{_quote(path)}?mode={mode}", uri=True, timeout=30, isolation_level=None,
-            check_same_thread=False,
-        )  # fmt: skip
-        try:
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        except sqlite3.DatabaseError as error:
-            self._db.close()
-            raise IntegrityError(f"{path}: not a readable database ({error})") from None
-        if version != SCHEMA_VERSION:
-            self._db.close()
-            raise IntegrityError(
-                f"{path}: schema version {version}, this release reads {SCHEMA_VERSION}"
-            )
-        if epoch is not None:
-            self._db.execute("PRAGMA synchronous=FULL")
-
-    @staticmethod
-    def create(path: Path) -> None:
-        """Make an empty ``records.db``; ``path`` must not exist."""
-        with _errors(path):
-            db = sqlite3.connect(path, isolation_level=None)
-            try:
-                db.execute("PRAGMA journal_mode=WAL")
-                db.execute("PRAGMA synchronous=FULL")
-                db.executescript(f"BEGIN;{SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
-            finally:
-                db.close()
+        self._db = database.connect(path, writes=epoch is not None)
 
     @classmethod
     def claim(cls, path: Path) -> "Store":
         """Open for writing as the new owner; whoever wrote before can no longer commit."""
         store = cls(path, epoch=-1)
         try:
-            with _errors(path):
+            with database.write_errors(path):
                 store._db.execute("BEGIN IMMEDIATE")
                 store._db.execute(
                     "UPDATE owner SET epoch = epoch + 1, host = ?, pid = ?, since = ?",
@@ -268,7 +239,7 @@ class Store:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with _errors(self.path):
+        with database.write_errors(self.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 epoch = self._db.execute("SELECT epoch FROM owner").fetchone()[0]
@@ -288,24 +259,3 @@ class Store:
 def now() -> str:
     """UTC time as ISO text; a label, never compared."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-@contextmanager
-def _errors(path: Path) -> Iterator[None]:
-    """Turn what SQLite raises while writing into our errors."""
-    try:
-        yield
-    except sqlite3.IntegrityError as error:
-        raise IntegrityError(f"{path}: {error}; the record was not written") from error
-    except sqlite3.OperationalError as error:
-        if "locked" in str(error):
-            raise LockedError(f"{path}: another process is writing to it ({error})") from error
-        if "full" in str(error) or "disk I/O" in str(error):
-            raise PreflightError(
-                f"{path}: {error}", "Free some disk space, then resume the run."
-            ) from error
-        raise
-
-
-def _quote(path: Path) -> str:
-    return str(path.resolve()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")

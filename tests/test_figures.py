@@ -12,6 +12,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
+from selfreward import database
 from selfreward.config import PairsConfig
 from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response, Stage
 from selfreward.reporting.figures import figures_of, iteration_figures
@@ -22,7 +23,7 @@ from selfreward.store import Store
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    Store.create(tmp_path / "records.db")
+    database.create(tmp_path / "records.db")
     return tmp_path / "records.db"
 
 

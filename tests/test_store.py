@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from selfreward import database
 from selfreward.encoding import digest
 from selfreward.errors import IntegrityError, LockedError, NotFoundError, PreflightError
 from selfreward.records import (
@@ -61,7 +62,7 @@ RECORDS: dict[type, st.SearchStrategy[Any]] = {
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "records.db"
-    Store.create(path)
+    database.create(path)
     return path
 
 
@@ -86,7 +87,7 @@ def test_every_record_comes_back_equal(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     path = tmp_path_factory.mktemp("store") / "records.db"
-    Store.create(path)
+    database.create(path)
     with Store.claim(path) as store:
         for kind, strategy in RECORDS.items():
             key = attrgetter(*TABLES[kind][1])
@@ -345,7 +346,7 @@ def test_a_reader_cannot_write(path: Path) -> None:
 def test_any_directory_name_will_do(tmp_path: Path, name: str) -> None:
     directory = tmp_path / name
     directory.mkdir()
-    Store.create(directory / "records.db")
+    database.create(directory / "records.db")
     with Store.claim(directory / "records.db") as store:
         store.add([prompt(0)])
     assert {p.name for p in tmp_path.iterdir()} == {name}
@@ -384,7 +385,7 @@ def test_create_does_not_touch_a_store_that_is_there(path: Path) -> None:
     with Store.claim(path) as store:
         store.add([prompt(0)])
     with pytest.raises(sqlite3.OperationalError):
-        Store.create(path)
+        database.create(path)
     with Store(path) as store:
         assert len(store.records(Prompt, 1)) == 1
 
@@ -423,6 +424,7 @@ def test_a_full_database_is_a_preflight_error_and_earlier_rows_stay(path: Path) 
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
+from selfreward import database
 from selfreward.errors import PreflightError
 from selfreward.records import Prompt
 from selfreward.store import Store
@@ -459,7 +461,7 @@ def test_a_store_that_cannot_be_made_for_lack_of_space_is_a_preflight_error(
         'store.add([Prompt(1, 0, "a", "a", None)])\n', ""
     )
     code = code[: code.index("done = 1")].replace("200_000", "2_000") + (
-        "try:\n    Store.create(path)\nexcept PreflightError:\n    print('refused')\n"
+        "try:\n    database.create(path)\nexcept PreflightError:\n    print('refused')\n"
     )
     path = tmp_path / "records.db"
     run = subprocess.run(
