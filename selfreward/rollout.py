@@ -56,7 +56,7 @@ async def generate_iteration(run: Run, store: Store, iteration: int, sessions: S
     """
     roles = [role for role in _roles(run, iteration) if not store.finished(iteration, role.stage)]
     for group in _groups(roles, run.config.engine.staged):
-        makers = []
+        makers: list[Maker] = []
         for role in group:
             try:
                 session: Session | BaseException = await sessions.get(role.engine, role.model)
@@ -65,7 +65,10 @@ async def generate_iteration(run: Run, store: Store, iteration: int, sessions: S
                     raise
                 session = error
             makers.append(role.make(run, store, iteration, session))
-        await flow(run, store, iteration, makers)
+        await flow(run, store, iteration, list(makers))
+        for role, maker in zip(group, makers, strict=True):
+            if isinstance(maker, JudgmentMaker) and maker.has_failed:
+                await sessions.drop(role.engine)
 
 
 def _roles(run: Run, iteration: int) -> list[_Role]:
@@ -123,7 +126,7 @@ def _go_together(a: _Role, b: _Role) -> bool:
 
 
 async def flow(run: Run, store: Store, iteration: int, makers: list[Maker]) -> None:
-    """Let records flow through stages, given in order, until all of these are finished."""
+    """Let records flow through stages, given in order, until none of ``makers`` is left."""
     new: list[Record] = [*store.records(Prompt, iteration), *store.records(Response, iteration)]
     async with _Flight(makers, run.config.engine.concurrency) as flight:
         with ExitStack() as stack:

@@ -64,6 +64,10 @@ class Sessions:
             self._held.append(held)
         return held.session
 
+    async def drop(self, settings: EngineConfig) -> None:
+        """Close what is open under these settings, so that the next to ask opens it anew."""
+        await self._close([held for held in self._held if held.settings == settings])
+
     async def _close(self, those: list[_Held]) -> None:
         for held in those:
             self._held.remove(held)

@@ -259,6 +259,24 @@ def test_a_judge_that_dies_midway_keeps_what_it_said_and_is_asked_no_more(left: 
     assert opened.asked > 0
 
 
+def test_a_judge_that_died_is_opened_anew_by_an_engine_process_that_lives_on() -> None:
+    runs, opened = [make("one"), make("two")], Opened(dying=("hosted", 5))
+    sessions = Sessions(opened)
+
+    async def work() -> None:
+        for run in runs:
+            with run.owned() as store:
+                await generate_iteration(run, store, 1, sessions)
+            opened.dying = ("", 0)
+        await sessions.close()
+
+    asyncio.run(work())
+    assert opened.models.count("hosted") == 2
+    assert all(engine.closed for _, engine in opened.engines)
+    failed = [sum(j.reason == "juror failed" for j in records(run)[2]) for run in runs]
+    assert failed[0] > 0 == failed[1]
+
+
 def test_the_first_judge_that_fails_stops_the_run() -> None:
     judge = "judge={model: org/judge, min_parse_rate: 0.0, jury: [{model: policy}]}"
     run = make("run", judge)

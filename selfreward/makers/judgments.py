@@ -70,6 +70,11 @@ class JudgmentMaker:
         else:
             self._note_failure(session)
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether it is one of the jury and cannot be asked any more."""
+        return bool(self._failure)
+
     def asks(self, new: Sequence[Record]) -> list[Ask]:
         """One per answer that is fit to be judged, or first one for the criteria of its prompt."""
         self._prompts |= {p.attempt: p for p in new if isinstance(p, Prompt)}
