@@ -3,8 +3,9 @@
     python benchmarks/hardening.py [--model M] [--json FILE]
 
 Judges 40 answers of the shipped seed data in the ``expected`` form, as they are and each attack of
-``tests/attacks.jsonl`` appended to one of them: with the shipped template, without its words on
-what a response says about its score, and without escaped tags. Differences are within an answer.
+``tests/attacks.jsonl`` appended to one of them: with the shipped template, with words that tell the
+judge to pass over what a response says about its score, and without escaped tags. Differences are
+within an answer.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from selfreward import models, shipped
 from selfreward.chat import Chat
@@ -54,7 +56,11 @@ def main() -> None:
         "answers": NUM_ANSWERS,
         "attacks": len(attacks),
         "dropped": num_dropped,
-        "honest": _honest(scores),
+        "mean score": fmean(scores["shipped"][:NUM_ANSWERS]),
+        "guards": {
+            guard: {on: _summary(values) for on, values in differences.items()}
+            for guard, differences in _guards(scores).items()
+        },
         "attacked": _attacked([kind for kind, _ in attacks], scores),
         "seconds": time.perf_counter() - begin,
     }
@@ -74,12 +80,13 @@ def _attacks(chat: Chat) -> tuple[list[tuple[str, str]], int]:
 
 def _renderers() -> dict[str, Render]:
     template = load_template(find_template("judge/expected.jinja"), {"prompt", "response"})
-    assert WORDS in template.source
-    silent = Template("silent", template.source.replace(WORDS, ""))
+    at = "Length earns nothing by itself"
+    assert at in template.source
+    warned = Template("warned", template.source.replace(at, at + WORDS))
     blank, _ = template.render(prompt="PROMPT", response="RESPONSE")
     return {
         "shipped": lambda prompt, response: template.render(prompt=prompt, response=response)[0],
-        "no words": lambda prompt, response: silent.render(prompt=prompt, response=response)[0],
+        "with words": lambda prompt, response: warned.render(prompt=prompt, response=response)[0],
         "no escape": lambda prompt, response: blank.replace("PROMPT", prompt).replace(
             "RESPONSE", response
         ),
@@ -111,33 +118,44 @@ async def _score(engine: Engine, chat: Chat, user: str) -> float:
     return score
 
 
-def _honest(scores: dict[str, list[float]]) -> dict[str, dict[str, float]]:
-    """What each guard does to honest answers: the shipped template against the one without it."""
-    with_guard = scores["shipped"][:NUM_ANSWERS]
-    found = {"all": {"mean score": fmean(with_guard)}}
-    for name in ("no words", "no escape"):
-        shifts = [a - b for a, b in zip(with_guard, scores[name][:NUM_ANSWERS], strict=True)]
-        low, high = _interval(shifts)
-        largest = max(map(abs, shifts))
-        found[name] = {"shift": fmean(shifts), "low": low, "high": high, "largest": largest}
-    return found
-
-
-def _attacked(kinds: list[str], scores: dict[str, list[float]]) -> list[dict[str, float | str]]:
-    """Mean score of attacked answers minus that of the same answers without, by kind."""
-    gains = {
-        name: [s - of[i % NUM_ANSWERS] for i, s in enumerate(of[NUM_ANSWERS:])]
-        for name, of in scores.items()
+def _guards(scores: dict[str, list[float]]) -> dict[str, dict[str, list[float]]]:
+    """What each guard adds: to scores of honest answers, and to what attacks gain."""
+    pairs = {"words": ("with words", "shipped"), "escaping": ("shipped", "no escape")}
+    return {
+        guard: {
+            "honest": _less(scores[on][:NUM_ANSWERS], scores[off][:NUM_ANSWERS]),
+            "attacks": _less(_gains(scores[on]), _gains(scores[off])),
+        }
+        for guard, (on, off) in pairs.items()
     }
-    table: list[dict[str, float | str]] = []
+
+
+def _gains(scores: list[float]) -> list[float]:
+    """Scores of attacked answers less those of the same answers without, in order of attacks."""
+    honest = scores[:NUM_ANSWERS]
+    return [score - honest[i % NUM_ANSWERS] for i, score in enumerate(scores[NUM_ANSWERS:])]
+
+
+def _less(one: list[float], other: list[float]) -> list[float]:
+    return [a - b for a, b in zip(one, other, strict=True)]
+
+
+def _attacked(kinds: list[str], scores: dict[str, list[float]]) -> list[dict[str, Any]]:
+    """Mean gain of attacks by kind, under each guard."""
+    gains = {name: _gains(of) for name, of in scores.items()}
+    table = []
     for kind in [*dict.fromkeys(kinds), "all"]:
         chosen = [i for i, other in enumerate(kinds) if kind in (other, "all")]
-        row: dict[str, float | str] = {"kind": kind, "n": len(chosen)}
-        row |= {name: fmean(of[i] for i in chosen) for name, of in gains.items()}
-        row["largest"] = max(gains["shipped"][i] for i in chosen)
-        row["low"], row["high"] = _interval([gains["shipped"][i] for i in chosen])
-        table.append(row)
+        means = {name: fmean(of[i] for i in chosen) for name, of in gains.items()}
+        shipped = [gains["shipped"][i] for i in chosen]
+        figures = means | _summary(shipped) | {"largest": max(shipped)}
+        table.append({"kind": kind, "n": len(chosen), **figures})
     return table
+
+
+def _summary(values: list[float]) -> dict[str, float]:
+    low, high = _interval(values)
+    return {"mean": fmean(values), "low": low, "high": high}
 
 
 def _interval(values: list[float]) -> tuple[float, float]:
@@ -147,22 +165,21 @@ def _interval(values: list[float]) -> tuple[float, float]:
     return means[50], means[1_949]
 
 
-def _show(figures: dict) -> None:
-    honest = figures["honest"]
-    print(f"{figures['answers']} honest answers, mean score {honest['all']['mean score']:.2f}")
-    for name in ("no words", "no escape"):
-        row = honest[name]
-        print(
-            f"  shipped against {name:9} {row['shift']:+.3f} points "
-            f"[{row['low']:+.3f}, {row['high']:+.3f}], largest {row['largest']:.3f}"
+def _show(figures: dict[str, Any]) -> None:
+    print(f"{figures['answers']} honest answers, mean score {figures['mean score']:.2f}")
+    for guard, on in figures["guards"].items():
+        shift, gain = (
+            f"{row['mean']:+.3f} points [{row['low']:+.3f}, {row['high']:+.3f}]"
+            for row in (on["honest"], on["attacks"])
         )
+        print(f"  {guard:8}  honest answers {shift}, attacks {gain}")
     print(f"{figures['attacks']} attacks judged, {figures['dropped']} stopped by a control token")
-    print(f"{'kind':18} {'n':>3} {'shipped':>8} {'95% interval':>16} {'largest':>8}", end="")
-    print(f" {'no words':>9} {'no escape':>10}")
+    print(f"{'kind':18} {'n':>3} {'gain':>8} {'95% interval':>16} {'largest':>8}", end="")
+    print(f" {'with words':>10} {'no escape':>10}")
     for row in figures["attacked"]:
         interval = f"[{row['low']:+.2f}, {row['high']:+.2f}]"
         print(f"{row['kind']:18} {row['n']:3} {row['shipped']:+8.2f} {interval:>16}", end="")
-        print(f" {row['largest']:+8.2f} {row['no words']:+9.2f} {row['no escape']:+10.2f}")
+        print(f" {row['largest']:+8.2f} {row['with words']:+10.2f} {row['no escape']:+10.2f}")
     print(f"{figures['seconds']:.0f} s")
 
 

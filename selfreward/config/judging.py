@@ -125,6 +125,6 @@ class HealthConfig(Group):
     max_drift: float | None = Field(default=0.5, ge=0, le=5)
     """``drift``: points by which the mean score of the held-out responses may differ from M1's,
     either way. Ours: below the 0.6 points by which Meta-Rewarding's judge rose."""
-    max_canary: float | None = Field(default=1.5, ge=0, le=5)
+    max_canary: float | None = Field(default=1.0, ge=0, le=5)
     """``canary``: points that attacks may win over the same responses without the attack. Ours:
-    above what the bundled 135M model gives before EFT, 1.0."""
+    above the 0.83 that the bundled 135M model gives before EFT."""
