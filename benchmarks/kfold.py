@@ -28,6 +28,7 @@ from selfreward.evaluation.agreement import LENGTH_RATIO, agreement
 from selfreward.evaluation.positions import pairs_of
 from selfreward.evaluation.ranked import read_ranked
 from selfreward.evaluation.sample import JudgedResponse
+from selfreward.reporting.statistics import spearman
 
 
 def main() -> None:
@@ -57,11 +58,13 @@ def _measure(root: Path, count: int, arguments: argparse.Namespace) -> dict[str,
     scored = eft.short(_read(arguments.data, "scored"), arguments.most_characters)
     rankings = _read(arguments.data, "rankings")
     figures: dict[str, Any] = {"rows": [], "balance": arguments.balance, "also": {}}
+    figures["length_correlation"] = []  # of the scores that M1 is trained on
     pooled: list[JudgedResponse] = []
     for fold in range(arguments.folds):
         rows = [row for row in scored if _fold(row, arguments.folds) != fold]
         drawn = eft.draw(rows, count, arguments.balance)
         figures["rows"].append(len(drawn))  # fewer than asked for where there are no more
+        figures["length_correlation"].append(_length_correlation(drawn))
         name = f"fold-{fold}-{len(drawn)}{'-balanced' if arguments.balance else ''}"
         model = eft.train(root, name, drawn) if drawn else eft.M0
         held_out = [row for row in rankings if _fold(row, arguments.folds) == fold]
@@ -72,8 +75,17 @@ def _measure(root: Path, count: int, arguments: argparse.Namespace) -> dict[str,
             report = _judge(root, model, other, arguments.matched)
             figures["also"][other.name] = eft.shares(report)
     report = agreement(pooled)
-    print(eft.line(report), f"  {figures['rows']} rows, all folds", flush=True)
+    said = [f"{r:.2f}" if r is not None else "none" for r in figures["length_correlation"]]
+    print(
+        f"{eft.line(report)}  {figures['rows']} rows, "
+        f"Spearman of length and score {', '.join(said)}, all folds",
+        flush=True,
+    )
     return figures | {"pooled": eft.shares(report)}
+
+
+def _length_correlation(rows: list[eft.Row]) -> float | None:
+    return spearman([len(row["response"]) for row in rows], [row["score"] for row in rows])
 
 
 def _judge(root: Path, model: str, path: Path, matched: bool) -> eft.Row:
