@@ -27,7 +27,7 @@ WRAPPERS = {
 
 WRITERS = {
     "selfreward.durable": "writes every file that is kept",
-    "selfreward.store": "writes records.db",
+    "selfreward.database": "opens records.db, to which the store alone writes",
     "selfreward.child": "appends to a child's log",
     "selfreward.children": "answers through a pipe",
     "selfreward.reporting.parity": "answers its parent through a pipe",
