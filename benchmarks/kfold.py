@@ -57,8 +57,8 @@ def _measure(root: Path, count: int, arguments: argparse.Namespace) -> dict[str,
     """Train on so many rows and judge, fold by fold."""
     scored = eft.short(_read(arguments.data, "scored"), arguments.most_characters)
     rankings = _read(arguments.data, "rankings")
-    figures: dict[str, Any] = {"rows": [], "balance": arguments.balance, "also": {}}
-    figures["length_correlation"] = []  # of the scores that M1 is trained on
+    figures: dict[str, Any] = {"rows": [], "length_correlation": []}  # of each fold's training
+    figures |= {"balance": arguments.balance, "also": {}}
     pooled: list[JudgedResponse] = []
     for fold in range(arguments.folds):
         rows = [row for row in scored if _fold(row, arguments.folds) != fold]
