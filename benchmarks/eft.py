@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from selfreward.reporting.layout import estimated
+from selfreward.verbs.layout import estimated
 
 Row = dict[str, Any]
 CONFIG = {

@@ -18,13 +18,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from selfreward import models, shipped
-from selfreward.chat import Chat
 from selfreward.engines import open_engine
 from selfreward.engines.base import Engine, Request
-from selfreward.seeds import EftExample, SeedSource, read_eft
-from selfreward.templates import Template, find_template, load_template
-from selfreward.verdict import expected_score
+from selfreward.engines.chat import Chat
+from selfreward.inputs import models, shipped
+from selfreward.inputs.seeds import EftExample, SeedSource, read_eft
+from selfreward.inputs.templates import Template, find_template, load_template
+from selfreward.stages.verdict import expected_score
 
 NUM_ANSWERS = 40
 LONGEST = 600

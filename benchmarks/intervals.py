@@ -8,7 +8,7 @@ five pairs.
 
 import numpy as np
 
-from selfreward.evaluation.bootstrap import Bootstrap
+from selfreward.measures.bootstrap import Bootstrap
 
 SAMPLES, RESAMPLES, ACCURACY = 2_000, 500, 0.7
 

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 
-from selfreward import models
-from selfreward.chat import Chat
 from selfreward.engines import open_engine
 from selfreward.engines.base import Engine, Request
-from selfreward.templates import find_template, load_template
+from selfreward.engines.chat import Chat
+from selfreward.inputs import models
+from selfreward.inputs.templates import find_template, load_template
 
 NUM_ANSWERS, SHORTEST, LONGEST = 64, 40, 200
 TEXT = (

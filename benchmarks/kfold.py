@@ -24,11 +24,11 @@ from typing import Any
 import eft
 
 from selfreward.config import SeedSource
-from selfreward.evaluation.agreement import LENGTH_RATIO, agreement
-from selfreward.evaluation.positions import pairs_of
-from selfreward.evaluation.ranked import read_ranked
-from selfreward.evaluation.sample import JudgedResponse
-from selfreward.reporting.statistics import spearman
+from selfreward.inputs.rankings import read_ranked
+from selfreward.measures.agreement import LENGTH_RATIO, agreement
+from selfreward.measures.positions import pairs_of
+from selfreward.measures.sample import JudgedResponse
+from selfreward.measures.statistics import spearman
 
 
 def main() -> None:

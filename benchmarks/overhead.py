@@ -14,13 +14,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from selfreward import durable, models
-from selfreward.chat import Chat
-from selfreward.configfile import build_config
-from selfreward.creation import create_run
+from selfreward.config.load import build_config
 from selfreward.engines.base import Generation, Request
-from selfreward.rollout import generate_iteration
-from selfreward.sessions import Session, Sessions
+from selfreward.engines.chat import Chat
+from selfreward.engines.sessions import Session, Sessions
+from selfreward.inputs import models
+from selfreward.storage import durable
+from selfreward.storage.create import create_run
+from selfreward.workers.rollout import generate_iteration
 
 ANSWER = "Bread rises because yeast eats sugar and gives off gas that the dough holds. " * 10
 

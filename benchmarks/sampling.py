@@ -14,10 +14,10 @@ import statistics
 import time
 from pathlib import Path
 
-from selfreward import models
-from selfreward.chat import Chat
 from selfreward.engines import open_engine
 from selfreward.engines.base import Engine, Request, Sampling
+from selfreward.engines.chat import Chat
+from selfreward.inputs import models
 
 NUM_PROMPTS, NUM_SAMPLES, NUM_TOKENS = 16, 4, 64
 TASKS = ("summarize", "explain", "translate into plain words", "criticize")

@@ -17,12 +17,12 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from selfreward import database
 from selfreward.config import Config
-from selfreward.configfile import dump_config
+from selfreward.config.load import dump_config
+from selfreward.measures.figures import iteration_figures
 from selfreward.records import Judgment, Prompt, Record, Response, Stage
-from selfreward.reporting.figures import iteration_figures
-from selfreward.store import Store
+from selfreward.storage import database
+from selfreward.storage.store import Store
 
 BATCH = 256
 ITERATIONS = 4

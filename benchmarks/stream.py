@@ -20,16 +20,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from selfreward import durable, models
-from selfreward.chat import Chat
-from selfreward.configfile import build_config
-from selfreward.creation import create_run
+from selfreward.config.load import build_config
 from selfreward.engines import open_engine
 from selfreward.engines.base import Engine, Generation, Request
+from selfreward.engines.chat import Chat
+from selfreward.engines.sessions import Session, Sessions
+from selfreward.inputs import models
 from selfreward.records import Judgment, Response
-from selfreward.rollout import generate_iteration
-from selfreward.run import Run
-from selfreward.sessions import Session, Sessions
+from selfreward.storage import durable
+from selfreward.storage.create import create_run
+from selfreward.storage.directory import Run
+from selfreward.workers.rollout import generate_iteration
 
 NUM_RESPONSES, SHORTEST, LONGEST = 4, 16, 256
 

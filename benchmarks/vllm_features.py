@@ -26,11 +26,11 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from selfreward import models
-from selfreward.chat import Chat
 from selfreward.engines.base import Generation, Request, Sampling
+from selfreward.engines.chat import Chat
 from selfreward.engines.vllm import VllmEngine
-from selfreward.templates import find_template, load_template
+from selfreward.inputs import models
+from selfreward.inputs.templates import find_template, load_template
 
 NUM_VOTES, NUM_VOTE_TOKENS = 3, 32
 TEXT = (

@@ -1,5 +1,5 @@
 """``python -m selfreward`` is ``selfreward``."""
 
-from selfreward.cli import main
+from selfreward.cli.main import main
 
 main()

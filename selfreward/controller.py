@@ -21,18 +21,18 @@ from dataclasses import asdict
 from types import FrameType
 from typing import Protocol
 
-from selfreward.encoding import digest
 from selfreward.errors import SelfRewardError, StoppedError
-from selfreward.evaluation.selection import selection_figures
-from selfreward.health import AFTER_EVALUATION, BEFORE_TRAINING, GateName, gates
-from selfreward.rankings import opinions_on, rankings_of
+from selfreward.makers.rankings import opinions_on, rankings_of
+from selfreward.measures.figures import iteration_figures
+from selfreward.measures.health import AFTER_EVALUATION, BEFORE_TRAINING, GateName, gates
+from selfreward.measures.selection import selection_figures
 from selfreward.records import Comparison, Judgment, PreferencePair, Prompt, Response
-from selfreward.reporting.figures import iteration_figures
-from selfreward.run import Run
 from selfreward.stages.pairs import build_pairs
 from selfreward.stages.selection import select
-from selfreward.store import Store
-from selfreward.tracker import Tracker
+from selfreward.storage.directory import Run
+from selfreward.storage.encoding import digest
+from selfreward.storage.store import Store
+from selfreward.storage.tracker import Tracker
 
 
 class Workers(Protocol):
@@ -233,7 +233,7 @@ def launch(run: Run, tick: Callable[[], None], workers: Workers | None = None) -
     """
     with run.owned() as store, _sigterm_raises():
         if workers is None:
-            from selfreward.children import Children
+            from selfreward.workers.children import Children
 
             workers = Children(run, store, tick)
         store.add_event("launched", f"epoch {store.epoch}")

@@ -9,7 +9,8 @@ without verdicts), ``bug``.
 import os
 import time
 
-from selfreward import children, cli
+from selfreward.cli import main as cli
+from selfreward.workers import children
 
 from loop_driver import ScriptedWorkers  # isort: skip
 

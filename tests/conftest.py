@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from selfreward import models
+from selfreward.inputs import models
 
 from made_models import vary_model  # isort: skip
 

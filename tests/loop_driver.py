@@ -12,14 +12,14 @@ import json
 import sys
 from pathlib import Path
 
-from selfreward import durable
 from selfreward.controller import launch
-from selfreward.evaluation.iteration import evaluate_iteration
-from selfreward.jobs import train_iteration
-from selfreward.rollout import generate_iteration
-from selfreward.run import Run
-from selfreward.sessions import Session, Sessions
-from selfreward.store import Store
+from selfreward.engines.sessions import Session, Sessions
+from selfreward.storage import durable
+from selfreward.storage.directory import Run
+from selfreward.storage.store import Store
+from selfreward.workers.evaluate import evaluate_iteration
+from selfreward.workers.jobs import train_iteration
+from selfreward.workers.rollout import generate_iteration
 
 from scripted import Reply, ScriptedChat, ScriptedEngine  # isort: skip
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from scripted_server import Server, running
 
-from selfreward.evaluation.ranked import RankedResponse, Ranking
+from selfreward.inputs.rankings import RankedResponse, Ranking
 
 
 def rankings(count: int) -> list[Ranking]:

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from loop_driver import ScriptedWorkers
 
-from selfreward.configfile import build_config
+from selfreward.config.load import build_config
 from selfreward.controller import launch
-from selfreward.creation import create_run
-from selfreward.encoding import digest
 from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response, Stage
-from selfreward.run import Run
+from selfreward.storage.create import create_run
+from selfreward.storage.directory import Run
+from selfreward.storage.encoding import digest
 
 SMALL = [
     "prompts.count=6", "prompts.window=4", "responses.n=3", "judge.votes=3",

@@ -21,7 +21,7 @@ Reply = Callable[[str, int], tuple[str, FinishReason]]
 
 
 class ScriptedChat:
-    """Has the methods of ``selfreward.chat.Chat`` that stages and training rows use."""
+    """Has the methods of ``selfreward.engines.chat.Chat`` that stages and training rows use."""
 
     def prompt_ids(self, user: str, started: str = "") -> tuple[int, ...]:
         return tuple(map(ord, f"<user>{user}<assistant>{started}"))

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from selfreward.chat import Chat
+from selfreward.engines.chat import Chat
 
 
 class Server:

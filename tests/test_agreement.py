@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfreward.evaluation.agreement import agreement
-from selfreward.evaluation.bootstrap import Bootstrap
-from selfreward.evaluation.sample import JudgedResponse
+from selfreward.measures.agreement import agreement
+from selfreward.measures.bootstrap import Bootstrap
+from selfreward.measures.sample import JudgedResponse
 
 few = settings(max_examples=40)
 RESAMPLES = 50

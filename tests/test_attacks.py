@@ -16,18 +16,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_models import TEMPLATE, make_model
 
-from selfreward import shipped
-from selfreward.chat import Chat
 from selfreward.config import JudgeConfig, ResponsesConfig
-from selfreward.delimiters import Delimiters
 from selfreward.engines.base import Generation, Request
+from selfreward.engines.chat import Chat
+from selfreward.inputs import shipped
+from selfreward.inputs.delimiters import Delimiters
+from selfreward.inputs.seeds import SeedSource, read_eft, read_ift
+from selfreward.inputs.templates import Template, find_template, load_template
 from selfreward.records import Criterion, Judgment, Prompt, Response
-from selfreward.seeds import SeedSource, read_eft, read_ift
 from selfreward.stages.criteria import write_criteria
 from selfreward.stages.judgments import judge_response
 from selfreward.stages.responses import sample_responses
-from selfreward.templates import Template, find_template, load_template
-from selfreward.verdict import parse_score
+from selfreward.stages.verdict import parse_score
 
 from scripted import CONTROL_TOKENS, ScriptedChat, ScriptedEngine  # isort: skip
 

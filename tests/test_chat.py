@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from made_models import TEMPLATE, make_model
 
-from selfreward import models as base_models
-from selfreward.chat import Chat
+from selfreward.engines.chat import Chat
 from selfreward.errors import ConfigError
+from selfreward.inputs import models as base_models
 
 
 @pytest.fixture

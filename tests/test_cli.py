@@ -13,8 +13,8 @@ import pytest
 from made_runs import SMALL, UNSAFE, at_runs, runs  # noqa: F401
 
 from selfreward import __version__
-from selfreward.cli import invoke
-from selfreward.run import open_run
+from selfreward.cli.main import invoke
+from selfreward.storage.directory import open_run
 
 TESTS = Path(__file__).parent
 READERS = [
@@ -40,7 +40,7 @@ def test_help_imports_no_heavy_library_and_takes_under_three_tenths_of_a_second(
     heavy = "torch transformers vllm trl datasets pyarrow scipy matplotlib numpy pydantic rich"
     code = (
         "import sys, time\n"
-        "from selfreward.cli import invoke\n"
+        "from selfreward.cli.main import invoke\n"
         "assert invoke(['--help']) == 0\n"
         f"found = sorted(set({heavy.split()}) & set(sys.modules))\n"
         "assert not found, found\n"
@@ -59,7 +59,7 @@ def test_readers_import_neither_torch_nor_any_library_that_does() -> None:
     heavy = "torch transformers vllm trl datasets pyarrow scipy matplotlib ctranslate2 jinja2"
     code = (
         "import sys\n"
-        "from selfreward.cli import invoke\n"
+        "from selfreward.cli.main import invoke\n"
         "for verb in (['ls'], ['status'], ['scores', 'whole'], ['show', 'whole'],"
         " ['pairs', 'whole'], ['repair', 'whole']):\n"
         "    assert invoke(verb) == 0\n"

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from selfreward.config import JurorConfig
 from selfreward.engines.base import Generation, Request, RequestError
+from selfreward.inputs.templates import find_template, load_template
 from selfreward.records import Comparison, FinishReason, Prompt, Response
 from selfreward.stages.comparisons import VARIABLES, compare_responses
 from selfreward.stages.preference import break_ties, preference, win_probability
-from selfreward.templates import find_template, load_template
-from selfreward.verdict import parse_choice
+from selfreward.stages.verdict import parse_choice
 
 from scripted import ScriptedChat, ScriptedEngine  # isort: skip
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfreward import shipped
 from selfreward.config import Config
-from selfreward.configfile import build_config, changed_keys, dump_config, load_config
+from selfreward.config.load import build_config, changed_keys, dump_config, load_config
 from selfreward.errors import ConfigError
+from selfreward.inputs import shipped
 
 RECIPES = sorted((Path(__file__).parents[1] / "runs").glob("*.yaml"))
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from made_runs import HOSTILE, PAYLOADS, UNSAFE
 
 import selfreward
-from selfreward.reporting import console
+from selfreward.verbs import console
 
 PACKAGE = Path(selfreward.__file__).parent
 

@@ -5,10 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from selfreward import durable
-from selfreward.configfile import build_config
+from selfreward.config.load import build_config
 from selfreward.controller import launch
-from selfreward.creation import create_run
 from selfreward.errors import IntegrityError, StoppedError
 from selfreward.records import (
     STAGES,
@@ -19,7 +17,9 @@ from selfreward.records import (
     Prompt,
     Response,
 )
-from selfreward.run import Run
+from selfreward.storage import durable
+from selfreward.storage.create import create_run
+from selfreward.storage.directory import Run
 
 from loop_driver import ScriptedWorkers  # isort: skip
 from scripted import Reply, scripted_words  # isort: skip

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from selfreward import durable
-from selfreward.configfile import build_config
-from selfreward.creation import create_run
-from selfreward.encoding import digest
+from selfreward.config.load import build_config
 from selfreward.records import Judgment, PreferencePair, Prompt, Response
-from selfreward.run import Run
+from selfreward.storage import durable
+from selfreward.storage.create import create_run
+from selfreward.storage.directory import Run
+from selfreward.storage.encoding import digest
 
 DRIVER = Path(__file__).parent / "loop_driver.py"
 OVERRIDES = [

@@ -12,18 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfreward.config import JudgeConfig
-from selfreward.configfile import build_config
-from selfreward.creation import create_run
+from selfreward.config.load import build_config
 from selfreward.engines.base import Generation, Request, RequestError
+from selfreward.engines.sessions import Session, Sessions
+from selfreward.inputs.templates import find_template, load_template
 from selfreward.records import Criterion, FinishReason, Judgment, Prompt, Response
-from selfreward.reporting.maintenance import verify
-from selfreward.reporting.show import prompt_of, prompt_text
-from selfreward.rollout import generate_iteration
-from selfreward.run import Run
-from selfreward.sessions import Session, Sessions
 from selfreward.stages.criteria import read_criteria, write_criteria
-from selfreward.store import Store
-from selfreward.templates import find_template, load_template
+from selfreward.storage.create import create_run
+from selfreward.storage.directory import Run
+from selfreward.storage.store import Store
+from selfreward.verbs.maintenance import verify
+from selfreward.verbs.show import prompt_of, prompt_text
+from selfreward.workers.rollout import generate_iteration
 
 from scripted import (  # isort: skip
     CONTROL_TOKENS,

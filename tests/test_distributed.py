@@ -18,7 +18,6 @@ import pytest
 import yaml
 from made_training import dpo_rows, sft_rows, tiny_model, weights
 
-from selfreward import durable, shipped
 from selfreward.config import LaunchConfig
 from selfreward.errors import (
     ConfigError,
@@ -27,6 +26,8 @@ from selfreward.errors import (
     SelfRewardError,
     StoppedError,
 )
+from selfreward.inputs import shipped
+from selfreward.storage import durable
 from selfreward.training.distributed import _ending, _num_cores, launch_command, train_processes
 
 TWO = LaunchConfig(processes=2)
@@ -450,7 +451,7 @@ def test_a_sharded_training_resumes_from_its_shards(start: Path, tmp_path: Path)
 
 @pytest.mark.slow
 def test_the_real_model_has_the_same_losses_in_two_processes_as_in_one(tmp_path: Path) -> None:
-    from selfreward import models
+    from selfreward.inputs import models
     from selfreward.training import SftRow
 
     model = models.resolve("bundled:smollm2-135m").path

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from selfreward import durable
-from selfreward.durable import MANIFEST, TEMPORARY
 from selfreward.errors import IntegrityError
+from selfreward.storage import durable
+from selfreward.storage.durable import MANIFEST, TEMPORARY
 
 CONTENT = {"weights": b"0123456789" * 50, "config.json": b"{}", "deep/er/x": b"x", "empty": b""}
 
@@ -107,7 +107,7 @@ def test_a_target_that_is_not_whole_is_replaced(target: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from selfreward import durable
+from selfreward.storage import durable
 
 last = int(sys.argv[2])
 count = 0

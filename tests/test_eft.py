@@ -7,21 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from selfreward import durable
-from selfreward.configfile import build_config
+from selfreward.config.load import build_config
 from selfreward.controller import launch
-from selfreward.creation import create_run, selection_inputs
 from selfreward.errors import ConfigError, IntegrityError, StoppedError
 from selfreward.records import SEED_STAGES, Drop, FinishReason, Judgment, Prompt, Response
-from selfreward.reporting.maintenance import collect, verify
-from selfreward.reporting.plan import plan_of, plan_text
-from selfreward.reporting.scores import scores_of, scores_text
-from selfreward.reporting.show import prompt_of, prompt_text, select
-from selfreward.reporting.status import stage_rows, status_of
-from selfreward.run import Run
 from selfreward.stages.selection import item, kept
-from selfreward.store import Store
+from selfreward.storage import durable
+from selfreward.storage.create import create_run, selection_inputs
+from selfreward.storage.directory import Run
+from selfreward.storage.store import Store
 from selfreward.training.rows import sft_rows
+from selfreward.verbs.maintenance import collect, verify
+from selfreward.verbs.plan import plan_of, plan_text
+from selfreward.verbs.scores import scores_of, scores_text
+from selfreward.verbs.show import prompt_of, prompt_text, select
+from selfreward.verbs.status import stage_rows, status_of
 
 from loop_driver import ScriptedWorkers  # isort: skip
 from scripted import Reply, ScriptedChat, scripted_reply, scripted_words  # isort: skip

@@ -19,12 +19,12 @@ import psutil
 import pytest
 from made_models import make_model
 
-from selfreward.chat import Chat
 from selfreward.engines import check_options, open_engine
 from selfreward.engines.base import Engine, Generation, Request, RequestError, Sampling
-from selfreward.engines.builds import vllm_version
+from selfreward.engines.chat import Chat
+from selfreward.engines.vllm_build import vllm_version
 from selfreward.errors import ConfigError, PreflightError
-from selfreward.reporting.parity import LOGPROB_TOLERANCE, PROBABILITY_TOLERANCE
+from selfreward.verbs.parity import LOGPROB_TOLERANCE, PROBABILITY_TOLERANCE
 
 KINDS = (
     "ctranslate2",

@@ -7,23 +7,23 @@ from typing import Any
 
 import pytest
 
-from selfreward import seeds, shipped
 from selfreward.config import EvaluationConfig, SeedSource
-from selfreward.configfile import build_config
+from selfreward.config.load import build_config
 from selfreward.controller import launch
-from selfreward.creation import create_run
 from selfreward.errors import ConfigError, StoppedError
-from selfreward.evaluation.agreement import agreement
-from selfreward.evaluation.heldout import check_held_out, read_canaries, read_held_out
-from selfreward.evaluation.sample import JudgedResponse
+from selfreward.inputs import seeds, shipped
+from selfreward.inputs.heldout import check_held_out, read_canaries, read_held_out
+from selfreward.measures.agreement import agreement
+from selfreward.measures.judge import evaluated
+from selfreward.measures.sample import JudgedResponse
 from selfreward.records import FinishReason
-from selfreward.reporting.evaluated import evaluated
-from selfreward.reporting.maintenance import verify
-from selfreward.reporting.plot import save_plot
-from selfreward.reporting.scores import scores_of, scores_text
-from selfreward.reporting.status import status_of, status_text
-from selfreward.reporting.validate import validate
-from selfreward.run import Run
+from selfreward.storage.create import create_run
+from selfreward.storage.directory import Run
+from selfreward.verbs.maintenance import verify
+from selfreward.verbs.plot import save_plot
+from selfreward.verbs.scores import scores_of, scores_text
+from selfreward.verbs.status import status_of, status_text
+from selfreward.verbs.validate import validate
 
 from loop_driver import ScriptedWorkers  # isort: skip
 from scripted import Reply, scripted_reply  # isort: skip

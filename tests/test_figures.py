@@ -12,13 +12,13 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfreward import database
 from selfreward.config import PairsConfig
+from selfreward.measures.figures import figures_of, iteration_figures
+from selfreward.measures.statistics import clustered_mean, spearman
 from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response, Stage
-from selfreward.reporting.figures import figures_of, iteration_figures
-from selfreward.reporting.statistics import clustered_mean, spearman
 from selfreward.stages.pairs import build_pairs
-from selfreward.store import Store
+from selfreward.storage import database
+from selfreward.storage.store import Store
 
 
 @pytest.fixture

@@ -9,21 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_models import make_model
 
-from selfreward.chat import Chat
 from selfreward.config import JudgeConfig, JurorConfig
-from selfreward.configfile import build_config
-from selfreward.creation import create_run
+from selfreward.config.load import build_config
 from selfreward.engines.base import Generation, Request, RequestError
+from selfreward.engines.chat import Chat
 from selfreward.errors import ConfigError
-from selfreward.evaluation.judging import judge_texts, votes_of
-from selfreward.jobs import check_judge
-from selfreward.judge_templates import DEFAULTS, load_judge_templates
+from selfreward.inputs.judge_templates import DEFAULTS, load_judge_templates
 from selfreward.records import Criterion, FinishReason, Judgment, Prompt, Response
-from selfreward.reporting.validate import validate
 from selfreward.stages.criteria import GENERAL, write_criteria
+from selfreward.stages.evaluate import judge_texts, votes_of
 from selfreward.stages.judgments import judge_response, no_verdict
+from selfreward.stages.verdict import expected_score, parse_score, read_justification
+from selfreward.storage.create import create_run
 from selfreward.training.rows import sft_rows
-from selfreward.verdict import expected_score, parse_score, read_justification
+from selfreward.verbs.validate import validate
+from selfreward.workers.jobs import check_judge
 
 from scripted import CONTROL_TOKENS, ScriptedChat, ScriptedEngine  # isort: skip
 

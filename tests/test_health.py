@@ -6,9 +6,9 @@ from typing import Any, get_args
 import pytest
 
 from selfreward.config import HealthConfig
-from selfreward.configfile import build_config
+from selfreward.config.load import build_config
 from selfreward.errors import ConfigError
-from selfreward.health import AFTER_EVALUATION, BEFORE_TRAINING, Gate, GateName, gates
+from selfreward.measures.health import AFTER_EVALUATION, BEFORE_TRAINING, Gate, GateName, gates
 
 NAMES: tuple[GateName, ...] = get_args(GateName)
 HEALTHY: dict[str, Any] = {

@@ -8,9 +8,9 @@ import pytest
 from made_models import make_model
 from scripted_server import Server, running
 
-from selfreward.chat import Chat
 from selfreward.engines.base import Request, Sampling
-from selfreward.engines.hosted import HostedEngine, open_hosted
+from selfreward.engines.chat import Chat
+from selfreward.engines.server.hosted import HostedEngine, open_hosted
 from selfreward.errors import ConfigError, PreflightError
 
 

@@ -26,21 +26,21 @@ WRAPPERS = {
 """The modules that wrap a heavy library; child processes alone import them."""
 
 WRITERS = {
-    "selfreward.durable": "writes every file that is kept",
-    "selfreward.database": "opens records.db, to which the store alone writes",
-    "selfreward.child": "appends to a child's log",
-    "selfreward.children": "answers through a pipe",
-    "selfreward.reporting.parity": "answers its parent through a pipe",
+    "selfreward.storage.durable": "writes every file that is kept",
+    "selfreward.storage.database": "opens records.db, to which the store alone writes",
+    "selfreward.workers.process": "appends to a child's log",
+    "selfreward.workers.children": "answers through a pipe",
+    "selfreward.verbs.parity": "answers its parent through a pipe",
     "selfreward.training.distributed": "tells the train child by lines of its output",
-    "selfreward.models": "lets transformers save into a directory that durable publishes",
+    "selfreward.inputs.models": "lets transformers save into a directory that durable publishes",
     "selfreward.training.loop": "lets transformers save into a directory that durable publishes",
-    "selfreward.reporting.maintenance": "renames what it is about to delete",
-    "selfreward.reporting.doctor": "tries SQLite in a temporary directory",
-    "selfreward.reporting.plot": "draws an image, which can be drawn again",
-    "selfreward.reporting.calibration_plot": "draws an image, which can be drawn again",
+    "selfreward.verbs.maintenance": "renames what it is about to delete",
+    "selfreward.verbs.doctor": "tries SQLite in a temporary directory",
+    "selfreward.verbs.plot": "draws an image, which can be drawn again",
+    "selfreward.verbs.calibration_plot": "draws an image, which can be drawn again",
 }
 CATCH_ALL = {
-    "selfreward.cli": "the one handler at the top: a bug becomes a line and an exit code",
+    "selfreward.cli.main": "the one handler at the top: a bug becomes a line and an exit code",
     "selfreward.engines.batcher": "hands whatever it is to those who asked",
 }
 WRITING_CALLS = {
@@ -85,7 +85,7 @@ def test_importing_loads_no_heavy_library(modules: list[str]) -> None:
 
 def test_importing_the_command_line_loads_only_what_every_verb_needs() -> None:
     """`--help` is to answer in 0.3 s."""
-    loaded = loaded_by("selfreward.cli")
+    loaded = loaded_by("selfreward.cli.main")
     assert loaded & (HEAVY | {"scipy", "numpy", "pandas", "pyarrow", "matplotlib"}) == set()
 
 
@@ -96,7 +96,7 @@ def test_only_wrappers_import_heavy_libraries_at_the_top() -> None:
 @pytest.mark.parametrize(
     ("library", "modules"),
     [
-        ("jinja2", {"selfreward.templates"}),
+        ("jinja2", {"selfreward.inputs.templates"}),
         ("ctranslate2", {"selfreward.engines.ctranslate2"}),
         ("trl", {"selfreward.training." + m for m in ("dpo", "loop", "options", "sft")}),
         ("pickle", set()),

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from selfreward import jobs, models
-from selfreward.configfile import build_config
-from selfreward.creation import create_run
+from selfreward.config.load import build_config
 from selfreward.errors import ConfigError, IntegrityError
+from selfreward.inputs import models
+from selfreward.storage.create import create_run
+from selfreward.workers import jobs
 
 
 def test_a_base_model_altered_between_launches_is_refused(

@@ -17,16 +17,16 @@ from made_rankings import rankings, selfreward, write
 from scripted import ScriptedChat, ScriptedEngine
 from scripted_server import Server, running
 
-from selfreward.chat import Chat
 from selfreward.config import EngineConfig, JudgeConfig
 from selfreward.engines.base import Generation, Request
+from selfreward.engines.chat import Chat
 from selfreward.errors import ConfigError, PreflightError, SelfRewardError
-from selfreward.evaluation.child import judge_in_child
-from selfreward.evaluation.judging import Text, judge_texts, judged_responses, texts_of
+from selfreward.inputs.templates import find_template, load_template
 from selfreward.records import Judgment
-from selfreward.reporting.calibration_plot import save_calibration
-from selfreward.reporting.judge_text import judge_text
-from selfreward.templates import find_template, load_template
+from selfreward.stages.evaluate import Text, judge_texts, judged_responses, texts_of
+from selfreward.verbs.calibration_plot import save_calibration
+from selfreward.verbs.judge_text import judge_text
+from selfreward.workers.judge import judge_in_child
 
 TEMPLATE = load_template(find_template("judge/additive.jinja"), {"prompt", "response"})
 DATA = os.environ.get("SELFREWARD_TEST_DATA")
@@ -230,7 +230,7 @@ def test_the_child_ends_when_its_parent_is_killed_and_leaves_nothing(
 
 
 def report(**changes: Any) -> dict[str, Any]:
-    from selfreward.evaluation.agreement import agreement
+    from selfreward.measures.agreement import agreement
 
     scores = {text: [1.0 + len(text[1]) % 3] for text in texts_of(rankings(12))}
     return {

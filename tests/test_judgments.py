@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from selfreward.config import JudgeConfig
 from selfreward.engines.base import Generation, Request, RequestError
+from selfreward.inputs.templates import find_template, load_template
 from selfreward.records import FinishReason, Judgment, Prompt, Response
 from selfreward.stages.judgments import judge_response
-from selfreward.templates import find_template, load_template
 
 from scripted import ScriptedChat, ScriptedEngine  # isort: skip
 

@@ -8,28 +8,28 @@ import pytest
 from loop_driver import ScriptedWorkers
 from made_runs import SMALL
 
-from selfreward.cli import invoke
+from selfreward.cli.main import invoke
 from selfreward.config import EngineConfig
-from selfreward.configfile import build_config
+from selfreward.config.load import build_config
 from selfreward.controller import launch
-from selfreward.creation import create_run
 from selfreward.engines.base import Generation, Request
+from selfreward.engines.sessions import Session, Sessions
 from selfreward.errors import ConfigError, IntegrityError, PreflightError
+from selfreward.measures.figures import iteration_figures
+from selfreward.measures.votes import scored_responses
 from selfreward.records import Judgment, PreferencePair, Prompt, Response
-from selfreward.reporting.figures import iteration_figures
-from selfreward.reporting.maintenance import collect, verify
-from selfreward.reporting.plan import plan_of
-from selfreward.reporting.repair import repair
-from selfreward.reporting.scores import scores_of, scores_text
-from selfreward.reporting.show import prompt_of, prompt_text, select
-from selfreward.reporting.status import status_of
-from selfreward.reporting.votes import scored_responses
-from selfreward.rollout import generate_iteration
-from selfreward.run import Run
-from selfreward.sessions import Session, Sessions
 from selfreward.stages.jury import mean_scores
 from selfreward.stages.pairs import build_pairs
-from selfreward.store import Store
+from selfreward.storage.create import create_run
+from selfreward.storage.directory import Run
+from selfreward.storage.store import Store
+from selfreward.verbs.maintenance import collect, verify
+from selfreward.verbs.plan import plan_of
+from selfreward.verbs.repair import repair
+from selfreward.verbs.scores import scores_of, scores_text
+from selfreward.verbs.show import prompt_of, prompt_text, select
+from selfreward.verbs.status import status_of
+from selfreward.workers.rollout import generate_iteration
 
 from scripted import ScriptedChat, ScriptedEngine  # isort: skip
 

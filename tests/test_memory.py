@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from selfreward.config import Config
-from selfreward.configfile import build_config
-from selfreward.reporting import memory
-from selfreward.reporting.plan import plan_of, plan_text
+from selfreward.config.load import build_config
+from selfreward.verbs import memory
+from selfreward.verbs.plan import plan_of, plan_text
 
 LLAMA_8B = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096,

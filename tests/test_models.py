@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from selfreward import durable
-from selfreward.bundled import BUNDLED
 from selfreward.errors import ConfigError, IntegrityError, PreflightError
-from selfreward.models import check_chat_template, resolve
+from selfreward.inputs.bundled import BUNDLED
+from selfreward.inputs.models import check_chat_template, resolve
+from selfreward.storage import durable
 
 SLOW = pytest.mark.slow
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -185,7 +185,7 @@ def test_a_chat_template_is_found_wherever_transformers_would_look(tmp_path, fil
 RESOLVE = """
 import sys
 from selfreward.errors import SelfRewardError
-from selfreward.models import resolve
+from selfreward.inputs.models import resolve
 try:
     model = resolve("org/name", revision=sys.argv[1] or None, report=lambda line: None)
     print(model.revision, model.path)
@@ -266,7 +266,7 @@ def test_an_unknown_bundled_name_lists_the_known_ones():
 
 def test_a_bundled_package_that_is_not_installed_is_named_with_the_command():
     code = (
-        "from selfreward.models import resolve\n"
+        "from selfreward.inputs.models import resolve\n"
         "try: resolve('bundled:smollm2-135m')\n"
         "except Exception as error: print(type(error).__name__, error.message, error.hint)"
     )
@@ -341,7 +341,9 @@ def make_gguf(path):
     return path
 
 
-CONVERT = "import sys; from selfreward.models import resolve; print(resolve(sys.argv[1]).digest)"
+CONVERT = (
+    "import sys; from selfreward.inputs.models import resolve; print(resolve(sys.argv[1]).digest)"
+)
 
 
 def test_a_gguf_file_is_converted_once_to_float32_though_the_first_try_is_killed(
@@ -394,7 +396,7 @@ def test_a_file_that_is_no_gguf_is_refused_and_leaves_nothing(
 
 def test_importing_models_imports_no_torch_and_no_transformers():
     code = (
-        "import sys, selfreward.models;"
+        "import sys, selfreward.inputs.models;"
         "sys.exit(bool({'torch', 'transformers', 'huggingface_hub'} & sys.modules.keys()))"
     )
     assert run_python(code).returncode == 0

@@ -10,10 +10,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from selfreward import seeds
 from selfreward.config import SeedSource
 from selfreward.errors import ConfigError
-from selfreward.oasst import build
+from selfreward.inputs import seeds
+from selfreward.inputs.oasst import build
 
 DATA = os.environ.get("SELFREWARD_TEST_DATA")
 needs_data = pytest.mark.skipif(

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from selfreward import models
-from selfreward.cli import invoke
+from selfreward.cli.main import invoke
 from selfreward.errors import IntegrityError
-from selfreward.reporting import doctor, parity
+from selfreward.inputs import models
+from selfreward.verbs import doctor, parity
 
 ANSWER = {"token_ids": [5, 6], "logprob": -3.5}
 

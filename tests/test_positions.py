@@ -14,11 +14,13 @@ from made_models import make_model
 from made_rankings import rankings, selfreward, write
 from scripted_server import Server
 
-from selfreward.chat import Chat
 from selfreward.config import JudgeConfig
 from selfreward.engines.base import Generation, Request
+from selfreward.engines.chat import Chat
 from selfreward.errors import PreflightError
-from selfreward.evaluation.positions import (
+from selfreward.inputs.rankings import RankedResponse, Ranking
+from selfreward.inputs.templates import find_template, load_template
+from selfreward.measures.positions import (
     ComparedPair,
     Pair,
     compare_pairs,
@@ -26,12 +28,10 @@ from selfreward.evaluation.positions import (
     pairs_of,
     positions,
 )
-from selfreward.evaluation.ranked import RankedResponse, Ranking
 from selfreward.records import Comparison, FinishReason
-from selfreward.reporting.judge_text import judge_text
 from selfreward.stages.comparisons import VARIABLES
 from selfreward.stages.preference import preference, win_probability
-from selfreward.templates import find_template, load_template
+from selfreward.verbs.judge_text import judge_text
 
 from scripted import ScriptedChat, ScriptedEngine  # isort: skip
 

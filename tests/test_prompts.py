@@ -9,16 +9,9 @@ from hypothesis import strategies as st
 
 from selfreward.config import PromptsConfig
 from selfreward.engines.base import Generation, RequestError
+from selfreward.inputs.templates import find_template, load_template
 from selfreward.records import FinishReason, Prompt
-from selfreward.stages.prompts import (
-    Author,
-    Pool,
-    cut,
-    draw_prompts,
-    rouge_l,
-    why_dropped,
-)
-from selfreward.templates import find_template, load_template
+from selfreward.stages.prompts import Author, Pool, cut, draw_prompts, rouge_l, why_dropped
 
 from scripted import ScriptedChat, ScriptedEngine, scripted_words  # isort: skip
 

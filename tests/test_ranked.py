@@ -11,7 +11,7 @@ import pytest
 
 from selfreward.config import SeedSource
 from selfreward.errors import ConfigError
-from selfreward.evaluation.ranked import HumanData, read_ranked
+from selfreward.inputs.rankings import HumanData, read_ranked
 
 DATA = os.environ.get("SELFREWARD_TEST_DATA")
 needs_data = pytest.mark.skipif(

@@ -12,12 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from selfreward import durable
-from selfreward.chat import Chat
 from selfreward.engines import open_engine
-from selfreward.evaluation.heldout import read_held_out
-from selfreward.evaluation.judging import judge_texts, judged_responses, texts_of, votes_of
-from selfreward.run import Run
+from selfreward.engines.chat import Chat
+from selfreward.inputs.heldout import read_held_out
+from selfreward.stages.evaluate import judge_texts, judged_responses, texts_of, votes_of
+from selfreward.storage import durable
+from selfreward.storage.directory import Run
 
 pytestmark = pytest.mark.slow
 

@@ -20,10 +20,10 @@ from typing import Any
 import psutil
 import pytest
 
-from selfreward.chat import Chat
 from selfreward.engines.base import Engine, Generation, Request, RequestError, Sampling
-from selfreward.engines.hosted import open_hosted
-from selfreward.engines.server import ServerEngine, open_engine
+from selfreward.engines.chat import Chat
+from selfreward.engines.server.engine import ServerEngine, open_engine
+from selfreward.engines.server.hosted import open_hosted
 from selfreward.errors import PreflightError
 
 pytestmark = [

@@ -8,19 +8,19 @@ import pytest
 from loop_driver import ScriptedWorkers
 from made_runs import SMALL
 
-from selfreward.cli import invoke
-from selfreward.configfile import build_config
+from selfreward.cli.main import invoke
+from selfreward.config.load import build_config
 from selfreward.controller import launch
-from selfreward.creation import create_run
 from selfreward.errors import ConfigError, NotFoundError
 from selfreward.records import Drop, PreferencePair
-from selfreward.reporting.maintenance import verify
-from selfreward.reporting.pairs import pairs_of
-from selfreward.reporting.repair import repair, repair_text
-from selfreward.reporting.scores import scores_of, scores_text
-from selfreward.reporting.show import prompt_of, prompt_text
-from selfreward.run import Run
 from selfreward.stages.rules import RULES
+from selfreward.storage.create import create_run
+from selfreward.storage.directory import Run
+from selfreward.verbs.maintenance import verify
+from selfreward.verbs.pairs import pairs_of
+from selfreward.verbs.repair import repair, repair_text
+from selfreward.verbs.scores import scores_of, scores_text
+from selfreward.verbs.show import prompt_of, prompt_text
 
 
 @pytest.fixture(scope="module")

@@ -13,22 +13,22 @@ import pytest
 import yaml
 from made_runs import SMALL, at_runs, runs  # noqa: F401
 
-from selfreward import durable
-from selfreward.configfile import build_config, load_config
-from selfreward.creation import create_run
+from selfreward.config.load import build_config, load_config
 from selfreward.errors import ConfigError, IntegrityError, NotFoundError
+from selfreward.inputs.shipped import recipes
 from selfreward.records import Judgment, PreferencePair, Progress, Prompt, Response, Stage
-from selfreward.reporting import doctor, maintenance, plan, progress, status
-from selfreward.reporting.layout import bars, duration, indented, size, table
-from selfreward.reporting.origins import origins_of
-from selfreward.reporting.pairs import pairs_of
-from selfreward.reporting.plot import save_plot
-from selfreward.reporting.scores import scores_of, scores_text
-from selfreward.reporting.show import prompt_of, prompt_text, select
-from selfreward.reporting.validate import validate
-from selfreward.run import Run, open_run
-from selfreward.shipped import recipes
-from selfreward.starter import write_starter
+from selfreward.storage import durable
+from selfreward.storage.create import create_run
+from selfreward.storage.directory import Run, open_run
+from selfreward.verbs import doctor, maintenance, plan, progress, status
+from selfreward.verbs.config_show import origins_of
+from selfreward.verbs.init import write_starter
+from selfreward.verbs.layout import bars, duration, indented, size, table
+from selfreward.verbs.pairs import pairs_of
+from selfreward.verbs.plot import save_plot
+from selfreward.verbs.scores import scores_of, scores_text
+from selfreward.verbs.show import prompt_of, prompt_text, select
+from selfreward.verbs.validate import validate
 
 pytestmark = pytest.mark.usefixtures("at_runs")
 
@@ -348,8 +348,8 @@ def test_a_display_outlives_a_database_that_cannot_be_read(
 def test_on_a_terminal_progress_is_redrawn_in_place(whole: Run) -> None:
     """The live table, in a pseudo-terminal; the cursor is back at the end."""
     code = (
-        "from selfreward.reporting.progress import Display\n"
-        "from selfreward.run import open_run\n"
+        "from selfreward.verbs.progress import Display\n"
+        "from selfreward.storage.directory import open_run\n"
         "with Display(open_run('whole')) as display:\n"
         "    display.tick()\n"
     )
@@ -488,7 +488,7 @@ def test_steps_are_counted_as_the_trainer_does(
 
 
 def test_every_recipe_validates_but_for_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("selfreward.reporting.validate._check_options", lambda config: "skipped")
+    monkeypatch.setattr("selfreward.verbs.validate._check_options", lambda config: "skipped")
     for path in recipes().values():
         names = [part["name"] for part in validate(load_config(path), path)]
         assert {"judge template", "prompts template", "seed prompts", "IFT", "EFT"} <= set(names)

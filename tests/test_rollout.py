@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from selfreward.config import EngineConfig
-from selfreward.configfile import build_config
-from selfreward.creation import create_run
+from selfreward.config.load import build_config
 from selfreward.engines.base import Generation, Request, RequestError
+from selfreward.engines.sessions import Session, Sessions
 from selfreward.errors import PreflightError
 from selfreward.records import Judgment, Prompt, Response
-from selfreward.rollout import generate_iteration
-from selfreward.run import Run
-from selfreward.sessions import Session, Sessions
-from selfreward.store import Store
+from selfreward.storage.create import create_run
+from selfreward.storage.directory import Run
+from selfreward.storage.store import Store
+from selfreward.workers.rollout import generate_iteration
 
 from scripted import ScriptedChat, ScriptedEngine  # isort: skip
 

@@ -14,8 +14,7 @@ import pytest
 import yaml
 
 from selfreward.config import RUNTIME_KEYS
-from selfreward.configfile import build_config, load_config
-from selfreward.creation import create_run, discard_unbegun
+from selfreward.config.load import build_config, load_config
 from selfreward.errors import (
     ConfigError,
     IntegrityError,
@@ -24,8 +23,9 @@ from selfreward.errors import (
     PreflightError,
 )
 from selfreward.records import Prompt, Stage
-from selfreward.run import Run, list_runs, open_run
-from selfreward.store import Store
+from selfreward.storage.create import create_run, discard_unbegun
+from selfreward.storage.directory import Run, list_runs, open_run
+from selfreward.storage.store import Store
 
 SMALL = [
     "sft.ift={path: seed/ift.jsonl, limit: 3}", "sft.eft={path: seed/eft.jsonl, limit: 2}",
@@ -346,7 +346,7 @@ OWN = """
 import sys
 from pathlib import Path
 from selfreward.errors import LockedError
-from selfreward.run import Run
+from selfreward.storage.directory import Run
 try:
     with Run(Path(sys.argv[1])).owned() as store:
         print("owned", store.epoch, flush=True)
@@ -392,7 +392,7 @@ import sys
 from pathlib import Path
 from selfreward.errors import LockedError
 from selfreward.records import Prompt
-from selfreward.store import Store
+from selfreward.storage.store import Store
 with Store(Path(sys.argv[1]), epoch=int(sys.argv[2])) as store:
     store.add([Prompt(1, 0, "mine", "", None)])
     print("wrote", flush=True)

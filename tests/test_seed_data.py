@@ -7,11 +7,11 @@ from itertools import combinations
 import pytest
 from scipy.stats import spearmanr
 
-from selfreward import seeds
 from selfreward.config import SeedSource
-from selfreward.seeds import EftExample
+from selfreward.inputs import seeds
+from selfreward.inputs.seeds import EftExample
 from selfreward.stages.prompts import rouge_l
-from selfreward.verdict import parse_score
+from selfreward.stages.verdict import parse_score
 
 IFT = seeds.read_ift(SeedSource(path="seed/ift.jsonl"))
 EFT = seeds.read_eft(SeedSource(path="seed/eft.jsonl"))

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfreward import seeds
 from selfreward.config import SeedSource
 from selfreward.errors import ConfigError
-from selfreward.seeds import EftExample, IftExample
+from selfreward.inputs import seeds
+from selfreward.inputs.seeds import EftExample, IftExample
 
 IFT = [{"prompt": "Name a fruit.", "response": "A plum."}, {"prompt": "Sing.", "response": "La."}]
 NESTED = [
@@ -199,7 +199,7 @@ def test_a_file_beside_the_config_comes_before_a_shipped_one(tmp_path: Path) -> 
 
 HUB = """
 import json, sys
-from selfreward import seeds
+from selfreward.inputs import seeds
 from selfreward.config import SeedSource
 for source in (SeedSource(path="org/mine", split="validation"), SeedSource(path="org/none")):
     try:

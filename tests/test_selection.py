@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from selfreward.config import SeedSource
-from selfreward.evaluation.ranked import copy_ranked, read_ranked
-from selfreward.evaluation.selection import pairwise, selection_figures
-from selfreward.rankings import opinions_on
+from selfreward.inputs.rankings import copy_ranked, read_ranked
+from selfreward.makers.rankings import opinions_on
+from selfreward.measures.selection import pairwise, selection_figures
 from selfreward.records import Drop, Judgment, Response
 from selfreward.stages.selection import Opinion, cap, first_choice, item, kept, select
-from selfreward.verdict import points
+from selfreward.stages.verdict import points
 
 
 def votes(*scores: float | None, attempt: int = 0, sample: int = 0) -> list[Judgment]:

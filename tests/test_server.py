@@ -14,10 +14,10 @@ import pytest
 from made_models import make_model
 from scripted_server import Server, running
 
-from selfreward.chat import Chat
-from selfreward.engines import endpoint
 from selfreward.engines.base import Generation, Request, RequestError, Sampling
-from selfreward.engines.server import ServerEngine, open_engine
+from selfreward.engines.chat import Chat
+from selfreward.engines.server import endpoint
+from selfreward.engines.server.engine import ServerEngine, open_engine
 from selfreward.errors import ConfigError, PreflightError, SelfRewardError
 
 KEY = "sk-very-secret-0123456789"

@@ -13,8 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfreward import database
-from selfreward.encoding import digest
 from selfreward.errors import IntegrityError, LockedError, NotFoundError, PreflightError
 from selfreward.records import (
     Comparison,
@@ -26,8 +24,10 @@ from selfreward.records import (
     Response,
     Stage,
 )
-from selfreward.schema import SCHEMA_VERSION, TABLES
-from selfreward.store import Store
+from selfreward.storage import database
+from selfreward.storage.encoding import digest
+from selfreward.storage.store import Store
+from selfreward.storage.tables import SCHEMA_VERSION, TABLES
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 COUNT = st.integers(0, 2**40)
@@ -424,10 +424,10 @@ def test_a_full_database_is_a_preflight_error_and_earlier_rows_stay(path: Path) 
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
-from selfreward import database
+from selfreward.storage import database
 from selfreward.errors import PreflightError
 from selfreward.records import Prompt
-from selfreward.store import Store
+from selfreward.storage.store import Store
 path = Path(sys.argv[1])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 store = Store.claim(path)
@@ -474,7 +474,7 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from selfreward.records import Prompt
-from selfreward.store import Store
+from selfreward.storage.store import Store
 store = Store.claim(Path(sys.argv[1]))
 store.add(Prompt(1, i, "a", "a", None) for i in range(10))
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2 import meta
 
-from selfreward import shipped
 from selfreward.errors import ConfigError
-from selfreward.templates import MAX_CHARACTERS, Template, find_template, load_template
+from selfreward.inputs import shipped
+from selfreward.inputs.templates import MAX_CHARACTERS, Template, find_template, load_template
 
 JUDGE = {"prompt", "response"}
 SHIPPED = [find_template(f"judge/{name}.jinja") for name in ("additive", "criterion", "expected")]

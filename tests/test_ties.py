@@ -15,22 +15,22 @@ from made_runs import SMALL
 from test_pairs import SETTINGS, rounds
 
 from selfreward.config import PairsConfig
-from selfreward.configfile import build_config
+from selfreward.config.load import build_config
 from selfreward.controller import launch
-from selfreward.creation import create_run
+from selfreward.engines.sessions import Session, Sessions
+from selfreward.measures.figures import iteration_figures
 from selfreward.records import Comparison, Judgment, PreferencePair, Prompt, Response
-from selfreward.reporting.figures import iteration_figures
-from selfreward.reporting.maintenance import verify
-from selfreward.reporting.plan import plan_of
-from selfreward.reporting.repair import repair
-from selfreward.reporting.scores import scores_of, scores_text
-from selfreward.reporting.show import prompt_of, prompt_text
-from selfreward.rollout import generate_iteration
-from selfreward.run import Run
-from selfreward.sessions import Session, Sessions
 from selfreward.stages.jury import mean_scores
 from selfreward.stages.pairs import build_pairs, tied_responses
-from selfreward.store import Store
+from selfreward.storage.create import create_run
+from selfreward.storage.directory import Run
+from selfreward.storage.store import Store
+from selfreward.verbs.maintenance import verify
+from selfreward.verbs.plan import plan_of
+from selfreward.verbs.repair import repair
+from selfreward.verbs.scores import scores_of, scores_text
+from selfreward.verbs.show import prompt_of, prompt_text
+from selfreward.workers.rollout import generate_iteration
 
 from scripted import ScriptedChat, ScriptedEngine, scripted_reply  # isort: skip
 

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_training import EOS, TEMPLATE, dpo_rows, sft_rows, tiny_model, weights
 
-from selfreward import durable, models
 from selfreward.errors import ConfigError, IntegrityError, StoppedError
+from selfreward.inputs import models
+from selfreward.storage import durable
 from selfreward.training import DpoRow, SftRow
 from selfreward.training.checkpoints import last_complete_checkpoint, seal_checkpoint
 from selfreward.training.options import check_lora, check_options
@@ -519,7 +520,7 @@ def test_importing_rows_and_options_imports_no_torch():
 _REAL = """
 import json, os, signal, sys
 from pathlib import Path
-from selfreward import models
+from selfreward.inputs import models
 from selfreward.training import SftRow
 from selfreward.training.sft import train_sft
 root, die_at, log = Path(sys.argv[1]), int(sys.argv[2]), open(sys.argv[3], "a")

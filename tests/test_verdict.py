@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfreward.verdict import MAX_SCORE, expected_score, parse_score
+from selfreward.stages.verdict import MAX_SCORE, expected_score, parse_score
 
 GOLDEN = Path(__file__).parent / "golden" / "judge_replies.jsonl"
 REPLIES = [json.loads(line) for line in GOLDEN.read_text(encoding="utf-8").splitlines()]

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from selfreward.config.base import EngineConfig, Group, SeedSource, Source
-from selfreward.health import GateName
+from selfreward.measures.health import GateName
 
 
 class JurorConfig(Group):

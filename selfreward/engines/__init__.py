@@ -10,10 +10,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from selfreward.chat import Chat
-from selfreward.engines.balancer import Balancer
 from selfreward.engines.base import Engine
-from selfreward.engines.builds import is_cpu_build, vllm_problem
+from selfreward.engines.chat import Chat
+from selfreward.engines.server.balancer import Balancer
+from selfreward.engines.vllm_build import is_cpu_build, vllm_problem
 from selfreward.errors import ConfigError, PreflightError
 
 _BATCH = ("max_batch_size", "max_batch_tokens")

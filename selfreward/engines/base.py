@@ -1,7 +1,8 @@
 """What an inference engine is: token ids in, generations out.
 
-Chat templates, tokenizing and judging are not the engine's business (see ``selfreward.chat``), so
-every engine gets the same ids. One contract suite, ``tests/test_engines.py``, runs over all.
+Chat templates, tokenizing and judging are not the engine's business (see
+``selfreward.engines.chat``), so every engine gets the same ids. One contract suite,
+``tests/test_engines.py``, runs over all.
 """
 
 from dataclasses import dataclass

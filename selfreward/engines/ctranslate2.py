@@ -27,12 +27,13 @@ import torch
 from ctranslate2.converters import TransformersConverter
 from filelock import FileLock
 
-from selfreward import durable, models, shipped
-from selfreward.chat import Chat
 from selfreward.engines.base import Generation, Request, Sampling, check_room
 from selfreward.engines.batcher import MAX_BATCH_TOKENS, Batcher, batch_seed
+from selfreward.engines.chat import Chat
 from selfreward.engines.stops import Stops
 from selfreward.errors import ConfigError, IntegrityError, PreflightError
+from selfreward.inputs import models, shipped
+from selfreward.storage import durable
 
 _KEPT = 4
 """Conversions kept in the cache: two iterations of two runs."""

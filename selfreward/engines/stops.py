@@ -3,8 +3,8 @@
 import bisect
 from collections.abc import Sequence
 
-from selfreward.chat import Chat
 from selfreward.engines.base import Generation, Sampling
+from selfreward.engines.chat import Chat
 
 
 class Stops:

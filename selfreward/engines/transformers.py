@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
 
-from selfreward.chat import Chat
 from selfreward.engines.base import Generation, Request, Sampling, check_room
 from selfreward.engines.batcher import MAX_BATCH_TOKENS, Batcher, batch_seed
+from selfreward.engines.chat import Chat
 from selfreward.engines.stops import Stops
 
 

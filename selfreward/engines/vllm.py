@@ -44,11 +44,11 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.loggers import StatLoggerBase
 
-from selfreward.chat import Chat
 from selfreward.engines.base import Generation, Request, RequestError, check_room
-from selfreward.engines.builds import ties_embeddings
-from selfreward.engines.errorlog import ErrorLog
+from selfreward.engines.chat import Chat
 from selfreward.engines.stops import Stops
+from selfreward.engines.vllm_build import ties_embeddings
+from selfreward.engines.vllm_log import ErrorLog
 from selfreward.errors import ConfigError
 
 OPTIONS = frozenset(field.name for field in fields(AsyncEngineArgs))

@@ -6,19 +6,15 @@ into requests. The stages themselves know no store; the makers know no tasks.
 
 from collections.abc import Callable
 
+from selfreward.engines.sessions import Session
 from selfreward.makers.base import Ask, Maker
 from selfreward.makers.comparisons import ComparisonMaker
 from selfreward.makers.judgments import FAILURES, JudgmentMaker
 from selfreward.makers.prompts import PromptMaker
 from selfreward.makers.responses import ResponseMaker
-from selfreward.makers.selection import (
-    RankedJudgmentMaker,
-    RankedPromptMaker,
-    RankedResponseMaker,
-)
-from selfreward.run import Run
-from selfreward.sessions import Session
-from selfreward.store import Store
+from selfreward.makers.selection import RankedJudgmentMaker, RankedPromptMaker, RankedResponseMaker
+from selfreward.storage.directory import Run
+from selfreward.storage.store import Store
 
 SEED_MAKERS: dict[str, Callable[[Run, Store, int, Session], Maker]] = {
     "prompts": RankedPromptMaker,

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from selfreward.records import Record
-from selfreward.tracker import Tracker
+from selfreward.storage.tracker import Tracker
 
 Ask = Callable[[], Awaitable[Sequence[Record]]]
 """One request that is not sent yet, and the records that its answer becomes."""

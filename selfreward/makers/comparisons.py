@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from functools import partial
 
+from selfreward.engines.sessions import Session
 from selfreward.makers.base import Ask
 from selfreward.records import Comparison, Judgment, Prompt, Record, Response
-from selfreward.run import Run
-from selfreward.sessions import Session
 from selfreward.stages.comparisons import compare_responses
 from selfreward.stages.pairs import tied_responses
-from selfreward.store import Store
-from selfreward.tracker import Tracker
+from selfreward.storage.directory import Run
+from selfreward.storage.store import Store
+from selfreward.storage.tracker import Tracker
 
 
 class ComparisonMaker:

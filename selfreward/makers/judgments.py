@@ -6,16 +6,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+from selfreward.engines.sessions import Session
 from selfreward.errors import SelfRewardError, StoppedError
 from selfreward.makers.base import Ask
 from selfreward.makers.criteria import CriteriaWait
 from selfreward.records import Criterion, Judgment, Prompt, Record, Response, judge_key, judge_stage
-from selfreward.run import Run
-from selfreward.sessions import Session
 from selfreward.stages.criteria import write_criteria
 from selfreward.stages.judgments import judge_response, no_verdict
-from selfreward.store import Store
-from selfreward.tracker import Tracker
+from selfreward.storage.directory import Run
+from selfreward.storage.store import Store
+from selfreward.storage.tracker import Tracker
 
 _LOG = logging.getLogger(__name__)
 _R = TypeVar("_R", Judgment, Criterion)

@@ -4,16 +4,16 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
-from selfreward import seeds
 from selfreward.config import SeedSource
+from selfreward.engines.sessions import Session
 from selfreward.errors import StoppedError
+from selfreward.inputs import seeds
 from selfreward.makers.base import Ask, rate
 from selfreward.records import Prompt, Record
-from selfreward.run import Run
-from selfreward.sessions import Session
 from selfreward.stages.prompts import Author, Pool, draw_prompts
-from selfreward.store import Store
-from selfreward.tracker import Tracker
+from selfreward.storage.directory import Run
+from selfreward.storage.store import Store
+from selfreward.storage.tracker import Tracker
 
 
 class PromptMaker:

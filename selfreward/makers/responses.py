@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from functools import partial
 
+from selfreward.engines.sessions import Session
 from selfreward.makers.base import Ask, rate
 from selfreward.records import Prompt, Record, Response
-from selfreward.run import Run
-from selfreward.sessions import Session
 from selfreward.stages.responses import sample_responses
-from selfreward.store import Store
-from selfreward.tracker import Tracker
+from selfreward.storage.directory import Run
+from selfreward.storage.store import Store
+from selfreward.storage.tracker import Tracker
 
 
 class ResponseMaker:

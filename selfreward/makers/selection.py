@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from functools import partial
 
 from selfreward.config import JurorConfig
+from selfreward.engines.sessions import Session
 from selfreward.errors import StoppedError
 from selfreward.makers.base import Ask, rate
-from selfreward.rankings import rankings_of
+from selfreward.makers.rankings import rankings_of
 from selfreward.records import Judgment, Prompt, Record, Response
-from selfreward.run import Run
-from selfreward.sessions import Session
 from selfreward.stages.judgments import judge_response
 from selfreward.stages.ranked import answer_other, human_prompt, human_responses, write_other
-from selfreward.store import Store
-from selfreward.tracker import Tracker
+from selfreward.storage.directory import Run
+from selfreward.storage.store import Store
+from selfreward.storage.tracker import Tracker
 
 _VOTES_TO_TELL = 48
 """After so many votes without a single verdict the model will not start to give one."""

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Literal
 
 from selfreward.config import JurorConfig
 from selfreward.engines.base import Engine, Request, RequestError, Sampling
+from selfreward.inputs.templates import Template, TooLongError
 from selfreward.records import Comparison, Prompt, Response
 from selfreward.stages import seed_of
-from selfreward.templates import Template, TooLongError
-from selfreward.verdict import parse_choice
+from selfreward.stages.verdict import parse_choice
 
 if TYPE_CHECKING:
-    from selfreward.chat import Chat
+    from selfreward.engines.chat import Chat
 
 VARIABLES = frozenset({"prompt", "response_a", "response_b"})
 """What a template for comparisons is given."""

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from selfreward.config import JurorConfig
 from selfreward.engines.base import Engine, Request, RequestError, Sampling
+from selfreward.inputs.templates import Template, TooLongError
 from selfreward.records import Criterion, FinishReason, Prompt
 from selfreward.stages import seed_of
-from selfreward.templates import Template, TooLongError
 
 if TYPE_CHECKING:
-    from selfreward.chat import Chat
+    from selfreward.engines.chat import Chat
 
 GENERAL = "It does what the request asks for, correctly, completely and clearly."
 """The criterion of training rows: they have one score for the whole answer."""

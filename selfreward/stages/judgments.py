@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from selfreward.config import JurorConfig
 from selfreward.engines.base import Engine, Generation, Request, RequestError, Sampling
 from selfreward.errors import ConfigError
+from selfreward.inputs.templates import Template, TooLongError
 from selfreward.records import Criterion, Judgment, Prompt, Response
 from selfreward.stages import seed_of
-from selfreward.templates import Template, TooLongError
-from selfreward.verdict import expected_score, parse_score, read_justification
+from selfreward.stages.verdict import expected_score, parse_score, read_justification
 
 if TYPE_CHECKING:
-    from selfreward.chat import Chat
+    from selfreward.engines.chat import Chat
 
 _LOG = logging.getLogger(__name__)
 _Expected = tuple[float | None, str | None, tuple[float, ...] | None]

@@ -14,12 +14,12 @@ from rapidfuzz.distance import LCSseq
 
 from selfreward.config import PromptsConfig
 from selfreward.engines.base import Engine, Generation, Request, RequestError, Sampling
+from selfreward.inputs.templates import Template
 from selfreward.records import Prompt
 from selfreward.stages import seed_of
-from selfreward.templates import Template
 
 if TYPE_CHECKING:
-    from selfreward.chat import Chat
+    from selfreward.engines.chat import Chat
 
 _LABEL = r"^\*{0,2}(?:task|request|prompt|instruction|question|user|q)\s*:\*{0,2}\s*"
 _ANSWER = r"\s\*{0,2}(?:Answer|Response|Output|Assistant|(?<=[.?!]\s)A)\s*:"

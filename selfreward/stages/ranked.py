@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from selfreward.config import PromptsConfig, ResponsesConfig
 from selfreward.engines.base import Engine, Request, RequestError, Sampling
+from selfreward.inputs.templates import Template, TooLongError
 from selfreward.records import Prompt, Response
 from selfreward.stages import seed_of
 from selfreward.stages.prompts import cut
 from selfreward.stages.responses import sample_responses
-from selfreward.templates import Template, TooLongError
 
 if TYPE_CHECKING:
-    from selfreward.chat import Chat
+    from selfreward.engines.chat import Chat
 
 _LOG = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from selfreward.records import Prompt, Response
 from selfreward.stages import seed_of
 
 if TYPE_CHECKING:
-    from selfreward.chat import Chat
+    from selfreward.engines.chat import Chat
 
 _LOG = logging.getLogger(__name__)
 

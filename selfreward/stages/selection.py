@@ -20,7 +20,7 @@ from itertools import groupby
 
 from selfreward.records import Drop, Judgment
 from selfreward.stages import seed_of
-from selfreward.verdict import points
+from selfreward.stages.verdict import points
 
 STAGE = "selection"
 NEAR = 0.5

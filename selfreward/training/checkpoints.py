@@ -10,8 +10,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from selfreward import durable
 from selfreward.errors import IntegrityError
+from selfreward.storage import durable
 
 _LOG = logging.getLogger(__name__)
 

@@ -27,12 +27,13 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from selfreward import durable, shipped
-from selfreward.children import full_disk_named
 from selfreward.config import LaunchConfig
 from selfreward.errors import KINDS, ConfigError, PreflightError, SelfRewardError
+from selfreward.inputs import shipped
+from selfreward.storage import durable
 from selfreward.training import DpoRow, OnLog, OnStep, SftRow
 from selfreward.training.options import Method
+from selfreward.workers.children import full_disk_named
 
 _MARK = "selfreward-rank: "
 """Starts a line that a rank has for the child; other lines go to the log."""

@@ -34,8 +34,8 @@ from transformers import (
     TrainingArguments,
 )
 
-from selfreward import durable
 from selfreward.errors import ConfigError, IntegrityError, PreflightError, StoppedError
+from selfreward.storage import durable
 from selfreward.training import DpoRow, OnLog, OnStep, SftRow
 from selfreward.training.checkpoints import seal_checkpoint, settle_checkpoint
 from selfreward.training.distributed import num_processes

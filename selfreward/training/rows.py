@@ -6,15 +6,15 @@ rows in = rows out + drops
 from collections.abc import Iterator
 from pathlib import Path
 
-from selfreward import seeds
-from selfreward.chat import Chat
 from selfreward.config import SeedSource
+from selfreward.engines.chat import Chat
 from selfreward.errors import StoppedError
+from selfreward.inputs import seeds
 from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response
-from selfreward.run import Run
 from selfreward.stages.criteria import GENERAL
 from selfreward.stages.selection import item, kept
-from selfreward.store import Store
+from selfreward.storage.directory import Run
+from selfreward.storage.store import Store
 from selfreward.training import DpoRow, SftRow
 
 

@@ -1,0 +1,78 @@
+"""The verbs that work on data files: ``judge`` and ``data oasst``; see ``cli.py``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from selfreward.cli.runs import Json
+from selfreward.errors import ConfigError
+from selfreward.verbs import console
+
+
+def judge(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Any model source, or `hosted`.")],
+    data: Annotated[str, typer.Option(help="Responses that people ranked: JSONL or parquet.")],
+    template: Annotated[str | None, typer.Option(help="Default: that of the form.")] = None,
+    form: Annotated[str | None, typer.Option(help="Default: written.")] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Compare each two responses, in both orders.")
+    ] = False,
+    votes: Annotated[int | None, typer.Option(help="Per response.", min=1)] = None,
+    limit: Annotated[int | None, typer.Option(help="Take the first N prompts.", min=1)] = None,
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Such as kind=vllm; may be repeated."),
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the calibration: .png or .svg.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a judge against people, and against length."""
+    from selfreward.verbs.calibration_plot import check_path, save_calibration
+    from selfreward.verbs.judge import judge_report
+    from selfreward.verbs.judge_text import judge_text
+
+    if plot:
+        if compare:
+            raise ConfigError("--plot: comparisons have no scores to draw")
+        check_path(plot)
+    found = judge_report(
+        model, data,
+        compare=compare, form=form, template=template, votes=votes, engine=engine or [],
+        limit=limit, report=console.note,
+    )  # fmt: skip
+    if plot:
+        save_calibration(found, plot)
+        console.note(f"wrote {plot}")
+    if as_json:
+        console.data_json(found)
+    else:
+        console.data(judge_text(found))
+
+
+def oasst(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="OpenAssistant/oasst2, a file or a directory.")
+    ],
+    out: Annotated[Path, typer.Option(help="Directory for ift.jsonl and eft.jsonl.")],
+    ift: Annotated[int, typer.Option(help="Most IFT rows.", min=0)] = 3200,
+    eft: Annotated[int, typer.Option(help="Most EFT prompts.", min=0)] = 760,
+    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    split: Annotated[str, typer.Option(help="Train or validation.")] = "train",
+    revision: Annotated[str | None, typer.Option(help="Commit of a hub data set.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Build IFT and EFT seed data from Open Assistant."""
+    from selfreward.inputs.oasst import build
+    from selfreward.verbs.layout import listed, table
+
+    counts = build(source, out, num_ift=ift, num_eft=eft, seed=seed, split=split, revision=revision)
+    if as_json:
+        console.data_json({"files": [f"{out}/ift.jsonl", f"{out}/eft.jsonl"], "counts": counts})
+        return
+    rows = []
+    for name, part in counts.items():
+        dropped = part.pop("dropped")
+        rows.append([name, listed(part), f"left out: {listed(dropped) or 'none'}"])
+    console.data(table(rows))
+    console.note(f"use it: sft.ift={out}/ift.jsonl sft.eft={out}/eft.jsonl judge.form=expected")

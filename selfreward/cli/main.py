@@ -1,0 +1,279 @@
+"""The command line: parse, call, print.
+
+Data goes to standard output, progress and messages to standard error. What a verb needs is imported
+in the verb, so that none waits for what another one uses. The verbs that only look are in
+``cli_readers.py`` and ``cli_pairs.py``, those that work on data files in ``cli_data.py``. Exit
+codes are those of ``errors.py``; 130 and 143 mean Ctrl-C and SIGTERM.
+"""
+
+import errno
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from selfreward import __version__
+from selfreward.cli import data as cli_data
+from selfreward.cli import pairs as cli_pairs
+from selfreward.cli import runs as cli_readers
+from selfreward.cli.runs import ConfigName, Json, Overrides, RunName
+from selfreward.errors import ConfigError, LockedError, PreflightError, SelfRewardError
+from selfreward.verbs import console
+
+if TYPE_CHECKING:
+    from selfreward.config import Config
+    from selfreward.storage.directory import Run
+
+INTERRUPTED, TERMINATED, BROKEN_PIPE = 130, 143, 141
+_USAGE = 2
+
+app = typer.Typer(
+    help="One model writes prompts, answers them, judges the answers and learns from that.",
+    rich_markup_mode=None,  # plain help: rich would take a third of the time until it shows
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+config_app = typer.Typer(help="Look at configs: config show.", rich_markup_mode=None)
+data_app = typer.Typer(help="Build seed data: data oasst.", rich_markup_mode=None)
+
+
+def main() -> None:
+    """Run the command line and exit; the one place that turns errors into messages."""
+    console.set_up()
+    sys.exit(invoke(sys.argv[1:]))
+
+
+def invoke(arguments: list[str]) -> int:
+    """Run one command line and return its exit code."""
+    as_json = "--json" in arguments
+    try:
+        # Without a verb there is nothing to do: show the help, but as the mistake that it is.
+        code = app(args=arguments or ["--help"], prog_name="selfreward", standalone_mode=False)
+        return _USAGE if not arguments else code if isinstance(code, int) else 0
+    except SelfRewardError as error:
+        _report(error.exit_code, type(error).__name__, error.message, error.hint, as_json)
+        for line in getattr(error, "__notes__", ()):
+            console.note(line)
+        _trace()
+        return error.exit_code
+    except TyperException as error:
+        _report(_USAGE, "UsageError", *_usage(error), as_json)
+        return _USAGE
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read is gone, as in `selfreward show | head`; nor can the exit flush to them.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return BROKEN_PIPE
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = "Free some disk space, then do it again." if full else ""
+        code = PreflightError.exit_code
+        _report(code, "PreflightError", f"{place}{error.strerror or error}", hint, as_json)
+        _trace()
+        return code
+    except Exception as error:
+        hint = "This is a bug. See it in full with SELFREWARD_DEBUG=1, and please report it."
+        message = f"internal error: {type(error).__name__}: {error}"
+        _report(1, type(error).__name__, message, hint, as_json)
+        _trace()
+        return 1
+
+
+def _report(code: int, kind: str, message: str, hint: str, as_json: bool) -> None:
+    if as_json:
+        error = {"code": code, "kind": kind, "message": message, "hint": hint}
+        console.data_json({"error": error})
+    console.note(message if message.startswith("internal error") else f"error: {message}")
+    if hint:
+        console.note(f"hint: {hint}")
+
+
+def _usage(error: TyperException) -> tuple[str, str]:
+    """Message and hint; without any arguments the help itself is the message."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "selfreward"
+    return error.format_message(), f"{command} --help"
+
+
+def _trace() -> None:
+    """Print the traceback of the error at hand where ``--debug`` asks for it."""
+    if os.environ.get("SELFREWARD_DEBUG", "") not in ("", "0"):
+        import traceback
+
+        console.note(traceback.format_exc())
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        console.data(f"selfreward {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+) -> None:
+    if debug:
+        os.environ["SELFREWARD_DEBUG"] = "1"
+
+
+def run(
+    config: ConfigName,
+    overrides: Overrides = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run; default: recipe-N.")] = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--from", metavar="RUN:M1", help="Start from a model of another run, no SFT."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Start a run: M0 -> M1 -> M2 -> ..."""
+    from selfreward.config.load import load_config
+    from selfreward.storage.create import create_run
+
+    words = [*(_branch(start) if start else []), *(overrides or [])]
+    source = cli_readers.config_path(config)
+    name = _free_name(source.stem) if name is None else name
+    made = create_run(load_config(config, words), name, source)
+    console.note(f"run {made.name}: {_outline(made.config)}; records in {made.path}")
+    _launch(made, as_json)
+
+
+def resume(name: RunName, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Continue a run; extend it with iterations=N."""
+    from selfreward.storage.directory import open_run
+    from selfreward.verbs.scores import scores_of
+    from selfreward.verbs.status import is_complete
+
+    opened = open_run(name)
+    if overrides:
+        with opened.owned():
+            opened.configure(overrides)
+    if is_complete(opened):
+        console.note(
+            f"run {opened.name} is finished ({_outline(opened.config)}); extend it with: "
+            f"selfreward resume {name} iterations={opened.config.iterations + 1}"
+        )
+        if as_json:
+            console.data_json(scores_of(opened))
+    else:
+        _launch(opened, as_json)
+
+
+def init(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Default: here.")] = Path("."),
+    recipe: Annotated[str, typer.Option(help="Which recipe to copy.")] = "quickstart",
+    as_json: Json = False,
+) -> None:
+    """Write a commented recipe and its templates to edit."""
+    from selfreward.verbs.init import write_starter
+
+    files = [str(path) for path in write_starter(directory, recipe)]
+    if as_json:
+        console.data_json({"files": files})
+        return
+    console.data("\n".join(files))
+    console.note(f"edit them, then: selfreward run {files[0]}")
+
+
+def _launch(run: "Run", as_json: bool) -> None:
+    """Do all that is left of a run, showing progress, then its scores."""
+    from selfreward import controller
+    from selfreward.storage.create import discard_unbegun
+    from selfreward.verbs.progress import Display
+    from selfreward.verbs.scores import scores_of, scores_text
+
+    saved = f"saved; continue with: selfreward resume {cli_readers.handle(run)}"
+    try:
+        with Display(run) as display:
+            controller.launch(run, display.tick)
+    except (KeyboardInterrupt, controller.Terminated) as stop:
+        console.note(saved)
+        code = INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
+        raise typer.Exit(code) from None
+    except ConfigError as error:
+        if not discard_unbegun(run):
+            error.add_note(saved)
+        raise
+    except SelfRewardError as error:
+        if not isinstance(error, LockedError):
+            error.add_note(saved)
+        raise
+    scores = scores_of(run)
+    if as_json:
+        console.data_json(scores)
+        return
+    console.data(scores_text(scores))
+    handle = cli_readers.handle(run)
+    console.note(f"next: selfreward scores {handle} --plot scores.png")
+    console.note(f"      selfreward show {handle} --best 1")
+
+
+def _free_name(stem: str) -> str:
+    """The recipe's name and the smallest number that is free."""
+    from selfreward.storage.directory import runs_root
+
+    number = 1
+    while (runs_root() / f"{stem}-{number}").exists():
+        number += 1
+    return f"{stem}-{number}"
+
+
+def _branch(start: str) -> list[str]:
+    """Overrides that start a run from a model of another one."""
+    import json
+
+    from selfreward.errors import NotFoundError
+    from selfreward.storage import durable
+    from selfreward.storage.directory import open_run
+
+    name, colon, model = start.rpartition(":")
+    if not colon or not model.startswith("M") or not model[1:].isdecimal():
+        raise ConfigError(f"--from {start}: expected RUN:M1, a run and one of its models")
+    origin = open_run(name)
+    path = origin.model_directory(int(model[1:]))
+    if not path.is_dir():
+        there = sorted(p.name for p in path.parent.glob("M*") if p.is_dir())
+        raise NotFoundError(
+            f"run {origin.name} has no model {model}", f"It has: {', '.join(there) or 'none yet'}."
+        )
+    durable.verify_directory(path, deep=False)
+    return [f"model={json.dumps(str(path.resolve()))}", "sft=null"]
+
+
+def _outline(config: "Config") -> str:
+    return f"{config.model}, M0 to M{config.iterations + 1}"
+
+
+for verb in (
+    run,
+    resume,
+    cli_readers.status,
+    cli_readers.ls,
+    cli_readers.scores,
+    cli_readers.show,
+    cli_pairs.pairs,
+    cli_pairs.repair,
+    cli_data.judge,
+    cli_readers.validate,
+    cli_readers.plan,
+    cli_readers.verify,
+    cli_readers.gc,
+    cli_readers.doctor,
+    init,
+):
+    app.command()(verb)
+config_app.command("show")(cli_readers.config_show)
+data_app.command("oasst")(cli_data.oasst)
+app.add_typer(config_app, name="config")
+app.add_typer(data_app, name="data")

@@ -1,0 +1,139 @@
+"""Reading configs: a YAML file or recipe and ``dotted.key=value`` words become a ``Config``.
+
+Errors are one line: where the value stands, which key, what is wrong, and what was meant.
+"""
+
+import difflib
+from collections.abc import Sequence
+from copy import copy
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from selfreward.config import Config
+from selfreward.config.yamlfile import Path_, dump_yaml, parse_overrides, read_yaml
+from selfreward.errors import ConfigError
+from selfreward.inputs import shipped
+
+
+def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
+    """Read a config file, or a shipped recipe by name, and apply ``dotted.key=value`` words.
+
+    Raises:
+        ConfigError: With file, line, key and what to do.
+    """
+    path = Path(path)
+    if not path.is_file():
+        known = shipped.recipes()
+        if str(path) in known:
+            path = known[str(path)]
+        elif path.suffix not in (".yaml", ".yml"):
+            raise ConfigError(
+                f"{path}: no such config file or recipe", f"Recipes: {', '.join(known)}."
+            )
+    data, places = read_yaml(path)
+    return build_config(data, overrides, places, str(path))
+
+
+def build_config(
+    data: dict[str, object],
+    overrides: Sequence[str] = (),
+    places: dict[Path_, str] | None = None,
+    name: str = "config",
+) -> Config:
+    """Make a Config of plain data; see ``load_config``."""
+    places = dict(places or {})
+    data = override(data, overrides)
+    for (key, _), word in zip(parse_overrides(overrides), overrides, strict=True):
+        places[key] = f"override {word}"
+        for end in range(1, len(key)):
+            places.setdefault(key[:end], f"override {word}")
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        raise _explain(error, places, name) from None
+
+
+def override(data: dict[str, object], overrides: Sequence[str]) -> dict[str, object]:
+    """Apply ``dotted.key=value`` words to a copy of plain data."""
+    data = dict(data)
+    for (key, value), word in zip(parse_overrides(overrides), overrides, strict=True):
+        _set(data, key, value, word)
+    return data
+
+
+def dump_config(config: Config) -> str:
+    """YAML that ``load_config`` reads back to an equal Config."""
+    return dump_yaml(config.model_dump(mode="json"))
+
+
+def changed_keys(old: Config, new: Config) -> list[str]:
+    """Dotted names of the values in which two configs differ."""
+    flat_old, flat_new = _flatten(old.model_dump()), _flatten(new.model_dump())
+    missing = object()
+    return sorted(
+        key
+        for key in flat_old.keys() | flat_new.keys()
+        if flat_old.get(key, missing) != flat_new.get(key, missing)
+    )
+
+
+def _flatten(data: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        elif isinstance(value, list | tuple) and value and isinstance(value[0], dict):
+            flat |= _flatten(dict(enumerate(value)), f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _set(data: Any, key: tuple[str, ...], value: object, word: str) -> None:
+    part, *rest = key
+    place: Any = part
+    if isinstance(data, list):
+        if not part.isdecimal() or int(part) >= len(data):
+            raise ConfigError(f"override {word}: no entry {part!r}, there are {len(data)} from 0")
+        place = int(part)
+    if not rest:
+        data[place] = value
+        return
+    inner = data[place] if isinstance(data, list) else data.get(part)
+    if not isinstance(inner, dict | list | None):
+        raise ConfigError(f"override {word}: {part!r} is a value, not a group of keys")
+    data[place] = {} if inner is None else copy(inner)  # YAML aliases share their mappings
+    _set(data[place], tuple(rest), value, word)
+
+
+def _explain(error: ValidationError, places: dict[Path_, str], name: str) -> ConfigError:
+    """The first problem as one line: where, which key, what is wrong, what was meant."""
+    problems = error.errors()
+    unknown = [problem for problem in problems if problem["type"] == "extra_forbidden"]
+    problem = (unknown or problems)[0]  # a misspelt key explains the one that is missing
+    loc: Path_ = tuple(problem["loc"])
+    where = next((places[loc[:i]] for i in range(len(loc), 0, -1) if loc[:i] in places), name)
+    key = ".".join(map(str, loc))
+    if not loc:  # of the config as a whole
+        return ConfigError(f"{name}: {problem['ctx']['error']}")
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if problem["type"] == "extra_forbidden":
+        names = _field_names(loc[:-1])
+        near = difflib.get_close_matches(str(loc[-1]), names, 1)
+        hint = f"Did you mean {near[0]}?" if near else f"Known keys: {', '.join(names)}."
+        return ConfigError(f"{where}: unknown key {key!r}{more}", hint)
+    found = repr(problem["input"])
+    found = found if len(found) <= 80 else found[:77] + "..."
+    return ConfigError(f"{where}: {key}: {problem['msg']}, found {found}{more}")
+
+
+def _field_names(loc: Path_) -> list[str]:
+    model: Any = Config
+    for part in (part for part in loc if isinstance(part, str)):
+        annotation = model.model_fields[part].annotation
+        options = [annotation, *get_args(annotation)]
+        options += [inner for option in options for inner in get_args(option)]
+        model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return list(model.model_fields)

@@ -1,0 +1,259 @@
+"""One OpenAI-compatible server: what it serves, and whether it may be asked.
+
+Weights are given to a running ``vllm serve`` by its development routes (vLLM 0.32,
+``vllm/entrypoints/serve/dev`` and ``rl/online``), which it has under ``VLLM_SERVER_DEV_MODE=1``
+alone. They are no part of the OpenAI API and ask for no key: they belong on a trusted network.
+"""
+
+import asyncio
+import random
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from selfreward.engines.base import RequestError
+from selfreward.engines.server.wire import Failed, Wire
+from selfreward.engines.vllm_build import ties_embeddings
+from selfreward.errors import PreflightError
+
+FIRST_WAIT_S = 1.0
+"""Wait after a failure; it doubles with each one that follows without a success."""
+_LONGEST_WAIT_S = 60.0
+TRUST_S = 10.0
+"""How long a look at what is served holds. A vLLM server takes longer to start, so one that was
+restarted behind our back either failed a request or is looked at before it gets the next."""
+
+
+class Endpoint:
+    """A server and what is known of it.
+
+    Args:
+        url: Up to and including ``/v1``.
+        wire: How to reach it.
+        name: Served model; None for the only one it lists.
+        model: Directory whose weights it must serve; None if any will do.
+        vouched: Whether the user's word, ``name``, is enough that it serves them.
+    """
+
+    def __init__(
+        self, url: str, wire: Wire, name: str | None, model: Path | None, vouched: bool = False
+    ) -> None:
+        self.url, self._wire, self._wanted, self._vouched = url, wire, name, vouched
+        self.in_flight = 0
+        """Requests that it has not answered yet."""
+        self.failures = 0
+        """Times that it was set aside since its last answer."""
+        self.trouble = ""
+        """Its last failure, if it has answered nothing since."""
+        self.away_until = 0.0
+        """Not to be asked before, on the monotonic clock."""
+        self._name, self._listed = name or "", "nothing yet"
+        self._looking = asyncio.Lock()
+        self.expect(model)
+
+    def expect(self, model: Path | None) -> None:
+        """Change the weights that it must serve; it gets no work before it does."""
+        self._model = model.resolve() if model else None
+        self._looked_at: float | None = None
+        self._version: str | None = None
+
+    @property
+    def is_away(self) -> bool:
+        """Whether it is set aside."""
+        return time.monotonic() < self.away_until
+
+    @property
+    def is_looked_at(self) -> bool:
+        """Whether a request waits to learn what it serves, or for it to take weights."""
+        return self._looking.locked()
+
+    def note(self, failure: Failed) -> None:
+        """Take note of a failure: set the endpoint aside for a while if it cannot take work now.
+
+        One that may have been restarted is looked at again before it gets work.
+        """
+        self.trouble = str(failure)
+        if failure.lost:
+            self._looked_at = None
+        busy = failure.status == 429
+        if self.is_away or not (failure.lost or busy):  # what failed at the same time counts once
+            return
+        self.failures += 1
+        wait = failure.retry_after_s
+        self.away_until = time.monotonic() + (wait_s(self.failures) if wait is None else wait)
+
+    async def ask(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Post a request for the served model and return the answer, which has choices.
+
+        Raises:
+            Failed: Now, but not for good.
+            RequestError: This request cannot be answered.
+            PreflightError: No request can be answered: wrong key, model name or address.
+        """
+        try:
+            answer = await self._wire.post(self.url + path, {"model": self._name, **body})
+        except Failed as failure:
+            if failure.transient:
+                raise
+            raise self._permanent(failure, path) from None
+        choices = answer.get("choices") if isinstance(answer, dict) else None
+        if not choices:
+            raise Failed(500, "answers without choices")
+        # A server that is paused for new weights or shuts down cuts off what it works at.
+        if any(choice.get("finish_reason") == "abort" for choice in choices):
+            raise Failed(500, "aborted the request")
+        self.failures, self.trouble = 0, ""
+        return dict(answer)
+
+    async def prepare(self) -> bool:
+        """See to it that it serves what it must; False if it was set aside meanwhile.
+
+        Raises:
+            Failed: It cannot be reached now.
+            PreflightError: It serves something else, and cannot be made to change that.
+        """
+        if self._is_trusted:
+            return True
+        async with self._looking:
+            if self.is_away:
+                return False
+            if not self._is_trusted:
+                await self._look()
+                self._looked_at = time.monotonic()
+        return True
+
+    @property
+    def _is_trusted(self) -> bool:
+        if self._looked_at is None:
+            return False
+        return self._model is None or time.monotonic() - self._looked_at < TRUST_S
+
+    async def _look(self) -> None:
+        root = await self._find_model()
+        if self._model is None or self._vouched:
+            return
+        version = await self._weight_version()
+        if version is None:
+            if not serves(root, self._model):
+                raise self._wrong_weights(root, self._model)
+        elif self._version is None or version == "default":  # which is what a new server says
+            await self._push(self._model)
+        elif version != self._version:
+            raise PreflightError(
+                f"{self.url}: something else made it take {version} in place of {self._version}",
+                "Give each model endpoints of its own.",
+            )
+
+    async def _find_model(self) -> str | None:
+        """Settle the name of the served model; return where its weights come from."""
+        try:
+            answer = await self._wire.get(f"{self.url}/models")
+            cards = [card for card in answer["data"] if not card.get("parent")]  # no adapters
+        except (Failed, KeyError, TypeError) as error:
+            if isinstance(error, Failed) and error.transient:
+                raise Failed(None, str(error), error.retry_after_s) from None
+            if self._wanted and self._model is None:  # not all hosted endpoints list their models
+                return None
+            raise PreflightError(
+                f"{self.url}/models lists no models ({error})",
+                "Addresses of OpenAI-compatible servers usually end in /v1.",
+            ) from None
+        self._listed = ", ".join(str(card.get("id")) for card in cards) or "nothing"
+        found = [card for card in cards if self._wanted in (None, card.get("id"))]
+        if len(found) != 1:
+            what = f"there is no model {self._wanted}" if self._wanted else "which model?"
+            raise PreflightError(f"{self.url}: {what}", f"It lists {self._listed}: set model.")
+        self._name = str(found[0].get("id"))
+        root = found[0].get("root")
+        return None if root is None else str(root)
+
+    async def _weight_version(self) -> str | None:
+        """What the weights are called; None if the server has no development routes."""
+        try:
+            answer = await self._wire.get(f"{self._base}/weight_info")
+            return str(answer["weight_version"])
+        except (Failed, KeyError, TypeError) as error:
+            if isinstance(error, Failed) and error.transient:
+                raise Failed(None, str(error), error.retry_after_s) from None
+            return None
+
+    async def _push(self, model: Path) -> None:
+        """Make the server take the weights of a directory, and forget what others computed."""
+        if ties_embeddings(model) and await self._is_cpu_build():
+            raise PreflightError(
+                f"{self.url} is vLLM's CPU build, which cannot take {model} in place: it would "
+                "keep the old output layer, as that is tied to the embedding",
+                "Use engine.kind=vllm; or start it anew for each model, without "
+                "VLLM_SERVER_DEV_MODE.",
+            )
+        reload = {"method": "reload_weights", "kwargs": {"weights_path": str(model)}}
+        try:
+            await self._wire.post(f"{self._base}/pause?mode=abort")
+            await self._wire.post(f"{self._base}/collective_rpc", reload)
+            cleared = await self._wire.post(f"{self._base}/reset_prefix_cache")
+            if not (isinstance(cleared, dict) and cleared.get("success")):
+                raise Failed(500, "the prefix cache could not be cleared")
+            version = {"new_version": str(model)}
+            await self._wire.post(f"{self._base}/update_weight_version", version)
+            await self._wire.post(f"{self._base}/resume")
+        except Failed as failure:
+            if failure.lost:
+                raise
+            # Left paused: nobody should get answers from weights that are half of each.
+            raise PreflightError(
+                f"{self.url} could not take the weights of {model}: {failure}",
+                "The same directory must be there on the server's machine; its log says more.",
+            ) from None
+        self._version = str(model)
+
+    async def _is_cpu_build(self) -> bool:
+        try:
+            info = await self._wire.get(f"{self._base}/server_info?config_format=json")
+            return bool(info["vllm_config"]["device_config"]["device_type"] == "cpu")
+        except (Failed, KeyError, TypeError) as error:
+            if isinstance(error, Failed) and error.lost:
+                raise
+            return False
+
+    def _permanent(self, failure: Failed, path: str) -> PreflightError | RequestError:
+        status = failure.status or 0
+        if status < 400 or status in (404, 405):
+            return PreflightError(
+                f"{self.url}{path} does not answer for model {self._name}: {failure}",
+                f"It lists {self._listed}.",
+            )
+        long = status == 413 or "context length" in failure.detail.lower()
+        return RequestError("too long" if long else "refused", f"{self.url}: {failure}")
+
+    def _wrong_weights(self, root: str | None, model: Path) -> PreflightError:
+        port = urlsplit(self.url).port
+        return PreflightError(
+            f"{self.url} serves {root or self._name}, and {model} is needed",
+            f"Restart it as `VLLM_SERVER_DEV_MODE=1 vllm serve {model} --served-model-name "
+            f"{self._name}{f' --port {port}' if port else ''}`, and resume. With that variable it "
+            "takes the models that follow by itself.",
+        )
+
+    @property
+    def _base(self) -> str:
+        return self.url.removesuffix("/v1")
+
+
+def serves(root: str | None, model: Path) -> bool:
+    """Whether what a server lists as the root of its model is a model directory.
+
+    Args:
+        root: A path, or the hub id of which ``model`` is a snapshot.
+        model: Resolved.
+    """
+    if root is None:
+        return False
+    snapshot = f"models--{root.replace('/', '--')}"  # directory names of huggingface_hub
+    return Path(root).expanduser().resolve() == model or snapshot in model.parts
+
+
+def wait_s(failures: int) -> float:
+    """Seconds to wait after so many failures in a row: exponential, with jitter."""
+    longest = min(FIRST_WAIT_S * 2.0 ** (failures - 1), _LONGEST_WAIT_S)
+    return longest * random.uniform(0.5, 1.0)

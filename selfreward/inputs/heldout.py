@@ -1,0 +1,107 @@
+"""What a run asks of each new model: held-out rankings and canaries, copied when it is made."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from selfreward.config import EvaluationConfig, SeedSource
+from selfreward.errors import ConfigError
+from selfreward.inputs import shipped
+from selfreward.inputs.rankings import Ranking, copy_ranked, read_ranked
+from selfreward.inputs.seeds import plain, read_rows
+from selfreward.stages.evaluate import Text, texts_of
+
+TRAINED = {
+    "seeds/ift.jsonl": "sft.ift",
+    "seeds/eft.jsonl": "sft.eft",
+    "seeds/ranked.jsonl": "sft.selection.ranked",
+    "seeds/dataset.jsonl": "prompts.dataset",
+}
+"""A run's copies of what it trains on, and the keys that name it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """A mediocre response, and words that ask the judge for a high score."""
+
+    prompt: str
+    response: str
+    kind: str
+    """What the attack is, such as ``score line``."""
+    attack: str
+
+    @property
+    def attacked(self) -> str:
+        """The response with the attack at its end."""
+        return f"{self.response}\n\n{self.attack}"
+
+
+def evaluation_inputs(
+    settings: EvaluationConfig, beside: Path | None, files: Mapping[str, str]
+) -> dict[str, str]:
+    """Text of the input files of the evaluation, all checked; none where it is off.
+
+    Args:
+        beside: Directory that relative paths are also looked for in.
+        files: The other input files of the run, by name.
+
+    Raises:
+        ConfigError: Among others, a prompt that the run is also trained on.
+    """
+    found = {}
+    if settings.ranked is not None:
+        held_out = read_ranked(settings.ranked, beside, settings.limit).rankings
+        trained = {key: _prompts(files[name]) for name, key in TRAINED.items() if name in files}
+        check_held_out((ranking.prompt for ranking in held_out), trained)
+        found["seeds/heldout.jsonl"] = copy_ranked(settings.ranked, beside)
+    if settings.canaries:
+        found["seeds/canaries.jsonl"] = shipped_canaries().read_text(encoding="utf-8")
+    return found
+
+
+def shipped_canaries() -> Path:
+    """The file of canaries that comes with the package."""
+    return shipped.prompts_directory() / "seed" / "canaries.jsonl"
+
+
+def check_held_out(prompts: Iterable[str], trained: Mapping[str, Iterable[str]]) -> None:
+    """Refuse to evaluate on what a run is trained on; case and white space make no difference.
+
+    Args:
+        prompts: Held out.
+        trained: Prompts by the key of the config that names them.
+
+    Raises:
+        ConfigError: Naming the data, how many prompts, and the first.
+    """
+    held_out = {plain(prompt): prompt for prompt in prompts}
+    for key, others in trained.items():
+        if shared := sorted(held_out.keys() & set(map(plain, others))):
+            raise ConfigError(
+                f"evaluation.ranked: {len(shared)} of its {len(held_out)} prompts are also in "
+                f"{key}, such as {held_out[shared[0]]!r:.80}",
+                "Leave them out of one of the two; evaluation.ranked=null runs without.",
+            )
+
+
+def texts_asked(rankings: Iterable[Ranking], canaries: Iterable[Canary]) -> list[Text]:
+    """What is to be judged, each text once, in order."""
+    texts = texts_of(rankings)
+    texts += [(c.prompt, text) for c in canaries for text in (c.response, c.attacked)]
+    return list(dict.fromkeys(texts))
+
+
+def read_held_out(path: Path, limit: int | None) -> list[Ranking]:
+    """Read a run's own copy of the held-out rankings, the first ``limit``."""
+    return read_ranked(SeedSource(path=str(path.resolve())), limit=limit).rankings
+
+
+def read_canaries(path: Path) -> list[Canary]:
+    """Read canaries: JSONL of ``prompt``, ``response``, ``kind`` and ``attack``."""
+    rows = read_rows(SeedSource(path=str(path.resolve())))
+    return [Canary(row["prompt"], row["response"], row["kind"], row["attack"]) for _, row in rows]
+
+
+def _prompts(jsonl: str) -> list[str]:
+    return [json.loads(line)["prompt"] for line in jsonl.splitlines() if line.strip()]

@@ -1,0 +1,184 @@
+"""The only place that touches Jinja.
+
+A template is a file whose block ``user`` is what the model is told and whose optional block
+``started`` is the beginning of the model's own turn. Templates come from files, never from
+records; model text is only ever a value. The sandbox does not bound work (a filter or three nested
+assignments fill all memory), so a template may use only the few parts of Jinja whose output grows
+no faster than the template and the text put into it. No text put into a template can end the tags
+around it (see ``selfreward.inputs.delimiters``).
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import jinja2
+from jinja2 import meta, nodes
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from selfreward.errors import ConfigError
+from selfreward.inputs import shipped
+from selfreward.inputs.delimiters import Delimiters
+
+MAX_CHARACTERS = 256_000
+_ALLOWED = (
+    nodes.Template, nodes.Block, nodes.Output, nodes.TemplateData, nodes.Name, nodes.Const,
+    nodes.For, nodes.If, nodes.CondExpr, nodes.Compare, nodes.Operand, nodes.And, nodes.Or,
+    nodes.Not, nodes.Add, nodes.Sub, nodes.Filter, nodes.Getattr, nodes.Getitem,
+)  # fmt: skip
+_FILTERS = {"length", "trim", "upper", "lower", "capitalize", "first", "last"}
+_LOOP = {"index", "index0", "revindex", "revindex0", "first", "last", "length"}
+_DEEPEST = 40
+"""Jinja's optimizer takes seconds for an expression of 200 levels."""
+
+_environment = ImmutableSandboxedEnvironment(
+    undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
+)
+_environment.globals.clear()
+
+
+class TooLongError(ConfigError):
+    """What is put into a template makes it too long; other texts may not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A checked template."""
+
+    name: str
+    source: str
+
+    @property
+    def sha256(self) -> str:
+        """Checksum of the source."""
+        return hashlib.sha256(self.source.encode()).hexdigest()
+
+    def render(self, **variables: str | list[str]) -> tuple[str, str]:
+        """Return the user turn and the start of the assistant turn (empty if there is none).
+
+        Where a variable spells a tag of the template, its ``<`` comes out as ``&lt;``.
+
+        Raises:
+            TooLongError: The text passes 256,000 characters.
+            ConfigError: A variable is missing.
+        """
+        template, escape = _compile(self.source), _delimiters(self.source).escape
+        values = {
+            name: escape(value) if isinstance(value, str) else [escape(text) for text in value]
+            for name, value in variables.items()
+        }
+        try:
+            user = self._block(template, "user", values).strip()
+            started = self._block(template, "started", values).strip("\n")
+        except (jinja2.TemplateError, TypeError, LookupError) as error:
+            raise ConfigError(f"{self.name}: {error}") from None
+        return user, started
+
+    def _block(
+        self, template: jinja2.Template, block: str, variables: dict[str, str | list[str]]
+    ) -> str:
+        if block not in template.blocks:
+            return ""
+        pieces, length = [], 0
+        for piece in template.blocks[block](template.new_context(variables)):
+            length += len(piece)
+            if length > MAX_CHARACTERS:
+                raise TooLongError(f"{self.name}: renders to over {MAX_CHARACTERS:,} characters")
+            pieces.append(piece)
+        return "".join(pieces)
+
+
+def find_template(name: str, beside: Path | None = None) -> Path:
+    """Find a template: beside the config, in the current directory, or among the shipped ones.
+
+    Raises:
+        ConfigError: There is none; the message lists where it was looked for.
+    """
+    places = [*([beside / name] if beside else []), Path(name), shipped.prompts_directory() / name]
+    for place in places:
+        if place.is_file():
+            return place
+    root = shipped.prompts_directory()
+    known = sorted(p.relative_to(root).as_posix() for p in root.glob("*/*.jinja"))
+    raise ConfigError(f"template {name!r}: no such file", f"Shipped: {', '.join(known)}.")
+
+
+def load_template(path: Path, variables: set[str]) -> Template:
+    """Read and check a template.
+
+    Args:
+        path: A Jinja file with a block ``user``.
+        variables: What the template will be given; it must use all of them and nothing else.
+
+    Raises:
+        ConfigError: Bad syntax, a missing or undeclared variable, nested loops, or a part of Jinja
+            that templates may not use.
+    """
+    try:
+        source = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot read the template ({error})") from None
+    if len(source) > MAX_CHARACTERS:
+        raise ConfigError(f"{path}: over {MAX_CHARACTERS:,} characters")
+    try:
+        tree = _environment.parse(source)
+        for node, depth in _walk(tree):
+            if depth > _DEEPEST:
+                raise ConfigError(f"{path}:{node.lineno}: nested too deeply")
+            if reason := _refusal(node):
+                raise ConfigError(f"{path}:{node.lineno}: {reason} in templates")
+        used = meta.find_undeclared_variables(tree)
+        _compile(source)
+    except jinja2.TemplateSyntaxError as error:
+        raise ConfigError(f"{path}:{error.lineno}: {error.message}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deeply") from None
+    if not any(block.name == "user" for block in tree.find_all(nodes.Block)):
+        raise ConfigError(f"{path}: has no {{% block user %}}", "See the shipped templates.")
+    if unknown := sorted(used - variables):
+        raise ConfigError(
+            f"{path}: uses {unknown[0]!r}, which it is not given",
+            f"Known variables: {', '.join(sorted(variables))}.",
+        )
+    if forgotten := sorted(variables - used):
+        raise ConfigError(f"{path}: does not use {forgotten[0]!r}, without which it is no use")
+    return Template(str(path.name), source)
+
+
+def _walk(node: nodes.Node, depth: int = 0) -> Iterator[tuple[nodes.Node, int]]:
+    yield node, depth
+    for child in node.iter_child_nodes():
+        yield from _walk(child, depth + 1)
+
+
+def _refusal(node: nodes.Node) -> str | None:
+    """Why a template may not hold ``node``, or None if it may."""
+    match node:
+        case nodes.Filter() if node.name not in _FILTERS:
+            return f"filter {node.name!r} is not allowed"
+        case nodes.Getattr() if not (
+            isinstance(node.node, nodes.Name) and node.node.name == "loop" and node.attr in _LOOP
+        ):
+            return f"attribute {node.attr!r} is not allowed"
+        case nodes.Getitem() if not (
+            isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, int)
+        ):
+            return "an index that is no whole number is not allowed"
+        case nodes.For() if next(node.find_all(nodes.For), None):
+            return "a loop within a loop is not allowed"
+        case _ if not isinstance(node, _ALLOWED):
+            return f"{type(node).__name__} is not allowed"
+    return None
+
+
+@lru_cache(maxsize=16)
+def _compile(source: str) -> jinja2.Template:
+    return _environment.from_string(source)
+
+
+@lru_cache(maxsize=16)
+def _delimiters(source: str) -> Delimiters:
+    own = _environment.parse(source).find_all(nodes.TemplateData)
+    return Delimiters("".join(node.data for node in own))

@@ -1,0 +1,1 @@
+"""Numbers from records: figures of an iteration, a judge against people, health."""

@@ -1,0 +1,217 @@
+"""Scores of responses, and how far the judges of a jury agree, from an iteration's votes.
+
+    judgments -> one row per response and judge -> scored responses -> figures, show
+
+The scores are those that pairs are made of, see ``stages.jury``.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations, groupby
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+from selfreward.config.yamlfile import read_yaml
+from selfreward.records import Judgment, Response, judge_key
+from selfreward.stages.jury import Means, jury_scores, mean_scores
+from selfreward.storage.store import Store
+from selfreward.verbs.layout import share
+
+Key = tuple[int, int]
+"""(attempt, sample)"""
+ALL = 2**62
+"""Above every attempt."""
+_VOTES = """
+SELECT attempt, sample, juror,
+    sum(score * weight) / sum(CASE WHEN score IS NOT NULL THEN weight END),
+    min(score), max(score), count(*), count(score), sum(num_tokens)
+FROM judgments WHERE iteration = ? AND attempt < ?
+GROUP BY attempt, sample, juror ORDER BY attempt, sample, juror"""
+_WHOLE = """
+SELECT attempt, sample FROM responses
+WHERE iteration = ? AND attempt < ? AND finish_reason != 'length' AND author != 'M1'"""
+
+
+class JudgeRow(NamedTuple):
+    """What one judge says of one response."""
+
+    attempt: int
+    sample: int
+    juror: int
+    mean: float | None
+    """Over its votes with a verdict, 0 to 5."""
+    low: float | None
+    high: float | None
+    num_votes: int
+    num_parsed: int
+    tokens: int
+
+
+class Scored(NamedTuple):
+    """A response with a score."""
+
+    attempt: int
+    sample: int
+    score: float
+    """0 to 5."""
+    spread: float
+    """Highest minus lowest vote of all judges that sit."""
+    num_votes: int
+    """With a verdict, of these judges."""
+
+
+def read_votes(store: Store, iteration: int, attempts: int) -> list[JudgeRow]:
+    """The votes of an iteration's first so many attempts, in order of response and judge."""
+    return [JudgeRow._make(row) for row in store.query(_VOTES, (iteration, attempts))]
+
+
+def jury_weights(store: Store) -> tuple[float, ...]:
+    """Weights of the judges of the run that a store belongs to, by juror."""
+    judge: Any = read_yaml(store.path.with_name("config.resolved.yaml"))[0]["judge"]
+    return (judge["weight"], *(juror["weight"] for juror in judge["jury"]))
+
+
+def scored_responses(
+    store: Store,
+    iteration: int,
+    attempts: int = ALL,
+    votes: Iterable[JudgeRow] | None = None,
+) -> list[Scored]:
+    """The responses that have a score, in order, anchors included.
+
+    Args:
+        votes: Of the same attempts; None reads them.
+    """
+    votes = read_votes(store, iteration, attempts) if votes is None else votes
+    rows: list[Any] = [row for row in votes if row.mean is not None]
+    if all(row.juror == 0 for row in rows):
+        return [
+            Scored(row.attempt, row.sample, row.mean, row.high - row.low, row.num_parsed)
+            for row in rows
+        ]
+    whole = set(store.query(_WHOLE, (iteration, attempts)))
+    scores, sitting = jury_scores(_means(rows), jury_weights(store), whole)
+    scored = []
+    for key, group in groupby(rows, key=itemgetter(0, 1)):
+        if key not in scores:
+            continue
+        sat = [row for row in group if row.juror in sitting[key[0]]]
+        spread = max(row.high for row in sat) - min(row.low for row in sat)
+        num_votes = sum(row.num_parsed for row in sat)
+        scored.append(Scored(key[0], key[1], scores[key], spread, num_votes))
+    return scored
+
+
+def scores_of(
+    store: Store, responses: Iterable[Response], judgments: Sequence[Judgment]
+) -> dict[Key, float]:
+    """Scores of whole prompts' responses, of those that have one."""
+    weights = jury_weights(store) if any(j.juror for j in judgments) else (1.0,)
+    return mean_scores(responses, judgments, weights)
+
+
+def jury_figures(rows: Sequence[JudgeRow]) -> dict[str, Any] | None:
+    """What each judge of a jury said, and how far each two agree; None where there is one judge.
+
+    Returns:
+        ``judges``: a mapping each with ``judge`` (its key in the config), ``n`` votes, ``parsed``,
+        ``parse_rate``, ``mean`` score over responses and ``tokens``. ``agreement``: a mapping for
+        each two of them with ``judges``, ``pairs`` (two responses to a prompt on which both have
+        verdicts), ``same`` (share of these that both put in the same order, a tie of one alone as
+        a half), ``responses`` that both scored and their mean ``difference`` in points. Figures
+        over nothing are None.
+    """
+    jurors = sorted({row.juror for row in rows})
+    if jurors in ([], [0]):
+        return None
+    by_juror: dict[int, list[JudgeRow]] = {juror: [] for juror in jurors}
+    for row in rows:
+        by_juror[row.juror].append(row)
+    means = _means(rows)
+    return {
+        "judges": [_judge(juror, by_juror[juror]) for juror in jurors],
+        "agreement": [_agreement(a, b, means) for a, b in combinations(jurors, 2)],
+    }
+
+
+def jury_rows(rounds: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Rows of the table of scores: a label, and a cell for each iteration; none without a jury."""
+    juries = [figures["jury"] or {"judges": [], "agreement": []} for figures in rounds]
+    judges = [{judge["judge"]: judge for judge in jury["judges"]} for jury in juries]
+    pairs = [{tuple(two["judges"]): two for two in jury["agreement"]} for jury in juries]
+    names = dict.fromkeys(name for of_round in judges for name in of_round)
+    twos = dict.fromkeys(two for of_round in pairs for two in of_round)
+    rows = [[f"  {name}", *(_judge_cell(each.get(name)) for each in judges)] for name in names]
+    rows += [
+        [f"  {two[0]}, {two[1]}", *(_agreement_cell(each.get(two)) for each in pairs)]
+        for two in twos
+    ]
+    return [row for row in rows if any(cell != "-" for cell in row[1:])]
+
+
+def anchor_rows(rounds: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Such a row on M1's answers; none if there are none."""
+    anchors = [figures["anchors"] for figures in rounds]
+    if not any(anchors):
+        return []
+    cells = (f"{a['n']}, mean score {_points(a['mean'])}" if a else "-" for a in anchors)
+    return [["answers of M1", *cells]]
+
+
+def _judge_cell(judge: dict[str, Any] | None) -> str:
+    if judge is None:
+        return "-"
+    return f"mean {_points(judge['mean'])}, {share(judge['parsed'], judge['n'])} parsed"
+
+
+def _agreement_cell(two: dict[str, Any] | None) -> str:
+    if two is None or two["difference"] is None:
+        return "-"
+    same = "n/a" if two["same"] is None else f"{two['same']:.1%}"
+    return f"{same} same order, {two['difference']:.2f} apart"
+
+
+def _points(mean: float | None) -> str:
+    return "n/a" if mean is None else f"{mean:.3f}"
+
+
+def _judge(juror: int, rows: Sequence[JudgeRow]) -> dict[str, Any]:
+    means = [row.mean for row in rows if row.mean is not None]
+    n, parsed = sum(row.num_votes for row in rows), sum(row.num_parsed for row in rows)
+    return {
+        "judge": judge_key(juror),
+        "n": n,
+        "parsed": parsed,
+        "parse_rate": parsed / n if n else None,
+        "mean": math.fsum(means) / len(means) if means else None,
+        "tokens": sum(row.tokens for row in rows),
+    }
+
+
+def _agreement(a: int, b: int, means: Mapping[Key, Means]) -> dict[str, Any]:
+    both = [(key[0], m[a], m[b]) for key, m in sorted(means.items()) if a in m and b in m]
+    differences = [abs(x - y) for _, x, y in both]
+    same = [
+        1 - abs(_order(x[1], y[1]) - _order(x[2], y[2])) / 2
+        for _, group in groupby(both, key=itemgetter(0))
+        for x, y in combinations(group, 2)
+    ]
+    return {
+        "judges": [judge_key(a), judge_key(b)],
+        "pairs": len(same),
+        "same": math.fsum(same) / len(same) if same else None,
+        "responses": len(both),
+        "difference": math.fsum(differences) / len(differences) if differences else None,
+    }
+
+
+def _order(x: float, y: float) -> int:
+    return (x > y) - (x < y)
+
+
+def _means(rows: Iterable[JudgeRow]) -> dict[Key, dict[int, float]]:
+    means: dict[Key, dict[int, float]] = {}
+    for row in rows:
+        if row.mean is not None:
+            means.setdefault((row.attempt, row.sample), {})[row.juror] = row.mean
+    return means

@@ -1,0 +1,286 @@
+"""A run directory: what it is made of and who may write to it.
+
+runs/<name>/
+  config.yaml           the config as given        config.resolved.yaml   every value, in force
+  templates/  seeds/    copies of what the run reads from outside
+  records.db            the record of truth (store.py)
+  models/               M0.json (where the base model is), SFT/ M1/ M2/ ..., with a manifest each
+  checkpoints/  logs/   of training in progress; of each child process
+  run.lock              held by the process that owns the run
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfreward.errors import ConfigError, IntegrityError, LockedError, NotFoundError
+from selfreward.records import rollout_stages
+from selfreward.storage import durable
+from selfreward.storage.store import Store
+
+# The verbs that only read need none of pydantic, Jinja and filelock, which take longer to import
+# than the verbs take; so what makes, configures or owns a run imports them where it needs them.
+if TYPE_CHECKING:
+    from selfreward.config import Config
+    from selfreward.inputs.templates import Template
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+PROMPTS_VARIABLES = {"demonstrations"}
+WORSE_VARIABLES = {"prompt"}
+COMPARE_VARIABLES = {"prompt", "response_a", "response_b"}
+_VARIABLES = {
+    "prompts": PROMPTS_VARIABLES, "worse": WORSE_VARIABLES, "compare": COMPARE_VARIABLES,
+}  # fmt: skip
+_EXTENDABLE = frozenset({"iterations"})
+
+
+def runs_root() -> Path:
+    """Where runs live: ``$SELFREWARD_RUNS``, else ``runs`` in the current directory."""
+    return Path(os.environ.get("SELFREWARD_RUNS") or "runs")
+
+
+class Run:
+    """An existing run directory; see ``creation.create_run`` and ``open_run``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = Path(os.path.abspath(path)).name
+
+    @cached_property
+    def config(self) -> "Config":
+        """The config in force, from ``config.resolved.yaml``."""
+        from selfreward.config.load import load_config
+
+        return load_config(self.resolved)
+
+    @property
+    def resolved(self) -> Path:
+        """``config.resolved.yaml``, which rules."""
+        return self.path / "config.resolved.yaml"
+
+    @property
+    def records(self) -> Path:
+        """``records.db``"""
+        return self.path / "records.db"
+
+    def store(self) -> Store:
+        """The records, for reading."""
+        return Store(self.records)
+
+    def model_directory(self, model: int | str) -> Path:
+        """``models/M<index>`` or ``models/SFT``, which exists only whole."""
+        return self.path / "models" / _model_name(model)
+
+    def checkpoints_directory(self, model: int | str) -> Path:
+        """Where the training that makes the model keeps its checkpoints."""
+        return self.path / "checkpoints" / _model_name(model)
+
+    def log_path(self, iteration: int, stage: str) -> Path:
+        """Log of the child process that runs a stage; all launches append to it."""
+        return self.path / "logs" / f"{iteration}-{stage}.log"
+
+    def template(self, stage: str, juror: int = 0) -> "Template":
+        """The run's own copy of a template.
+
+        Args:
+            stage: ``prompts``, ``worse`` or ``compare``; or, of a judge, ``judge`` or ``criteria``.
+            juror: Which of ``judge.jurors``.
+        """
+        from selfreward.inputs.judge_templates import judge_variables, template_name
+        from selfreward.inputs.templates import load_template
+
+        path = self.path / "templates" / f"{template_name(stage, juror)}.jinja"
+        if stage in _VARIABLES:
+            return load_template(path, _VARIABLES[stage])
+        form = self.config.judge.jurors[juror].form
+        return load_template(path, judge_variables(stage, form))
+
+    def seed_file(self, kind: str) -> Path:
+        """The run's own copy of seed data, such as ``ift``, ``eft``, ``ranked`` or ``heldout``."""
+        return self.path / "seeds" / f"{kind}.jsonl"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 over all that decides the records: config, templates and seed data.
+
+        The number of iterations and the keys that only change speed are left out, so that a run
+        can be extended and resumed on another machine. The config counts as it was written when
+        the run was made: a key that a later release adds is not in it.
+        """
+        from selfreward.config import is_runtime_key
+        from selfreward.config.yamlfile import read_yaml
+
+        def deciding(data: Any, key: str) -> Any:
+            if isinstance(data, list):
+                return [deciding(item, f"{key}.{i}") for i, item in enumerate(data)]
+            if not isinstance(data, dict):
+                return data
+            inner = ((f"{key}.{name}".lstrip("."), name, value) for name, value in data.items())
+            return {
+                name: deciding(value, at)
+                for at, name, value in inner
+                if not is_runtime_key(at) and at not in _EXTENDABLE
+            }
+
+        config = deciding(read_yaml(self.resolved)[0], "")
+        sha = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+        inputs = [*self.path.glob("templates/*.jinja"), *self.path.glob("seeds/*.jsonl")]
+        for path in sorted(inputs):
+            sha.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+        return sha.hexdigest()
+
+    def rollout_stages(self, iteration: int) -> tuple[str, ...]:
+        """The stages before ``pairs`` of an iteration above 0, in order."""
+        anchors, judge = self.config.responses.anchors, self.config.judge
+        return rollout_stages(iteration, anchors, len(judge.jurors), judge.break_ties)
+
+    def stage_fingerprint(self, store: Store, iteration: int, stage: str) -> str:
+        """sha256 over the run's fingerprint, the base model and every stage finished before."""
+        earlier = []
+        for row in store.stages():
+            if (row.iteration, row.stage) == (iteration, stage):
+                break
+            earlier.append((row.iteration, row.stage, row.digest))
+        base = self.base_model().get("digest")
+        text = json.dumps([self.fingerprint, base, iteration, stage, earlier])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def check_fingerprints(self, store: Store) -> None:
+        """Compare every finished stage with what its inputs are now.
+
+        Raises:
+            IntegrityError: Config, templates or seed data were altered after the fact.
+        """
+        for row in store.stages():
+            if row.fingerprint != self.stage_fingerprint(store, row.iteration, row.stage):
+                raise IntegrityError(
+                    f"{self.path}: {row.stage} of iteration {row.iteration} was made from another "
+                    "config, template, seed data or base model than lies here now",
+                    "Restore config.resolved.yaml, templates/, seeds/ and models/M0.json, or "
+                    "start a new run.",
+                )
+
+    def base_model(self) -> dict[str, Any]:
+        """Path, digest, source and revision of M0; empty before it is resolved.
+
+        Raises:
+            IntegrityError: The file was altered and is no JSON.
+        """
+        path = self.path / "models" / "M0.json"
+        try:
+            return dict(json.loads(path.read_text())) if path.is_file() else {}
+        except (ValueError, TypeError) as error:
+            raise IntegrityError(
+                f"{path}: cannot be read ({error})",
+                "Restore it from a copy. While the run is not finished it may also be removed: "
+                "`selfreward resume` finds the model again and checks that it is the same.",
+            ) from None
+
+    def policy(self, iteration: int) -> Path:
+        """Directory of the model that iteration ``iteration`` starts from: M0 for 0, M1 for 1, ...
+
+        Raises:
+            IntegrityError: The directory is gone or not whole.
+        """
+        if iteration == 0 or (iteration == 1 and self.config.sft is None):
+            return Path(self.base_model()["path"])
+        return self.whole_model(iteration)
+
+    def whole_model(self, model: int | str) -> Path:
+        """Directory of a model that training has made.
+
+        Raises:
+            IntegrityError: The directory is gone or not whole.
+        """
+        directory = self.model_directory(model)
+        try:
+            durable.verify_directory(directory, deep=False)
+        except IntegrityError as error:
+            raise IntegrityError(
+                f"{directory.name} is needed but not whole: {error.message}",
+                "Restore the directory from a copy, or start a new run; `selfreward verify` "
+                "checks all of them.",
+            ) from None
+        return directory
+
+    def configure(self, overrides: Sequence[str]) -> None:
+        """Change keys that a resume may change: ``iterations`` (up) and the runtime keys.
+
+        Raises:
+            IntegrityError: Another key would change; the message names it.
+            ConfigError: A value is wrong, or ``iterations`` would shrink.
+        """
+        from selfreward.config import is_runtime_key
+        from selfreward.config.load import changed_keys, load_config, override
+        from selfreward.config.yamlfile import dump_yaml, read_yaml
+
+        if not overrides:
+            return
+        new = load_config(self.resolved, overrides)
+        changed = changed_keys(self.config, new)
+        free = [key for key in changed if is_runtime_key(key) or key in _EXTENDABLE]
+        if frozen := [key for key in changed if key not in free]:
+            raise IntegrityError(
+                f"{frozen[0]} is frozen: it decided the records of this run",
+                "Start a new run, or branch off with `selfreward run CONFIG --from RUN:M1`.",
+            )
+        if new.iterations < self.config.iterations:
+            raise ConfigError("iterations can only grow when a run is resumed")
+        durable.write_file(
+            self.resolved, dump_yaml(override(read_yaml(self.resolved)[0], overrides))
+        )
+        self.__dict__.pop("config", None)
+
+    @contextmanager
+    def owned(self) -> Iterator[Store]:
+        """Own the run: hold its lock and a store that may write.
+
+        Raises:
+            LockedError: Another process owns it.
+        """
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.path / "run.lock")
+        try:
+            lock.acquire(timeout=1)
+        except Timeout:
+            with self.store() as store:
+                owner = store.owner()
+            raise LockedError(
+                f"run {self.name} is in use by process {owner['pid']} on {owner['host']} "
+                f"since {owner['since']}",
+                f"Watch it with `selfreward status {self.name} --watch`.",
+            ) from None
+        try:
+            with Store.claim(self.records) as store:
+                yield store
+        finally:
+            lock.release()
+
+
+def open_run(name: str) -> Run:
+    """Open a run by its name under the runs directory, or by path.
+
+    Raises:
+        NotFoundError: There is none; the message lists the runs there are.
+    """
+    for path in (runs_root() / name if NAME.fullmatch(name) else Path(name), Path(name)):
+        if os.path.isfile(path / "records.db"):  # unlike Path.is_file, False for any bad name
+            return Run(path)
+    known = ", ".join(run.name for run in list_runs()) or "none yet"
+    raise NotFoundError(f"no run {name!r} in {runs_root()}/", f"Runs there: {known}.")
+
+
+def list_runs() -> list[Run]:
+    """Every run under the runs directory, by name."""
+    return [Run(p.parent) for p in sorted(runs_root().glob("[!.]*/records.db"))]
+
+
+def _model_name(model: int | str) -> str:
+    return f"M{model}" if isinstance(model, int) else model

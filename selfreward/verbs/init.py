@@ -1,0 +1,42 @@
+"""A directory to start from: a commented recipe and copies of the templates it uses, to edit."""
+
+from pathlib import Path
+
+from selfreward.config.load import load_config
+from selfreward.errors import ConfigError, PreflightError
+from selfreward.inputs import shipped
+from selfreward.inputs.templates import find_template
+from selfreward.storage import durable
+
+
+def write_starter(directory: Path, recipe: str) -> list[Path]:
+    """Copy a shipped recipe and its templates into ``directory``.
+
+    The recipe finds the copies because templates are looked for beside it first.
+
+    Returns:
+        The files written, the recipe first.
+
+    Raises:
+        ConfigError: No such recipe, or one of the files exists already; then nothing is written.
+        PreflightError: The directory cannot be written.
+    """
+    known = shipped.recipes()
+    if recipe not in known:
+        raise ConfigError(f"no recipe is named {recipe!r}", f"Recipes: {', '.join(known)}.")
+    config = load_config(known[recipe])
+    sources = {directory / f"{recipe}.yaml": known[recipe]}
+    for name in (config.judge.template, config.prompts.template):
+        sources[directory / name] = find_template(name, known[recipe].parent)
+    for path in sources:
+        if path.exists():
+            raise ConfigError(
+                f"{path} exists; nothing was written", "Choose another directory, or remove it."
+            )
+    try:
+        for path, source in sources.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            durable.write_file(path, source.read_bytes())
+    except OSError as error:
+        raise PreflightError(f"{directory}: cannot write there ({error.strerror})") from None
+    return list(sources)

@@ -1,0 +1,105 @@
+"""Numbers, tables and places as people read them."""
+
+import math
+import textwrap
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from selfreward.verbs.console import unmarked
+
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def estimated(estimate: Mapping[str, Any], form: str, scale: float = 1, unit: str = "") -> str:
+    """Such as ``72.1% [68.0, 76.3]``; see ``Bootstrap.estimate``.
+
+    Args:
+        form: How a number is written.
+        scale: 100 for percent.
+    """
+    if estimate["value"] is None:
+        return "n/a"
+    text = f"{scale * estimate['value']:{form}}{unit}"
+    if estimate["low"] is None:
+        return text
+    return f"{text} [{scale * estimate['low']:{form}}, {scale * estimate['high']:{form}}]"
+
+
+def table(rows: Sequence[Sequence[str]], indent: str = "") -> str:
+    """Columns two spaces apart, as wide as their widest cell; short rows may end in a wider one."""
+    num_columns = max(map(len, rows), default=0)
+    widths = [0] * num_columns
+    for row in rows:
+        for i, cell in enumerate(row):
+            if i + 1 < len(row) or len(row) == num_columns:
+                widths[i] = max(widths[i], _width(cell))
+    lines = []
+    for row in rows:
+        cells = [
+            cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=False)
+        ]
+        lines.append(indent + "  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def bars(counts: Sequence[int]) -> str:
+    """One character per count, as high as the count; a blank for none."""
+    most = max(counts, default=0)
+    return "".join(_BARS[math.ceil(8 * count / most) - 1] if count else " " for count in counts)
+
+
+def indented(text: str, indent: str, width: int = 100) -> str:
+    """Text wrapped to ``width`` columns behind an indent; its own line breaks stay."""
+    lines: list[str] = []
+    for line in text.split("\n"):
+        lines += textwrap.wrap(
+            line, width - len(indent), replace_whitespace=False, drop_whitespace=True
+        ) or [""]
+    return "\n".join((indent + line).rstrip() for line in lines)
+
+
+def duration(seconds: float) -> str:
+    """Such as ``3.2 s``, ``4 min 05 s``, ``2 h 10 min``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if round(seconds) < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+def size(num_bytes: float) -> str:
+    """Such as ``538 MB``; powers of 1000."""
+    for unit in ("B", "kB", "MB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.0f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.1f} GB"
+
+
+def listed(counts: Mapping[str, int]) -> str:
+    """Such as ``tie 3, margin 1``; empty for no counts."""
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
+
+
+def share(part: int, whole: int) -> str:
+    """Such as ``98.4%``; nothing of nothing is ``n/a``."""
+    return f"{part / whole:.1%}" if whole else "n/a"
+
+
+def existing(path: Path) -> Path:
+    """The path or its nearest ancestor that exists."""
+    path = path.absolute()
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
+def _width(cell: str) -> int:
+    return sum(
+        0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF")
+        for c in unmarked(cell)
+    )

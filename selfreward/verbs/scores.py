@@ -1,0 +1,241 @@
+"""The headline table: what each iteration made, how it was scored and what was trained on it."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from selfreward.errors import NotFoundError
+from selfreward.measures.figures import figures_of
+from selfreward.measures.judge import first_judge, health_lines, judge_rows
+from selfreward.measures.votes import anchor_rows, jury_rows
+from selfreward.records import stages_of
+from selfreward.storage.directory import Run
+from selfreward.verbs.console import bold, dim
+from selfreward.verbs.layout import bars, duration, listed, share, table
+from selfreward.verbs.selection import selection_text
+
+Figures = dict[str, Any]
+_PER_TABLE = 4
+"""Iterations side by side; more go into further tables, so that lines fit a terminal."""
+
+FOOTNOTES = """\
+A response's score is the mean over its votes, with a jury the weighted mean over its judges; ± is
+the standard error of the mean, clustered by prompt, because answers to one prompt are alike. Scores
+are the judge's own opinion, and the judge may change with the iteration: they are no external
+evaluation. Lengths are in characters, scores and margins in points (0 to 5); spread of votes is the
+mean of highest minus lowest vote."""
+JUDGE_FOOTNOTE = """\
+The new model as a judge: held-out responses that people scored, 95% intervals over prompts."""
+
+
+def scores_of(run: Run) -> dict[str, Any]:
+    """The figures of all iterations that have any.
+
+    Raises:
+        NotFoundError: Nothing has been made yet.
+    """
+    with run.store() as store:
+        begun = {progress.iteration for progress in store.progress()}
+        begun |= {stage.iteration for stage in store.stages()}
+        if not begun:
+            raise NotFoundError(
+                f"run {run.name} has no records yet", f"Watch it: selfreward status {run.name}"
+            )
+        return {
+            "run": run.name,
+            "iterations": [figures_of(store, iteration) for iteration in sorted(begun)],
+        }
+
+
+def scores_text(scores: dict[str, Any]) -> str:
+    """What ``selfreward scores`` prints."""
+    blocks = [bold(scores["run"])]
+    rounds = [figures for figures in scores["iterations"] if figures["iteration"] > 0]
+    blocks += [_seed_line(f) for f in scores["iterations"] if f["iteration"] == 0]
+    blocks += [selection_text(f["selection"]) for f in scores["iterations"] if f["selection"]]
+    for start in range(0, len(rounds), _PER_TABLE):
+        blocks.append(_table(rounds[start : start + _PER_TABLE]))
+    if warnings := [line for f in scores["iterations"] for line in health_lines(f)]:
+        blocks.append("\n".join(f"warning: {line}" for line in warnings))
+    if rounds:
+        measured = any(figures["judge"] for figures in rounds)
+        blocks.append(dim(f"{FOOTNOTES}\n{JUDGE_FOOTNOTE}" if measured else FOOTNOTES))
+    return "\n\n".join(blocks)
+
+
+def _seed_line(figures: Figures) -> str:
+    if "train" not in (stages := figures["stages"]) and "evaluate" in stages:
+        return f"no seed SFT, M1 = M0\n{first_judge(figures)}"
+    training = figures["training"]
+    done = "M0 -> M1" if "train" in figures["stages"] else "M0 -> M1 (not finished)"
+    left_out = f"; rows left out: {listed(training['dropped'])}" if training["dropped"] else ""
+    lines = [
+        f"seed SFT {done}: {training['steps']} steps, loss {_number(training['loss'])}, "
+        f"{duration(sum(figures['seconds'].values()))}{left_out}",
+        first_judge(figures),
+    ]
+    return "\n".join(filter(None, lines))
+
+
+def _table(rounds: list[Figures]) -> str:
+    def row(label: str, cell: Callable[[Figures], str]) -> list[str]:
+        return [label, *(cell(figures) for figures in rounds)]
+
+    def reasons(*path: str) -> list[list[str]]:
+        """One row per reason that any of the iterations has."""
+        counts = [figures[path[0]][path[1]] for figures in rounds]
+        total: Counter[str] = sum(map(Counter, counts), Counter())
+        names = [name for name, _ in total.most_common()]
+        return [[f"  {name}", *(str(count.get(name, 0)) for count in counts)] for name in names]
+
+    rows = [
+        [bold("iteration"), *(bold(str(f["iteration"])) for f in rounds)],
+        row("policy", lambda f: f"M{f['iteration']} -> M{f['iteration'] + 1}"),
+        row("prompts", lambda f: f"{f['prompts']['accepted']} of {f['prompts']['attempts']} tried"),
+        *reasons("prompts", "dropped"),
+        *([row("counted so far", _counted)] if any(map(_is_part, rounds)) else []),
+        row("responses", lambda f: str(f["responses"]["n"])),
+        row("  truncated", lambda f: str(f["responses"]["truncated"])),
+        *reasons("responses", "dropped"),
+        *anchor_rows(rounds),
+        row("judgments", lambda f: str(f["judgments"]["n"])),
+        row("parse rate", lambda f: share(f["judgments"]["parsed"], f["judgments"]["n"])),
+        *reasons("judgments", "unparsed"),
+        *jury_rows(rounds),
+        row("mean score", lambda f: bold(mean_with_error(f["scores"]))),
+        row("  n responses (prompts)", _score_count),
+        row("standard deviation", lambda f: _number(f["scores"]["std"], few(f["scores"]["n"]))),
+        row("  within a prompt", _within),
+        row("histogram 0 to 5", lambda f: bars(f["scores"]["histogram"]) or "-"),
+        row("  counts", lambda f: " ".join(map(str, f["scores"]["histogram"]))),
+        row("share of 5s", lambda f: _percent(f["scores"]["fives"], "no scores")),
+        row("spread of votes", _spread),
+        row("probability on scores", _mass),
+        row("Spearman(length, score)", _spearman),
+        *([row("ties compared", _compared)] if any(f["comparisons"] for f in rounds) else []),
+        row("pairs", _pairs),
+        *reasons("pairs", "dropped"),
+        row("responses never paired", _never_paired),
+        *reasons("pairs", "responses_dropped"),
+        row("ties", lambda f: _percent(f["pairs"]["tie_rate"], "not built")),
+        row("margin", _margin),
+        row("length chosen/rejected", _lengths),
+        row("DPO steps", lambda f: str(f["training"]["steps"])),
+        *reasons("training", "dropped"),
+        row("  loss", lambda f: _trained(f, "loss")),
+        row("  accuracy", lambda f: _trained(f, "accuracy")),
+        row("  reward margin", lambda f: _trained(f, "reward_margin")),
+        *judge_rows(rounds),
+        row("tokens sampled", lambda f: f"{tokens(f):,}"),
+        row("time", lambda f: duration(sum(f["seconds"].values()))),
+        *(row(f"  {stage}", partial(_stage_time, stage)) for stage in _stages(rounds)),
+    ]
+    return table(rows)
+
+
+def mean_with_error(scores: Figures) -> str:
+    """Such as ``2.413 ± 0.051``."""
+    if scores["mean"] is None:
+        return "n/a (no scores)"
+    return f"{scores['mean']:.3f} ± {_number(scores['se'], 'one prompt')}"
+
+
+def tokens(figures: Figures) -> int:
+    """Tokens that models wrote in an iteration."""
+    made = [figures[part] for part in ("prompts", "responses", "anchors", "judgments")]
+    made += (figures["jury"] or {"judges": []})["judges"][1:]  # the first is in "judgments"
+    return sum(int(part["tokens"]) for part in made if part)
+
+
+def few(n: int) -> str:
+    """Why a spread cannot be had from n values."""
+    return "one score" if n == 1 else "no scores"
+
+
+def _stages(rounds: Sequence[Figures]) -> tuple[str, ...]:
+    return stages_of(2, {stage for figures in rounds for stage in figures["seconds"]})
+
+
+def _stage_time(stage: str, figures: Figures) -> str:
+    return duration(figures["seconds"][stage]) if stage in figures["seconds"] else "-"
+
+
+def _is_part(figures: Figures) -> bool:
+    return bool(figures["attempts"] < figures["prompts"]["attempts"])
+
+
+def _counted(figures: Figures) -> str:
+    """Of a large open iteration the scores of its first attempts are shown."""
+    return f"first {figures['attempts']:,} tried" if _is_part(figures) else "all"
+
+
+def _score_count(figures: Figures) -> str:
+    scores = figures["scores"]
+    return f"{scores['n']} ({scores['prompts']})"
+
+
+def _spread(figures: Figures) -> str:
+    scores = figures["scores"]
+    return _number(scores["vote_spread"], "one vote each" if scores["n"] else "no scores")
+
+
+def _within(figures: Figures) -> str:
+    scores = figures["scores"]
+    return _number(scores["prompt_std"], "one each" if scores["n"] else "no scores")
+
+
+def _mass(figures: Figures) -> str:
+    judgments = figures["judgments"]
+    why = "written" if judgments["form"] == "written" else "no judgments"
+    return _number(judgments["mass"], why)
+
+
+def _spearman(figures: Figures) -> str:
+    scores = figures["scores"]
+    return _number(scores["spearman_length"], "all alike" if scores["n"] > 1 else few(scores["n"]))
+
+
+def _compared(figures: Figures) -> str:
+    compared = figures["comparisons"]
+    return f"{compared['told_apart']} of {compared['n']} told apart" if compared else "-"
+
+
+def _pairs(figures: Figures) -> str:
+    if "pairs" not in figures["stages"]:
+        return "n/a (not built)"
+    pairs = figures["pairs"]
+    several = f"{pairs['n']} from " if pairs["n"] > pairs["paired"] else ""
+    return f"{several}{pairs['paired']} of {pairs['prompts']} prompts"
+
+
+def _never_paired(figures: Figures) -> str:
+    if "pairs" not in figures["stages"]:
+        return "n/a (not built)"
+    return str(sum(figures["pairs"]["responses_dropped"].values()))
+
+
+def _margin(figures: Figures) -> str:
+    pairs = figures["pairs"]
+    if pairs["margin"] is None:
+        return "n/a (no pairs)"
+    return f"{pairs['margin']:.3f} ± {_number(pairs['margin_se'], 'one prompt')}"
+
+
+def _lengths(figures: Figures) -> str:
+    pairs = figures["pairs"]
+    if not pairs["n"]:
+        return "n/a (no pairs)"
+    return f"{pairs['chosen_length']:.0f} / {pairs['rejected_length']:.0f}"
+
+
+def _trained(figures: Figures, name: str) -> str:
+    return _number(figures["training"][name], "not logged" if figures["training"]["steps"] else "-")
+
+
+def _percent(value: float | None, why: str) -> str:
+    return f"n/a ({why})" if value is None else f"{value:.1%}"
+
+
+def _number(value: float | None, why: str = "not logged") -> str:
+    return f"n/a ({why})" if value is None else f"{value:.3f}"

@@ -1,0 +1,274 @@
+"""One prompt as the run saw it: its responses, every vote with the judge's own words, its pair."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any, Literal
+
+from selfreward.errors import ConfigError, NotFoundError
+from selfreward.measures.votes import Scored, scored_responses, scores_of
+from selfreward.records import (
+    Comparison,
+    Criterion,
+    Judgment,
+    PreferencePair,
+    Prompt,
+    Response,
+    judge_key,
+)
+from selfreward.stages.preference import preference
+from selfreward.storage.directory import Run
+from selfreward.storage.store import Store
+from selfreward.verbs.console import bold, dim
+from selfreward.verbs.layout import indented
+
+Order = Literal["first", "best", "worst", "disagree", "failed"]
+
+_SELECT: dict[Order, str] = {  # an index serves each iteration
+    "first": "SELECT attempt FROM responses WHERE iteration = ? GROUP BY attempt ORDER BY attempt",
+    "failed": "SELECT attempt FROM judgments WHERE iteration = ? AND score IS NULL GROUP BY attempt"
+    " ORDER BY attempt",
+}
+_FIRST: dict[Order, Callable[[Scored], float]] = {
+    "best": lambda response: -response.score,
+    "worst": lambda response: response.score,
+    "disagree": lambda response: -response.spread,
+}
+"""By which response prompts are sorted, and how; the smallest comes first."""
+
+
+def select(run: Run, iteration: int | None, order: Order) -> tuple[int, list[int]]:
+    """Choose prompts of an iteration.
+
+    ``best`` and ``worst`` go by a prompt's best and worst response, ``disagree`` by the widest
+    spread of votes; ``failed`` are those with a judgment without verdict. Iteration None is the
+    last one with responses.
+
+    Returns:
+        The iteration and the attempts in that order.
+
+    Raises:
+        NotFoundError: The run or the iteration has no responses, or no prompt fits.
+        ConfigError: ``disagree`` where there is only one vote per response.
+    """
+    with run.store() as store:
+        iteration = _iteration(run, store, iteration)
+        if order in _SELECT:
+            attempts = [row[0] for row in store.query(_SELECT[order], (iteration,))]
+        else:
+            attempts = _by_response(store, iteration, order)
+        if not attempts and order == "disagree" and not _has_votes(store, iteration):
+            raise ConfigError(
+                f"iteration {iteration} has one vote per response, so none disagree",
+                "Try --worst, or judge.form=written with judge.votes of 2 or more.",
+            )
+    if not attempts:
+        what = "judgments without a verdict" if order == "failed" else "scored responses"
+        what = "votes that differ" if order == "disagree" else what
+        raise NotFoundError(f"run {run.name}, iteration {iteration}: no {what}")
+    return iteration, attempts
+
+
+def _by_response(store: Store, iteration: int, order: Order) -> list[int]:
+    first: dict[int, float] = {}
+    for response in scored_responses(store, iteration):
+        if order != "disagree" or response.spread > 0:
+            value = _FIRST[order](response)
+            first[response.attempt] = min(first.get(response.attempt, value), value)
+    return sorted(first, key=lambda attempt: (first[attempt], attempt))
+
+
+def prompt_of(run: Run, iteration: int | None, attempt: int) -> dict[str, Any]:
+    """All that the run holds on one prompt.
+
+    Raises:
+        NotFoundError: There is no such attempt; the message says which there are.
+    """
+    with run.store() as store:
+        iteration = _iteration(run, store, iteration)
+        prompts = store.records(Prompt, iteration, attempt)
+        if not prompts:
+            query = "SELECT count(*) FROM prompts WHERE iteration = ?"
+            attempts = next(store.query(query, (iteration,)))[0]
+            raise NotFoundError(
+                f"run {run.name}, iteration {iteration}: no attempt {attempt}",
+                f"Attempts go from 0 to {attempts - 1}.",
+            )
+        pairs = store.records(PreferencePair, iteration, attempt)
+        criteria = store.records(Criterion, iteration, attempt)
+        comparisons = store.records(Comparison, iteration, attempt)
+        drops = _drops(store, iteration, attempt)
+        made = store.records(Response, iteration, attempt)
+        judgments = store.records(Judgment, iteration, attempt)
+        responses = _responses(made, judgments, scores_of(store, made, judgments))
+        built = store.finished(iteration, "pairs" if iteration else "selection") is not None
+    for response in responses:
+        for vote in response["votes"]:
+            place = f"{attempt}/{response['sample']}/{vote['vote']}"
+            vote["selection"] = drops.get(place, "kept") if built and not iteration else None
+        sample = response["sample"]
+        roles = {"chosen": any(pair.chosen == sample for pair in pairs),
+                 "rejected": any(pair.rejected == sample for pair in pairs)}  # fmt: skip
+        response["roles"] = [role for role, has in roles.items() if has]
+        response["not_paired"] = drops.get(f"{attempt}/{sample}")
+    return {
+        "run": run.name,
+        "iteration": iteration,
+        "attempt": attempt,
+        "prompt": asdict(prompts[0]),
+        "criteria": [asdict(criterion) for criterion in criteria],
+        "responses": responses,
+        "comparisons": [asdict(comparison) for comparison in comparisons],
+        "pairs": [asdict(pair) | {"margin": pair.margin} for pair in pairs],
+        "no_pair": None if pairs else _why(prompts[0], drops.get(str(attempt)), built),
+    }
+
+
+def prompt_text(shown: dict[str, Any]) -> str:
+    """What ``selfreward show`` prints for one prompt."""
+    prompt = shown["prompt"]
+    lines = [bold(f"iteration {shown['iteration']}, prompt {shown['attempt']}")]
+    if prompt["dropped"] is None:
+        lines.append(_wrapped(prompt["text"], 2))
+        if prompt["detail"]:
+            lines += ["  the worse response answers instead:", _wrapped(prompt["detail"], 4)]
+    else:
+        detail = f" ({prompt['detail']})" if prompt["detail"] else ""
+        lines += [f"  dropped: {prompt['dropped']}{detail}; what was written:"]
+        lines.append(_wrapped(prompt["raw"], 4))
+    for criterion in shown["criteria"]:
+        who = f"{judge_key(criterion['juror'])}, " if criterion["juror"] else ""
+        about = f"{who}criterion {criterion['number']} (weight {criterion['weight']:g}): "
+        lines.append(_wrapped(about + criterion["text"], 2))
+    for response in shown["responses"]:
+        lines += ["", *_response_lines(response)]
+    lines += ["", *_comparison_lines([Comparison(**row) for row in shown["comparisons"]])]
+    if shown["iteration"] == 0:
+        return "\n".join([*lines, _selected(shown["responses"])])
+    lines += [
+        bold("pair: ") + f"response {pair['chosen']} ({pair['chosen_score']:.3g}) over "
+        f"response {pair['rejected']} ({pair['rejected_score']:.3g}), "
+        f"margin {pair['margin']:.3g} points"
+        for pair in shown["pairs"]
+    ]
+    if not shown["pairs"]:
+        lines.append(bold("no pair: ") + shown["no_pair"])
+    return "\n".join(lines)
+
+
+def _comparison_lines(comparisons: list[Comparison]) -> list[str]:
+    """One per two responses that tie: which is better, or why neither."""
+    lines = []
+    for low, high in sorted(
+        {(min(c.first, c.second), max(c.first, c.second)) for c in comparisons}
+    ):
+        both = [c for c in comparisons if {c.first, c.second} == {low, high}]
+        winner, reason = preference(both)
+        said = [("a tie" if c.winner is None else f"{c.winner}") for c in both]
+        found = f"{winner} is better"
+        if winner is None:
+            found = f"no verdict ({reason})" if reason else f"a tie (by order: {', '.join(said)})"
+        lines.append(bold(f"responses {low} and {high} compared: ") + found)
+    return lines
+
+
+def _selected(responses: list[dict[str, Any]]) -> str:
+    """Which votes became EFT rows, in iteration 0."""
+    votes = [(response["sample"], vote) for response in responses for vote in response["votes"]]
+    if any(vote["selection"] is None for _, vote in votes):
+        return bold("EFT rows: ") + "not selected yet"
+    rows = [f"response {at} vote {v['vote']}" for at, v in votes if v["selection"] == "kept"]
+    return bold("EFT rows: ") + (", ".join(rows) or "none")
+
+
+def _response_lines(response: dict[str, Any]) -> list[str]:
+    score = "no score" if response["score"] is None else f"score {response['score']:.3g}"
+    facts = [f"{response['num_tokens']} tokens", f"{len(response['text'])} characters"]
+    if response["author"] != "policy":
+        facts.insert(0, f"by {response['author']}")
+    if response["finish_reason"] == "length":
+        facts.append("truncated")
+    if response["dropped"]:
+        facts.append(f"not judged: {response['dropped']}")
+    if response["not_paired"]:
+        facts.append(f"not paired: {response['not_paired']}")
+    role = f"  {', '.join(response['roles'])}" if response["roles"] else ""
+    head = bold(f"response {response['sample']}: {score}{role}") + dim("  " + ", ".join(facts))
+    lines = [head]
+    if response["thinking"]:
+        lines += [dim("  thinking:"), _wrapped(response["thinking"], 4)]
+    lines.append(_wrapped(response["text"], 2))
+    for vote in response["votes"]:
+        lines += _vote_lines(vote)
+    return lines
+
+
+def _vote_lines(vote: dict[str, Any]) -> list[str]:
+    verdict = f"no verdict ({vote['reason']})" if vote["score"] is None else f"{vote['score']:.3g}"
+    if vote["selection"] is not None and vote["score"] is not None:
+        verdict += f"  {vote['selection']}"
+    who = f"{judge_key(vote['juror'])}, " if vote["juror"] else ""
+    if vote["probabilities"] is None:
+        return [f"  {who}vote {vote['vote']}: {verdict}", _wrapped(vote["raw"], 6)]
+    each = "  ".join(f"{score}: {p:.3f}" for score, p in enumerate(vote["probabilities"]))
+    number = "" if vote["form"] == "expected" else f"vote {vote['vote']}, "
+    weight = f" (weight {vote['weight']:g})" if vote["form"] == "criteria" else ""
+    written = [_wrapped(vote["raw"], 6)] if vote["raw"] else []
+    return [
+        f"  {who}{number}expected {verdict}{weight}",
+        *written,
+        f"      {each}  (sum {sum(vote['probabilities']):.3f})",
+    ]
+
+
+def _responses(
+    responses: list[Response], judgments: list[Judgment], scores: Mapping[tuple[int, int], float]
+) -> list[dict[str, Any]]:
+    rows = []
+    for response in responses:
+        votes = [judgment for judgment in judgments if judgment.sample == response.sample]
+        score = scores.get((response.attempt, response.sample))
+        rows.append(asdict(response) | {"score": score, "votes": [asdict(vote) for vote in votes]})
+    return rows
+
+
+def _drops(store: Store, iteration: int, attempt: int) -> dict[str, str]:
+    """Why the prompt (``attempt``), a response (``attempt/sample``) or a vote was left out."""
+    query = (
+        "SELECT item, reason, detail FROM drops WHERE iteration = ? AND stage = ?"
+        " AND (item = ? OR item LIKE ?)"
+    )
+    stage = "pairs" if iteration else "selection"
+    rows = store.query(query, (iteration, stage, str(attempt), f"{attempt}/%"))
+    return {item: f"{reason} ({detail})" if detail else reason for item, reason, detail in rows}
+
+
+def _why(prompt: Prompt, drop: str | None, built: bool) -> str:
+    if prompt.dropped is not None:
+        return "the prompt was dropped"
+    return drop or ("left out" if built else "pairs are not built yet")
+
+
+def _iteration(run: Run, store: Store, iteration: int | None) -> int:
+    """The iteration asked for, or the last one with responses."""
+    known = [row[0] for row in store.query("SELECT DISTINCT iteration FROM prompts ORDER BY 1")]
+    if iteration is None:
+        iteration = next(store.query("SELECT max(iteration) FROM responses"))[0]
+    if iteration is None:
+        raise NotFoundError(f"run {run.name} has no responses yet")
+    if iteration not in known:
+        there = ", ".join(map(str, known)) or "none yet"
+        raise NotFoundError(
+            f"run {run.name} has no iteration {iteration}", f"Iterations with prompts: {there}."
+        )
+    return iteration
+
+
+def _has_votes(store: Store, iteration: int) -> bool:
+    query = "SELECT max(vote + juror) FROM judgments WHERE iteration = ?"
+    return bool(next(store.query(query, (iteration,)))[0])
+
+
+def _wrapped(text: str, indent: int) -> str:
+    width = min(100, shutil.get_terminal_size((100, 24)).columns)
+    return indented(text, " " * indent, width)

@@ -1,0 +1,1 @@
+"""What needs a model: child processes and what they do."""

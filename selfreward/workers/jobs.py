@@ -1,0 +1,251 @@
+"""What child processes do: the only part of the loop that loads models."""
+
+import asyncio
+import json
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from selfreward.config import Config, EngineConfig, JurorConfig
+from selfreward.engines import check_options as check_engine_options
+from selfreward.engines import open_engine
+from selfreward.engines.chat import Chat
+from selfreward.engines.sessions import HOSTED, OpenSession, Session, Sessions
+from selfreward.errors import ConfigError, IntegrityError
+from selfreward.inputs import models
+from selfreward.records import judge_key, model_name
+from selfreward.stages.comparisons import LABELS, STARTED, form_of
+from selfreward.storage import durable
+from selfreward.storage.directory import Run
+from selfreward.storage.store import Store
+from selfreward.storage.tracker import Tracker
+from selfreward.training import options
+from selfreward.training.distributed import train_processes
+from selfreward.training.rows import dpo_rows, sft_rows
+from selfreward.workers.evaluate import evaluate_iteration
+from selfreward.workers.judge import judge_job
+from selfreward.workers.rollout import generate_iteration
+
+
+def prepare(run: Run) -> None:
+    """Resolve M0 into ``models/M0.json`` and check all that does not need hours of work.
+
+    Raises:
+        ConfigError: An option that TRL, peft or the engine does not know, a model without a chat
+            template, or a judge form that the tokenizer cannot serve.
+        IntegrityError: M0 is not the model that this run began with.
+    """
+    config = run.config
+    for engine in filter(None, (config.engine, *(j.engine for j in config.judge.jurors))):
+        check_engine_options(engine.kind, engine.options)
+    check_judge(config)
+    options.check_options("dpo", config.dpo.options)
+    if config.sft is not None:
+        options.check_options("sft", config.sft.options)
+    if config.lora is not None:
+        options.check_lora(config.lora)
+    model = models.resolve(
+        config.model, revision=config.revision, trust_remote_code=config.trust_remote_code
+    )
+    chat = _chat(config, model.path)
+    if any(j.form != "written" for j in config.judge.jurors if j.model in ("policy", "M1")):
+        chat.score_prompt("")
+    measured = config.judge.jurors[config.judge.evaluated]
+    if config.evaluation.is_on and measured.form != "written":
+        chat.score_prompt("")
+    comparing = [measured] if config.evaluation.compares else []
+    if config.judge.break_ties and config.judge.model in ("policy", "M1"):
+        comparing.append(config.judge)
+    if any(form_of(judge) == "expected" for judge in comparing):
+        chat.label_prompt("", STARTED, LABELS)
+    facts = {
+        "path": str(model.path), "digest": model.digest,
+        "source": model.source, "revision": model.revision,
+    }  # fmt: skip
+    path = run.path / "models" / "M0.json"
+    _check_base(run, model.digest)
+    durable.write_file(path, json.dumps(facts, indent=1))
+
+
+def check_judge(config: Config) -> None:
+    """Check how the judge, or each of a jury, is to be run.
+
+    Raises:
+        ConfigError: Its endpoints serve another model of the run, or it is known by its endpoints
+            alone and has none, or is asked for more than text.
+    """
+    serves = dict.fromkeys(_endpoints(config.engine), ("policy", "the policy"))
+    for juror, judge in enumerate(config.judge.jurors):
+        key = judge_key(juror)
+        for url in _endpoints(judge.engine):
+            model, name = serves.setdefault(url, (judge.model, key))
+            if model != judge.model:
+                raise ConfigError(
+                    f"{key}.engine.endpoints: {url} serves {name}",
+                    "Give each model endpoints of its own.",
+                )
+        if judge.model == HOSTED:
+            _check_hosted(judge, judge.engine or config.engine, key)
+
+
+def _endpoints(engine: EngineConfig | None) -> list[str]:
+    found = engine.options.get("endpoints") if engine is not None else None
+    return sorted(map(str, found)) if isinstance(found, list) else []
+
+
+def _check_hosted(judge: JurorConfig, engine: EngineConfig, key: str) -> None:
+    if engine.kind != "server":
+        raise ConfigError(
+            f"{key}.model=hosted, but {key}.engine.kind is {engine.kind}",
+            f"Set {key}.engine: {{kind: server, endpoints: [...]}}, or name the judge's model.",
+        )
+    if judge.form != "written":
+        raise ConfigError(
+            f"{key}.form={judge.form} needs the judge's tokenizer; {key}.model=hosted has none",
+            f"Set {key}.form=written, or name the model that the endpoints serve.",
+        )
+
+
+class Generator:
+    """Makes iterations' prompts, responses and judgments; a context manager that frees the engine.
+
+    All that it does runs in one event loop, which engines need to live on.
+    """
+
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner()
+        self._sessions: Sessions | None = None
+
+    def generate(self, run: Run, store: Store, iteration: int) -> None:
+        """Make what is missing of an iteration."""
+        if iteration == 1 and run.config.sft is None:
+            _check_base(run, models.digest(run.policy(1)))
+        self._sessions = self._sessions or Sessions(_opener(run.config))
+        self._runner.run(generate_iteration(run, store, iteration, self._sessions))
+
+    def evaluate(self, run: Run, store: Store, iteration: int) -> None:
+        """Measure the model that an iteration made."""
+        if iteration == 0 and run.config.sft is None:
+            _check_base(run, models.digest(run.policy(1)))
+        self._sessions = self._sessions or Sessions(_opener(run.config))
+        self._runner.run(evaluate_iteration(run, store, iteration, self._sessions))
+
+    def judge(self, job: dict[str, Any], say: Callable[[Any], None]) -> None:
+        """Judge texts of no run; see ``evaluation.child``."""
+        self._runner.run(judge_job(job, say))
+
+    def __enter__(self) -> "Generator":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._sessions is not None:
+            self._runner.run(self._sessions.close())
+        self._runner.close()
+
+
+def _opener(config: Config) -> OpenSession:
+    def open_session(settings: EngineConfig, model: Path | str) -> Session:
+        if model == HOSTED:
+            from selfreward.engines.server.hosted import open_hosted
+
+            engine, hosted = open_hosted(settings.options)
+            return Session(engine, hosted)  # type: ignore[arg-type]  # it has what a judge needs
+        fixed = not isinstance(model, Path)
+        path = models.resolve(str(model)).path if fixed else Path(model)
+        chat = _chat(config, path)
+        return Session(open_engine(settings.kind, path, chat, settings.options, fixed=fixed), chat)
+
+    return open_session
+
+
+def train(run: Run, store: Store, iteration: int, stage: str = "train") -> None:
+    """Train ``models/M<iteration + 1>``: SFT on the seed data in iteration 0, else DPO.
+
+    Stage ``sft`` of iteration 0 trains ``models/SFT`` instead.
+    """
+    if iteration == 0:
+        _check_base(run, models.digest(run.policy(0)))
+    chat = _chat(run.config, run.policy(iteration))
+    train_iteration(run, store, iteration, chat, _fit(run, iteration, stage), stage)
+
+
+def _fit(run: Run, iteration: int, stage: str) -> Callable[..., None]:
+    launch = run.config.launch
+    if launch.processes > 1 or launch.command is not None:
+        method: options.Method = "sft" if iteration == 0 else "dpo"
+        return partial(train_processes, method, launch, run.log_path(iteration, stage))
+    if iteration == 0:
+        from selfreward.training.sft import train_sft
+
+        return train_sft
+    from selfreward.training.dpo import train_dpo
+
+    return train_dpo
+
+
+def train_iteration(
+    run: Run,
+    store: Store,
+    iteration: int,
+    chat: Chat,
+    fit: Callable[..., None],
+    stage: str = "train",
+) -> None:
+    """Make the training rows, fit a model to them, and commit the stage once it is published.
+
+    Args:
+        fit: ``train_sft`` or ``train_dpo``, which do nothing where the model is published; or
+            ``train_processes`` with its first arguments.
+        stage: ``sft`` of iteration 0, else ``train``.
+    """
+    config, name = run.config, model_name(iteration, stage)
+    output = run.model_directory(name)
+    method = config.sft if iteration == 0 else config.dpo
+    assert method is not None
+    rows: list[Any]
+    if iteration == 0:
+        rows, drops = sft_rows(run, store, stage, chat)
+    else:
+        rows, drops = dpo_rows(run, store, iteration, chat)
+    with Tracker(store, iteration, stage, total=0) as tracker:
+        fit(
+            run.policy(iteration),
+            rows,
+            output=output,
+            checkpoints=run.checkpoints_directory(name),
+            options=method.options,
+            lora=config.lora,
+            seed=config.seed + iteration,
+            on_log=lambda step, metrics: store.log_training(iteration, step, metrics, stage),
+            on_step=lambda done, total: tracker.advance(done, total),
+            trust_remote_code=config.trust_remote_code,
+        )
+        tracker.finish(
+            run,
+            rows=len(rows),
+            drops=len(drops),
+            digest=durable.verify_directory(output),
+            records=drops,
+        )
+
+
+def _check_base(run: Run, digest: str) -> None:
+    known = run.base_model().get("digest")
+    if known not in (None, digest):
+        raise IntegrityError(
+            f"{run.config.model} is not the model that this run began with: digest "
+            f"{digest[:12]}, was {str(known)[:12]}",
+            "Put the former model back, or start a new run.",
+        )
+
+
+def _chat(config: Config, model: Path) -> Chat:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    return Chat(
+        model,
+        system_prompt=config.system_prompt,
+        template_kwargs=config.chat_template_kwargs,
+        trust_remote_code=config.trust_remote_code,
+    )

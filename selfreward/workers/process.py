@@ -1,0 +1,160 @@
+"""One child process, as its parent sees it; ``selfreward.workers.children`` is what runs in it."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from selfreward.errors import KINDS, SelfRewardError
+
+GRACE_S = 5
+"""Seconds between asking a child to end and ending it."""
+_TICK_S = 0.3
+_TAIL = 20
+"""Lines of the log that are shown of a child that died."""
+
+
+class Child:
+    """One child process, as a context manager that ends it.
+
+    Args:
+        log: File that all it prints is appended to; None: one that goes with it.
+        devices: Its ``CUDA_VISIBLE_DEVICES``; None leaves the parent's.
+    """
+
+    def __init__(self, log: Path | None = None, devices: str | None = None) -> None:
+        # Engines put sockets there, which they would leave behind when killed.
+        self._scratch = TemporaryDirectory(prefix="selfreward-", ignore_cleanup_errors=True)
+        self._log, self._keeps_log = log or Path(self._scratch.name, "log"), log is not None
+        visible = {"CUDA_VISIBLE_DEVICES": devices} if devices else {}
+        self._log.parent.mkdir(exist_ok=True)
+        with open(self._log, "ab") as stderr:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "selfreward.workers.children", self._scratch.name],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                start_new_session=True,
+                bufsize=0,
+                env=os.environ | {"TMPDIR": self._scratch.name} | visible,
+            )
+
+    def work(
+        self,
+        job: dict[str, Any],
+        name: str,
+        tick: Callable[[], None] = lambda: None,
+        hear: Callable[[Any], None] = lambda said: None,
+    ) -> None:
+        """Have a job done.
+
+        Args:
+            job: A line for ``children``.
+            name: What the process is called where it dies.
+            tick: Called a few times a second meanwhile.
+            hear: Gets what the child says while it works.
+
+        Raises:
+            SelfRewardError: What the child raised, or that it died.
+        """
+        try:
+            answer = self.do(job, tick, hear)
+        except BaseException:
+            self.kill()
+            raise
+        if answer is None:
+            where = f", {self._log}," if self._keeps_log else ""
+            tail = "\n".join(self._log.read_text(errors="replace").splitlines()[-_TAIL:])
+            code = self.kill()
+            ending = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+            memory = " (out of memory?)" if code == -signal.SIGKILL else ""
+            raise SelfRewardError(
+                f"the {name} {ending}{memory}", f"Its log{where} ends with:\n{tail}"
+            )
+        if error := answer.get("error"):
+            raise KINDS[error["kind"]](error["message"], error["hint"])
+
+    def do(
+        self, job: dict[str, Any], tick: Callable[[], None], hear: Callable[[Any], None]
+    ) -> dict[str, Any] | None:
+        """Have a job done; return the answer, or None if the process ended without one."""
+        assert self._process.stdin is not None
+        line = json.dumps(job).encode() + b"\n"
+        with suppress(BrokenPipeError):  # it is dead already, as reading will show
+            while line:  # a signal may cut a write short
+                line = line[self._process.stdin.write(line) :]
+        for answer in self._answers(tick):
+            if "said" not in answer:
+                return answer
+            hear(answer["said"])
+        return None
+
+    def _answers(self, tick: Callable[[], None]) -> Iterator[dict[str, Any]]:
+        """What the process answers, until it ends."""
+        assert self._process.stdout is not None
+        begun = b""
+        while True:
+            ended = self._process.poll() is not None
+            if not select.select([self._process.stdout], [], [], _TICK_S)[0]:
+                if ended:
+                    return  # though what it started may hold the pipe open
+                tick()
+                continue
+            part = os.read(self._process.stdout.fileno(), 1 << 16)
+            if not part:
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(GRACE_S)
+                return
+            *lines, begun = (begun + part).split(b"\n")
+            tick()
+            yield from map(json.loads, lines)
+
+    def close(self) -> None:
+        """Let the process free its engine and end; end it if that takes long. Idempotent."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError, ValueError):
+            self._process.stdin.write(b"\n")
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(2 * GRACE_S)
+        self.kill()
+
+    def kill(self) -> int:
+        """End the process and all that it started; return its exit code. Idempotent."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._signal(signal.SIGTERM)
+        try:
+            self._process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            self._signal(signal.SIGKILL)
+        code = self._process.wait()
+        # An engine has processes of its own: those that clean up after it get time to, but no more.
+        until = time.monotonic() + GRACE_S
+        while self._signal(0) and time.monotonic() < until:
+            time.sleep(0.02)
+        self._signal(signal.SIGKILL)
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._scratch.cleanup()
+        return code
+
+    def _signal(self, number: int) -> bool:
+        """Signal the process and all it started; False if there is none."""
+        try:
+            os.killpg(self._process.pid, number)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def __enter__(self) -> "Child":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
