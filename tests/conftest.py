@@ -6,8 +6,7 @@ import pytest
 from hypothesis import settings
 
 from selfreward.inputs import models
-
-from made_models import vary_model  # isort: skip
+from tests.support.models import vary_model
 
 settings.register_profile("suite", deadline=None, database=None, derandomize=True)
 settings.load_profile("suite")

@@ -20,9 +20,8 @@ from selfreward.records import (
 from selfreward.storage import durable
 from selfreward.storage.create import create_run
 from selfreward.storage.directory import Run
-
-from loop_driver import ScriptedWorkers  # isort: skip
-from scripted import Reply, scripted_words  # isort: skip
+from tests.support.loop_driver import ScriptedWorkers
+from tests.support.scripted import Reply, scripted_words
 
 SMALL = [
     "prompts.count=4", "prompts.window=2", "prompts.rouge_l_max=1.0", "judge.votes=2",

@@ -18,7 +18,6 @@ from selfreward.storage.create import create_run
 from selfreward.storage.directory import Run
 from selfreward.storage.encoding import digest
 
-DRIVER = Path(__file__).parent / "loop_driver.py"
 OVERRIDES = [
     "iterations=2", "prompts.count=12", "prompts.window=4", "prompts.rouge_l_max=0.99",
     "responses.n=4", "judge.form=written", "judge.votes=3", "engine.concurrency=4",
@@ -34,7 +33,7 @@ def make_run(root: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 def start(run: Run) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, str(DRIVER), str(run.path)],
+        [sys.executable, "-m", "tests.support.loop_driver", str(run.path)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )

@@ -22,9 +22,8 @@ from selfreward.verbs.plan import plan_of, plan_text
 from selfreward.verbs.scores import scores_of, scores_text
 from selfreward.verbs.show import prompt_of, prompt_text, select
 from selfreward.verbs.status import stage_rows, status_of
-
-from loop_driver import ScriptedWorkers  # isort: skip
-from scripted import Reply, ScriptedChat, scripted_reply, scripted_words  # isort: skip
+from tests.support.loop_driver import ScriptedWorkers
+from tests.support.scripted import Reply, ScriptedChat, scripted_reply, scripted_words
 
 SMALL = [
     "iterations=0", "evaluation.ranked=null", "evaluation.canaries=false",

@@ -2,7 +2,7 @@
 
 Chat templates, tokenizing and judging are not the engine's business (see
 ``selfreward.engines.chat``), so every engine gets the same ids. One contract suite,
-``tests/test_engines.py``, runs over all.
+``tests/engines/test_engines.py``, runs over all.
 """
 
 from dataclasses import dataclass

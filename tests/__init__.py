@@ -1,0 +1,1 @@
+"""Tests, a folder for each room of the package; ``support`` is what they share."""

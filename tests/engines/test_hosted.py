@@ -1,0 +1,103 @@
+"""Hosted judges: plain text in, votes out."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from selfreward.engines.base import Request, Sampling
+from selfreward.engines.chat import Chat
+from selfreward.engines.server.hosted import HostedEngine, open_hosted
+from selfreward.errors import ConfigError, PreflightError
+from tests.support.models import make_model
+from tests.support.server import Server, running
+
+
+@pytest.fixture(scope="module")
+def chat(tmp_path_factory: pytest.TempPathFactory) -> Chat:
+    return Chat(make_model(tmp_path_factory.mktemp("models") / "M1"))
+
+
+def hosted(
+    server: Server, use: Callable[[HostedEngine], Coroutine[Any, Any, list[str]]], **options: Any
+) -> list[str]:
+    async def main() -> list[str]:
+        async with running(server):
+            engine, _ = open_hosted({"endpoints": [server.url], **options})
+            try:
+                return await use(engine)
+            finally:
+                await engine.close()
+
+    return asyncio.run(main())
+
+
+def votes(n: int, temperature: float = 0.7) -> Callable[[HostedEngine], Any]:
+    async def use(engine: HostedEngine) -> list[str]:
+        _, hosted_chat = open_hosted({"endpoints": ["http://x/v1"]})
+        ids = hosted_chat.prompt_ids("Judge this: «ü»")
+        sampling = Sampling(max_new_tokens=64, temperature=temperature)
+        answer = await engine.generate(Request(ids, sampling, n=n, seed=5))
+        return [generation.text for generation in answer]
+
+    return use
+
+
+def test_a_hosted_judge_gets_plain_text_and_votes_n_times_at_once(chat: Chat) -> None:
+    server = Server(chat, "gpt-next")
+    server.say = lambda weights: "Good.\nScore: 4"
+    assert hosted(server, votes(3)) == ["Good.\nScore: 4"] * 3
+    [body] = server.bodies
+    assert body == {
+        "model": "m", "messages": [{"role": "user", "content": "Judge this: «ü»"}], "seed": 5,
+        "temperature": 0.7, "top_p": 1.0, "max_tokens": 64, "n": 3,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("refusal", [400, 422, "one"])
+def test_a_hosted_judge_that_gives_one_vote_at_a_time_is_asked_n_times(
+    chat: Chat, refusal: Any
+) -> None:
+    server = Server(chat, "gpt-next")
+    one = {"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}]}
+    server.script = [(200, {}, one) if refusal == "one" else refusal]
+
+    async def twice(engine: HostedEngine) -> list[str]:
+        return await votes(3)(engine) + await votes(3)(engine)
+
+    assert hosted(server, twice) == ["gpt-next"] * 6
+    assert [body.get("n") for body in server.bodies] == [3] + [None] * 6
+    assert sorted(body["seed"] for body in server.bodies[1:4]) == [5, 6, 7]
+
+
+def test_a_hosted_judge_without_a_list_of_models_is_asked_by_name(chat: Chat) -> None:
+    server = Server(chat, "x")
+    answer = server._answer
+
+    async def unlisted(call: str, body: Any, headers: dict[str, str]) -> Any:
+        return (404, {}, {}) if "models" in call else await answer(call, body, headers)
+
+    server._answer = unlisted  # type: ignore[method-assign]
+    assert hosted(server, votes(1), model="judge-1") == ["x"]
+    assert server.bodies[0]["model"] == "judge-1"
+    with pytest.raises(PreflightError, match="lists no models"):
+        hosted(server, votes(1))
+
+
+def test_a_greedy_hosted_judge_is_asked_once(chat: Chat) -> None:
+    server = Server(chat, "x")
+    assert hosted(server, votes(3, temperature=0.0)) == ["x"] * 3
+    assert len(server.bodies) == 1
+
+
+def test_what_a_hosted_judge_cannot_do_is_said_in_terms_of_the_config() -> None:
+    _, hosted_chat = open_hosted({"endpoints": ["http://x/v1"]})
+    with pytest.raises(ConfigError, match=r"judge\.form=expected"):
+        hosted_chat.score_prompt("x")
+    with pytest.raises(ConfigError, match="starts the judge"):
+        hosted_chat.prompt_ids("x", "Score: ")
+    assert hosted_chat.control_token("<|im_end|>") is None
+    assert hosted_chat.split_thinking("<think>a</think>b") == ("a", "b")
+    assert hosted_chat.split_thinking("<think>a") == ("a", "")
+    assert hosted_chat.max_length is None

@@ -1,0 +1,36 @@
+"""The command line with scripted workers in place of child processes that load a model.
+
+    python -m tests.support.cli_driver [selfreward's arguments]
+
+SCRIPTED_MOOD chooses what the workers do: ``well``, ``forever`` (until a signal), ``mute`` (a judge
+without verdicts), ``bug``.
+"""
+
+import os
+import time
+
+from selfreward.cli import main as cli
+from selfreward.workers import children
+from tests.support.loop_driver import ScriptedWorkers
+
+
+class Workers(ScriptedWorkers):
+    def __init__(self, run, store, tick) -> None:
+        super().__init__(run)
+        self.tick = tick
+
+    def generate(self, iteration: int) -> None:
+        mood = os.environ.get("SCRIPTED_MOOD", "well")
+        while mood == "forever":
+            self.tick()
+            time.sleep(0.05)
+        if mood == "bug":
+            raise ZeroDivisionError("\x1b[31mred")
+        super().generate(iteration)
+        self.tick()
+
+
+children.Children = Workers  # type: ignore[misc,assignment]
+
+if __name__ == "__main__":
+    cli.main()

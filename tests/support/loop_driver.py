@@ -1,0 +1,85 @@
+"""Runs the whole loop with a scripted engine and trainer, as a process that a test can kill.
+
+    python -m tests.support.loop_driver RUN_DIRECTORY
+
+All records, stages and models go through the real store; only the text and the weights are made up,
+as a function of what went in.
+"""
+
+import asyncio
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+from selfreward.controller import launch
+from selfreward.engines.sessions import Session, Sessions
+from selfreward.storage import durable
+from selfreward.storage.directory import Run
+from selfreward.storage.store import Store
+from selfreward.workers.evaluate import evaluate_iteration
+from selfreward.workers.jobs import train_iteration
+from selfreward.workers.rollout import generate_iteration
+from tests.support.scripted import Reply, ScriptedChat, ScriptedEngine
+
+
+class ScriptedWorkers:
+    """Does in this process what children do for a real run."""
+
+    def __init__(self, run: Run, delay_s: float = 0.0, reply: Reply | None = None) -> None:
+        self.run, self.delay_s, self.reply = run, delay_s, reply
+
+    def prepare(self) -> None:
+        base = self.run.path / "models" / "M0"
+        if not base.exists():
+            with durable.publish_directory(base) as directory:
+                durable.write_file(directory / "weights", "M0")
+        facts = {"path": str(base), "digest": durable.verify_directory(base)}
+        durable.write_file(self.run.path / "models" / "M0.json", json.dumps(facts))
+
+    def generate(self, iteration: int) -> None:
+        sessions = Sessions(lambda settings, model: Session(engine, ScriptedChat()))
+        engine = ScriptedEngine(self.reply, self.delay_s)
+        with self._epoch_store() as store:
+            asyncio.run(generate_iteration(self.run, store, iteration, sessions))
+
+    def train(self, iteration: int, stage: str = "train") -> None:
+        with self._epoch_store() as store:
+            train_iteration(self.run, store, iteration, ScriptedChat(), scripted_fit, stage)
+
+    def evaluate(self, iteration: int) -> None:
+        sessions = Sessions(lambda settings, model: Session(engine, ScriptedChat()))
+        engine = ScriptedEngine(self.reply, self.delay_s)
+        with self._epoch_store() as store:
+            asyncio.run(evaluate_iteration(self.run, store, iteration, sessions))
+
+    def close(self) -> None:
+        """Nothing is kept."""
+
+    def _epoch_store(self) -> Store:
+        with self.run.store() as reader:
+            return Store(self.run.records, epoch=reader.owner()["epoch"])
+
+
+def scripted_fit(start: Path, rows: list, *, output: Path, checkpoints: Path, seed: int, **kw):
+    """Weights that are a hash of everything a trainer would see; one checkpoint on the way."""
+    text = json.dumps([(start / "weights").read_text(), seed, [str(row) for row in rows]])
+    weights = hashlib.sha256(text.encode()).hexdigest()
+    checkpoint = checkpoints / "checkpoint-1"
+    with durable.publish_directory(checkpoint) as directory:
+        durable.write_file(directory / "weights", weights)
+    kw["on_log"](1, {"loss": 0.5})
+    kw["on_step"](1, 2)
+    with durable.publish_directory(output) as directory:
+        durable.write_file(directory / "weights", (checkpoint / "weights").read_text())
+    kw["on_log"](2, {"loss": 0.25})
+    kw["on_step"](2, 2)
+
+
+def main() -> None:
+    run = Run(Path(sys.argv[1]))
+    launch(run, tick=lambda: None, workers=ScriptedWorkers(run, delay_s=0.002))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,545 @@
+"""Tables, status, progress, plans, checks and clean-up of runs."""
+
+import os
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from selfreward.config.load import build_config, load_config
+from selfreward.errors import ConfigError, IntegrityError, NotFoundError
+from selfreward.inputs.shipped import recipes
+from selfreward.records import Judgment, PreferencePair, Progress, Prompt, Response, Stage
+from selfreward.storage import durable
+from selfreward.storage.create import create_run
+from selfreward.storage.directory import Run, open_run
+from selfreward.verbs import doctor, maintenance, plan, progress, status
+from selfreward.verbs.config_show import origins_of
+from selfreward.verbs.init import write_starter
+from selfreward.verbs.layout import bars, duration, indented, size, table
+from selfreward.verbs.pairs import pairs_of
+from selfreward.verbs.plot import save_plot
+from selfreward.verbs.scores import scores_of, scores_text
+from selfreward.verbs.show import prompt_of, prompt_text, select
+from selfreward.verbs.validate import validate
+from tests.support.runs import SMALL, at_runs, runs  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("at_runs")
+
+
+@pytest.fixture
+def whole(runs: Path) -> Run:  # noqa: F811
+    return Run(runs / "whole")
+
+
+@pytest.fixture
+def copy(whole: Run, tmp_path: Path) -> Run:
+    """A copy of the finished run that a test may damage."""
+    shutil.copytree(whole.path, tmp_path / "copy")
+    return Run(tmp_path / "copy")
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
+    return create_run(build_config({}, SMALL), "empty")
+
+
+# Layout
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0, "0.0 s"), (9.94, "9.9 s"), (59, "59 s"), (59.9, "1 min 00 s"), (245, "4 min 05 s"),
+     (3599.7, "1 h 00 min"), (7800, "2 h 10 min"), (360000, "100 h 00 min")],
+)  # fmt: skip
+def test_durations_are_shown_in_the_unit_that_people_use(seconds: float, shown: str) -> None:
+    assert duration(seconds) == shown
+
+
+def test_sizes_bars_and_tables() -> None:
+    assert [size(n) for n in (0, 999, 1500, 538e6, 2e9)] == [
+        "0 B", "999 B", "2 kB", "538 MB", "2.0 GB",
+    ]  # fmt: skip
+    assert bars([0, 1, 8]) == " ▁█"
+    assert bars([0, 0]) == "  "
+    assert table([["a", "b"], ["漢字", "x"], ["overflows"]]) == "a     b\n漢字  x\noverflows"
+    assert indented("one\n\n" + "w " * 30, "  ", 20).split("\n")[:2] == ["  one", ""]
+
+
+# scores
+
+
+def test_a_table_of_scores_has_no_nan_and_no_mean_without_error_and_n(whole: Run) -> None:
+    text = scores_text(scores_of(whole))
+    assert "nan" not in text.casefold().replace("finance", "")
+    for line in text.splitlines():
+        if line.startswith(("mean score", "margin")):
+            assert line.count("±") == 2
+    assert "n responses (prompts)" in text
+
+
+def test_what_is_not_there_yet_says_why(empty: Run) -> None:
+    with pytest.raises(NotFoundError):
+        scores_of(empty)
+    with empty.owned() as store:
+        store.add([Prompt(1, 0, "p", "p", None), Response(1, 0, 0, "a", "stop", 1)])
+        store.set_progress(1, "responses", 1, 3, 1.0)
+    text = scores_text(scores_of(empty))
+    assert "n/a (no scores)" in text
+    assert "n/a (not built)" in text
+    assert "n/a (no pairs)" in text
+
+
+def test_more_than_four_iterations_go_into_further_tables(empty: Run) -> None:
+    with empty.owned() as store:
+        for iteration in range(1, 7):
+            store.set_progress(iteration, "prompts", 0, 1, 0.0)
+    text = scores_text(scores_of(empty))
+    assert text.count("\npolicy ") == 2
+    assert max(map(len, text.splitlines())) <= 110
+
+
+def test_plots_are_png_and_svg_files(whole: Run, tmp_path: Path) -> None:
+    scores = scores_of(whole)
+    save_plot(scores, tmp_path / "p.png")
+    width, height = struct.unpack(">II", (tmp_path / "p.png").read_bytes()[16:24])
+    assert width > height > 300
+    save_plot(scores | {"run": "$\\frac{1}$ <b>"}, tmp_path / "p.svg")
+    assert b"<svg" in (tmp_path / "p.svg").read_bytes()
+    with pytest.raises(ConfigError):
+        save_plot(scores, tmp_path / "p.exe")
+    with pytest.raises(ConfigError):
+        save_plot(scores, tmp_path / "nowhere" / "p.png")
+    with pytest.raises(NotFoundError):
+        save_plot({"run": "x", "iterations": []}, tmp_path / "p.png")
+
+
+# show and pairs
+
+
+def test_show_holds_every_response_and_vote_of_a_prompt(whole: Run) -> None:
+    iteration, attempts = select(whole, None, "first")
+    assert iteration == 2
+    with whole.store() as store:
+        for attempt in attempts:
+            shown = prompt_of(whole, iteration, attempt)
+            responses = store.records(Response, iteration, attempt)
+            judgments = store.records(Judgment, iteration, attempt)
+            assert len(shown["responses"]) == len(responses)
+            assert sum(len(r["votes"]) for r in shown["responses"]) == len(judgments)
+            text = prompt_text(shown)
+            assert all(line.strip() in text for r in responses for line in r.text.split("\n"))
+            pair = store.records(PreferencePair, iteration, attempt)
+            assert len(shown["pairs"]) == len(pair)
+            assert bool(shown["no_pair"]) == (not pair)
+
+
+def test_best_and_worst_are_ordered_by_score_and_failed_have_no_verdict(whole: Run) -> None:
+    def scores(attempt: int) -> list[float]:
+        found = [r["score"] for r in prompt_of(whole, 1, attempt)["responses"]]
+        return [score for score in found if score is not None]
+
+    _, best = select(whole, 1, "best")
+    assert [max(scores(a)) for a in best] == sorted((max(scores(a)) for a in best), reverse=True)
+    _, worst = select(whole, 1, "worst")
+    assert [min(scores(a)) for a in worst] == sorted(min(scores(a)) for a in worst)
+    _, failed = select(whole, 1, "failed")
+    for attempt in failed:
+        votes = [v for r in prompt_of(whole, 1, attempt)["responses"] for v in r["votes"]]
+        assert any(vote["score"] is None for vote in votes)
+
+
+def test_a_dropped_prompt_is_shown_with_its_reason() -> None:
+    shown = prompt_of(open_run("hostile"), 1, 1)
+    assert shown["prompt"]["dropped"] == "similar"
+    assert "dropped: similar" in prompt_text(shown)
+    assert shown["no_pair"] == "the prompt was dropped"
+
+
+def test_with_one_vote_each_nothing_disagrees(empty: Run) -> None:
+    judgment = Judgment(1, 0, 0, 0, "expected", "", 2.0, None, (0.0, 0.1, 0.5, 0.1, 0.0, 0.0))
+    with empty.owned() as store:
+        store.add([Prompt(1, 0, "p", "p", None), Response(1, 0, 0, "a", "stop", 1), judgment])
+    with pytest.raises(ConfigError, match="one vote"):
+        select(empty, None, "disagree")
+    assert "(sum 0.700)" in prompt_text(prompt_of(empty, None, 0))
+
+
+def test_iterations_and_pairs_that_do_not_exist_are_not_found(whole: Run, empty: Run) -> None:
+    for call in (
+        lambda: select(whole, 9, "first"),
+        lambda: pairs_of(whole, 9),
+        lambda: select(empty, None, "first"),
+        lambda: pairs_of(empty, None),
+    ):
+        with pytest.raises(NotFoundError):
+            call()
+
+
+def test_pairs_and_prompts_without_a_pair_add_up(whole: Run) -> None:
+    with whole.store() as store:
+        for iteration in (1, 2):
+            pairs = pairs_of(whole, iteration)
+            accepted = [p for p in store.records(Prompt, iteration) if p.dropped is None]
+            assert len(pairs["pairs"]) + pairs["prompts_dropped"].total() == len(accepted)
+            assert all(p["chosen_score"] > p["rejected_score"] for p in pairs["pairs"])
+
+
+# status and progress
+
+
+def test_a_run_is_running_exactly_while_its_lock_is_held(empty: Run) -> None:
+    assert status.status_of(empty)["state"] == "stopped"
+    with empty.owned():
+        assert status.status_of(empty)["state"] == "running"
+        assert status.status_of(empty)["owner"]["pid"] == os.getpid()
+    assert status.status_of(empty)["state"] == "stopped"
+
+
+def test_the_last_event_tells_how_a_run_ended(empty: Run, whole: Run) -> None:
+    assert status.status_of(whole)["state"] == "finished"
+    assert status.is_complete(whole)
+    with empty.owned() as store:
+        store.add_event("launched", "")
+        store.add_event("error", "no pairs")
+    found = status.status_of(empty)
+    assert (found["state"], found["error"]) == ("failed", "no pairs")
+    assert "selfreward resume empty" in status.status_text(found)
+    with empty.owned() as store:
+        store.add_event("launched", "")
+    assert status.status_of(empty)["state"] == "stopped"
+    assert not status.is_complete(empty)
+
+
+def test_rate_and_time_left_follow_from_what_was_done() -> None:
+    begun = Progress(1, "responses", 10, 40, 5.0, "", "")
+    assert status.rate(begun) == 2.0
+    assert status.eta(begun) == 15.0
+    assert status.eta(replace(begun, done=0)) is None
+    assert status.eta(replace(begun, total=0)) is None
+    assert status.eta(replace(begun, done=50)) == 0
+
+
+def test_the_newest_run_is_the_one_written_to_last(empty: Run) -> None:
+    create_run(build_config({}, SMALL), "later")
+    assert status.newest_run().name == "later"
+    with empty.owned() as store:
+        store.add_event("launched", "")
+    assert status.newest_run().name == "empty"
+
+
+def test_ls_of_no_runs_says_how_to_make_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path / "none"))
+    assert "selfreward run quickstart" in status.ls_text(status.ls_rows())
+    with pytest.raises(NotFoundError):
+        status.newest_run()
+
+
+def test_a_damaged_run_does_not_hide_the_others(empty: Run) -> None:
+    create_run(build_config({}, SMALL), "torn")
+    create_run(build_config({}, SMALL), "bare")
+    (empty.path.parent / "torn" / "records.db").write_bytes(b"torn")
+    (empty.path.parent / "bare" / "config.resolved.yaml").unlink()
+    rows = status.ls_rows()
+    assert {row["run"]: row["state"] for row in rows} == {
+        "empty": "stopped", "torn": "damaged", "bare": "damaged",
+    }  # fmt: skip
+    assert "not a readable database" in status.ls_text(rows)
+    assert plan.plan_of(empty.config, None)["time"] is None
+
+
+def shown_lines(run: Run, clock: Callable[[], float], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    lines: list[str] = []
+    monkeypatch.setattr(progress.console, "note", lines.append)
+    monkeypatch.setattr(progress.time, "monotonic", clock)
+    return lines
+
+
+def test_plain_progress_has_a_line_per_five_percent_and_per_thirty_seconds(
+    empty: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    lines = shown_lines(empty, lambda: now, monkeypatch)
+    with empty.owned() as store, progress.Display(empty) as display:
+        for _ in range(120):  # a model is being loaded
+            now += 0.3
+            display.tick()
+        assert len(lines) == 2
+        lines.clear()
+        for done in range(200):
+            store.set_progress(1, "responses", done, 200, now)
+            display.tick()
+        assert 19 <= len(lines) <= 22
+        assert all("\n" not in line for line in lines)
+        lines.clear()
+        for _ in range(1000):
+            now += 0.1
+            display.tick()
+        assert 3 <= len(lines) <= 4
+        lines.clear()
+        store.finish_stage(Stage(1, "responses", 990, 10, "", "", 90.0, {}))
+        store.set_progress(1, "judgments", 0, 10, 0.0)
+        display.tick()
+        assert lines[0] == "iteration 1: responses  finished, 990 in 1 min 30 s"
+        assert "judgments" in lines[1]
+
+
+def test_stages_finished_before_this_launch_are_not_announced_again(
+    whole: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = shown_lines(whole, lambda: 0.0, monkeypatch)
+    with progress.Display(whole) as display:
+        display.tick()
+    assert not [line for line in lines if "finished" in line]
+
+
+def test_warnings_of_this_launch_are_shown_once(
+    empty: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = shown_lines(empty, lambda: 0.0, monkeypatch)
+    with empty.owned() as store:
+        store.add_event("launched", "")
+        store.add_event("warning", "of the launch before")
+        with progress.Display(empty) as display:
+            store.add_event("launched", "")
+            store.add_event("warning", "too many ties")
+            display.tick()
+            display.tick()
+    assert [line for line in lines if "warning" in line] == ["warning: too many ties"]
+    assert status.status_of(empty)["warnings"] == ["too many ties"]
+
+
+def test_iterations_have_the_stages_that_are_theirs() -> None:
+    def names(iteration: int, *begun: str, evaluates: bool = True) -> list[str]:
+        at_work = [Progress(iteration, stage, 0, 1, 0.0, "", "") for stage in begun]
+        return [row["stage"] for row in status.stage_rows(iteration, at_work, [], evaluates)]
+
+    assert names(0, "train") == ["train", "evaluate"]
+    assert names(0, "evaluate") == ["evaluate"]  # nothing is trained: M1 = M0
+    assert names(0, "train", evaluates=False) == ["train"]
+    assert names(1)[-3:] == ["pairs", "train", "evaluate"]
+    assert names(1, evaluates=False)[-2:] == ["pairs", "train"]
+
+
+def test_a_display_outlives_a_database_that_cannot_be_read(
+    empty: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = empty.records.read_bytes()
+    with progress.Display(empty) as display:
+        empty.records.write_bytes(b"torn")
+        display.tick()
+        empty.records.unlink()
+        display.tick()
+        assert capsys.readouterr().err == ""
+        empty.records.write_bytes(records)
+        display.tick()
+        assert "preparing" in capsys.readouterr().err
+
+
+def test_on_a_terminal_progress_is_redrawn_in_place(whole: Run) -> None:
+    """The live table, in a pseudo-terminal; the cursor is back at the end."""
+    code = (
+        "from selfreward.verbs.progress import Display\n"
+        "from selfreward.storage.directory import open_run\n"
+        "with Display(open_run('whole')) as display:\n"
+        "    display.tick()\n"
+    )
+    leader, follower = os.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    subprocess.run([sys.executable, "-c", code], stderr=follower, env=environment, check=True)
+    os.close(follower)
+    output = os.read(leader, 1 << 16)
+    os.close(leader)
+    assert b"judgments" in output
+    assert output.rindex(b"\x1b[?25h") > output.rindex(b"\x1b[?25l")
+
+
+# verify and gc
+
+
+def test_a_finished_run_verifies_and_a_changed_byte_anywhere_does_not(copy: Run) -> None:
+    base = copy.base_model()
+    assert all(check["ok"] for check in maintenance.verify(copy)), maintenance.verify(copy)
+
+    def failures() -> list[str]:
+        return [check["name"] for check in maintenance.verify(Run(copy.path)) if not check["ok"]]
+
+    weights = copy.model_directory(2) / "weights"
+    good = weights.read_bytes()
+    weights.write_bytes(good[:-1] + b"?")
+    assert failures() == ["M2"]
+    weights.write_bytes(good)
+
+    judge = copy.path / "templates" / "judge.jinja"
+    good = judge.read_bytes()
+    judge.write_bytes(good + b"\n")
+    assert failures() == ["config, templates, seed data"]
+    judge.write_bytes(good)
+
+    with copy.owned() as store:
+        attempt = store.records(Prompt, 1)[-1].attempt + 1
+        store.add([Prompt(1, attempt, "more", "more", None)])
+    assert failures() == ["iteration 1 prompts"]
+    assert copy.base_model() == base
+
+
+def test_a_damaged_database_fails_alone(copy: Run) -> None:
+    size_before = copy.records.stat().st_size
+    with open(copy.records, "r+b") as file:
+        file.seek(4096 * 2)
+        file.write(b"\xff" * (size_before - 4096 * 3))
+    found = maintenance.verify(copy)
+    assert not found[0]["ok"]
+
+
+def test_gc_frees_leftovers_checkpoints_and_old_models_and_the_run_still_verifies(
+    copy: Run,
+) -> None:
+    (copy.path / "models" / f"{durable.TEMPORARY}x").mkdir()
+    (copy.path / "models" / f"{durable.TEMPORARY}x" / "half").write_text("half")
+    planned = maintenance.collect(copy, 1, dry_run=True)
+    assert copy.model_directory(1).exists()
+    done = maintenance.collect(copy, 1, dry_run=False)
+    assert done == planned
+    gone = {Path(item["path"]).relative_to(copy.path).as_posix() for item in done}
+    assert {"models/M1", "models/M2", f"models/{durable.TEMPORARY}x"} <= gone
+    assert {"checkpoints/M1", "checkpoints/M2", "checkpoints/M3"} <= gone
+    assert not any((copy.path / path).exists() for path in gone)
+    assert copy.model_directory(3).exists()
+    checks = maintenance.verify(copy)
+    assert all(check["ok"] for check in checks)
+    assert "removed by gc" in maintenance.verify_text(checks)
+    assert maintenance.collect(copy, 1, dry_run=False) == []
+
+
+def test_gc_keeps_every_model_unless_told_otherwise_and_m1_where_it_judges(copy: Run) -> None:
+    def models(keep: int | None) -> list[str]:
+        items = maintenance.collect(Run(copy.path), keep, dry_run=True)
+        return [Path(i["path"]).name for i in items if Path(i["path"]).parent.name == "models"]
+
+    assert models(None) == []
+    assert models(2) == ["M1"]
+    assert models(1) == ["M1", "M2"]
+    path = copy.path / "config.resolved.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["judge"]["model"] = "M1"
+    path.write_text(yaml.safe_dump(config))
+    assert models(1) == ["M2"]
+
+
+def test_gc_removes_nothing_if_what_stays_is_damaged(copy: Run) -> None:
+    (copy.model_directory(3) / "weights").write_text("damaged")
+    with pytest.raises(IntegrityError):
+        maintenance.collect(copy, 1, dry_run=False)
+    assert copy.model_directory(1).exists()
+    assert copy.checkpoints_directory(1).exists()
+
+
+# plan, validate, config show, init, doctor
+
+
+def test_a_plan_counts_what_the_run_then_makes(whole: Run) -> None:
+    config = whole.config
+    found = plan.plan_of(config, None)
+    records = {row["stage"]: row["records"] for row in found["per_iteration"]}
+    with whole.store() as store:
+        for iteration in (1, 2):
+            accepted = [p for p in store.records(Prompt, iteration) if p.dropped is None]
+            responses = store.records(Response, iteration)
+            judged = [r for r in responses if r.dropped is None]
+            assert len(accepted) == records["prompts"]
+            assert len(responses) == records["responses"]
+            dropped = len(responses) - len(judged)
+            made = len(store.records(Judgment, iteration))
+            assert made + config.judge.num_votes * dropped == records["judgments"]
+            sampled = sum(r.num_tokens for r in responses)
+            assert sampled <= found["per_iteration"][1]["sampled"]
+        asked = [s.rows for s in store.stages() if s.stage == "evaluate"]
+    assert asked == [found["evaluation"]["texts"]] * found["evaluation"]["models"]
+    assert found["time"]["runs"] == 1
+    assert found["time"]["seconds"] > 0
+
+
+def test_time_is_unknown_where_nothing_was_measured(empty: Run) -> None:
+    found = plan.plan_of(empty.config, None)
+    assert found["time"] is None
+    assert "time: unknown" in plan.plan_text(found)
+
+
+@pytest.mark.parametrize(
+    ("options", "rows", "processes", "steps"),
+    [({}, 64, 1, 4), ({}, 65, 1, 5), ({"num_train_epochs": 2}, 65, 1, 9), ({}, 65, 2, 3),
+     ({"max_steps": 7}, 64, 1, 7), ({"num_train_epochs": 0.1}, 5, 1, 1),
+     ({"per_device_train_batch_size": 3, "gradient_accumulation_steps": 1}, 10, 1, 4)],
+)  # fmt: skip
+def test_steps_are_counted_as_the_trainer_does(
+    options: dict, rows: int, processes: int, steps: int
+) -> None:
+    assert plan._steps("sft", options, rows, processes) == steps
+
+
+def test_every_recipe_validates_but_for_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("selfreward.verbs.validate._check_options", lambda config: "skipped")
+    for path in recipes().values():
+        names = [part["name"] for part in validate(load_config(path), path)]
+        assert {"judge template", "prompts template", "seed prompts", "IFT", "EFT"} <= set(names)
+
+
+def test_every_value_has_the_origin_that_set_it(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("seed: 3\nsft:\n  ift: seed/ift.jsonl\ndpo: {beta: 0.2, warmup_steps: 5}\n")
+    words = ["iterations=1", "dpo.beta=0.3", "judge.form=expected", "prompts={count: 5}"]
+    origins = {
+        row["key"]: (row["value"], row["origin"])
+        for row in origins_of(load_config(path, words), path, words)
+    }
+    assert origins["seed"] == (3, f"{path}:1")
+    assert origins["sft.ift.path"] == ("seed/ift.jsonl", f"{path}:3")
+    assert origins["sft.eft.path"][1] == "default"
+    assert origins["dpo.beta"] == (0.3, "override dpo.beta=0.3")
+    assert origins["dpo.warmup_steps"] == (5, f"{path}:4")
+    assert origins["judge.form"][1] == "override judge.form=expected"
+    assert origins["judge.votes"][1] == "default"
+    assert origins["iterations"][1] == "override iterations=1"
+    assert origins["prompts.count"] == (5, "override prompts={count: 5}")
+    assert origins["prompts.author"][1] == "default"
+
+
+def test_init_copies_what_the_recipe_needs_and_overwrites_nothing(tmp_path: Path) -> None:
+    files = write_starter(tmp_path / "mine", "quickstart")
+    assert [file.name for file in files] == ["quickstart.yaml", "expected.jinja", "few_shot.jinja"]
+    assert load_config(files[0]) == load_config("quickstart")
+    before = files[1].read_bytes()
+    files[1].write_text("mine")
+    files[0].unlink()
+    with pytest.raises(ConfigError, match="nothing was written"):
+        write_starter(tmp_path / "mine", "quickstart")
+    assert files[1].read_text() == "mine" != before
+    assert not files[0].exists()
+    with pytest.raises(ConfigError, match="no recipe"):
+        write_starter(tmp_path, "nothing")
+
+
+def test_doctor_has_a_fix_for_all_that_is_not_well() -> None:
+    checks = doctor.doctor()
+    assert all(check["fix"] for check in checks if check["status"] != "ok")
+    names = {check["name"] for check in checks}
+    assert {"python", "memory", "write, fsync, lock", "file system"} <= names
+
+
+def test_doctor_fails_where_runs_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("a file, not a directory")
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path / "file" / "runs"))
+    failed = {check["name"] for check in doctor.doctor() if check["status"] == "fail"}
+    assert "write, fsync, lock" in failed

@@ -1,0 +1,319 @@
+"""From stages to committed records: what an earlier launch committed is never asked again."""
+
+import asyncio
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from selfreward.config import EngineConfig
+from selfreward.config.load import build_config
+from selfreward.engines.base import Generation, Request, RequestError
+from selfreward.engines.sessions import Session, Sessions
+from selfreward.errors import PreflightError
+from selfreward.records import Judgment, Prompt, Response
+from selfreward.storage.create import create_run
+from selfreward.storage.directory import Run
+from selfreward.storage.store import Store
+from selfreward.workers.rollout import generate_iteration
+from tests.support.scripted import ScriptedChat, ScriptedEngine
+
+SMALL = ["sft=null", "prompts.count=4", "prompts.window=2", "responses.n=2", "judge.votes=2"]
+KINDS: tuple[type, ...] = (Prompt, Response, Judgment)
+
+
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, *overrides: str) -> Run:
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
+    run = create_run(build_config({}, [*SMALL, "judge.min_parse_rate=0", *overrides]), name)
+    (run.path / "models" / "M0.json").write_text(json.dumps({"path": "m", "digest": "d"}))
+    return run
+
+
+def generate(run: Run, engine: ScriptedEngine | None = None) -> ScriptedEngine:
+    engine = engine or ScriptedEngine(delay_s=0.002)
+
+    sessions = Sessions(lambda settings, model: Session(engine, ScriptedChat()))  # type: ignore[arg-type]
+    with run.owned() as store:
+        asyncio.run(generate_iteration(run, store, 1, sessions))
+    return engine
+
+
+def records(run: Run) -> dict[str, list]:
+    with run.store() as store:
+        return {kind.__name__: store.records(kind, 1) for kind in KINDS}  # type: ignore[type-var]
+
+
+def dataset(tmp_path: Path) -> str:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"prompt": f"Question {i}?"}) + "\n" for i in range(9)))
+    return f"prompts.dataset={path}"
+
+
+@pytest.mark.parametrize("source", ["written", "dataset"])
+def test_work_cut_off_after_any_commit_goes_on_to_the_same_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    words = ["engine.concurrency=2", *([dataset(tmp_path)] if source == "dataset" else [])]
+    whole = make(tmp_path, monkeypatch, "whole", *words)
+    asked = len(generate(whole).requests)
+    expected = records(whole)
+    assert all(expected.values())
+
+    class Stopped(Exception):
+        """Stands for a kill right after a commit."""
+
+    commits = 0
+    add = Store.add
+    for stop in range(1, 100):
+        run = make(tmp_path, monkeypatch, f"run-{stop}", *words)
+        commits = 0
+
+        def add_and_stop(store: Store, rows: list, stop: int = stop) -> None:
+            nonlocal commits
+            add(store, rows)
+            commits += 1
+            if commits == stop:
+                raise Stopped
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "add", add_and_stop)
+            try:
+                generate(run)
+            except Stopped:
+                pass
+            else:
+                break
+        assert len(generate(run).requests) < asked or (source == "dataset" and stop == 1)
+        assert records(run) == expected
+    assert stop > 5
+
+
+def test_finished_work_asks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make(tmp_path, monkeypatch, "run")
+    generate(run)
+    before = records(run)
+    assert generate(run).requests == []
+    assert records(run) == before
+
+
+def test_records_do_not_depend_on_how_many_requests_are_in_flight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    for number in (1, 3, 64):
+        run = make(tmp_path, monkeypatch, f"run-{number}", f"engine.concurrency={number}")
+        generate(run)
+        made.append(records(run))
+    assert made[0] == made[1] == made[2]
+
+
+def test_every_accepted_prompt_is_answered_n_times_and_every_kept_answer_judged_k_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make(tmp_path, monkeypatch, "run", "responses.n=3", "judge.votes=3")
+    generate(run)
+    made = records(run)
+    accepted = [prompt.attempt for prompt in made["Prompt"] if prompt.dropped is None]
+    assert len(accepted) == 4
+    assert [(r.attempt, r.sample) for r in made["Response"]] == [
+        (attempt, sample) for attempt in accepted for sample in range(3)
+    ]
+    kept = [(r.attempt, r.sample) for r in made["Response"] if r.dropped is None]
+    assert [(j.attempt, j.sample, j.vote) for j in made["Judgment"]] == [
+        (*key, vote) for key in kept for vote in range(3)
+    ]
+    with run.store() as store:
+        stages = {stage.stage: (stage.rows, stage.drops) for stage in store.stages()}
+    assert stages == {
+        "prompts": (4, len(made["Prompt"]) - 4),
+        "responses": (len(kept), 12 - len(kept)),
+        "judgments": (len(made["Judgment"]), 0),
+    }
+
+
+@pytest.mark.parametrize("source", ["written", "dataset"])
+def test_a_stream_and_stages_one_after_another_make_the_same_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    made, digests = [], []
+    words = [dataset(tmp_path)] if source == "dataset" else []
+    for staged in ("false", "true"):
+        run = make(tmp_path, monkeypatch, f"staged-{staged}", f"engine.staged={staged}", *words)
+        generate(run)
+        made.append(records(run))
+        with run.store() as store:
+            digests.append([(s.stage, s.rows, s.drops, s.digest) for s in store.stages()])
+    assert made[0] == made[1]
+    assert digests[0] == digests[1]
+    assert [stage for stage, *_ in digests[0]] == ["prompts", "responses", "judgments"]
+
+
+@pytest.mark.parametrize(("staged", "streams"), [("false", True), ("true", False)])
+def test_in_a_stream_judging_begins_before_the_last_prompt_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, staged: str, streams: bool
+) -> None:
+    run = make(tmp_path, monkeypatch, "run", f"engine.staged={staged}", "prompts.count=12")
+    asked = ["".join(map(chr, r.token_ids)) for r in generate(run).requests]
+    judging = [i for i, text in enumerate(asked) if "Score: <" in text[-200:]]
+    writing = [i for i, text in enumerate(asked) if text.endswith("9.")]
+    assert judging and writing
+    assert (judging[0] < writing[-1]) == streams
+
+
+def test_no_more_requests_are_in_flight_than_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Counting(ScriptedEngine):
+        flying = most = 0
+
+        async def generate(self, request: Request) -> list[Generation]:
+            self.flying += 1
+            self.most = max(self.most, self.flying)
+            try:
+                return await super().generate(request)
+            finally:
+                self.flying -= 1
+
+    engine = Counting(delay_s=0.002)
+    generate(make(tmp_path, monkeypatch, "run", "engine.concurrency=3"), engine)
+    assert engine.most == 3
+    assert engine.flying == 0
+
+
+def test_requests_that_fail_are_recorded_and_the_stream_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(ScriptedEngine):
+        async def generate(self, request: Request) -> list[Generation]:
+            if request.seed % 3 == 0:
+                self.requests.append(request)
+                raise RequestError("too long", "9000 tokens")
+            return await super().generate(request)
+
+    run = make(tmp_path, monkeypatch, "run", "prompts.count=9")
+    generate(run, Failing())
+    made = records(run)
+    assert sum(prompt.dropped is None for prompt in made["Prompt"]) == 9
+    for kind, field in ("Prompt", "dropped"), ("Response", "dropped"), ("Judgment", "reason"):
+        assert any(getattr(record, field) == "too long" for record in made[kind]), kind
+    with run.store() as store:
+        assert len(store.stages()) == 3
+
+
+def test_what_came_in_before_the_engine_died_is_committed_and_not_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = make(tmp_path, monkeypatch, "whole")
+    asked = len(generate(whole).requests)
+
+    class Dying(ScriptedEngine):
+        async def generate(self, request: Request) -> list[Generation]:
+            if len(self.requests) > 12:
+                raise PreflightError("no endpoint answers")
+            return await super().generate(request)
+
+    run = make(tmp_path, monkeypatch, "run")
+    with pytest.raises(PreflightError, match="no endpoint"):
+        generate(run, Dying(delay_s=0.002))
+    assert any(records(run).values())
+    assert len(generate(run).requests) < asked
+    assert records(run) == records(whole)
+
+
+def test_the_time_of_stages_that_share_a_stream_adds_up_to_what_it_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make(tmp_path, monkeypatch, "run", "prompts.count=8")
+    begin = time.monotonic()
+    generate(run, ScriptedEngine(delay_s=0.02))
+    took = time.monotonic() - begin
+    with run.store() as store:
+        spent = [stage.seconds for stage in store.stages()]
+    assert all(seconds > 0 for seconds in spent)
+    assert 0.5 * took < sum(spent) < took
+
+
+class Opened:
+    """Opens scripted engines and remembers all of them."""
+
+    def __init__(self) -> None:
+        self.engines: list[tuple[EngineConfig, Path | str, ScriptedEngine]] = []
+
+    def __call__(self, settings: EngineConfig, model: Path | str) -> Session:
+        assert not any(
+            not engine.closed and settings.kind != "server" != other.kind
+            for other, _, engine in self.engines
+        ), "two local models at once"
+        engine = ScriptedEngine()
+        self.engines.append((settings, model, engine))
+        return Session(engine, ScriptedChat())  # type: ignore[arg-type]
+
+
+def models_of(run: Run, opened: Opened) -> list[tuple[str, str]]:
+    sessions = Sessions(opened)
+
+    async def work() -> None:
+        with run.owned() as store:
+            await generate_iteration(run, store, 1, sessions)
+        await sessions.close()
+
+    asyncio.run(work())
+    assert all(engine.closed for *_, engine in opened.engines)
+    return [(settings.kind, str(model)) for settings, model, _ in opened.engines]
+
+
+def test_one_engine_serves_all_stages_of_one_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert models_of(make(tmp_path, monkeypatch, "run"), Opened()) == [("auto", "m")]
+
+
+def test_another_author_is_closed_before_the_policy_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make(tmp_path, monkeypatch, "run", "prompts.author=org/author")
+    assert models_of(run, Opened()) == [("auto", "org/author"), ("auto", "m")]
+
+
+def test_a_judge_behind_endpoints_joins_the_stream_of_a_local_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make(
+        tmp_path, monkeypatch, "run", "prompts.count=12", "judge.model=hosted",
+        "judge.engine.kind=server", "judge.engine.endpoints=[http://localhost:1/v1]",
+    )  # fmt: skip
+    opened = Opened()
+    assert models_of(run, opened) == [("auto", "m"), ("server", "hosted")]
+    assert all("Score: <" in "".join(map(chr, r.token_ids)) for r in opened.engines[1][2].requests)
+
+
+def test_a_policy_and_a_judge_on_one_server_take_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make(
+        tmp_path, monkeypatch, "run", "prompts.count=12", "judge.model=org/judge",
+        "engine.kind=server", "engine.endpoints=[http://localhost:1/v1]",
+    )  # fmt: skip
+    opened = Opened()
+    assert models_of(run, opened) == [("server", "m"), ("server", "org/judge")]
+    judged = ["Score: <" in "".join(map(chr, r.token_ids)) for r in opened.engines[0][2].requests]
+    assert not any(judged)
+
+
+def test_checkpoints_of_the_run_follow_each_other_in_place_and_other_models_do_not() -> None:
+    opened, settings = Opened(), EngineConfig()
+    sessions = Sessions(opened)
+
+    async def work() -> None:
+        first = await sessions.get(settings, Path("M1"))
+        assert await sessions.get(settings, Path("M1")) is first
+        assert (await sessions.get(settings, Path("M2"))).engine is first.engine
+        assert opened.engines[0][2].model == Path("M2")
+        assert await sessions.get(settings, "org/judge") is not first
+        assert opened.engines[0][2].closed
+        await sessions.close()
+
+    asyncio.run(work())
+    assert [str(model) for _, model, _ in opened.engines] == ["M1", "org/judge"]
+    assert opened.engines[1][2].closed
