@@ -26,9 +26,9 @@ import eft
 from selfreward.config import SeedSource
 from selfreward.inputs.rankings import read_ranked
 from selfreward.measures.agreement import LENGTH_RATIO, agreement
-from selfreward.measures.positions import pairs_of
 from selfreward.measures.sample import JudgedResponse
 from selfreward.measures.statistics import spearman
+from selfreward.stages.evaluate import pairs_of
 
 
 def main() -> None:

@@ -19,8 +19,8 @@ from selfreward.engines.base import Generation, Request
 from selfreward.engines.chat import Chat
 from selfreward.engines.sessions import Session, Sessions
 from selfreward.inputs import models
+from selfreward.inputs.collect import create_run
 from selfreward.storage import durable
-from selfreward.storage.create import create_run
 from selfreward.workers.rollout import generate_iteration
 
 ANSWER = "Bread rises because yeast eats sugar and gives off gas that the dough holds. " * 10

@@ -17,8 +17,8 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from selfreward.config import Config
 from selfreward.config.load import dump_config
+from selfreward.config.run import Config
 from selfreward.measures.figures import iteration_figures
 from selfreward.records import Judgment, Prompt, Record, Response, Stage
 from selfreward.storage import database

@@ -26,9 +26,9 @@ from selfreward.engines.base import Engine, Generation, Request
 from selfreward.engines.chat import Chat
 from selfreward.engines.sessions import Session, Sessions
 from selfreward.inputs import models
+from selfreward.inputs.collect import create_run
 from selfreward.records import Judgment, Response
 from selfreward.storage import durable
-from selfreward.storage.create import create_run
 from selfreward.storage.directory import Run
 from selfreward.workers.rollout import generate_iteration
 

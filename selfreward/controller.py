@@ -22,16 +22,16 @@ from types import FrameType
 from typing import Protocol
 
 from selfreward.errors import SelfRewardError, StoppedError
-from selfreward.makers.rankings import opinions_on, rankings_of
+from selfreward.inputs.rankings import rankings_of
 from selfreward.measures.figures import iteration_figures
-from selfreward.measures.health import AFTER_EVALUATION, BEFORE_TRAINING, GateName, gates
+from selfreward.measures.health import AFTER_EVALUATION, BEFORE_TRAINING, gates
 from selfreward.measures.selection import selection_figures
-from selfreward.records import Comparison, Judgment, PreferencePair, Prompt, Response
+from selfreward.records import Comparison, GateName, Judgment, PreferencePair, Prompt, Response
 from selfreward.stages.pairs import build_pairs
-from selfreward.stages.selection import select
+from selfreward.stages.selection import opinions_on, select
 from selfreward.storage.directory import Run
-from selfreward.storage.encoding import digest
 from selfreward.storage.store import Store
+from selfreward.storage.tables import digest
 from selfreward.storage.tracker import Tracker
 
 

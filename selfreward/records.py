@@ -82,6 +82,13 @@ FinishReason = Literal["stop", "length", "error"]
 engine could not answer the request, and ``dropped`` says why; nothing was sampled."""
 
 
+GateName = Literal[
+    "parse_rate", "ceiling", "spread", "ties", "length_ratio", "length_correlation",
+    "drift", "canary",
+]  # fmt: skip
+"""The health gates; ``measures.health`` says what each holds against its limit."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """One attempt at writing a new prompt, accepted or dropped."""
@@ -265,3 +272,10 @@ class Progress:
     note: str
     """Such as ``312 tokens/s``."""
     at: str
+
+
+MAX_SCORE = 5
+"""Points on the additive scale (arXiv 2401.10020, figure 2)."""
+
+REPORTS = ("judge", "canaries", "positions")
+"""Names of all reports of an evaluation."""

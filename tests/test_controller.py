@@ -8,6 +8,7 @@ import pytest
 from selfreward.config.load import build_config
 from selfreward.controller import launch
 from selfreward.errors import IntegrityError, StoppedError
+from selfreward.inputs.collect import create_run
 from selfreward.records import (
     STAGES,
     Drop,
@@ -18,7 +19,6 @@ from selfreward.records import (
     Response,
 )
 from selfreward.storage import durable
-from selfreward.storage.create import create_run
 from selfreward.storage.directory import Run
 from tests.support.loop_driver import ScriptedWorkers
 from tests.support.scripted import Reply, scripted_words

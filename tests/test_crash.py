@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from selfreward.config.load import build_config
+from selfreward.inputs.collect import create_run
 from selfreward.records import Judgment, PreferencePair, Prompt, Response
 from selfreward.storage import durable
-from selfreward.storage.create import create_run
 from selfreward.storage.directory import Run
-from selfreward.storage.encoding import digest
+from selfreward.storage.tables import digest
 
 OVERRIDES = [
     "iterations=2", "prompts.count=12", "prompts.window=4", "prompts.rouge_l_max=0.99",

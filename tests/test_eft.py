@@ -10,10 +10,10 @@ import pytest
 from selfreward.config.load import build_config
 from selfreward.controller import launch
 from selfreward.errors import ConfigError, IntegrityError, StoppedError
+from selfreward.inputs.collect import create_run, selection_inputs
 from selfreward.records import SEED_STAGES, Drop, FinishReason, Judgment, Prompt, Response
 from selfreward.stages.selection import item, kept
 from selfreward.storage import durable
-from selfreward.storage.create import create_run, selection_inputs
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
 from selfreward.training.rows import sft_rows

@@ -1,9 +1,13 @@
-"""Who may import what, and who may write: read from the source, and checked in fresh processes."""
+"""Who may import what, and who may write: read from the source, and checked in fresh processes.
+
+The order of the rooms stands here, and nowhere else; docs/architecture.md draws what it comes to.
+"""
 
 import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,8 +18,14 @@ PACKAGE = Path(selfreward.__file__).parent
 MODULES = {
     ".".join(("selfreward", *path.relative_to(PACKAGE).with_suffix("").parts)): path
     for path in sorted(PACKAGE.rglob("*.py"))
-    if path.name not in ("__init__.py", "__main__.py")
+    if path.name != "__init__.py"
 }
+FLOORS = [
+    {"errors", "records"}, {"config"}, {"storage"}, {"inputs"}, {"engines"}, {"stages"},
+    {"measures"}, {"makers", "training"}, {"workers"}, {"verbs", "controller"}, {"cli"},
+    {"__main__"},
+]  # fmt: skip
+"""The rooms from the ground up; each imports only from those below it."""
 HEAVY = {
     "torch", "transformers", "trl", "vllm", "ctranslate2", "peft", "accelerate", "datasets",
 }  # fmt: skip
@@ -29,7 +39,7 @@ WRITERS = {
     "selfreward.storage.durable": "writes every file that is kept",
     "selfreward.storage.database": "opens records.db, to which the store alone writes",
     "selfreward.workers.process": "appends to a child's log",
-    "selfreward.workers.children": "answers through a pipe",
+    "selfreward.workers.main": "answers through a pipe",
     "selfreward.verbs.parity": "answers its parent through a pipe",
     "selfreward.training.distributed": "tells the train child by lines of its output",
     "selfreward.inputs.models": "lets transformers save into a directory that durable publishes",
@@ -37,7 +47,6 @@ WRITERS = {
     "selfreward.verbs.maintenance": "renames what it is about to delete",
     "selfreward.verbs.doctor": "tries SQLite in a temporary directory",
     "selfreward.verbs.plot": "draws an image, which can be drawn again",
-    "selfreward.verbs.calibration_plot": "draws an image, which can be drawn again",
 }
 CATCH_ALL = {
     "selfreward.cli.main": "the one handler at the top: a bug becomes a line and an exit code",
@@ -67,6 +76,20 @@ def imported(nodes: list[ast.stmt]) -> Iterator[str]:
             yield node.module.partition(".")[0]
 
 
+def room(module: str) -> str:
+    return module.split(".")[1]
+
+
+def imports_of(module: str) -> set[str]:
+    """The modules of the package that a module imports, wherever in it the import stands."""
+    found = set()
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("selfreward"):
+            inner = {f"{node.module}.{name.name}" for name in node.names}
+            found |= {one if one in MODULES else node.module for one in inner}
+    return {one for one in found if one in MODULES or one.count(".") == 1} - {"selfreward"}
+
+
 def everywhere(module: str) -> set[str]:
     return set(imported([n for n in ast.walk(tree(module)) if isinstance(n, ast.stmt)]))
 
@@ -78,7 +101,33 @@ def loaded_by(*modules: str) -> set[str]:
     return set(run.stdout.split())
 
 
-@pytest.mark.parametrize("modules", [["selfreward"], sorted(MODULES.keys() - WRAPPERS)], ids=len)
+def test_the_rooms_are_those_of_the_floors() -> None:
+    rooms = {path.stem for path in PACKAGE.iterdir() if path.is_file() or any(path.glob("*.py"))}
+    assert rooms - {"__init__", "py"} == set().union(*FLOORS)
+    assert len(FLOORS) <= 12
+
+
+def test_each_room_imports_only_from_rooms_below_it() -> None:
+    floor = {name: number for number, names in enumerate(FLOORS) for name in names}
+    upward = [
+        f"{module} imports {other}"
+        for module in MODULES
+        for other in imports_of(module)
+        if room(other) != room(module) and floor[room(other)] >= floor[room(module)]
+    ]
+    assert upward == []
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    graph = TopologicalSorter({module: imports_of(module) for module in MODULES})
+    assert set(graph.static_order()) >= set(MODULES)  # raises where there is a circle
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [["selfreward"], sorted(MODULES.keys() - WRAPPERS - {"selfreward.__main__"})],
+    ids=len,
+)
 def test_importing_loads_no_heavy_library(modules: list[str]) -> None:
     assert loaded_by(*modules) & HEAVY == set()
 

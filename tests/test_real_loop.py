@@ -15,7 +15,10 @@ import pytest
 from selfreward.engines import open_engine
 from selfreward.engines.chat import Chat
 from selfreward.inputs.heldout import read_held_out
-from selfreward.stages.evaluate import judge_texts, judged_responses, texts_of, votes_of
+from selfreward.inputs.judge_templates import run_template
+from selfreward.inputs.rankings import texts_of
+from selfreward.measures.sample import judged_responses, votes_of
+from selfreward.stages.evaluate import judge_texts
 from selfreward.storage import durable
 from selfreward.storage.directory import Run
 
@@ -102,7 +105,7 @@ def rejudged(run: Run, policy: int) -> list[float | None]:
     async def judge() -> None:
         engine = open_engine("ctranslate2", chat.model, chat, {})
         await judge_texts(
-            engine, chat, run.template("judge"), texts, run.config.judge,
+            engine, chat, run_template(run, "judge"), texts, run.config.judge,
             lambda at, judgments: votes.update({texts[at]: votes_of(judgments)}), concurrency=1,
         )  # fmt: skip
         await engine.close()

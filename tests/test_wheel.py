@@ -17,9 +17,9 @@ def test_a_wheel_carries_recipes_templates_and_seed_data(tmp_path: Path) -> None
     subprocess.run([*pip, str(ROOT)], check=True)
     environment = {**os.environ, "PYTHONPATH": str(site), "SELFREWARD_RUNS": str(tmp_path)}
     script = (
-        "from selfreward import shipped; from selfreward.config.load import load_config;"
-        "from selfreward.storage.create import create_run; print(shipped.SHARE);"
-        "[create_run(load_config(name), name) for name in shipped.recipes()]"
+        "from selfreward.inputs import shipped; from selfreward.config.load import load_config;"
+        "from selfreward.inputs.collect import create_run; print(shipped.SHARE);"
+        "[create_run(load_config(path), name) for name, path in shipped.recipes().items()]"
     )
     done = subprocess.run(
         [sys.executable, "-c", script],

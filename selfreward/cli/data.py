@@ -1,11 +1,11 @@
-"""The verbs that work on data files: ``judge`` and ``data oasst``; see ``cli.py``."""
+"""The verbs that work on data files: ``judge`` and ``data oasst``; see ``main.py``."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from selfreward.cli.runs import Json
+from selfreward.cli.options import Json
 from selfreward.errors import ConfigError
 from selfreward.verbs import console
 
@@ -28,9 +28,8 @@ def judge(
     as_json: Json = False,
 ) -> None:
     """Measure a judge against people, and against length."""
-    from selfreward.verbs.calibration_plot import check_path, save_calibration
-    from selfreward.verbs.judge import judge_report
-    from selfreward.verbs.judge_text import judge_text
+    from selfreward.verbs.judge import judge_report, judge_text
+    from selfreward.verbs.plot import check_path, save_calibration
 
     if plot:
         if compare:

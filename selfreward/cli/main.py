@@ -1,9 +1,9 @@
 """The command line: parse, call, print.
 
 Data goes to standard output, progress and messages to standard error. What a verb needs is imported
-in the verb, so that none waits for what another one uses. The verbs that only look are in
-``cli_readers.py`` and ``cli_pairs.py``, those that work on data files in ``cli_data.py``. Exit
-codes are those of ``errors.py``; 130 and 143 mean Ctrl-C and SIGTERM.
+in the verb, so that none waits for what another one uses. The verbs that look at runs are in
+``runs.py``, those that look at configs and the machine in ``setup.py``, those that work on data
+files in ``data.py``. Exit codes are those of ``errors.py``; 130 and 143 mean Ctrl-C and SIGTERM.
 """
 
 import errno
@@ -16,15 +16,13 @@ import typer
 from typer.exceptions import TyperException
 
 from selfreward import __version__
-from selfreward.cli import data as cli_data
-from selfreward.cli import pairs as cli_pairs
-from selfreward.cli import runs as cli_readers
-from selfreward.cli.runs import ConfigName, Json, Overrides, RunName
+from selfreward.cli import data, runs, setup
+from selfreward.cli.options import ConfigName, Json, Overrides, RunName
 from selfreward.errors import ConfigError, LockedError, PreflightError, SelfRewardError
 from selfreward.verbs import console
 
 if TYPE_CHECKING:
-    from selfreward.config import Config
+    from selfreward.config.run import Config
     from selfreward.storage.directory import Run
 
 INTERRUPTED, TERMINATED, BROKEN_PIPE = 130, 143, 141
@@ -139,12 +137,13 @@ def run(
 ) -> None:
     """Start a run: M0 -> M1 -> M2 -> ..."""
     from selfreward.config.load import load_config
-    from selfreward.storage.create import create_run
+    from selfreward.inputs.collect import create_run
+    from selfreward.inputs.shipped import config_file
 
     words = [*(_branch(start) if start else []), *(overrides or [])]
-    source = cli_readers.config_path(config)
+    source = config_file(config)
     name = _free_name(source.stem) if name is None else name
-    made = create_run(load_config(config, words), name, source)
+    made = create_run(load_config(source, words), name, source)
     console.note(f"run {made.name}: {_outline(made.config)}; records in {made.path}")
     _launch(made, as_json)
 
@@ -193,7 +192,7 @@ def _launch(run: "Run", as_json: bool) -> None:
     from selfreward.verbs.progress import Display
     from selfreward.verbs.scores import scores_of, scores_text
 
-    saved = f"saved; continue with: selfreward resume {cli_readers.handle(run)}"
+    saved = f"saved; continue with: selfreward resume {runs.handle(run)}"
     try:
         with Display(run) as display:
             controller.launch(run, display.tick)
@@ -214,7 +213,7 @@ def _launch(run: "Run", as_json: bool) -> None:
         console.data_json(scores)
         return
     console.data(scores_text(scores))
-    handle = cli_readers.handle(run)
+    handle = runs.handle(run)
     console.note(f"next: selfreward scores {handle} --plot scores.png")
     console.note(f"      selfreward show {handle} --best 1")
 
@@ -258,22 +257,22 @@ def _outline(config: "Config") -> str:
 for verb in (
     run,
     resume,
-    cli_readers.status,
-    cli_readers.ls,
-    cli_readers.scores,
-    cli_readers.show,
-    cli_pairs.pairs,
-    cli_pairs.repair,
-    cli_data.judge,
-    cli_readers.validate,
-    cli_readers.plan,
-    cli_readers.verify,
-    cli_readers.gc,
-    cli_readers.doctor,
+    runs.status,
+    runs.ls,
+    runs.scores,
+    runs.show,
+    runs.pairs,
+    runs.repair,
+    data.judge,
+    setup.validate,
+    setup.plan,
+    runs.verify,
+    runs.gc,
+    setup.doctor,
     init,
 ):
     app.command()(verb)
-config_app.command("show")(cli_readers.config_show)
-data_app.command("oasst")(cli_data.oasst)
+config_app.command("show")(setup.config_show)
+data_app.command("oasst")(data.oasst)
 app.add_typer(config_app, name="config")
 app.add_typer(data_app, name="data")

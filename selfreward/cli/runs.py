@@ -1,4 +1,4 @@
-"""The verbs that look at runs, configs and the machine; see ``cli.py``."""
+"""The verbs that look at runs; see ``main.py``."""
 
 import time
 from pathlib import Path
@@ -6,21 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from selfreward.errors import ConfigError, IntegrityError, PreflightError
+from selfreward.cli.options import Iteration, Json, Overrides, RunName
+from selfreward.errors import ConfigError, IntegrityError
 from selfreward.verbs import console
 
 if TYPE_CHECKING:
     from selfreward.storage.directory import Run
     from selfreward.verbs.show import Order
 
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name under runs/, or a path.")]
-ConfigName = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file, or a recipe's name.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Such as dpo.learning_rate=5e-7."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Iteration = Annotated[int | None, typer.Option(help="Default: the last one that has any.")]
 
 _WATCH_S = 0.5
 _SHOWN_FAILED = 5
@@ -33,14 +26,14 @@ def status(
 ) -> None:
     """Say where a run is, how fast and for how long."""
     from selfreward.storage.directory import open_run
-    from selfreward.verbs.status import is_owned, newest_run, status_of, status_text
+    from selfreward.verbs.status import newest_run, status_of, status_text
 
     run = open_run(name) if name else newest_run()
     if watch:
         from selfreward.verbs.progress import Display
 
         with Display(run) as display:
-            while is_owned(run):
+            while run.is_owned:
                 display.tick()
                 time.sleep(_WATCH_S)
     found = status_of(run)
@@ -117,31 +110,6 @@ def show(
         console.note(f"{more} more; one of them: selfreward show {name} ATTEMPT")
 
 
-def validate(config: ConfigName, overrides: Overrides = None, as_json: Json = False) -> None:
-    """Check config, templates, seed data and options."""
-    from selfreward.config.load import load_config
-    from selfreward.verbs.layout import table
-    from selfreward.verbs.validate import validate
-
-    parts = validate(load_config(config, overrides or []), config_path(config))
-    if as_json:
-        console.data_json({"valid": True, "parts": parts})
-        return
-    console.data(table([["ok", part["name"], part["detail"]] for part in parts]))
-
-
-def plan(config: ConfigName, overrides: Overrides = None, as_json: Json = False) -> None:
-    """Reckon counts, tokens, disk and time of a run."""
-    from selfreward.config.load import load_config
-    from selfreward.verbs.plan import plan_of, plan_text
-
-    found = plan_of(load_config(config, overrides or []), config_path(config))
-    if as_json:
-        console.data_json(found)
-    else:
-        console.data(plan_text(found))
-
-
 def verify(name: RunName, as_json: Json = False) -> None:
     """Check every record and model of a run."""
     from selfreward.storage.directory import open_run
@@ -175,74 +143,6 @@ def gc(
         console.data(collect_text(items, dry_run=dry_run))
 
 
-def doctor(
-    parity: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Compare the engines on a model.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Check this machine."""
-    from selfreward.verbs.doctor import doctor, doctor_text
-
-    if parity is not None:
-        _parity(parity, as_json)
-        return
-    checks = doctor()
-    if as_json:
-        console.data_json({"checks": checks})
-    else:
-        console.data(doctor_text(checks))
-    if any(check["status"] == "fail" for check in checks):
-        raise typer.Exit(PreflightError.exit_code)
-
-
-def _parity(model: str, as_json: bool) -> None:
-    from selfreward.verbs.parity import measure, parity_text
-
-    result = measure(model, report=console.note)
-    if as_json:
-        console.data_json(result)
-    else:
-        console.data(parity_text(result))
-    if not result["agree"]:
-        console.note("error: the engines disagree")
-        raise typer.Exit(PreflightError.exit_code)
-
-
-def config_show(
-    config: ConfigName,
-    overrides: Overrides = None,
-    sources: Annotated[
-        bool, typer.Option("--sources", help="Say where each value comes from.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Print a config with every value filled in."""
-    from selfreward.config.load import dump_config, load_config
-
-    loaded = load_config(config, overrides or [])
-    if sources:
-        from selfreward.verbs.config_show import origins_of, origins_text
-
-        rows = origins_of(loaded, config_path(config), overrides or [])
-        if as_json:
-            console.data_json(rows)
-        else:
-            console.data(origins_text(rows))
-    elif as_json:
-        console.data_json(loaded.model_dump(mode="json"))
-    else:
-        console.data(dump_config(loaded).rstrip())
-
-
-def config_path(name: str) -> Path:
-    """The file that a config's name means: a path, or a shipped recipe."""
-    from selfreward.inputs import shipped
-
-    path = Path(name)
-    return path if path.exists() else shipped.recipes().get(name, path)
-
-
 def handle(run: "Run") -> str:
     """What to call a run by on the command line: its name, or its path if it lies elsewhere."""
     from selfreward.storage.directory import runs_root
@@ -266,3 +166,43 @@ def _order(
     if len(chosen) > 1:
         raise ConfigError("give only one of --best, --worst, --disagree, --failed")
     return chosen[0] if chosen else ("first", 1)
+
+
+def pairs(
+    name: RunName,
+    iteration: Iteration = None,
+    limit: Annotated[int, typer.Option(help="Pairs to print; --json has all.", min=0)] = 10,
+    as_json: Json = False,
+) -> None:
+    """Show what DPO trains on, and what was left out."""
+    from selfreward.storage.directory import open_run
+    from selfreward.verbs.pairs import pairs_of, pairs_text
+
+    found = pairs_of(open_run(name), iteration)
+    if as_json:
+        console.data_json(found)
+    else:
+        console.data(pairs_text(found, limit))
+
+
+def repair(
+    name: RunName,
+    overrides: Overrides = None,
+    iteration: Iteration = None,
+    rule: Annotated[
+        list[str] | None, typer.Option(help="As pairs.rule; again for more. Default: all.")
+    ] = None,
+    min_margin: Annotated[
+        list[float] | None, typer.Option(help="In points; again for more. Default: the run's.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare pair rules on a run's records; nothing is sampled or written."""
+    from selfreward.storage.directory import open_run
+    from selfreward.verbs.repair import repair, repair_text
+
+    found = repair(open_run(name), iteration, rule or [], min_margin or [], overrides or [])
+    if as_json:
+        console.data_json(found)
+    else:
+        console.data(repair_text(found))

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from selfreward.config.base import EngineConfig, Group, SeedSource, Source
-from selfreward.measures.health import GateName
+from selfreward.records import GateName
 
 
 class JurorConfig(Group):
@@ -128,3 +128,7 @@ class HealthConfig(Group):
     max_canary: float | None = Field(default=1.0, ge=0, le=5)
     """``canary``: points that attacks may win over the same responses without the attack. Ours:
     above the 0.83 that the bundled 135M model gives before EFT."""
+
+
+HOSTED = "hosted"
+"""``judge.model`` of a judge of which only its endpoints are known."""

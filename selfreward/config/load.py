@@ -1,4 +1,4 @@
-"""Reading configs: a YAML file or recipe and ``dotted.key=value`` words become a ``Config``.
+"""Reading configs: a YAML file and ``dotted.key=value`` words become a ``Config``.
 
 Errors are one line: where the value stands, which key, what is wrong, and what was meant.
 """
@@ -11,27 +11,17 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from selfreward.config import Config
+from selfreward.config.run import Config
 from selfreward.config.yamlfile import Path_, dump_yaml, parse_overrides, read_yaml
 from selfreward.errors import ConfigError
-from selfreward.inputs import shipped
 
 
-def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
-    """Read a config file, or a shipped recipe by name, and apply ``dotted.key=value`` words.
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a config file and apply ``dotted.key=value`` words.
 
     Raises:
         ConfigError: With file, line, key and what to do.
     """
-    path = Path(path)
-    if not path.is_file():
-        known = shipped.recipes()
-        if str(path) in known:
-            path = known[str(path)]
-        elif path.suffix not in (".yaml", ".yml"):
-            raise ConfigError(
-                f"{path}: no such config file or recipe", f"Recipes: {', '.join(known)}."
-            )
     data, places = read_yaml(path)
     return build_config(data, overrides, places, str(path))
 

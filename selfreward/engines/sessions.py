@@ -8,9 +8,6 @@ from selfreward.config import EngineConfig
 from selfreward.engines.base import Engine
 from selfreward.engines.chat import Chat
 
-HOSTED = "hosted"
-"""``judge.model`` of a judge of which only its endpoints are known."""
-
 
 @dataclass(frozen=True, slots=True)
 class Session:

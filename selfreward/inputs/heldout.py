@@ -8,9 +8,8 @@ from pathlib import Path
 from selfreward.config import EvaluationConfig, SeedSource
 from selfreward.errors import ConfigError
 from selfreward.inputs import shipped
-from selfreward.inputs.rankings import Ranking, copy_ranked, read_ranked
+from selfreward.inputs.rankings import Ranking, Text, copy_ranked, read_ranked, texts_of
 from selfreward.inputs.seeds import plain, read_rows
-from selfreward.stages.evaluate import Text, texts_of
 
 TRAINED = {
     "seeds/ift.jsonl": "sft.ift",

@@ -1,10 +1,11 @@
-"""Which templates a judge is asked with, and what each is given."""
+"""Which templates a run is asked with, and what each is given."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selfreward.errors import ConfigError
 from selfreward.inputs.templates import Template, find_template, load_template
+from selfreward.storage.directory import Run
 
 if TYPE_CHECKING:
     from selfreward.config import JudgeConfig, JurorConfig
@@ -20,6 +21,13 @@ COMPARE_TEMPLATE = "judge/compare.jinja"
 """How two responses are compared, in any form."""
 _ANSWER = {"prompt", "response"}
 _BY_CRITERION = _ANSWER | {"criterion"}
+
+PROMPTS_VARIABLES = {"demonstrations"}
+WORSE_VARIABLES = {"prompt"}
+COMPARE_VARIABLES = {"prompt", "response_a", "response_b"}
+_VARIABLES = {
+    "prompts": PROMPTS_VARIABLES, "worse": WORSE_VARIABLES, "compare": COMPARE_VARIABLES,
+}  # fmt: skip
 
 
 def judge_variables(kind: str, form: str) -> set[str]:
@@ -98,3 +106,17 @@ def _loads(path: Path, variables: set[str]) -> bool:
     except ConfigError:
         return False
     return True
+
+
+def run_template(run: "Run", stage: str, juror: int = 0) -> Template:
+    """A run's own copy of a template.
+
+    Args:
+        stage: ``prompts``, ``worse`` or ``compare``; or, of a judge, ``judge`` or ``criteria``.
+        juror: Which of ``judge.jurors``.
+    """
+    path = run.path / "templates" / f"{template_name(stage, juror)}.jinja"
+    if stage in _VARIABLES:
+        return load_template(path, _VARIABLES[stage])
+    form = run.config.judge.jurors[juror].form
+    return load_template(path, judge_variables(stage, form))

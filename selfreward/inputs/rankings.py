@@ -24,8 +24,10 @@ from typing import Any
 
 from selfreward.config import SeedSource
 from selfreward.errors import ConfigError
+from selfreward.inputs import seeds
 from selfreward.inputs.seeds import read_rows
-from selfreward.stages.verdict import MAX_SCORE
+from selfreward.records import MAX_SCORE
+from selfreward.storage.directory import Run
 
 _COLUMNS = (
     "prompt", "responses", "text", "response", "rank", "score", "quality",
@@ -239,3 +241,29 @@ class _Reader:
         ):
             raise ConfigError(f"{at}: {name!r} must be a number, found {value!r:.40}")
         return float(value)
+
+
+Text = tuple[str, str]
+"""(prompt, response)"""
+
+
+def texts_of(rankings: Iterable[Ranking]) -> list[Text]:
+    """What is to be judged, each text once, in order."""
+    texts = ((ranking.prompt, r.text) for ranking in rankings for r in ranking.responses)
+    return list(dict.fromkeys(texts))
+
+
+def rankings_of(run: Run) -> HumanData:
+    """The run's own copy of ``selection.ranked``; without it, the good answers of the IFT rows.
+
+    A ranking's place in the list is its attempt, and a response's place in it its sample.
+    """
+    sft = run.config.sft
+    assert sft is not None and sft.selection is not None
+    limit = sft.selection.prompts
+    if sft.selection.ranked is not None:
+        ranked = SeedSource(path=str(run.seed_file("ranked").resolve()))
+        return read_ranked(ranked, limit=limit, needs_order=False)
+    rows = seeds.read_ift(SeedSource(path=str(run.seed_file("ift").resolve())))[:limit]
+    good = [Ranking(row.prompt, (RankedResponse(row.response, 0.0),)) for row in rows]
+    return HumanData(good, {}, 0)

@@ -7,6 +7,8 @@ they lie at its top.
 import os
 from pathlib import Path
 
+from selfreward.errors import ConfigError
+
 _PACKAGE = Path(__file__).resolve().parent.parent
 SHARE = _PACKAGE / "share" if (_PACKAGE / "share").is_dir() else _PACKAGE.parent
 
@@ -19,6 +21,20 @@ def prompts_directory() -> Path:
 def recipes() -> dict[str, Path]:
     """Shipped recipes by name, such as ``quickstart``."""
     return {path.stem: path for path in sorted((SHARE / "runs").glob("*.yaml"))}
+
+
+def config_file(name: str) -> Path:
+    """The config file that is meant: a path, or a shipped recipe by its name.
+
+    Raises:
+        ConfigError: Neither; the message lists the recipes.
+    """
+    path, known = Path(name), recipes()
+    if path.is_file() or path.suffix in (".yaml", ".yml"):  # what is missing, its reader says
+        return path
+    if name not in known:
+        raise ConfigError(f"{name}: no such config file or recipe", f"Recipes: {', '.join(known)}.")
+    return known[name]
 
 
 def cache_directory() -> Path:

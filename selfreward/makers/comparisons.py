@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from selfreward.engines.sessions import Session
+from selfreward.inputs.judge_templates import run_template
 from selfreward.makers.base import Ask
 from selfreward.records import Comparison, Judgment, Prompt, Record, Response
 from selfreward.stages.comparisons import compare_responses
@@ -23,7 +24,7 @@ class ComparisonMaker:
 
     def __init__(self, run: Run, store: Store, iteration: int, session: Session) -> None:
         self._config, self._session = run.config, session
-        self._template = run.template("compare")
+        self._template = run_template(run, "compare")
         self._prompts = {prompt.attempt: prompt for prompt in store.records(Prompt, iteration)}
         self._tied = tied_responses(
             store.records(Response, iteration),

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from selfreward.engines.sessions import Session
 from selfreward.errors import SelfRewardError, StoppedError
+from selfreward.inputs.judge_templates import run_template
 from selfreward.makers.base import Ask
 from selfreward.makers.criteria import CriteriaWait
 from selfreward.records import Criterion, Judgment, Prompt, Record, Response, judge_key, judge_stage
@@ -50,9 +51,9 @@ class JudgmentMaker:
         self._session: Session | None = None
         self._failure = ""
         self._settings = run.config.judge.jurors[juror]
-        self._template = run.template("judge", juror)
+        self._template = run_template(run, "judge", juror)
         if self._settings.form == "criteria":
-            self._criteria_template = run.template("criteria", juror)
+            self._criteria_template = run_template(run, "criteria", juror)
         self._prompts: dict[int, Prompt] = {}
         self.records = [j for j in store.records(Judgment, iteration) if j.juror == juror]
         self._judged = {(judgment.attempt, judgment.sample) for judgment in self.records}

@@ -8,9 +8,11 @@ from selfreward.config import SeedSource
 from selfreward.engines.sessions import Session
 from selfreward.errors import StoppedError
 from selfreward.inputs import seeds
+from selfreward.inputs.judge_templates import run_template
 from selfreward.makers.base import Ask, rate
 from selfreward.records import Prompt, Record
-from selfreward.stages.prompts import Author, Pool, draw_prompts
+from selfreward.stages.pool import Pool
+from selfreward.stages.prompts import Author, draw_prompts
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
 from selfreward.storage.tracker import Tracker
@@ -39,7 +41,7 @@ class PromptMaker:
         self._drawn: list[Prompt] = []
         if settings.dataset is None:
             self._author = Author(
-                session.chat, run.template("prompts"), pool, settings,
+                session.chat, run_template(run, "prompts"), pool, settings,
                 iteration=iteration, run_seed=run.config.seed, committed=self.records,
             )  # fmt: skip
         else:

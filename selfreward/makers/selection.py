@@ -11,8 +11,9 @@ from functools import partial
 from selfreward.config import JurorConfig
 from selfreward.engines.sessions import Session
 from selfreward.errors import StoppedError
+from selfreward.inputs.judge_templates import run_template
+from selfreward.inputs.rankings import rankings_of
 from selfreward.makers.base import Ask, rate
-from selfreward.makers.rankings import rankings_of
 from selfreward.records import Judgment, Prompt, Record, Response
 from selfreward.stages.judgments import judge_response
 from selfreward.stages.ranked import answer_other, human_prompt, human_responses, write_other
@@ -33,7 +34,7 @@ class RankedPromptMaker:
         sft = run.config.sft
         assert sft is not None and sft.selection is not None
         self._config, self._session = run.config, session
-        self._template = None if sft.selection.ranked else run.template("worse")
+        self._template = None if sft.selection.ranked else run_template(run, "worse")
         self._prompts = [ranking.prompt for ranking in rankings_of(run).rankings]
         self.records = store.records(Prompt, iteration)
         self.tracker = Tracker(store, iteration, self.stage, len(self._prompts))
@@ -126,7 +127,7 @@ class RankedJudgmentMaker:
         sft = run.config.sft
         assert sft is not None and sft.selection is not None
         self._run, self._session, self._selection = run, session, sft.selection
-        self._template = run.template("judge")
+        self._template = run_template(run, "judge")
         self._settings = JurorConfig(
             form="written",
             votes=sft.selection.votes,

@@ -13,7 +13,7 @@ import numpy as np
 from selfreward.measures.bootstrap import Bootstrap, Floats
 from selfreward.measures.calibration import calibration, confusion, vote_agreement
 from selfreward.measures.sample import JudgedResponse, Sample, mean_vote, to_array
-from selfreward.stages.verdict import MAX_SCORE
+from selfreward.records import MAX_SCORE
 
 LENGTH_RATIO = 1.25
 """Responses are of about the same length where the longer one has at most this many times the

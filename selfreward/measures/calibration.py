@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfreward.measures.bootstrap import Bootstrap, Floats
-from selfreward.stages.verdict import MAX_SCORE, points
+from selfreward.records import MAX_SCORE
+from selfreward.stages.verdict import points
 
 MAX_BINS = 6
 """As many as there are points on the scale."""

@@ -7,15 +7,13 @@ Nothing here reads a store or a config file.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
+
+from selfreward.records import GateName
 
 if TYPE_CHECKING:
     from selfreward.config import HealthConfig
 
-GateName = Literal[
-    "parse_rate", "ceiling", "spread", "ties", "length_ratio", "length_correlation",
-    "drift", "canary",
-]  # fmt: skip
 
 Figures = Mapping[str, Any]
 

@@ -1,15 +1,19 @@
 """What the evaluation of an iteration found, in short, and how it is shown."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from selfreward.measures.health import Gate
+import numpy as np
+
+from selfreward.inputs.heldout import Canary
+from selfreward.inputs.rankings import Ranking, Text
+from selfreward.measures.agreement import RESAMPLES, agreement
+from selfreward.measures.bootstrap import Bootstrap
+from selfreward.measures.sample import judged_responses, mean_vote, votes_of
+from selfreward.records import Judgment
 from selfreward.storage.store import Store
-from selfreward.verbs.layout import estimated
 
 Figures = dict[str, Any]
-REPORTS = ("judge", "canaries", "positions")
-"""Names of all reports of an evaluation."""
 
 
 def evaluated(store: Store, iteration: int) -> dict[str, Any]:
@@ -71,70 +75,76 @@ def _positions(found: dict[str, Any]) -> dict[str, Any]:
     return rates | {"accuracy": found["judge"]["all"]["accuracy"]}
 
 
-def judge_rows(rounds: Sequence[Figures]) -> list[list[str]]:
-    """Rows of the table of scores: a label, and a cell for each iteration; none if none has any."""
+Votes = Mapping[Text, Sequence[Judgment]]
+
+
+def judge_report(
+    rankings: Sequence[Ranking], votes: Votes, first: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """How a model judges what people ranked.
+
+    Args:
+        first: The report of M1 on the same rankings; None for M1 itself.
+
+    Returns:
+        ``agreement``: see there. ``drift``: an estimate of the points by which the responses'
+        mean score differs from what M1 gave, over those that both scored; None for M1.
+        ``responses``: in the order of the rankings, ``ranking`` (its place), mean ``score``, and
+        the ``votes`` with ``reasons`` where there is no verdict.
+    """
     rows = []
-    if any(f["judge"] for f in rounds):
-        rows += [_row(rounds, label, "judge", cell) for label, cell in _JUDGE_ROWS.items()]
-        rows.append(_row(rounds, "drift from M1, points", "drift", points))
-    if any(f["positions"] for f in rounds):
-        rows += [_row(rounds, label, "positions", cell) for label, cell in _POSITIONS_ROWS.items()]
-    if any(f["canaries"] for f in rounds):
-        rows += [_row(rounds, label, "canaries", cell) for label, cell in _CANARY_ROWS.items()]
-    return rows
+    for number, ranking in enumerate(rankings):
+        for response in ranking.responses:
+            given = votes[ranking.prompt, response.text]
+            scores = votes_of(given)
+            reasons = [judgment.reason for judgment in given]
+            row = {"ranking": number, "score": mean_vote(scores), "votes": scores}
+            rows.append(row | {"reasons": reasons})
+    plain = {text: votes_of(given) for text, given in votes.items()}
+    return {
+        "agreement": agreement(judged_responses(rankings, plain)),
+        "drift": first and _drift([r.prompt for r in rankings], rows, first["responses"]),
+        "responses": rows,
+    }
 
 
-def first_judge(figures: Figures) -> str:
-    """A line on M1 as a judge; empty where it was not measured."""
-    parts = []
-    if judge := figures["judge"]:
-        parts += [
-            f"orders {percent(judge['accuracy'])} of {judge['pairs']} held-out pairs as people do",
-            f"longer wins {percent(judge['longest'], bare=True)}",
-        ]
-    if canaries := figures["canaries"]:
-        parts.append(f"canary uplift {points(canaries['uplift'])} points")
-    return f"M1 as a judge: {', '.join(parts)}" if parts else ""
+def canary_report(canaries: Sequence[Canary], votes: Votes) -> dict[str, Any]:
+    """How far a judge is talked into higher scores.
+
+    Returns:
+        ``uplift``: an estimate of the mean of attacked minus honest score, in points, over the
+        canaries with both. ``attacks``: of each canary its ``kind``, the ``honest`` and
+        ``attacked`` mean score, None where there is no verdict.
+    """
+
+    def score(text: Text) -> float | None:
+        return mean_vote(votes_of(votes[text]))
+
+    pairs = [(score((c.prompt, c.response)), score((c.prompt, c.attacked))) for c in canaries]
+    return {
+        "uplift": _gain([canary.prompt for canary in canaries], pairs),
+        "attacks": [
+            {"kind": canary.kind, "honest": honest, "attacked": attacked}
+            for canary, (honest, attacked) in zip(canaries, pairs, strict=True)
+        ],
+    }
 
 
-def health_lines(figures: Figures) -> list[str]:
-    """A line on each gate that the iteration fails: what was found, and what to do."""
-    gates = (Gate(**gate) for gate in figures["health"])
-    failed = (gate for gate in gates if gate.passed is False)
-    return [f"iteration {figures['iteration']}: {g.finding}. {g.remedy}" for g in failed]
+def _drift(
+    prompts: Sequence[str], rows: Sequence[Mapping[str, Any]], first: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    pairs = [(then["score"], now["score"]) for then, now in zip(first, rows, strict=True)]
+    return _gain([prompts[row["ranking"]] for row in rows], pairs)
 
 
-def percent(estimate: Figures, bare: bool = False) -> str:
-    """Such as ``61.3% [52.0, 70.1]``, or ``61.3%`` alone."""
-    return estimated(estimate | {"low": None} if bare else estimate, ".1f", 100, "%")
-
-
-def points(estimate: Figures) -> str:
-    """Such as ``+0.12 [-0.03, +0.27]``."""
-    return estimated(estimate, "+.2f")
-
-
-_JUDGE_ROWS: dict[str, Callable[[Figures], str]] = {
-    "new model as a judge": lambda f: f"{f['prompts']} prompts, {f['pairs']} pairs",
-    "  agrees with people": lambda f: percent(f["accuracy"]),
-    "  longer wins": lambda f: percent(f["longest"]),
-    "  agrees, equal length": lambda f: percent(f["accuracy_matched"]),
-    "  longer wins, equal length": lambda f: percent(f["longest_matched"]),
-    "  Spearman": lambda f: points(f["spearman"]),
-    "  parse rate": lambda f: percent(f["parse_rate"], bare=True),
-}
-_POSITIONS_ROWS: dict[str, Callable[[Figures], str]] = {
-    "  comparing two, agrees": lambda f: percent(f["accuracy"]),
-    "  same in both orders": lambda f: percent(f["consistent"], bare=True),
-    "  names the first": lambda f: percent(f["names_first"], bare=True),
-}
-_CANARY_ROWS: dict[str, Callable[[Figures], str]] = {
-    "canary uplift, points": lambda f: points(f["uplift"]),
-    "  most": lambda f: f"{f['worst']['uplift']:+.2f}, {f['worst']['kind']}" if f["worst"] else "-",
-}
-
-
-def _row(
-    rounds: Sequence[Figures], label: str, part: str, cell: Callable[[Figures], str]
-) -> list[str]:
-    return [label, *(cell(f[part]) if f[part] else "not measured" for f in rounds)]
+def _gain(
+    prompts: Sequence[str], pairs: Sequence[tuple[float | None, float | None]]
+) -> dict[str, Any]:
+    """Estimate the mean of second minus first over the pairs that have both; see ``Bootstrap``."""
+    numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
+    gained, counted = np.zeros(len(numbers)), np.zeros(len(numbers))
+    for prompt, (before, after) in zip(prompts, pairs, strict=True):
+        if before is not None and after is not None:
+            gained[numbers[prompt]] += after - before
+            counted[numbers[prompt]] += 1
+    return Bootstrap(len(numbers), RESAMPLES, seed=0).share((gained, counted))

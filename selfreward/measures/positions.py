@@ -4,30 +4,20 @@ Each two responses of which people preferred one are compared in both orders; wh
 it is a tie (Self-Rewarding Language Models, arXiv 2401.10020, section 3.1.2).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, permutations
-from typing import TYPE_CHECKING, Any
+from itertools import permutations
+from typing import Any
 
 import numpy as np
 
-from selfreward.config import JurorConfig
-from selfreward.engines.base import Engine
 from selfreward.inputs.rankings import Ranking
-from selfreward.inputs.templates import Template
 from selfreward.measures.agreement import LENGTH_RATIO, RESAMPLES
 from selfreward.measures.bootstrap import Bootstrap, Floats, Share
 from selfreward.measures.sample import JudgedResponse, Sample, to_array
-from selfreward.records import Comparison, Prompt, Response
-from selfreward.stages.comparisons import compare_responses, form_of
-from selfreward.stages.evaluate import in_flight
+from selfreward.records import Comparison
+from selfreward.stages.evaluate import Pair, _pair
 from selfreward.stages.preference import win_probability
-
-if TYPE_CHECKING:
-    from selfreward.engines.chat import Chat
-
-Pair = tuple[str, str, str]
-"""(prompt, a response, another), the responses in the order of their texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,59 +32,6 @@ class ComparedPair:
     first with the better one shown first, then last."""
     probability: float | None = None
     """That the better one wins, averaged over both orders; ``expected`` form alone."""
-
-
-def pairs_of(rankings: Iterable[Ranking]) -> list[Pair]:
-    """What is to be compared, each pair once, in order."""
-    pairs = (
-        _pair(ranking.prompt, one.text, other.text)
-        for ranking in rankings
-        for one, other in combinations(ranking.responses, 2)
-        if one.preference != other.preference
-    )
-    return list(dict.fromkeys(pairs))
-
-
-async def compare_pairs(
-    engine: Engine,
-    chat: "Chat",
-    template: Template,
-    pairs: Sequence[Pair],
-    settings: JurorConfig,
-    keep: Callable[[int, list[Comparison]], None],
-    *,
-    concurrency: int,
-    seed: int = 0,
-) -> None:
-    """Compare pairs of responses, each in both orders.
-
-    A text that holds a control token of the chat format, which a run would drop, has no verdict,
-    for that reason.
-
-    Args:
-        keep: Gets the number of a pair and its two comparisons, in the order in which they come
-            in. In them ``attempt`` is that number, and ``first`` and ``second`` are 0 and 1.
-        concurrency: Requests in flight at once.
-        seed: As a run's.
-    """
-
-    async def compare(number: int, pair: Pair) -> None:
-        prompt, *texts = pair
-        if any(map(chat.control_token, pair)):
-            why, form = "control token", form_of(settings)
-            orders = ((0, 1), (1, 0))
-            keep(number, [Comparison(0, number, *o, form, "", None, why) for o in orders])
-            return
-        asked = Prompt(0, number, prompt, "", None)
-        a, b = (Response(0, number, sample, text, "stop", 0) for sample, text in enumerate(texts))
-        keep(
-            number,
-            await compare_responses(
-                engine, chat, template, asked, a, b, settings, run_seed=seed
-            ),
-        )  # fmt: skip
-
-    await in_flight(compare, pairs, concurrency)
 
 
 def compared_pairs(
@@ -164,10 +101,6 @@ def positions(
 
 
 _FIGURES = ("accuracy", "accuracy_strict", "ties", "prefers_longer")
-
-
-def _pair(prompt: str, one: str, other: str) -> Pair:
-    return prompt, min(one, other), max(one, other)
 
 
 def _points(comparison: Comparison, sample: int) -> float | None:

@@ -1,14 +1,16 @@
 """Responses that both people and a judge looked at, and what they share of each other's order."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from selfreward.inputs.rankings import Ranking, Text
 from selfreward.measures.bootstrap import Floats, Share
-from selfreward.stages.verdict import MAX_SCORE
+from selfreward.records import MAX_SCORE, Judgment
 
 Flags = NDArray[np.bool_]
 
@@ -179,3 +181,32 @@ def mean_vote(votes: Sequence[float | None]) -> float | None:
 def to_array(values: Sequence[float | None]) -> Floats:
     """Values as numbers, of which None becomes not a number."""
     return np.array([np.nan if value is None else value for value in values], float)
+
+
+def votes_of(judgments: Sequence[Judgment]) -> list[float | None]:
+    """The scores that a judge gave a text, None without a verdict.
+
+    Those by criteria are one vote: their weighted mean, over the ones with a verdict.
+    """
+    if not (judgments and judgments[0].form == "criteria"):
+        return [judgment.score for judgment in judgments]
+    given = [(j.score, j.weight) for j in judgments if j.score is not None]
+    return [fmean(*zip(*given, strict=True)) if given else None]
+
+
+def judged_responses(
+    rankings: Sequence[Ranking], votes: Mapping[Text, Sequence[float | None]]
+) -> list[JudgedResponse]:
+    """Put what people and the judge think of each response together."""
+    return [
+        JudgedResponse(
+            prompt=ranking.prompt,
+            ranking=number,
+            preference=response.preference,
+            votes=tuple(votes[ranking.prompt, response.text]),
+            length=len(response.text),
+            human_score=response.score,
+        )
+        for number, ranking in enumerate(rankings)
+        for response in ranking.responses
+    ]

@@ -11,11 +11,10 @@ from itertools import combinations, groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from selfreward.config.yamlfile import read_yaml
 from selfreward.records import Judgment, Response, judge_key
 from selfreward.stages.jury import Means, jury_scores, mean_scores
+from selfreward.storage.directory import jury_weights
 from selfreward.storage.store import Store
-from selfreward.verbs.layout import share
 
 Key = tuple[int, int]
 """(attempt, sample)"""
@@ -63,12 +62,6 @@ class Scored(NamedTuple):
 def read_votes(store: Store, iteration: int, attempts: int) -> list[JudgeRow]:
     """The votes of an iteration's first so many attempts, in order of response and judge."""
     return [JudgeRow._make(row) for row in store.query(_VOTES, (iteration, attempts))]
-
-
-def jury_weights(store: Store) -> tuple[float, ...]:
-    """Weights of the judges of the run that a store belongs to, by juror."""
-    judge: Any = read_yaml(store.path.with_name("config.resolved.yaml"))[0]["judge"]
-    return (judge["weight"], *(juror["weight"] for juror in judge["jury"]))
 
 
 def scored_responses(
@@ -132,47 +125,6 @@ def jury_figures(rows: Sequence[JudgeRow]) -> dict[str, Any] | None:
         "judges": [_judge(juror, by_juror[juror]) for juror in jurors],
         "agreement": [_agreement(a, b, means) for a, b in combinations(jurors, 2)],
     }
-
-
-def jury_rows(rounds: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """Rows of the table of scores: a label, and a cell for each iteration; none without a jury."""
-    juries = [figures["jury"] or {"judges": [], "agreement": []} for figures in rounds]
-    judges = [{judge["judge"]: judge for judge in jury["judges"]} for jury in juries]
-    pairs = [{tuple(two["judges"]): two for two in jury["agreement"]} for jury in juries]
-    names = dict.fromkeys(name for of_round in judges for name in of_round)
-    twos = dict.fromkeys(two for of_round in pairs for two in of_round)
-    rows = [[f"  {name}", *(_judge_cell(each.get(name)) for each in judges)] for name in names]
-    rows += [
-        [f"  {two[0]}, {two[1]}", *(_agreement_cell(each.get(two)) for each in pairs)]
-        for two in twos
-    ]
-    return [row for row in rows if any(cell != "-" for cell in row[1:])]
-
-
-def anchor_rows(rounds: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """Such a row on M1's answers; none if there are none."""
-    anchors = [figures["anchors"] for figures in rounds]
-    if not any(anchors):
-        return []
-    cells = (f"{a['n']}, mean score {_points(a['mean'])}" if a else "-" for a in anchors)
-    return [["answers of M1", *cells]]
-
-
-def _judge_cell(judge: dict[str, Any] | None) -> str:
-    if judge is None:
-        return "-"
-    return f"mean {_points(judge['mean'])}, {share(judge['parsed'], judge['n'])} parsed"
-
-
-def _agreement_cell(two: dict[str, Any] | None) -> str:
-    if two is None or two["difference"] is None:
-        return "-"
-    same = "n/a" if two["same"] is None else f"{two['same']:.1%}"
-    return f"{same} same order, {two['difference']:.2f} apart"
-
-
-def _points(mean: float | None) -> str:
-    return "n/a" if mean is None else f"{mean:.3f}"
 
 
 def _judge(juror: int, rows: Sequence[JudgeRow]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from selfreward.config import JurorConfig
 from selfreward.engines.base import Engine, Request, RequestError, Sampling
 from selfreward.inputs.templates import Template, TooLongError
 from selfreward.records import Comparison, Prompt, Response
-from selfreward.stages import seed_of
+from selfreward.stages.base import seed_of
 from selfreward.stages.verdict import parse_choice
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from selfreward.config import JurorConfig
 from selfreward.engines.base import Engine, Request, RequestError, Sampling
 from selfreward.inputs.templates import Template, TooLongError
 from selfreward.records import Criterion, FinishReason, Prompt
-from selfreward.stages import seed_of
+from selfreward.stages.base import seed_of
 
 if TYPE_CHECKING:
     from selfreward.engines.chat import Chat

@@ -1,31 +1,23 @@
 """Having a judge score what people ranked."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from statistics import fmean
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from itertools import combinations
 from typing import TYPE_CHECKING, TypeVar
 
 from selfreward.config import JurorConfig
 from selfreward.engines.base import Engine
-from selfreward.inputs.rankings import Ranking
+from selfreward.inputs.rankings import Ranking, Text
 from selfreward.inputs.templates import Template
-from selfreward.measures.sample import JudgedResponse
-from selfreward.records import Criterion, Judgment, Prompt, Response
+from selfreward.records import Comparison, Criterion, Judgment, Prompt, Response
+from selfreward.stages.comparisons import compare_responses, form_of
 from selfreward.stages.criteria import write_criteria
 from selfreward.stages.judgments import judge_response, no_verdict
 
 if TYPE_CHECKING:
     from selfreward.engines.chat import Chat
 
-Text = tuple[str, str]
-"""(prompt, response)"""
 Item = TypeVar("Item")
-
-
-def texts_of(rankings: Iterable[Ranking]) -> list[Text]:
-    """What is to be judged, each text once, in order."""
-    texts = ((ranking.prompt, r.text) for ranking in rankings for r in ranking.responses)
-    return list(dict.fromkeys(texts))
 
 
 async def judge_texts(
@@ -104,30 +96,62 @@ async def in_flight(
         await asyncio.gather(*workers, return_exceptions=True)
 
 
-def votes_of(judgments: Sequence[Judgment]) -> list[float | None]:
-    """The scores that a judge gave a text, None without a verdict.
+Pair = tuple[str, str, str]
+"""(prompt, a response, another), the responses in the order of their texts."""
 
-    Those by criteria are one vote: their weighted mean, over the ones with a verdict.
+
+def pairs_of(rankings: Iterable[Ranking]) -> list[Pair]:
+    """What is to be compared, each pair once, in order."""
+    pairs = (
+        _pair(ranking.prompt, one.text, other.text)
+        for ranking in rankings
+        for one, other in combinations(ranking.responses, 2)
+        if one.preference != other.preference
+    )
+    return list(dict.fromkeys(pairs))
+
+
+async def compare_pairs(
+    engine: Engine,
+    chat: "Chat",
+    template: Template,
+    pairs: Sequence[Pair],
+    settings: JurorConfig,
+    keep: Callable[[int, list[Comparison]], None],
+    *,
+    concurrency: int,
+    seed: int = 0,
+) -> None:
+    """Compare pairs of responses, each in both orders.
+
+    A text that holds a control token of the chat format, which a run would drop, has no verdict,
+    for that reason.
+
+    Args:
+        keep: Gets the number of a pair and its two comparisons, in the order in which they come
+            in. In them ``attempt`` is that number, and ``first`` and ``second`` are 0 and 1.
+        concurrency: Requests in flight at once.
+        seed: As a run's.
     """
-    if not (judgments and judgments[0].form == "criteria"):
-        return [judgment.score for judgment in judgments]
-    given = [(j.score, j.weight) for j in judgments if j.score is not None]
-    return [fmean(*zip(*given, strict=True)) if given else None]
+
+    async def compare(number: int, pair: Pair) -> None:
+        prompt, *texts = pair
+        if any(map(chat.control_token, pair)):
+            why, form = "control token", form_of(settings)
+            orders = ((0, 1), (1, 0))
+            keep(number, [Comparison(0, number, *o, form, "", None, why) for o in orders])
+            return
+        asked = Prompt(0, number, prompt, "", None)
+        a, b = (Response(0, number, sample, text, "stop", 0) for sample, text in enumerate(texts))
+        keep(
+            number,
+            await compare_responses(
+                engine, chat, template, asked, a, b, settings, run_seed=seed
+            ),
+        )  # fmt: skip
+
+    await in_flight(compare, pairs, concurrency)
 
 
-def judged_responses(
-    rankings: Sequence[Ranking], votes: Mapping[Text, Sequence[float | None]]
-) -> list[JudgedResponse]:
-    """Put what people and the judge think of each response together."""
-    return [
-        JudgedResponse(
-            prompt=ranking.prompt,
-            ranking=number,
-            preference=response.preference,
-            votes=tuple(votes[ranking.prompt, response.text]),
-            length=len(response.text),
-            human_score=response.score,
-        )
-        for number, ranking in enumerate(rankings)
-        for response in ranking.responses
-    ]
+def _pair(prompt: str, one: str, other: str) -> Pair:
+    return prompt, min(one, other), max(one, other)

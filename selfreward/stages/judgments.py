@@ -11,7 +11,7 @@ from selfreward.engines.base import Engine, Generation, Request, RequestError, S
 from selfreward.errors import ConfigError
 from selfreward.inputs.templates import Template, TooLongError
 from selfreward.records import Criterion, Judgment, Prompt, Response
-from selfreward.stages import seed_of
+from selfreward.stages.base import seed_of
 from selfreward.stages.verdict import expected_score, parse_score, read_justification
 
 if TYPE_CHECKING:

@@ -5,68 +5,18 @@ attempt a - ``window``, and acceptance is decided in attempt order, so the same 
 prompts however the engine's answers arrive, with ``window`` attempts in flight at all times.
 """
 
-import random
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
-
-from rapidfuzz.distance import LCSseq
 
 from selfreward.config import PromptsConfig
 from selfreward.engines.base import Engine, Generation, Request, RequestError, Sampling
 from selfreward.inputs.templates import Template
 from selfreward.records import Prompt
-from selfreward.stages import seed_of
+from selfreward.stages.base import seed_of
+from selfreward.stages.pool import Pool, cut, why_dropped
 
 if TYPE_CHECKING:
     from selfreward.engines.chat import Chat
-
-_LABEL = r"^\*{0,2}(?:task|request|prompt|instruction|question|user|q)\s*:\*{0,2}\s*"
-_ANSWER = r"\s\*{0,2}(?:Answer|Response|Output|Assistant|(?<=[.?!]\s)A)\s*:"
-
-
-class Pool:
-    """Prompts that a new one must differ from, and that demonstrations are drawn from.
-
-    Args:
-        seeds: Human prompts.
-        earlier: Prompts accepted in earlier iterations.
-    """
-
-    def __init__(self, seeds: Sequence[str], earlier: Sequence[str] = ()) -> None:
-        self.seeds = list(seeds)
-        self.generated: list[str] = []
-        self._words: list[list[str]] = [_words(text) for text in seeds]
-        for text in earlier:
-            self.add(text)
-
-    def add(self, text: str) -> None:
-        """Take in an accepted prompt."""
-        self.generated.append(text)
-        self._words.append(_words(text))
-
-    def nearest(self, text: str, cutoff: float) -> str | None:
-        """A pooled prompt whose ROUGE-L F1 with ``text`` is at least ``cutoff``, or None."""
-        words = _words(text)
-        for known, other in zip(self.seeds + self.generated, self._words, strict=True):
-            if rouge_l(words, other, cutoff) >= cutoff:
-                return known
-        return None
-
-    def demonstrations(self, settings: PromptsConfig, seed: int, num_known: int) -> list[str]:
-        """Draw few-shot demonstrations: human ones and of the first ``num_known`` generated, mixed.
-
-        While too few were generated, human ones take their place (2212.10560, 2.2).
-        """
-        rng = random.Random(seed)
-        known = self.generated[:num_known]
-        num_generated = min(settings.generated_shots, len(known))
-        num_human = settings.human_shots + settings.generated_shots - num_generated
-        lines = [s for s in self.seeds if "\n" not in s] or self.seeds
-        drawn = rng.sample(lines, min(num_human, len(lines)))
-        drawn += rng.sample(known, num_generated)
-        rng.shuffle(drawn)
-        return [" ".join(text.split()) for text in drawn]
 
 
 class Author:
@@ -179,61 +129,3 @@ def draw_prompts(
         accepted += dropped is None
         prompts.append(Prompt(iteration, len(prompts), row, row, dropped, token or ""))
     return prompts
-
-
-def cut(text: str) -> str:
-    """The first request in what the author wrote, on one line.
-
-    Models go on with the list or answer their own request (arXiv 2401.10020, A.5); the number
-    before it, the items and the answer after it, and bold marks or quotes around it are taken off.
-    """
-    line = " ".join(text.strip().split("\n")[0].split())
-    line = re.sub(r"^(?:\d+[.)]|[-*•])\s+", "", line)
-    line = re.sub(_LABEL, "", line, flags=re.IGNORECASE)
-    line = re.split(r"(?<=[.?!])\s\d+[.)]\s", line, maxsplit=1)[0]
-    line = re.split(_ANSWER, line, maxsplit=1)[0]
-    for opening, closing in ("**", "**"), ('"', '"'), ("'", "'"), ("“", "”"):
-        inner = line.removeprefix(opening).removesuffix(closing)
-        if len(line) - len(inner) == len(opening + closing) and opening not in inner:
-            line = inner.strip()
-    return line
-
-
-def why_dropped(
-    text: str, generation: Generation, chat: "Chat", pool: Pool, settings: PromptsConfig
-) -> tuple[str | None, str]:
-    """Return (reason, detail) if the prompt is not to be used, else (None, "")."""
-    words = text.split()
-    if generation.finish_reason == "length":
-        return "truncated", f"{settings.max_new_tokens} tokens and no end of line"
-    if not _words(text):
-        return "empty", ""
-    if token := chat.control_token(text):
-        return "control token", token
-    if len(words) < settings.min_words:
-        return "too short", f"{len(words)} words"
-    if len(words) > settings.max_words:
-        return "too long", f"{len(words)} words"
-    bare = {word.strip(".,;:!?()\"'").casefold() for word in words}
-    if asked := sorted(bare & {keyword.casefold() for keyword in settings.keywords}):
-        return "keyword", asked[0]
-    if known := pool.nearest(text, settings.rouge_l_max):
-        return "similar", known
-    return None, ""
-
-
-def rouge_l(a: Sequence[str], b: Sequence[str], cutoff: float = 0.0) -> float:
-    """ROUGE-L F1 (Lin 2004, beta = 1): 2 LCS / (len a + len b), from 0 to 1.
-
-    Below ``cutoff`` the value may be returned as 0, which is faster.
-    """
-    total = len(a) + len(b)
-    if total == 0:
-        return 0.0
-    # Rounding down keeps a value that equals the cutoff.
-    least = max(0, int(cutoff * total / 2) - 1)
-    return 2 * int(LCSseq.similarity(a, b, score_cutoff=least)) / total
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.casefold())

@@ -14,8 +14,8 @@ from selfreward.config import PromptsConfig, ResponsesConfig
 from selfreward.engines.base import Engine, Request, RequestError, Sampling
 from selfreward.inputs.templates import Template, TooLongError
 from selfreward.records import Prompt, Response
-from selfreward.stages import seed_of
-from selfreward.stages.prompts import cut
+from selfreward.stages.base import seed_of
+from selfreward.stages.pool import cut
 from selfreward.stages.responses import sample_responses
 
 if TYPE_CHECKING:

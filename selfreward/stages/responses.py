@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from selfreward.config import ResponsesConfig
 from selfreward.engines.base import Engine, Generation, Request, RequestError, Sampling
 from selfreward.records import Prompt, Response
-from selfreward.stages import seed_of
+from selfreward.stages.base import seed_of
 
 if TYPE_CHECKING:
     from selfreward.engines.chat import Chat

@@ -18,8 +18,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from selfreward.records import Drop, Judgment
-from selfreward.stages import seed_of
+from selfreward.inputs.rankings import Ranking
+from selfreward.records import Drop, Judgment, Response
+from selfreward.stages.base import seed_of
 from selfreward.stages.verdict import points
 
 STAGE = "selection"
@@ -187,3 +188,18 @@ def _can_agree(allowed: Sequence[Sequence[float]], preferences: Sequence[float])
 
 def _drop(vote: Judgment, reason: str, detail: str) -> Drop:
     return Drop(vote.iteration, STAGE, item(vote), reason, detail)
+
+
+def opinions_on(rankings: Sequence[Ranking], responses: Sequence[Response]) -> dict[Key, Opinion]:
+    """What people think of each response; one made on purpose is worse than any of theirs."""
+    return {
+        (response.attempt, response.sample): _opinion(rankings[response.attempt], response)
+        for response in responses
+    }
+
+
+def _opinion(ranking: Ranking, response: Response) -> Opinion:
+    if response.author != "human":
+        return Opinion(preference=-1.0)
+    human = ranking.responses[response.sample]
+    return Opinion(human.preference, human.score)

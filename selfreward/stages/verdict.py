@@ -9,10 +9,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from selfreward.records import FinishReason
-
-MAX_SCORE = 5
-"""Points on the additive scale (arXiv 2401.10020, figure 2)."""
+from selfreward.records import MAX_SCORE, FinishReason
 
 _MARKS = r"[*_`\"'“”‘’«»<>()\[\]{}]+"  # noqa: RUF001
 _DRESS = re.compile(rf"(?<=[0-9])({_MARKS})(?=[0-9])|{_MARKS}")

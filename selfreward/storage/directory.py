@@ -9,6 +9,7 @@ runs/<name>/
   run.lock              held by the process that owns the run
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -19,25 +20,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
+from selfreward.config.yamlfile import read_yaml
 from selfreward.errors import ConfigError, IntegrityError, LockedError, NotFoundError
 from selfreward.records import rollout_stages
 from selfreward.storage import durable
 from selfreward.storage.store import Store
 
-# The verbs that only read need none of pydantic, Jinja and filelock, which take longer to import
+# The verbs that only read need none of pydantic and filelock, which take longer to import
 # than the verbs take; so what makes, configures or owns a run imports them where it needs them.
 if TYPE_CHECKING:
-    from selfreward.config import Config
-    from selfreward.inputs.templates import Template
+    from selfreward.config.run import Config
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-PROMPTS_VARIABLES = {"demonstrations"}
-WORSE_VARIABLES = {"prompt"}
-COMPARE_VARIABLES = {"prompt", "response_a", "response_b"}
-_VARIABLES = {
-    "prompts": PROMPTS_VARIABLES, "worse": WORSE_VARIABLES, "compare": COMPARE_VARIABLES,
-}  # fmt: skip
 _EXTENDABLE = frozenset({"iterations"})
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the resolved config is our own dump
 
 
 def runs_root() -> Path:
@@ -58,6 +56,40 @@ class Run:
         from selfreward.config.load import load_config
 
         return load_config(self.resolved)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The same as plain data, for verbs that only read: this loads no pydantic.
+
+        Raises:
+            IntegrityError: It is gone or no YAML.
+        """
+        try:
+            return dict(yaml.load(self.resolved.read_text(encoding="utf-8"), Loader=_LOADER))
+        except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+            reason = str(error).split("\n")[0]
+            raise IntegrityError(f"{self.resolved}: cannot be read ({reason})") from None
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether new models are evaluated, going by ``settings``."""
+        evaluation = self.settings["evaluation"]
+        return evaluation["ranked"] is not None or evaluation["canaries"]
+
+    @property
+    def is_owned(self) -> bool:
+        """Whether a process holds the run's lock; a shared lock for a moment finds out."""
+        try:
+            descriptor = os.open(self.path / "run.lock", os.O_RDONLY)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
 
     @property
     def resolved(self) -> Path:
@@ -85,22 +117,6 @@ class Run:
         """Log of the child process that runs a stage; all launches append to it."""
         return self.path / "logs" / f"{iteration}-{stage}.log"
 
-    def template(self, stage: str, juror: int = 0) -> "Template":
-        """The run's own copy of a template.
-
-        Args:
-            stage: ``prompts``, ``worse`` or ``compare``; or, of a judge, ``judge`` or ``criteria``.
-            juror: Which of ``judge.jurors``.
-        """
-        from selfreward.inputs.judge_templates import judge_variables, template_name
-        from selfreward.inputs.templates import load_template
-
-        path = self.path / "templates" / f"{template_name(stage, juror)}.jinja"
-        if stage in _VARIABLES:
-            return load_template(path, _VARIABLES[stage])
-        form = self.config.judge.jurors[juror].form
-        return load_template(path, judge_variables(stage, form))
-
     def seed_file(self, kind: str) -> Path:
         """The run's own copy of seed data, such as ``ift``, ``eft``, ``ranked`` or ``heldout``."""
         return self.path / "seeds" / f"{kind}.jsonl"
@@ -113,8 +129,7 @@ class Run:
         can be extended and resumed on another machine. The config counts as it was written when
         the run was made: a key that a later release adds is not in it.
         """
-        from selfreward.config import is_runtime_key
-        from selfreward.config.yamlfile import read_yaml
+        from selfreward.config.run import is_runtime_key
 
         def deciding(data: Any, key: str) -> Any:
             if isinstance(data, list):
@@ -216,8 +231,8 @@ class Run:
             IntegrityError: Another key would change; the message names it.
             ConfigError: A value is wrong, or ``iterations`` would shrink.
         """
-        from selfreward.config import is_runtime_key
         from selfreward.config.load import changed_keys, load_config, override
+        from selfreward.config.run import is_runtime_key
         from selfreward.config.yamlfile import dump_yaml, read_yaml
 
         if not overrides:
@@ -284,3 +299,9 @@ def list_runs() -> list[Run]:
 
 def _model_name(model: int | str) -> str:
     return f"M{model}" if isinstance(model, int) else model
+
+
+def jury_weights(store: Store) -> tuple[float, ...]:
+    """Weights of the judges of the run that a store belongs to, by juror."""
+    judge = Run(store.path.parent).settings["judge"]
+    return (judge["weight"], *(juror["weight"] for juror in judge["jury"]))

@@ -7,6 +7,7 @@ manifest is written last, under a temporary name of the directory, before the re
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import uuid
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from selfreward.errors import IntegrityError
+from selfreward.errors import IntegrityError, PreflightError, SelfRewardError
 
 MANIFEST = "MANIFEST.json"
 TEMPORARY = ".tmp-"
@@ -172,3 +173,25 @@ def _fsync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+_LOW_DISK = 64_000_000
+"""Bytes; who fails to write with less than this left has most likely filled the disk."""
+
+
+@contextmanager
+def full_disk_named(directory: str) -> Iterator[None]:
+    """Say that the disk is full where it is: torch and safetensors each fail in their own words."""
+    try:
+        yield
+    except SelfRewardError:
+        raise
+    except Exception as error:
+        free = shutil.disk_usage(directory).free
+        if free >= _LOW_DISK:
+            raise
+        logging.getLogger(__name__).exception("failed on a full disk")
+        raise PreflightError(
+            f"{directory}: the disk is full ({free / 1e6:.0f} MB left)",
+            "Free some space (`selfreward gc` may help), then resume the run.",
+        ) from error

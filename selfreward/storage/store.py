@@ -20,10 +20,21 @@ from pathlib import Path
 from typing import Any
 
 from selfreward.errors import LockedError
-from selfreward.records import Progress, R, Record, Stage
+from selfreward.records import (
+    Comparison,
+    Criterion,
+    Judgment,
+    PreferencePair,
+    Progress,
+    Prompt,
+    R,
+    Record,
+    Response,
+    Stage,
+    judge_stage,
+)
 from selfreward.storage import database
-from selfreward.storage.encoding import from_rows, to_row
-from selfreward.storage.tables import TABLES
+from selfreward.storage.tables import TABLES, from_rows, to_row
 
 
 class Store:
@@ -259,3 +270,21 @@ class Store:
 def now() -> str:
     """UTC time as ISO text; a label, never compared."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def made_by(store: Store, iteration: int, stage: str) -> list[Record]:
+    """The records of a stage that makes any but drops, in key order; of a judge, criteria first."""
+    if stage == "prompts":
+        return [*store.records(Prompt, iteration)]
+    if stage in ("responses", "anchors"):
+        responses = store.records(Response, iteration)
+        return [r for r in responses if r.is_anchor == (stage == "anchors")]
+    if stage == "comparisons":
+        return [*store.records(Comparison, iteration)]
+    if stage == "pairs":
+        return [*store.records(PreferencePair, iteration)]
+    criteria, judgments = store.records(Criterion, iteration), store.records(Judgment, iteration)
+    return [
+        *(criterion for criterion in criteria if judge_stage(criterion.juror) == stage),
+        *(judgment for judgment in judgments if judge_stage(judgment.juror) == stage),
+    ]

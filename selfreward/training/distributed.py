@@ -31,9 +31,9 @@ from selfreward.config import LaunchConfig
 from selfreward.errors import KINDS, ConfigError, PreflightError, SelfRewardError
 from selfreward.inputs import shipped
 from selfreward.storage import durable
-from selfreward.training import DpoRow, OnLog, OnStep, SftRow
+from selfreward.storage.durable import full_disk_named
+from selfreward.training.base import DpoRow, OnLog, OnStep, SftRow, num_processes
 from selfreward.training.options import Method
-from selfreward.workers.children import full_disk_named
 
 _MARK = "selfreward-rank: "
 """Starts a line that a rank has for the child; other lines go to the log."""
@@ -164,12 +164,6 @@ def launch_command(launch: LaunchConfig) -> list[str]:
         else word
         for word in shlex.split(launch.command)
     ]
-
-
-def num_processes() -> int:
-    """How many processes train together with this one, itself included."""
-    # Some clusters set WORLD_SIZE for whatever they run; launchers set both.
-    return int(os.environ.get("WORLD_SIZE", 1)) if "LOCAL_RANK" in os.environ else 1
 
 
 def _told(output: IO[str], tail: deque[str]) -> Iterator[dict[str, Any]]:

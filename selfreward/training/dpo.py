@@ -10,7 +10,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_
 from torch.utils.data import DataLoader
 from trl import DPOConfig, DPOTrainer
 
-from selfreward.training import DpoRow, OnLog, OnStep
+from selfreward.training.base import DpoRow, OnLog, OnStep
 from selfreward.training.loop import Job, is_published, is_sharded, load_policy, plan, train
 
 

@@ -10,12 +10,13 @@ from selfreward.config import SeedSource
 from selfreward.engines.chat import Chat
 from selfreward.errors import StoppedError
 from selfreward.inputs import seeds
+from selfreward.inputs.judge_templates import run_template
 from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response
 from selfreward.stages.criteria import GENERAL
 from selfreward.stages.selection import item, kept
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
-from selfreward.training import DpoRow, SftRow
+from selfreward.training.base import DpoRow, SftRow
 
 
 def sft_rows(run: Run, store: Store, stage: str, chat: Chat) -> tuple[list[SftRow], list[Drop]]:
@@ -49,7 +50,7 @@ def sft_rows(run: Run, store: Store, stage: str, chat: Chat) -> tuple[list[SftRo
         for i, example in enumerate(seeds.read_ift(_source(run.seed_file("ift")))):
             keep(f"ift:{i}", *chat.continuation(example.prompt, "", example.response))
     if sft.eft is not None:
-        template = run.template("judge")
+        template = run_template(run, "judge")
         for i, eft in enumerate(seeds.read_eft(_source(run.seed_file("eft")))):
             user, started = template.render(
                 prompt=eft.prompt, response=eft.response, criterion=GENERAL
@@ -105,7 +106,7 @@ def _selected(run: Run, store: Store) -> Iterator[tuple[Judgment, str, str]]:
     judgments = kept(store.records(Judgment, 0), store.records(Drop, 0))
     if not judgments:
         return
-    template = run.template("judge")
+    template = run_template(run, "judge")
     prompts = {prompt.attempt: prompt.text for prompt in store.records(Prompt, 0)}
     texts = {(r.attempt, r.sample): r.text for r in store.records(Response, 0)}
     for judgment in judgments:

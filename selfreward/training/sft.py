@@ -6,7 +6,7 @@ from pathlib import Path
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
-from selfreward.training import OnLog, OnStep, SftRow
+from selfreward.training.base import OnLog, OnStep, SftRow
 from selfreward.training.loop import Job, is_published, load_policy, plan, train
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from selfreward.config import Config
+from selfreward.config.run import Config
 from selfreward.config.yamlfile import Path_, parse_overrides, read_yaml
 from selfreward.verbs.layout import table
 

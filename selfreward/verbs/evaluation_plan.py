@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from selfreward.config import Config
+from selfreward.config.run import Config
 from selfreward.inputs.heldout import read_canaries, shipped_canaries, texts_asked
 from selfreward.inputs.rankings import Ranking, read_ranked
 from selfreward.stages.comparisons import form_of

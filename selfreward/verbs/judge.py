@@ -7,14 +7,16 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from selfreward.config import JudgeConfig, SeedSource
+from selfreward.config.judging import HOSTED
 from selfreward.config.load import build_config
-from selfreward.engines.sessions import HOSTED
+from selfreward.config.run import check_judge
 from selfreward.errors import ConfigError
 from selfreward.inputs import models
 from selfreward.inputs.judge_templates import COMPARE_TEMPLATE, DEFAULTS, load_judge_templates
 from selfreward.inputs.templates import Template, find_template, load_template
-from selfreward.verbs.layout import duration
-from selfreward.workers.jobs import check_judge
+from selfreward.records import MAX_SCORE
+from selfreward.verbs.console import bold
+from selfreward.verbs.layout import duration, estimated, listed, percent, table
 
 if TYPE_CHECKING:
     from selfreward.inputs.rankings import Ranking
@@ -88,8 +90,9 @@ def _scored(
     model: str, rankings: "Sequence[Ranking]", templates: Mapping[str, Template],
     settings: JudgeConfig, report: Callable[[str], None],
 ) -> dict[str, Any]:  # fmt: skip
+    from selfreward.inputs.rankings import texts_of
     from selfreward.measures.agreement import agreement
-    from selfreward.stages.evaluate import judged_responses, texts_of, votes_of
+    from selfreward.measures.sample import judged_responses, votes_of
     from selfreward.workers.judge import judge_in_child
 
     texts = texts_of(rankings)
@@ -111,7 +114,8 @@ def _compared(
     model: str, rankings: "Sequence[Ranking]", templates: Mapping[str, Template],
     settings: JudgeConfig, report: Callable[[str], None],
 ) -> dict[str, Any]:  # fmt: skip
-    from selfreward.measures.positions import compared_pairs, pairs_of, positions
+    from selfreward.measures.positions import compared_pairs, positions
+    from selfreward.stages.evaluate import pairs_of
     from selfreward.workers.judge import compare_in_child
 
     pairs = pairs_of(rankings)
@@ -186,3 +190,159 @@ class _Progress:
     def seconds(self) -> dict[str, float]:
         """Time spent until the model was loaded, and judging."""
         return {"load": self._ready - self._start, "judge": time.monotonic() - self._ready}
+
+
+_FIGURES = {
+    "accuracy": "pairwise accuracy",
+    "accuracy_strict": "  ties as misses",
+    "ties": "  ties",
+    "prefers_longer": "  prefers the longer",
+    "exact": "exact order",
+    "five_best": "5-best",
+    "spearman": "Spearman",
+    "kendall": "Kendall tau-b",
+}
+
+_CORRELATIONS = ("spearman", "kendall")
+
+_CHANCE = 0.5
+
+
+def judge_text(report: dict[str, Any]) -> str:
+    """What ``selfreward judge`` prints."""
+    parts = [_head(report), _figures(report)]
+    if "compared" in report:
+        parts += [_places(report)]
+    else:
+        parts += [_votes(report), _calibration(report["calibration"])]
+        parts += [_confusion(report["confusion"])]
+    parts += ["\n".join(beside_length(report, part) for part in ("all", "matched"))]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _head(report: dict[str, Any]) -> str:
+    counts, data, rate = report["counts"], report["data"], report["parse_rate"]
+    how = f"{report['form']} form" + (" of comparison" if "compared" in report else "")
+    votes = f", {report['num_votes']} votes" if report["num_votes"] > 1 else ""
+    responses = f"{counts['responses']:,} responses, " if "responses" in counts else ""
+    left_out = listed(data["left_out"]) or "nothing"
+    if data["gaps"]:
+        left_out += f"; {data['gaps']} rankings skip a rank, which changes nothing"
+    reasons = f"; the others: {listed(report['reasons'])}" if report["reasons"] else ""
+    rows = [
+        ["judge", f"{report['model']}, {how}{votes}, {report['template']}"],
+        ["data", f"{data['path']}: {counts['prompts']:,} prompts, {responses}"
+         f"{counts['pairs']:,} pairs of which people preferred one"],
+        ["left out", left_out],
+        ["verdicts", f"{percent(rate)} of {rate['n']:,} votes{reasons}"],
+        ["time", f"{duration(report['seconds']['judge'])}, after "
+         f"{duration(report['seconds']['load'])} to load the model"],
+    ]  # fmt: skip
+    return table(rows)
+
+
+def _figures(report: dict[str, Any]) -> str:
+    counts, judge = report["counts"], report["judge"]
+    judges = {"judge": judge, "averaged": report.get("averaged"), "longer wins": report["longest"]}
+    judges = {name: parts for name, parts in judges.items() if parts}
+    columns = {part: [parts[part] for parts in judges.values()] for part in ("all", "matched")}
+    names = list(judges)
+    if report["answered"]["value"] != 1:
+        columns["all"].append(judge["parsed"])
+        names.append("judge, where it has verdicts")
+    titles = {
+        "all": f"all {counts['pairs']:,} pairs",
+        "matched": f"{counts['matched']:,} pairs of about the same length, at most "
+        f"{report['length_ratio']:g} times",
+    }
+    rows = [["", *names]]
+    for part, title in titles.items():
+        rows.append([bold(title)])
+        for name, label in _FIGURES.items():
+            if name in columns[part][0]:
+                show = number if name in _CORRELATIONS else percent
+                rows.append([label, *(show(figures.get(name)) for figures in columns[part])])
+    return table(rows)
+
+
+def _places(report: dict[str, Any]) -> str:
+    same, first = report["consistent"], report["names_first"]
+    said = table(
+        [
+            ["both orders agree", f"{percent(same)} of {same['n']:,} pairs"],
+            ["names the first", f"{percent(first)} of {first['n']:,} verdicts that name one"],
+        ]
+    )
+    if report["averaged"]:
+        said += "\naveraged: the mean of the probabilities in both orders decides"
+    return said
+
+
+def _votes(report: dict[str, Any]) -> str:
+    votes = report["votes"]
+    if votes is None:
+        return ""
+    rows = [["votes", "pairwise accuracy", "ties"]]
+    for row in report["by_votes"]:
+        rows.append([f"{row['votes']}", percent(row["accuracy"]), percent(row["ties"])])
+    return (
+        f"two votes on one response: the same score {percent(votes['same'])}, "
+        f"{number(votes['difference'])} points apart, Krippendorff's alpha "
+        f"{number(votes['alpha'])}\n{table(rows)}"
+    )
+
+
+def _calibration(bins: Sequence[dict[str, Any]]) -> str:
+    has_points = any(row["human_score"]["n"] for row in bins)
+    rows = [["score", "responses", "preferred to", *(["people's score"] * has_points)]]
+    for row in bins:
+        low, high = f"{row['low']:.2f}", f"{row['high']:.2f}"
+        rows.append(
+            [
+                low if low == high else f"{low} to {high}",
+                f"{row['n']:,}",
+                percent(row["standing"]),
+                *([number(row["human_score"])] * has_points),
+            ]
+        )
+    return table(rows) if bins else ""
+
+
+def _confusion(counts: Sequence[Sequence[int]] | None) -> str:
+    if counts is None:
+        return ""
+    rows = [["people's score", *(f"judge {score}" for score in range(MAX_SCORE + 1)), "none"]]
+    rows += [[f"{score}", *(f"{count:,}" for count in row)] for score, row in enumerate(counts)]
+    return table(rows)
+
+
+def number(estimate: dict[str, Any] | None) -> str:
+    """Such as ``0.44 [0.38, 0.51]``."""
+    return "" if estimate is None else estimated(estimate, ".2f")
+
+
+def beside_length(report: dict[str, Any], part: str) -> str:
+    """Whether a judge beats the longer response, and on matched pairs also chance.
+
+    Args:
+        report: With ``gain`` and ``judge``, from ``agreement`` or ``positions``.
+        part: ``all`` or ``matched``.
+    """
+    gain, accuracy = report["gain"][part], report["judge"][part]["accuracy"]
+    where = f"{gain['n']:,} pairs" + (" of about the same length" if part == "matched" else "")
+    beats = "there is no telling whether the judge beats the longer response"
+    if gain["low"] is None:
+        return f"On {where} {beats}."
+    if gain["low"] > 0:
+        beats = "the judge beats the longer response"
+    elif gain["high"] < 0:
+        beats = "the longer response beats the judge"
+    interval = f"[{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}]"
+    said = f"On {where} {beats}: {100 * gain['value']:+.1f} points {interval}"
+    if part == "all":
+        return f"{said}."
+    if accuracy["low"] > _CHANCE:
+        return f"{said}; it is better than chance."
+    if accuracy["high"] < _CHANCE:
+        return f"{said}; it is worse than chance."
+    return f"{said}; it cannot be told from chance."

@@ -27,6 +27,13 @@ def estimated(estimate: Mapping[str, Any], form: str, scale: float = 1, unit: st
     return f"{text} [{scale * estimate['low']:{form}}, {scale * estimate['high']:{form}}]"
 
 
+def percent(estimate: Mapping[str, Any] | None, bare: bool = False) -> str:
+    """Such as ``72.1% [68.0, 76.3]``, or ``72.1%`` alone; empty for None."""
+    if estimate is None:
+        return ""
+    return estimated({**estimate, "low": None} if bare else estimate, ".1f", 100, "%")
+
+
 def table(rows: Sequence[Sequence[str]], indent: str = "") -> str:
     """Columns two spaces apart, as wide as their widest cell; short rows may end in a wider one."""
     num_columns = max(map(len, rows), default=0)

@@ -10,14 +10,12 @@ from typing import Any
 
 from selfreward.errors import IntegrityError, SelfRewardError
 from selfreward.inputs import models
-from selfreward.measures.judge import REPORTS
-from selfreward.records import Drop, Judgment, Record, Stage, model_name
+from selfreward.records import REPORTS, Drop, Judgment, Record, Stage, model_name
 from selfreward.stages.selection import kept
 from selfreward.storage import durable
 from selfreward.storage.directory import Run
-from selfreward.storage.encoding import digest, digest_reports
-from selfreward.storage.made import made_by
-from selfreward.storage.store import Store
+from selfreward.storage.store import Store, made_by
+from selfreward.storage.tables import digest, digest_reports
 from selfreward.verbs.layout import size, table
 
 _TRAINING = ("sft", "train")

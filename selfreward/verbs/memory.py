@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selfreward.config import Config
+from selfreward.config.run import Config
 from selfreward.errors import PreflightError
 from selfreward.inputs import shipped
 from selfreward.inputs.bundled import BUNDLED, bundled_file

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from selfreward.config import Config
+from selfreward.config.run import Config
 from selfreward.inputs import seeds
 from selfreward.inputs.judge_templates import COMPARE_TEMPLATE
 from selfreward.inputs.rankings import read_ranked

@@ -4,12 +4,11 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from selfreward.config import Config
+from selfreward.config.run import Config
 from selfreward.errors import SelfRewardError
 from selfreward.records import Stage
 from selfreward.storage.directory import Run, list_runs
 from selfreward.verbs.layout import duration
-from selfreward.verbs.status import settings_of
 
 _SEED_STAGES = {
     "sft": "sft", "train": "sft", "judgments": "selection", "evaluate": "evaluate",
@@ -67,7 +66,7 @@ def time_text(time: dict[str, Any] | None) -> str:
 def _finished_stages(run: Run, config: Config) -> list[Stage]:
     """The stages of a run, if it has the same model and judges and can be read."""
     try:
-        settings = settings_of(run)
+        settings = run.settings
         judge = settings["judge"]
         judges = [judge["form"], *((j["model"], j["form"]) for j in judge.get("jury") or ())]
         ours = [config.judge.form, *((j.model, j.form) for j in config.judge.jury)]

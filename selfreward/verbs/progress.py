@@ -16,7 +16,7 @@ from selfreward.errors import SelfRewardError
 from selfreward.storage.directory import Run
 from selfreward.verbs import console
 from selfreward.verbs.layout import duration
-from selfreward.verbs.status import evaluates, settings_of, stage_cells, stage_rows, total_eta
+from selfreward.verbs.status import stage_cells, stage_rows, total_eta
 
 _LINE_S = 30
 _STEP = 0.05
@@ -39,7 +39,7 @@ class Display:
     def __enter__(self) -> "Display":
         with contextlib.suppress(sqlite3.Error, SelfRewardError), self._run.store() as store:
             self._num_events = len(store.events())
-            self._evaluates = evaluates(settings_of(self._run))
+            self._evaluates = self._run.evaluates
         self._view.start()
         return self
 

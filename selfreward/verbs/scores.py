@@ -7,13 +7,11 @@ from typing import Any
 
 from selfreward.errors import NotFoundError
 from selfreward.measures.figures import figures_of
-from selfreward.measures.judge import first_judge, health_lines, judge_rows
-from selfreward.measures.votes import anchor_rows, jury_rows
+from selfreward.measures.health import Gate
 from selfreward.records import stages_of
 from selfreward.storage.directory import Run
 from selfreward.verbs.console import bold, dim
-from selfreward.verbs.layout import bars, duration, listed, share, table
-from selfreward.verbs.selection import selection_text
+from selfreward.verbs.layout import bars, duration, estimated, listed, percent, share, table
 
 Figures = dict[str, Any]
 _PER_TABLE = 4
@@ -239,3 +237,139 @@ def _percent(value: float | None, why: str) -> str:
 
 def _number(value: float | None, why: str = "not logged") -> str:
     return f"n/a ({why})" if value is None else f"{value:.3f}"
+
+
+def jury_rows(rounds: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Rows of the table of scores: a label, and a cell for each iteration; none without a jury."""
+    juries = [figures["jury"] or {"judges": [], "agreement": []} for figures in rounds]
+    judges = [{judge["judge"]: judge for judge in jury["judges"]} for jury in juries]
+    pairs = [{tuple(two["judges"]): two for two in jury["agreement"]} for jury in juries]
+    names = dict.fromkeys(name for of_round in judges for name in of_round)
+    twos = dict.fromkeys(two for of_round in pairs for two in of_round)
+    rows = [[f"  {name}", *(_judge_cell(each.get(name)) for each in judges)] for name in names]
+    rows += [
+        [f"  {two[0]}, {two[1]}", *(_agreement_cell(each.get(two)) for each in pairs)]
+        for two in twos
+    ]
+    return [row for row in rows if any(cell != "-" for cell in row[1:])]
+
+
+def anchor_rows(rounds: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Such a row on M1's answers; none if there are none."""
+    anchors = [figures["anchors"] for figures in rounds]
+    if not any(anchors):
+        return []
+    cells = (f"{a['n']}, mean score {_points(a['mean'])}" if a else "-" for a in anchors)
+    return [["answers of M1", *cells]]
+
+
+def _judge_cell(judge: dict[str, Any] | None) -> str:
+    if judge is None:
+        return "-"
+    return f"mean {_points(judge['mean'])}, {share(judge['parsed'], judge['n'])} parsed"
+
+
+def _agreement_cell(two: dict[str, Any] | None) -> str:
+    if two is None or two["difference"] is None:
+        return "-"
+    same = "n/a" if two["same"] is None else f"{two['same']:.1%}"
+    return f"{same} same order, {two['difference']:.2f} apart"
+
+
+def _points(mean: float | None) -> str:
+    return "n/a" if mean is None else f"{mean:.3f}"
+
+
+def judge_rows(rounds: Sequence[Figures]) -> list[list[str]]:
+    """Rows of the table of scores: a label, and a cell for each iteration; none if none has any."""
+    rows = []
+    if any(f["judge"] for f in rounds):
+        rows += [_row(rounds, label, "judge", cell) for label, cell in _JUDGE_ROWS.items()]
+        rows.append(_row(rounds, "drift from M1, points", "drift", points))
+    if any(f["positions"] for f in rounds):
+        rows += [_row(rounds, label, "positions", cell) for label, cell in _POSITIONS_ROWS.items()]
+    if any(f["canaries"] for f in rounds):
+        rows += [_row(rounds, label, "canaries", cell) for label, cell in _CANARY_ROWS.items()]
+    return rows
+
+
+def first_judge(figures: Figures) -> str:
+    """A line on M1 as a judge; empty where it was not measured."""
+    parts = []
+    if judge := figures["judge"]:
+        parts += [
+            f"orders {percent(judge['accuracy'])} of {judge['pairs']} held-out pairs as people do",
+            f"longer wins {percent(judge['longest'], bare=True)}",
+        ]
+    if canaries := figures["canaries"]:
+        parts.append(f"canary uplift {points(canaries['uplift'])} points")
+    return f"M1 as a judge: {', '.join(parts)}" if parts else ""
+
+
+def health_lines(figures: Figures) -> list[str]:
+    """A line on each gate that the iteration fails: what was found, and what to do."""
+    gates = (Gate(**gate) for gate in figures["health"])
+    failed = (gate for gate in gates if gate.passed is False)
+    return [f"iteration {figures['iteration']}: {g.finding}. {g.remedy}" for g in failed]
+
+
+def points(estimate: Figures) -> str:
+    """Such as ``+0.12 [-0.03, +0.27]``."""
+    return estimated(estimate, "+.2f")
+
+
+_JUDGE_ROWS: dict[str, Callable[[Figures], str]] = {
+    "new model as a judge": lambda f: f"{f['prompts']} prompts, {f['pairs']} pairs",
+    "  agrees with people": lambda f: percent(f["accuracy"]),
+    "  longer wins": lambda f: percent(f["longest"]),
+    "  agrees, equal length": lambda f: percent(f["accuracy_matched"]),
+    "  longer wins, equal length": lambda f: percent(f["longest_matched"]),
+    "  Spearman": lambda f: points(f["spearman"]),
+    "  parse rate": lambda f: percent(f["parse_rate"], bare=True),
+}
+
+_POSITIONS_ROWS: dict[str, Callable[[Figures], str]] = {
+    "  comparing two, agrees": lambda f: percent(f["accuracy"]),
+    "  same in both orders": lambda f: percent(f["consistent"], bare=True),
+    "  names the first": lambda f: percent(f["names_first"], bare=True),
+}
+
+_CANARY_ROWS: dict[str, Callable[[Figures], str]] = {
+    "canary uplift, points": lambda f: points(f["uplift"]),
+    "  most": lambda f: f"{f['worst']['uplift']:+.2f}, {f['worst']['kind']}" if f["worst"] else "-",
+}
+
+
+def _row(
+    rounds: Sequence[Figures], label: str, part: str, cell: Callable[[Figures], str]
+) -> list[str]:
+    return [label, *(cell(f[part]) if f[part] else "not measured" for f in rounds)]
+
+
+def selection_text(selection: dict[str, Any]) -> str:
+    """A table of the figures of ``evaluation.selection``."""
+    histogram = selection["histogram"]
+    rows = [
+        ["EFT selection", f"{selection['rows']} rows from {selection['prompts_kept']} of "
+         f"{selection['prompts']} prompts"],
+        ["  votes", f"{selection['votes']} on {selection['responses']} responses"],
+        ["  parse rate", share(selection["parsed"], selection["votes"])],
+        ["  agreeing with people", f"{selection['agreeing']} votes, before the cap"],
+        *([f"    {reason}", str(count)] for reason, count in selection["dropped"].items()),
+        *(_scores(name, histogram[name]) for name in ("sampled", "agreeing", "kept")),
+        ["  pairwise accuracy", _accuracy(selection["agreement"]["judge"])],
+        ["  longer wins", _accuracy(selection["agreement"]["longest"])],
+    ]  # fmt: skip
+    if selection["left_out"]:
+        rows.append(["  not read", listed(selection["left_out"])])
+    return table(rows)
+
+
+def _scores(name: str, histogram: list[int]) -> list[str]:
+    return [f"  scores 0 to 5, {name}", f"{bars(histogram)}  {' '.join(map(str, histogram))}"]
+
+
+def _accuracy(found: dict[str, Any]) -> str:
+    if found["accuracy"] is None:
+        return "n/a (no pairs)"
+    return f"{found['accuracy']:.1%} of {found['pairs']} pairs, {found['ties']} ties"

@@ -3,23 +3,17 @@
 Everything comes from the run directory, so another shell sees what the running one does.
 """
 
-import fcntl
-import os
 import socket
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
-from selfreward.errors import IntegrityError, NotFoundError, SelfRewardError
+from selfreward.errors import NotFoundError, SelfRewardError
 from selfreward.measures.figures import figures_of
 from selfreward.records import Progress, Stage, stages_of
 from selfreward.storage.directory import Run, list_runs, runs_root
 from selfreward.storage.store import Store
 from selfreward.verbs.console import bold, dim
 from selfreward.verbs.layout import duration, table
-
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the resolved config is our own dump
 
 
 def status_of(run: Run) -> dict[str, Any]:
@@ -31,14 +25,14 @@ def status_of(run: Run) -> dict[str, Any]:
         second, ``eta_s`` of all at work, None where unknown, every ``stages`` row of the current
         iteration, the ``owner``, the last error and the ``warnings`` of the last launch.
     """
-    settings = settings_of(run)
+    settings = run.settings
     with run.store() as store:
         progress, finished = store.progress(), store.stages()
         events, owner = store.events(), store.owner()
     last = progress[-1] if progress else None
     iteration = last.iteration if last else 0 if settings["sft"] is not None else 1
-    owned = is_owned(run)
-    rows = stage_rows(iteration, progress, finished, evaluates(settings))
+    owned = run.is_owned
+    rows = stage_rows(iteration, progress, finished, run.evaluates)
     working = [row for row in rows if row["state"] == "working"]
     begun = [row["stage"] for row in rows if row["state"] != "waiting"]
     now = working[0] if working else {"done": None, "total": None, "rate": None, "note": ""}
@@ -195,7 +189,7 @@ def newest_run() -> Run:
 
 def is_complete(run: Run) -> bool:
     """Whether nothing is left to do."""
-    settings = settings_of(run)
+    settings = run.settings
     with run.store() as store:
         events, stages = store.events(), store.stages()
     last = (settings["iterations"], "train")
@@ -203,41 +197,6 @@ def is_complete(run: Run) -> bool:
     return (
         bool(events) and events[-1][1] == "finished" and (nothing_to_train or last in _keys(stages))
     )
-
-
-def is_owned(run: Run) -> bool:
-    """Whether a process holds the run's lock; a shared lock for a moment finds out."""
-    try:
-        descriptor = os.open(run.path / "run.lock", os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
-
-
-def settings_of(run: Run) -> dict[str, Any]:
-    """The resolved config as plain data; unlike ``Run.config`` this loads no pydantic.
-
-    Raises:
-        IntegrityError: It is gone or no YAML.
-    """
-    path = run.path / "config.resolved.yaml"
-    try:
-        return dict(yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER))
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-        reason = str(error).split("\n")[0]
-        raise IntegrityError(f"{path}: cannot be read ({reason})") from None
-
-
-def evaluates(settings: dict[str, Any]) -> bool:
-    """Whether the config, as plain data, evaluates; as ``EvaluationConfig.is_on``."""
-    evaluation = settings["evaluation"]
-    return evaluation["ranked"] is not None or evaluation["canaries"]
 
 
 def _state(owned: bool, kinds: Sequence[str]) -> str:

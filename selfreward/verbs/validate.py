@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from selfreward.config import Config
+from selfreward.config.run import Config
 from selfreward.inputs import seeds
-from selfreward.inputs.judge_templates import load_jury_templates
+from selfreward.inputs.collect import run_inputs, selection_inputs
+from selfreward.inputs.judge_templates import PROMPTS_VARIABLES, load_jury_templates
 from selfreward.inputs.templates import find_template, load_template
-from selfreward.storage.create import run_inputs, selection_inputs
-from selfreward.storage.directory import PROMPTS_VARIABLES
 
 
 def validate(config: Config, source: Path | None) -> list[dict[str, Any]]:

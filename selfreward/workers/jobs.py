@@ -8,14 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from selfreward.config import Config, EngineConfig, JurorConfig
+from selfreward.config import EngineConfig
+from selfreward.config.judging import HOSTED
+from selfreward.config.run import Config, check_judge
 from selfreward.engines import check_options as check_engine_options
 from selfreward.engines import open_engine
 from selfreward.engines.chat import Chat
-from selfreward.engines.sessions import HOSTED, OpenSession, Session, Sessions
-from selfreward.errors import ConfigError, IntegrityError
+from selfreward.engines.sessions import OpenSession, Session, Sessions
+from selfreward.errors import IntegrityError
 from selfreward.inputs import models
-from selfreward.records import judge_key, model_name
+from selfreward.records import model_name
 from selfreward.stages.comparisons import LABELS, STARTED, form_of
 from selfreward.storage import durable
 from selfreward.storage.directory import Run
@@ -67,45 +69,6 @@ def prepare(run: Run) -> None:
     path = run.path / "models" / "M0.json"
     _check_base(run, model.digest)
     durable.write_file(path, json.dumps(facts, indent=1))
-
-
-def check_judge(config: Config) -> None:
-    """Check how the judge, or each of a jury, is to be run.
-
-    Raises:
-        ConfigError: Its endpoints serve another model of the run, or it is known by its endpoints
-            alone and has none, or is asked for more than text.
-    """
-    serves = dict.fromkeys(_endpoints(config.engine), ("policy", "the policy"))
-    for juror, judge in enumerate(config.judge.jurors):
-        key = judge_key(juror)
-        for url in _endpoints(judge.engine):
-            model, name = serves.setdefault(url, (judge.model, key))
-            if model != judge.model:
-                raise ConfigError(
-                    f"{key}.engine.endpoints: {url} serves {name}",
-                    "Give each model endpoints of its own.",
-                )
-        if judge.model == HOSTED:
-            _check_hosted(judge, judge.engine or config.engine, key)
-
-
-def _endpoints(engine: EngineConfig | None) -> list[str]:
-    found = engine.options.get("endpoints") if engine is not None else None
-    return sorted(map(str, found)) if isinstance(found, list) else []
-
-
-def _check_hosted(judge: JurorConfig, engine: EngineConfig, key: str) -> None:
-    if engine.kind != "server":
-        raise ConfigError(
-            f"{key}.model=hosted, but {key}.engine.kind is {engine.kind}",
-            f"Set {key}.engine: {{kind: server, endpoints: [...]}}, or name the judge's model.",
-        )
-    if judge.form != "written":
-        raise ConfigError(
-            f"{key}.form={judge.form} needs the judge's tokenizer; {key}.model=hosted has none",
-            f"Set {key}.form=written, or name the model that the endpoints serve.",
-        )
 
 
 class Generator:

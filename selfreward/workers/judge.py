@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from selfreward.config import EngineConfig, JudgeConfig
-from selfreward.engines.sessions import HOSTED
+from selfreward.config.judging import HOSTED
+from selfreward.inputs.rankings import Text
 from selfreward.inputs.templates import Template
-from selfreward.measures.positions import Pair, compare_pairs
 from selfreward.records import Comparison, Judgment
-from selfreward.stages.evaluate import Text, judge_texts
+from selfreward.stages.evaluate import Pair, compare_pairs, judge_texts
 from selfreward.workers.process import Child
 
 if TYPE_CHECKING:

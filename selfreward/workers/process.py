@@ -1,4 +1,4 @@
-"""One child process, as its parent sees it; ``selfreward.workers.children`` is what runs in it."""
+"""One child process, as its parent sees it; ``selfreward.workers.main`` is what runs in it."""
 
 import json
 import os
@@ -38,7 +38,7 @@ class Child:
         self._log.parent.mkdir(exist_ok=True)
         with open(self._log, "ab") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "selfreward.workers.children", self._scratch.name],
+                [sys.executable, "-m", "selfreward.workers.main", self._scratch.name],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,

@@ -28,9 +28,8 @@ from selfreward.makers import (
 )
 from selfreward.records import Prompt, Record, Response, judge_stage
 from selfreward.storage.directory import Run
-from selfreward.storage.encoding import digest
-from selfreward.storage.made import made_by
-from selfreward.storage.store import Store
+from selfreward.storage.store import Store, made_by
+from selfreward.storage.tables import digest
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfreward.config import Config
 from selfreward.config.load import build_config, changed_keys, dump_config, load_config
+from selfreward.config.run import Config
 from selfreward.errors import ConfigError
 from selfreward.inputs import shipped
+from selfreward.inputs.shipped import config_file
 from tests.support import ROOT
 
 RECIPES = sorted((ROOT / "runs").glob("*.yaml"))
@@ -35,11 +36,11 @@ def test_there_are_the_two_recipes() -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_loads_by_path_and_by_name(path: Path) -> None:
-    assert load_config(path) == load_config(path.stem)
+    assert load_config(path) == load_config(config_file(path.stem))
 
 
 def test_the_papers_figures_are_those_of_the_recipe() -> None:
-    config = load_config("self-rewarding")
+    config = load_config(config_file("self-rewarding"))
     assert (config.prompts.human_shots, config.prompts.generated_shots) == (6, 2)
     assert (config.prompts.temperature, config.prompts.top_p) == (0.6, 0.9)
     assert (config.responses.n, config.responses.temperature, config.responses.top_p) == (
@@ -186,7 +187,7 @@ def test_a_file_that_is_no_utf8_or_is_missing_is_refused(tmp_path: Path) -> None
     with pytest.raises(ConfigError, match="not UTF-8"):
         load_config(path)
     with pytest.raises(ConfigError) as error:
-        load_config("quickstat")
+        config_file("quickstat")
     assert "quickstart" in error.value.hint
 
 

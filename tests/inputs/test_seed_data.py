@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 from selfreward.config import SeedSource
 from selfreward.inputs import seeds
 from selfreward.inputs.seeds import EftExample
-from selfreward.stages.prompts import rouge_l
+from selfreward.stages.pool import rouge_l
 from selfreward.stages.verdict import parse_score
 
 IFT = seeds.read_ift(SeedSource(path="seed/ift.jsonl"))

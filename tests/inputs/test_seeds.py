@@ -16,6 +16,7 @@ from selfreward.config import SeedSource
 from selfreward.errors import ConfigError
 from selfreward.inputs import seeds
 from selfreward.inputs.seeds import EftExample, IftExample
+from tests.support import ROOT
 
 IFT = [{"prompt": "Name a fruit.", "response": "A plum."}, {"prompt": "Sing.", "response": "La."}]
 NESTED = [
@@ -219,7 +220,7 @@ def test_a_hub_data_set_is_read_by_split_and_one_out_of_reach_is_refused(tmp_pat
     write(directory / "validation.jsonl", IFT[:1])
     environment = {
         **os.environ, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1",
-        "PYTHONPATH": str(Path(seeds.__file__).parents[1]),
+        "PYTHONPATH": str(ROOT),
     }  # fmt: skip
     run = subprocess.run(
         [sys.executable, "-c", HUB], cwd=tmp_path, env=environment, capture_output=True, text=True,

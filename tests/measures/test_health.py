@@ -8,7 +8,8 @@ import pytest
 from selfreward.config import HealthConfig
 from selfreward.config.load import build_config
 from selfreward.errors import ConfigError
-from selfreward.measures.health import AFTER_EVALUATION, BEFORE_TRAINING, Gate, GateName, gates
+from selfreward.measures.health import AFTER_EVALUATION, BEFORE_TRAINING, Gate, gates
+from selfreward.records import GateName
 
 NAMES: tuple[GateName, ...] = get_args(GateName)
 HEALTHY: dict[str, Any] = {
@@ -102,6 +103,6 @@ def test_a_gate_that_does_not_exist_is_refused_with_the_names_of_those_that_do()
 
 
 def test_limits_are_keys_that_a_resume_may_change() -> None:
-    from selfreward.config import RUNTIME_KEYS
+    from selfreward.config.run import RUNTIME_KEYS
 
     assert {f"health.{key}" for key in HealthConfig.model_fields} <= RUNTIME_KEYS

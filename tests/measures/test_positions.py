@@ -17,18 +17,12 @@ from selfreward.engines.chat import Chat
 from selfreward.errors import PreflightError
 from selfreward.inputs.rankings import RankedResponse, Ranking
 from selfreward.inputs.templates import find_template, load_template
-from selfreward.measures.positions import (
-    ComparedPair,
-    Pair,
-    compare_pairs,
-    compared_pairs,
-    pairs_of,
-    positions,
-)
+from selfreward.measures.positions import ComparedPair, compared_pairs, positions
 from selfreward.records import Comparison, FinishReason
 from selfreward.stages.comparisons import VARIABLES
+from selfreward.stages.evaluate import Pair, compare_pairs, pairs_of
 from selfreward.stages.preference import preference, win_probability
-from selfreward.verbs.judge_text import judge_text
+from selfreward.verbs.judge import judge_text
 from tests.support.models import make_model
 from tests.support.rankings import rankings, selfreward, write
 from tests.support.scripted import ScriptedChat, ScriptedEngine

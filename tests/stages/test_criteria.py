@@ -15,10 +15,10 @@ from selfreward.config import JudgeConfig
 from selfreward.config.load import build_config
 from selfreward.engines.base import Generation, Request, RequestError
 from selfreward.engines.sessions import Session, Sessions
+from selfreward.inputs.collect import create_run
 from selfreward.inputs.templates import find_template, load_template
 from selfreward.records import Criterion, FinishReason, Judgment, Prompt, Response
 from selfreward.stages.criteria import read_criteria, write_criteria
-from selfreward.storage.create import create_run
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
 from selfreward.verbs.maintenance import verify

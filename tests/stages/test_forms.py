@@ -10,19 +10,20 @@ from hypothesis import strategies as st
 
 from selfreward.config import JudgeConfig, JurorConfig
 from selfreward.config.load import build_config
+from selfreward.config.run import check_judge
 from selfreward.engines.base import Generation, Request, RequestError
 from selfreward.engines.chat import Chat
 from selfreward.errors import ConfigError
-from selfreward.inputs.judge_templates import DEFAULTS, load_judge_templates
+from selfreward.inputs.collect import create_run
+from selfreward.inputs.judge_templates import DEFAULTS, load_judge_templates, run_template
+from selfreward.measures.sample import votes_of
 from selfreward.records import Criterion, FinishReason, Judgment, Prompt, Response
 from selfreward.stages.criteria import GENERAL, write_criteria
-from selfreward.stages.evaluate import judge_texts, votes_of
+from selfreward.stages.evaluate import judge_texts
 from selfreward.stages.judgments import judge_response, no_verdict
 from selfreward.stages.verdict import expected_score, parse_score, read_justification
-from selfreward.storage.create import create_run
 from selfreward.training.rows import sft_rows
 from selfreward.verbs.validate import validate
-from selfreward.workers.jobs import check_judge
 from tests.support.models import make_model
 from tests.support.scripted import CONTROL_TOKENS, ScriptedChat, ScriptedEngine
 
@@ -385,9 +386,9 @@ def test_a_run_keeps_the_templates_of_its_form_and_no_others(
     kept = sorted(path.name for path in (run.path / "templates").iterdir())
     more = ["criteria.jinja"] if form == "criteria" else []
     assert kept == [*more, "judge.jinja", "prompts.jinja"]
-    assert run.template("judge").render(prompt="p", response="r", criterion="c")
+    assert run_template(run, "judge").render(prompt="p", response="r", criterion="c")
     if more:
-        assert run.template("criteria").render(prompt="p")
+        assert run_template(run, "criteria").render(prompt="p")
 
 
 @pytest.mark.parametrize("form", FORMS)

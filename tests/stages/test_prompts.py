@@ -11,7 +11,8 @@ from selfreward.config import PromptsConfig
 from selfreward.engines.base import Generation, RequestError
 from selfreward.inputs.templates import find_template, load_template
 from selfreward.records import FinishReason, Prompt
-from selfreward.stages.prompts import Author, Pool, cut, draw_prompts, rouge_l, why_dropped
+from selfreward.stages.pool import Pool, cut, rouge_l, why_dropped
+from selfreward.stages.prompts import Author, draw_prompts
 from tests.support.scripted import ScriptedChat, ScriptedEngine, scripted_words
 
 TEMPLATE = load_template(find_template("instruct/few_shot.jinja"), {"demonstrations"})

@@ -11,10 +11,9 @@ import pytest
 
 from selfreward.config import SeedSource
 from selfreward.inputs.rankings import copy_ranked, read_ranked
-from selfreward.makers.rankings import opinions_on
 from selfreward.measures.selection import pairwise, selection_figures
 from selfreward.records import Drop, Judgment, Response
-from selfreward.stages.selection import Opinion, cap, first_choice, item, kept, select
+from selfreward.stages.selection import Opinion, cap, first_choice, item, kept, opinions_on, select
 from selfreward.stages.verdict import points
 
 

@@ -15,11 +15,11 @@ from selfreward.config import PairsConfig
 from selfreward.config.load import build_config
 from selfreward.controller import launch
 from selfreward.engines.sessions import Session, Sessions
+from selfreward.inputs.collect import create_run
 from selfreward.measures.figures import iteration_figures
 from selfreward.records import Comparison, Judgment, PreferencePair, Prompt, Response
 from selfreward.stages.jury import mean_scores
 from selfreward.stages.pairs import build_pairs, tied_responses
-from selfreward.storage.create import create_run
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
 from selfreward.verbs.maintenance import verify

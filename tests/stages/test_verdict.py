@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfreward.stages.verdict import MAX_SCORE, expected_score, parse_score
+from selfreward.records import MAX_SCORE
+from selfreward.stages.verdict import expected_score, parse_score
 from tests.support import DATA
 
 GOLDEN = DATA / "golden" / "judge_replies.jsonl"

@@ -20,7 +20,7 @@ from selfreward.records import (
 )
 from selfreward.storage import durable
 from selfreward.storage.directory import Run
-from selfreward.storage.encoding import digest
+from selfreward.storage.tables import digest
 from selfreward.verbs.maintenance import verify
 from selfreward.verbs.scores import scores_of
 from tests.support import DATA

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from selfreward.config import RUNTIME_KEYS
 from selfreward.config.load import build_config, load_config
+from selfreward.config.run import RUNTIME_KEYS
 from selfreward.errors import (
     ConfigError,
     IntegrityError,
@@ -22,8 +22,10 @@ from selfreward.errors import (
     NotFoundError,
     PreflightError,
 )
+from selfreward.inputs.collect import create_run
+from selfreward.inputs.judge_templates import run_template
 from selfreward.records import Prompt, Stage
-from selfreward.storage.create import create_run, discard_unbegun
+from selfreward.storage.create import discard_unbegun
 from selfreward.storage.directory import Run, list_runs, open_run
 from selfreward.storage.store import Store
 
@@ -116,7 +118,7 @@ def test_a_new_run_holds_copies_of_all_that_it_reads(tmp_path: Path) -> None:
     assert (run.path / "config.yaml").read_text().startswith("# my run")
     assert json.loads(run.seed_file("ift").read_text()) == {"prompt": "p", "response": "r"}
     assert not run.seed_file("eft").exists()
-    assert run.template("judge").sha256 and run.template("prompts").sha256
+    assert run_template(run, "judge").sha256 and run_template(run, "prompts").sha256
     config.unlink()
     assert run.config == Run(run.path).config
     assert run.config.sft is not None and run.config.sft.eft is None

@@ -25,9 +25,8 @@ from selfreward.records import (
     Stage,
 )
 from selfreward.storage import database
-from selfreward.storage.encoding import digest
 from selfreward.storage.store import Store
-from selfreward.storage.tables import SCHEMA_VERSION, TABLES
+from selfreward.storage.tables import SCHEMA_VERSION, TABLES, digest
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 COUNT = st.integers(0, 2**40)

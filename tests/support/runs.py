@@ -6,10 +6,10 @@ import pytest
 
 from selfreward.config.load import build_config
 from selfreward.controller import launch
+from selfreward.inputs.collect import create_run
 from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response, Stage
-from selfreward.storage.create import create_run
 from selfreward.storage.directory import Run
-from selfreward.storage.encoding import digest
+from selfreward.storage.tables import digest
 from tests.support.loop_driver import ScriptedWorkers
 
 SMALL = [

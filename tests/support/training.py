@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from selfreward.training import DpoRow, SftRow
+from selfreward.training.base import DpoRow, SftRow
 
 EOS = 2
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}{{ eos_token }}{% endfor %}"

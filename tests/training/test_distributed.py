@@ -454,7 +454,7 @@ def test_a_sharded_training_resumes_from_its_shards(start: Path, tmp_path: Path)
 @pytest.mark.slow
 def test_the_real_model_has_the_same_losses_in_two_processes_as_in_one(tmp_path: Path) -> None:
     from selfreward.inputs import models
-    from selfreward.training import SftRow
+    from selfreward.training.base import SftRow
 
     model = models.resolve("bundled:smollm2-135m").path
     rows = [SftRow(tuple(range(100 + i, 112 + 2 * i)), (300 + i, 2)) for i in range(8)]

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from selfreward.errors import ConfigError, IntegrityError, StoppedError
 from selfreward.inputs import models
 from selfreward.storage import durable
-from selfreward.training import DpoRow, SftRow
+from selfreward.training.base import DpoRow, SftRow
 from selfreward.training.checkpoints import last_complete_checkpoint, seal_checkpoint
+from selfreward.training.loop import step_order
 from selfreward.training.options import check_lora, check_options
-from selfreward.training.order import step_order
 from tests.support.training import EOS, TEMPLATE, dpo_rows, sft_rows, tiny_model, weights
 
 

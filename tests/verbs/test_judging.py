@@ -17,11 +17,13 @@ from selfreward.config import EngineConfig, JudgeConfig
 from selfreward.engines.base import Generation, Request
 from selfreward.engines.chat import Chat
 from selfreward.errors import ConfigError, PreflightError, SelfRewardError
+from selfreward.inputs.rankings import Text, texts_of
 from selfreward.inputs.templates import find_template, load_template
+from selfreward.measures.sample import judged_responses
 from selfreward.records import Judgment
-from selfreward.stages.evaluate import Text, judge_texts, judged_responses, texts_of
-from selfreward.verbs.calibration_plot import save_calibration
-from selfreward.verbs.judge_text import judge_text
+from selfreward.stages.evaluate import judge_texts
+from selfreward.verbs.judge import judge_text
+from selfreward.verbs.plot import save_calibration
 from selfreward.workers.judge import judge_in_child
 from tests.support.models import make_model
 from tests.support.rankings import rankings, selfreward, write

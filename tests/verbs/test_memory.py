@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from selfreward.config import Config
 from selfreward.config.load import build_config
+from selfreward.config.run import Config
 from selfreward.verbs import memory
 from selfreward.verbs.plan import plan_of, plan_text
 

@@ -10,9 +10,9 @@ from selfreward.cli.main import invoke
 from selfreward.config.load import build_config
 from selfreward.controller import launch
 from selfreward.errors import ConfigError, NotFoundError
+from selfreward.inputs.collect import create_run
 from selfreward.records import Drop, PreferencePair
 from selfreward.stages.rules import RULES
-from selfreward.storage.create import create_run
 from selfreward.storage.directory import Run
 from selfreward.verbs.maintenance import verify
 from selfreward.verbs.pairs import pairs_of

@@ -14,10 +14,10 @@ import yaml
 
 from selfreward.config.load import build_config, load_config
 from selfreward.errors import ConfigError, IntegrityError, NotFoundError
-from selfreward.inputs.shipped import recipes
+from selfreward.inputs.collect import create_run
+from selfreward.inputs.shipped import config_file, recipes
 from selfreward.records import Judgment, PreferencePair, Progress, Prompt, Response, Stage
 from selfreward.storage import durable
-from selfreward.storage.create import create_run
 from selfreward.storage.directory import Run, open_run
 from selfreward.verbs import doctor, maintenance, plan, progress, status
 from selfreward.verbs.config_show import origins_of
@@ -517,7 +517,7 @@ def test_every_value_has_the_origin_that_set_it(tmp_path: Path) -> None:
 def test_init_copies_what_the_recipe_needs_and_overwrites_nothing(tmp_path: Path) -> None:
     files = write_starter(tmp_path / "mine", "quickstart")
     assert [file.name for file in files] == ["quickstart.yaml", "expected.jinja", "few_shot.jinja"]
-    assert load_config(files[0]) == load_config("quickstart")
+    assert load_config(files[0]) == load_config(config_file("quickstart"))
     before = files[1].read_bytes()
     files[1].write_text("mine")
     files[0].unlink()

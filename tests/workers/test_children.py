@@ -15,15 +15,16 @@ import pytest
 from selfreward.config.load import build_config
 from selfreward.errors import ConfigError, PreflightError, SelfRewardError
 from selfreward.inputs import models
+from selfreward.inputs.collect import create_run
 from selfreward.records import STAGES, Stage
-from selfreward.storage.create import create_run
-from selfreward.workers.children import Children, full_disk_named
+from selfreward.storage.durable import full_disk_named
+from selfreward.workers.children import Children
 from selfreward.workers.process import Child
 
 ORPHAN = """
 import queue, time, threading
-from selfreward.workers import children
-threading.Thread(target=children._read_jobs, args=(queue.SimpleQueue(),), daemon=True).start()
+from selfreward.workers import main
+threading.Thread(target=main._read_jobs, args=(queue.SimpleQueue(),), daemon=True).start()
 print("ready", flush=True)
 time.sleep(60)
 """
@@ -91,7 +92,7 @@ def test_what_a_child_started_ends_with_it(tmp_path: Path, monkeypatch: pytest.M
     """As an engine's own processes would, that go on when their parent is killed."""
     pid = tmp_path / "pid"
     (tmp_path / "sitecustomize.py").write_text(
-        "import subprocess, sys\nif 'selfreward.workers.children' in sys.orig_argv:\n"
+        "import subprocess, sys\nif 'selfreward.workers.main' in sys.orig_argv:\n"
         f"    open({str(pid)!r}, 'w').write(str(subprocess.Popen(['sleep', '60']).pid))\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -130,7 +131,7 @@ def test_a_child_does_one_job_after_another_and_ends_when_told_to(
 def saying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets children say the text of a job three times."""
     (tmp_path / "sitecustomize.py").write_text(
-        "import sys\nif 'selfreward.workers.children' in sys.orig_argv:\n"
+        "import sys\nif 'selfreward.workers.main' in sys.orig_argv:\n"
         "    from selfreward.workers.jobs import Generator\n"
         "    def judge(self, job, say):\n"
         "        print('noise of a library')\n"

@@ -12,12 +12,12 @@ from selfreward.config.load import build_config
 from selfreward.controller import launch
 from selfreward.errors import ConfigError, StoppedError
 from selfreward.inputs import seeds, shipped
+from selfreward.inputs.collect import create_run
 from selfreward.inputs.heldout import check_held_out, read_canaries, read_held_out
 from selfreward.measures.agreement import agreement
 from selfreward.measures.judge import evaluated
 from selfreward.measures.sample import JudgedResponse
 from selfreward.records import FinishReason
-from selfreward.storage.create import create_run
 from selfreward.storage.directory import Run
 from selfreward.verbs.maintenance import verify
 from selfreward.verbs.plot import save_plot

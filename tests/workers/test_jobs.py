@@ -8,7 +8,7 @@ import pytest
 from selfreward.config.load import build_config
 from selfreward.errors import ConfigError, IntegrityError
 from selfreward.inputs import models
-from selfreward.storage.create import create_run
+from selfreward.inputs.collect import create_run
 from selfreward.workers import jobs
 
 

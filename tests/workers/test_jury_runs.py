@@ -13,12 +13,12 @@ from selfreward.controller import launch
 from selfreward.engines.base import Generation, Request
 from selfreward.engines.sessions import Session, Sessions
 from selfreward.errors import ConfigError, IntegrityError, PreflightError
+from selfreward.inputs.collect import create_run
 from selfreward.measures.figures import iteration_figures
 from selfreward.measures.votes import scored_responses
 from selfreward.records import Judgment, PreferencePair, Prompt, Response
 from selfreward.stages.jury import mean_scores
 from selfreward.stages.pairs import build_pairs
-from selfreward.storage.create import create_run
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
 from selfreward.verbs.maintenance import collect, verify

@@ -12,8 +12,8 @@ from selfreward.config.load import build_config
 from selfreward.engines.base import Generation, Request, RequestError
 from selfreward.engines.sessions import Session, Sessions
 from selfreward.errors import PreflightError
+from selfreward.inputs.collect import create_run
 from selfreward.records import Judgment, Prompt, Response
-from selfreward.storage.create import create_run
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
 from selfreward.workers.rollout import generate_iteration

@@ -1,0 +1,92 @@
+"""All that a run reads from outside, gathered and checked, as the files of its directory."""
+
+from pathlib import Path
+
+from selfreward.config import Config
+from selfreward.config.load import dump_config
+from selfreward.errors import ConfigError
+from selfreward.inputs import seeds
+from selfreward.inputs.heldout import evaluation_inputs
+from selfreward.inputs.judge_templates import (
+    COMPARE_TEMPLATE,
+    COMPARE_VARIABLES,
+    PROMPTS_VARIABLES,
+    WORSE_VARIABLES,
+    load_jury_templates,
+)
+from selfreward.inputs.rankings import copy_ranked, read_ranked
+from selfreward.inputs.templates import find_template, load_template
+from selfreward.storage.create import create_directory, free_directory
+from selfreward.storage.directory import Run
+
+
+def create_run(config: Config, name: str, source: Path | None = None) -> Run:
+    """Make a run directory with copies of all that the run reads; it appears whole or not at all.
+
+    Args:
+        name: Letters, digits, dot, dash and underscore, at most 64.
+        source: The config file as given; templates and seed data are also looked for beside it.
+
+    Raises:
+        ConfigError: Bad name, name in use, or anything wrong with templates or seed data.
+    """
+    target = free_directory(name)
+    return create_directory(target, run_inputs(config, source))
+
+
+def run_inputs(config: Config, source: Path | None) -> dict[str, str]:
+    """Text of every input file of a run, all checked.
+
+    Raises:
+        ConfigError: The first thing that is wrong.
+    """
+    beside = source.parent if source else None
+    judges = load_jury_templates(config.judge, beside)
+    author = load_template(find_template(config.prompts.template, beside), PROMPTS_VARIABLES)
+    dump = seeds.dump_rows
+    files = {
+        "config.yaml": source.read_text(encoding="utf-8") if source else dump_config(config),
+        "config.resolved.yaml": dump_config(config),
+        **{f"templates/{name}.jinja": judge.source for name, judge in judges.items()},
+        "templates/prompts.jinja": author.source,
+        "seeds/prompts.jsonl": dump(seeds.read_prompts(config.prompts.seeds, beside)),
+    }
+    if config.prompts.dataset:
+        rows = seeds.read_prompts(config.prompts.dataset, beside)
+        files["seeds/dataset.jsonl"] = dump(rows)
+    if config.sft and config.sft.ift:
+        files["seeds/ift.jsonl"] = dump(seeds.read_ift(config.sft.ift, beside))
+    if config.sft and config.sft.eft:
+        files["seeds/eft.jsonl"] = dump(seeds.read_eft(config.sft.eft, beside))
+    if config.evaluation.compares or config.judge.break_ties:
+        compare = load_template(find_template(COMPARE_TEMPLATE, beside), COMPARE_VARIABLES)
+        files["templates/compare.jinja"] = compare.source
+    files |= selection_inputs(config, beside)
+    return files | evaluation_inputs(config.evaluation, beside, files)
+
+
+def selection_inputs(config: Config, beside: Path | None) -> dict[str, str]:
+    """Text of the input files of ``sft.selection``, all checked; none where it is off.
+
+    Raises:
+        ConfigError: Among others, a judge that writes no justifications, or IFT rows that are
+            needed and not there.
+    """
+    selection = config.sft.selection if config.sft else None
+    if config.sft is None or selection is None:
+        return {}
+    if config.judge.form not in ("written", "written_expected"):
+        raise ConfigError(
+            f"sft.selection: makes written judgments, but judge.form is {config.judge.form}",
+            "Set judge.form=written, or give what people scored as sft.eft: see docs/eft.md.",
+        )
+    if selection.ranked is not None:
+        read_ranked(selection.ranked, beside, selection.prompts, needs_order=False)
+        return {"seeds/ranked.jsonl": copy_ranked(selection.ranked, beside)}
+    if config.sft.ift is None:
+        raise ConfigError(
+            "sft.selection: without selection.ranked it needs the good answers of sft.ift",
+            "Set sft.selection.ranked or sft.ift.",
+        )
+    worse = load_template(find_template(selection.template, beside), WORSE_VARIABLES)
+    return {"templates/worse.jinja": worse.source}

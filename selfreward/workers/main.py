@@ -1,0 +1,97 @@
+"""A child process: takes jobs, one JSON line each, and answers each; see ``children``."""
+
+import json
+import os
+import queue
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from selfreward.errors import SelfRewardError
+from selfreward.storage.directory import Run
+from selfreward.storage.durable import full_disk_named
+from selfreward.storage.store import Store
+from selfreward.workers.process import GRACE_S
+
+if TYPE_CHECKING:
+    from selfreward.workers.jobs import Generator
+
+
+def main() -> None:
+    """Entry point of a child process, whose argument is its scratch directory."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # libraries that print must not spoil the answers
+
+    def say(answer: dict[str, Any]) -> None:
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+    signal.signal(signal.SIGTERM, _terminate)
+    jobs: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_read_jobs, args=(jobs, *sys.argv[1:]), daemon=True).start()
+    error = None
+    try:
+        _serve(jobs, say)
+    except SelfRewardError as raised:
+        error = raised
+    if error is not None:
+        plain = {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
+        say({"error": plain})
+        sys.exit(error.exit_code)
+
+
+def _serve(jobs: "queue.SimpleQueue[str]", say: Callable[[dict[str, Any]], None]) -> None:
+    """Do jobs until an empty line comes, with one generator for all of them."""
+    line = jobs.get()
+    from selfreward.workers.jobs import Generator
+
+    with Generator() as generator:
+        while line:
+            _do(json.loads(line), generator, lambda said: say({"said": said}))
+            say({})
+            line = jobs.get()
+
+
+def _do(job: dict[str, Any], generator: "Generator", say: Callable[[Any], None]) -> None:
+    """Do a job: a ``work``, and but for ``judge`` its ``run``, ``epoch`` and ``iteration``."""
+    from selfreward.workers import jobs as work
+
+    if job["work"] == "judge":
+        generator.judge(job, say)
+        return
+    run = Run(Path(job["run"]))
+    with full_disk_named(job["run"]), Store(run.records, epoch=job["epoch"]) as store:
+        match job["work"]:
+            case "prepare":
+                work.prepare(run)
+            case "generate":
+                generator.generate(run, store, job["iteration"])
+            case "evaluate":
+                generator.evaluate(run, store, job["iteration"])
+            case "sft" | "train" as stage:
+                work.train(run, store, job["iteration"], stage)
+
+
+def _read_jobs(jobs: "queue.SimpleQueue[str]", *scratch: str) -> None:
+    """Pass jobs on until the parent is gone, then end everything and clean up in its place."""
+    for line in os.fdopen(0, closefd=False):
+        jobs.put(line.strip())
+    for directory in scratch:
+        shutil.rmtree(directory, ignore_errors=True)
+    os.killpg(os.getpgid(0), signal.SIGTERM)
+    time.sleep(GRACE_S)
+    os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    sys.exit(128 + signum)  # through all that frees engines and closes files
+
+
+if __name__ == "__main__":
+    main()
