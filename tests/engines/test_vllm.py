@@ -146,7 +146,7 @@ def test_options_are_those_of_vllm_less_what_is_ours() -> None:
         ("ValueError: 9 GiB KV cache is needed, which is larger than", "Turn up engine.g"),
         ("ValueError: No available memory for the cache blocks. Try", "Turn up engine.g"),
         ("KeyError: 'model.layers.0'", "doctor"),
-        ("a line that is no error", "turn down engine.g"),
+        ("a line that is no error", "doctor"),
     ],
 )
 def test_the_first_error_logged_tells_what_to_turn(logged: str, hint: str) -> None:
@@ -158,7 +158,7 @@ def test_the_first_error_logged_tells_what_to_turn(logged: str, hint: str) -> No
     error = log.failure("vLLM did not start")
     expected = logged if ": " in logged else "RuntimeError: the worker failed"
     assert error.message == f"vLLM did not start: {expected}"
-    assert ": " not in logged or hint in error.hint
+    assert hint in error.hint
     log.delete()
     log.delete()
     assert not log.config.parent.exists()
