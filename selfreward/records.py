@@ -1,4 +1,4 @@
-"""The records a run is made of; each is a row of the table of the same name in ``records.db``.
+"""The records that a run is made of; each is a row of its table in ``records.db``.
 
     Prompt (iteration, attempt)
       Response (iteration, attempt, sample)          N per accepted prompt

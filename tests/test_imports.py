@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import selfreward
+from tests.support import ROOT
 
 PACKAGE = Path(selfreward.__file__).parent
 MODULES = {
@@ -212,3 +213,9 @@ def test_only_listed_modules_catch_everything() -> None:
         and not any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
     }
     assert broad <= set(CATCH_ALL)
+
+
+def test_the_tree_in_the_readme_is_the_real_one() -> None:
+    script = ROOT / "docs" / "draw_rooms.py"
+    done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Inference engines behind one small protocol; see ``base.py``.
+"""Who answers: inference engines behind one small protocol.
 
 Each engine has a module, the only one that imports its library.
 """

@@ -1,4 +1,4 @@
-"""Training, thin over TRL: rows of token ids and a model directory in, a model directory out.
+"""SFT and DPO, thin over TRL: rows of token ids and a model in, a model out.
 
     sft.train_sft   SftRow -> M1        dpo.train_dpo   DpoRow -> M(t+1), reference M(t)
     distributed.train_processes         either, in several processes
