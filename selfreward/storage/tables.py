@@ -7,6 +7,8 @@ from dataclasses import astuple, fields
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from selfreward.records import (
     Comparison,
     Criterion,
@@ -104,9 +106,10 @@ def digest(records: Iterable[Record]) -> str:
     return sha.hexdigest()
 
 
-def digest_reports(reports: Mapping[str, Any]) -> str:
+def digest_reports(reports: Mapping[str, object]) -> str:
     """sha256 over reports by name."""
-    return hashlib.sha256(json.dumps(reports, sort_keys=True).encode()).hexdigest()
+    plain = msgspec.to_builtins(reports)
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def _read_probabilities(at: int, row: Row) -> Row:

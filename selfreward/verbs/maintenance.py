@@ -144,7 +144,7 @@ def _check_model(run: Run, stage: Stage, removed: set[str]) -> str:
 
 def _check_stage(store: Store, stage: Stage) -> str:
     if stage.stage == "evaluate":
-        found = {name: store.report(stage.iteration, name) for name in REPORTS}
+        found = {name: store.report(stage.iteration, name, dict) for name in REPORTS}
         reports = {name: report for name, report in found.items() if report is not None}
         if digest_reports(reports) != stage.digest:
             raise IntegrityError(f"the reports {', '.join(reports)} are not those committed")

@@ -219,8 +219,13 @@ def _pace(rate: float | None) -> str:
 def _latest_scores(store: Store) -> dict[str, Any]:
     """Mean score of the last iteration that has one."""
     last = next(store.query("SELECT max(iteration) FROM judgments"))[0]
-    scores = figures_of(store, last)["scores"] if last else {"mean": None, "se": None, "n": 0}
-    return {"scores_iteration": last, **{key: scores[key] for key in ("mean", "se", "n")}}
+    scores = figures_of(store, last).scores if last else None
+    return {
+        "scores_iteration": last,
+        "mean": scores.mean if scores else None,
+        "se": scores.se if scores else None,
+        "n": scores.n if scores else 0,
+    }
 
 
 def _mean(row: dict[str, Any]) -> str:

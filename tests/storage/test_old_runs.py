@@ -23,7 +23,7 @@ from selfreward.storage.directory import Run
 from selfreward.storage.tables import digest
 from selfreward.verbs.maintenance import verify
 from selfreward.verbs.scores import scores_of
-from tests.support import DATA
+from tests.support import DATA, plain
 from tests.support.loop_driver import ScriptedWorkers
 from tests.support.scripted import scripted_reply
 
@@ -73,7 +73,7 @@ def test_it_is_finished_as_the_earlier_version_would_have(run: Run) -> None:
     launch(run, lambda: None, ScriptedWorkers(run, reply=reply))
     expected = EXPECTED[run.name]
     assert facts(run) == {name: expected[name] for name in ("records", "stages", "models")}
-    scores = json.loads(json.dumps(scores_of(run)))["iterations"]
+    scores = plain(scores_of(run))["iterations"]
     then = expected["scores"]["iterations"]
     assert list(map(timeless, scores)) == list(map(timeless, then))
     assert [check for check in verify(run) if not check["ok"]] == []
@@ -81,10 +81,8 @@ def test_it_is_finished_as_the_earlier_version_would_have(run: Run) -> None:
 
 def test_it_can_be_read_before_it_is_resumed_and_reading_changes_no_byte(run: Run) -> None:
     before = run.records.read_bytes()
-    scores = scores_of(run)["iterations"]
+    scores = plain(scores_of(run))["iterations"]
     then = EXPECTED[run.name]["scores"]["iterations"]
     finished = [f for f in scores if "evaluate" in f["stages"]]
-    assert json.loads(json.dumps(list(map(timeless, finished)))) == [
-        timeless(figures) for figures in then[: len(finished)]
-    ]
+    assert list(map(timeless, finished)) == [timeless(figures) for figures in then[: len(finished)]]
     assert run.records.read_bytes() == before

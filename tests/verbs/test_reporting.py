@@ -25,7 +25,7 @@ from selfreward.verbs.init import write_starter
 from selfreward.verbs.layout import bars, duration, indented, size, table
 from selfreward.verbs.pairs import pairs_of
 from selfreward.verbs.plot import save_plot
-from selfreward.verbs.scores import scores_of, scores_text
+from selfreward.verbs.scores import Scores, scores_of, scores_text
 from selfreward.verbs.show import prompt_of, prompt_text, select
 from selfreward.verbs.validate import validate
 from tests.support.runs import SMALL, at_runs, runs  # noqa: F401
@@ -111,14 +111,14 @@ def test_plots_are_png_and_svg_files(whole: Run, tmp_path: Path) -> None:
     save_plot(scores, tmp_path / "p.png")
     width, height = struct.unpack(">II", (tmp_path / "p.png").read_bytes()[16:24])
     assert width > height > 300
-    save_plot(scores | {"run": "$\\frac{1}$ <b>"}, tmp_path / "p.svg")
+    save_plot(replace(scores, run="$\\frac{1}$ <b>"), tmp_path / "p.svg")
     assert b"<svg" in (tmp_path / "p.svg").read_bytes()
     with pytest.raises(ConfigError):
         save_plot(scores, tmp_path / "p.exe")
     with pytest.raises(ConfigError):
         save_plot(scores, tmp_path / "nowhere" / "p.png")
     with pytest.raises(NotFoundError):
-        save_plot({"run": "x", "iterations": []}, tmp_path / "p.png")
+        save_plot(Scores("x", ()), tmp_path / "p.png")
 
 
 # show and pairs
