@@ -367,8 +367,7 @@ def _disk(config: Config, weights: int | None) -> dict[str, Any]:
     num_models += config.sft is not None and config.sft.selection is not None
     place = existing(runs_root())
     disk: dict[str, Any] = {"weights": weights, "models": num_models, "place": str(place)}
-    disk["free"] = shutil.disk_usage(place).free
-    disk["run"] = disk["cache"] = None
+    disk |= {"free": shutil.disk_usage(place).free, "run": None, "cache": None}
     if weights is not None:
         training = 0 if config.lora else _CHECKPOINTS * _TRAINING_COPIES * weights
         disk["run"] = num_models * weights + training

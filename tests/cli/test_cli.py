@@ -61,7 +61,7 @@ def test_readers_import_neither_torch_nor_any_library_that_does() -> None:
         "import sys\n"
         "from selfreward.cli.main import invoke\n"
         "for verb in (['ls'], ['status'], ['scores', 'whole'], ['show', 'whole'],"
-        " ['pairs', 'whole'], ['repair', 'whole']):\n"
+        " ['pairs', 'whole'], ['pairs', 'whole', '--try', 'all']):\n"
         "    assert invoke(verb) == 0\n"
         f"found = sorted(set({heavy.split()}) & set(sys.modules))\n"
         "assert not found, found\n"
