@@ -223,7 +223,8 @@ class CTranslate2Engine:
 
         It never forgets a start that it was given, so few are to be given. The first that is at
         least half as long as what the rows share is taken: of the known starts the longest that
-        fits, then the longest beginning of a known one, then all that the rows share.
+        fits, then the longest beginning of a known one, then all that the rows share. A row that
+        is alone takes the first, however short.
         """
         common = _common_start(rows)
         known = [start for start in self._starts if common[: len(start)] == start]
