@@ -262,7 +262,6 @@ for verb in (
     runs.scores,
     runs.show,
     runs.pairs,
-    runs.repair,
     data.judge,
     setup.validate,
     setup.plan,
@@ -272,6 +271,7 @@ for verb in (
     init,
 ):
     app.command()(verb)
+app.command(hidden=True, context_settings={"ignore_unknown_options": True})(runs.repair)
 config_app.command("show")(setup.config_show)
 data_app.command("oasst")(data.oasst)
 app.add_typer(config_app, name="config")

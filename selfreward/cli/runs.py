@@ -170,39 +170,43 @@ def _order(
 
 def pairs(
     name: RunName,
-    iteration: Iteration = None,
-    limit: Annotated[int, typer.Option(help="Pairs to print; --json has all.", min=0)] = 10,
-    as_json: Json = False,
-) -> None:
-    """Show what DPO trains on, and what was left out."""
-    from selfreward.storage.directory import open_run
-    from selfreward.verbs.pairs import pairs_of, pairs_text
-
-    found = pairs_of(open_run(name), iteration)
-    if as_json:
-        console.data_json(found)
-    else:
-        console.data(pairs_text(found, limit))
-
-
-def repair(
-    name: RunName,
     overrides: Overrides = None,
     iteration: Iteration = None,
-    rule: Annotated[
-        list[str] | None, typer.Option(help="As pairs.rule; again for more. Default: all.")
+    limit: Annotated[int, typer.Option(help="Pairs to print; --json has all.", min=0)] = 10,
+    tried: Annotated[
+        list[str] | None,
+        typer.Option("--try", metavar="RULE", help="Compare it, as pairs.rule; or all. Repeat it."),
     ] = None,
     min_margin: Annotated[
-        list[float] | None, typer.Option(help="In points; again for more. Default: the run's.")
+        list[float] | None,
+        typer.Option(help="With --try: in points; again for more. Default: the run's."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare pair rules on a run's records; nothing is sampled or written."""
+    """Show what DPO trains on; --try other rules, which samples and writes nothing."""
     from selfreward.storage.directory import open_run
-    from selfreward.verbs.repair import repair, repair_text
+    from selfreward.verbs.pairs import compare_rules, comparison_text, pairs_of, pairs_text
 
-    found = repair(open_run(name), iteration, rule or [], min_margin or [], overrides or [])
+    if tried:
+        rules = [] if "all" in tried else tried
+        found = compare_rules(open_run(name), iteration, rules, min_margin or [], overrides or [])
+        text = comparison_text(found)
+    elif overrides or min_margin:
+        raise ConfigError(
+            "pairs: --min-margin and pairs.KEY=VALUE go with --try RULE", "Every rule: --try all."
+        )
+    else:
+        found = pairs_of(open_run(name), iteration)
+        text = pairs_text(found, limit)
     if as_json:
         console.data_json(found)
     else:
-        console.data(repair_text(found))
+        console.data(text)
+
+
+def repair(words: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+    """What ``pairs --try`` was called; a user who types it is told."""
+    raise ConfigError(
+        "`repair` is now `pairs RUN --try RULE`",
+        "selfreward pairs RUN --try all [--min-margin X] [pairs.KEY=VALUE]",
+    )

@@ -18,8 +18,8 @@ MAX_BATCH_TOKENS = 16_384
 """Default of ``max_batch_tokens``; with it a process that samples with CTranslate2 and the bundled
 135M model took 4.7 GB."""
 _QUIET_TICKS = 8
-"""Turns of the event loop without a new request before a batch is taken: a few tasks may lie
-between an answer and the request that follows from it, and a batch that is not full costs more."""
+"""Turns of the event loop without a new request before a batch is taken. An answer may lead to a
+request a few turns later, and it is cheaper to wait for that than to run a batch half full."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,7 +112,7 @@ class Batcher:
                     waiting.future.set_exception(error)
 
     async def _settle(self) -> None:
-        """Let all that is ready to ask get in line first, and what the last answers lead to."""
+        """Wait until no new request comes in; see ``_QUIET_TICKS``."""
         quiet = 0
         while quiet < _QUIET_TICKS:
             before = len(self._waiting)
@@ -120,9 +120,9 @@ class Batcher:
             quiet = quiet + 1 if len(self._waiting) == before else 0
 
     def _next_batch(self) -> Sequence[_Waiting]:
-        """Take as many as fit of those most alike in length to the one that waited longest.
+        """Take the request that waited longest, and those nearest to it in length, as many as fit.
 
-        Uneven prompts cost time: they are padded, or fed token by token.
+        Prompts of one length save time: others are padded, or fed token by token.
         """
         self._waiting = [waiting for waiting in self._waiting if not waiting.future.done()]
         if not self._waiting:
@@ -151,7 +151,11 @@ def _length(request: Request) -> int:
 
 
 def _window(alike: Sequence[_Waiting], at: int, size: int) -> Sequence[_Waiting]:
-    """So many neighbours of the one at a place, itself among them, that differ least in length."""
+    """The requests of a batch: of all runs of ``size`` that hold place ``at``, the most even one.
+
+    Args:
+        alike: By length, shortest first.
+    """
     start = min(
         range(max(0, at - size + 1), min(at, len(alike) - size) + 1),
         key=lambda i: alike[i + size - 1].length - alike[i].length,

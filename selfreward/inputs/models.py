@@ -23,7 +23,7 @@ from pathlib import Path
 
 from selfreward.errors import ConfigError, PreflightError
 from selfreward.inputs import shipped
-from selfreward.inputs.bundled import bundled_file
+from selfreward.inputs.bundled import bundled_file, bundled_model
 from selfreward.storage import durable
 
 _LOG = logging.getLogger(__name__)
@@ -95,6 +95,42 @@ def resolve(
     _check_files(directory)
     _check_remote_code(directory, trust_remote_code)
     return Model(directory, digest(directory), source, revision)
+
+
+def count_parameters(source: str, revision: str | None = None) -> int | None:
+    """Numbers in the weights of a model that is on this machine; nothing is downloaded.
+
+    Read from the headers of its safetensors, or of the GGUF file, which takes seconds.
+
+    Args:
+        source: As in ``resolve``.
+        revision: Of a hub model; None for its main branch.
+
+    Returns:
+        None if the model is not here, or has no safetensors.
+
+    Raises:
+        ConfigError: No bundled model has this name.
+    """
+    from huggingface_hub import errors, get_local_safetensors_metadata, snapshot_download
+
+    if source.startswith("bundled:"):
+        return bundled_model(source.removeprefix("bundled:")).parameters
+    path = Path(source).expanduser()
+    if path.is_file() and path.suffix == ".gguf":
+        from gguf import GGUFReader
+
+        return sum(int(tensor.n_elements) for tensor in GGUFReader(path).tensors)
+    try:
+        if not path.exists():
+            path = Path(snapshot_download(source, revision=revision, local_files_only=True))
+        files = get_local_safetensors_metadata(path).files_metadata.values()
+    except (
+        OSError, errors.HFValidationError, errors.NotASafetensorsRepoError,
+        errors.SafetensorsParsingError,
+    ):  # fmt: skip
+        return None
+    return sum(sum(file.parameter_count.values()) for file in files)
 
 
 def check_chat_template(path: Path) -> None:

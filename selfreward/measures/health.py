@@ -62,7 +62,7 @@ _MEASURES: dict[GateName, _Measure] = {
     "length_ratio": _Measure(
         "max_length_ratio", _length_ratio, "{:.2f}",
         "chosen responses are {} times as long as rejected ones",
-        "Set pairs.rule=length_control or length_regularized; `selfreward repair` compares them.",
+        "Set pairs.rule=length_control or length_regularized; `pairs RUN --try` compares them.",
     ),
     "length_correlation": _Measure(
         "max_length_correlation", lambda f: f.scores.spearman_length, "{:+.2f}",

@@ -192,10 +192,11 @@ def _width(candidate: Candidate) -> tuple[float, ...]:
 
 
 def _way(group: Sequence[Candidate]) -> list[tuple[float, Candidate]]:
-    """The best candidates by margin - alpha x excess as alpha grows, and where each takes over.
+    """The candidates that win a prompt by margin - alpha x excess, as alpha grows from 0.
 
     Returns:
-        (alpha, candidate): alphas never fall and begin at 0 with the widest; excesses fall.
+        (alpha, candidate), in order: from this alpha on, this candidate wins. The first is the
+        widest, at alpha 0; each that follows has a smaller excess and an equal or larger alpha.
     """
     way = [(0.0, max(group, key=_width))]
     while True:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from selfreward.config.load import override
 from selfreward.config.run import Config
 from selfreward.config.yamlfile import Path_, parse_overrides, read_yaml
 from selfreward.verbs.layout import table
@@ -18,10 +19,10 @@ def origins_of(config: Config, path: Path, overrides: Sequence[str]) -> list[dic
     ``config`` is what ``load_config`` made of ``path`` and ``overrides``.
     """
     data, places = read_yaml(path)
-    for (key, value), word in zip(parse_overrides(overrides), overrides, strict=True):
+    for (key, _), word in zip(parse_overrides(overrides), overrides, strict=True):
         places = {at: place for at, place in places.items() if at[: len(key)] != key}
         places[key] = f"override {word}"
-        _set(data, key, value)
+    data = override(data, overrides)
     return [
         {"key": ".".join(key), "value": value, "origin": _origin(key, data, places)}
         for key, value in _leaves(config.model_dump(mode="json"))
@@ -48,14 +49,6 @@ def _leaves(data: Any, key: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...],
     if not isinstance(data, dict) or not data:
         return [(key, data)]
     return [leaf for name, inner in data.items() for leaf in _leaves(inner, (*key, name))]
-
-
-def _set(data: dict[str, Any], key: tuple[str, ...], value: Any) -> None:
-    for part in key[:-1]:
-        if not isinstance(data.get(part), dict):
-            data[part] = {}
-        data = data[part]
-    data[key[-1]] = value
 
 
 def _short(value: Any) -> str:

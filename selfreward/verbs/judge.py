@@ -1,6 +1,5 @@
 """What ``selfreward judge`` does: a judge against people, beside the longer response."""
 
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -28,13 +27,11 @@ from selfreward.measures.sample import JudgedResponse, judged_responses, votes_o
 from selfreward.records import MAX_SCORE
 from selfreward.verbs.console import bold
 from selfreward.verbs.layout import duration, estimated, listed, percent, table
+from selfreward.verbs.progress import Count
 
 if TYPE_CHECKING:
     from selfreward.inputs.rankings import Ranking
     from selfreward.records import Comparison, Judgment
-
-_STEP, _LINE_S = 0.05, 30
-"""A line of progress at each further share of the work, and at least every so many seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +151,10 @@ def _scored(
     from selfreward.workers.judge import judge_in_child
 
     texts = texts_of(rankings)
-    progress = _Progress(len(texts), "responses", report)
+    progress = Count(len(texts), "responses", report)
     assert settings.engine is not None
     votes = judge_in_child(model, settings.engine, templates, texts, settings, progress.show)
-    how = judging(reasons=_reasons(votes), seconds=progress.seconds())
+    how = judging(reasons=_reasons(votes), seconds=JudgeSeconds(**progress.seconds()))
     scores = {text: votes_of(given) for text, given in zip(texts, votes, strict=True)}
     responses = judged_responses(rankings, scores)
     return ScoredReport(**_fields(how), **_fields(agreement(responses)), responses=tuple(responses))
@@ -171,10 +168,10 @@ def _compared(
     from selfreward.workers.judge import compare_in_child
 
     pairs = pairs_of(rankings)
-    progress = _Progress(len(pairs), "pairs", report)
+    progress = Count(len(pairs), "pairs", report)
     assert settings.engine is not None
     given = compare_in_child(model, settings.engine, templates, pairs, settings, progress.show)
-    how = judging(reasons=_reasons(given), seconds=progress.seconds())
+    how = judging(reasons=_reasons(given), seconds=JudgeSeconds(**progress.seconds()))
     compared = compared_pairs(rankings, dict(zip(pairs, given, strict=True)))
     return ComparedReport(**_fields(how), **_fields(positions(compared)), compared=tuple(compared))
 
@@ -211,35 +208,6 @@ def _templates(settings: JudgeConfig, compare: bool) -> dict[str, Template]:
     from selfreward.stages.comparisons import VARIABLES
 
     return {"judge": load_template(find_template(settings.template), set(VARIABLES))}
-
-
-class _Progress:
-    """Lines of progress with the time that is left; the model's load does not count as work."""
-
-    def __init__(self, total: int, what: str, report: Callable[[str], None]) -> None:
-        self._total, self._report = total, report
-        self._start = time.monotonic()
-        self._ready = self._shown = self._start
-        self._share = 0.0
-        report(f"loading the judge; {total} {what} to judge")
-
-    def show(self, done: int) -> None:
-        """Say how far it is, if there is something new to say."""
-        now, share = time.monotonic(), done / self._total
-        if done == 0:
-            self._ready = self._shown = now
-            return
-        due = share - self._share >= _STEP or now - self._shown >= _LINE_S
-        if not due and done < self._total:
-            return
-        self._share, self._shown = share, now
-        left = (now - self._ready) / done * (self._total - done)
-        rest = f"{duration(left)} left" if left else f"in {duration(now - self._ready)}"
-        self._report(f"judged {done} of {self._total}, {rest}")
-
-    def seconds(self) -> JudgeSeconds:
-        """Time spent so far."""
-        return JudgeSeconds(self._ready - self._start, time.monotonic() - self._ready)
 
 
 _FIGURES = {

@@ -1,27 +1,33 @@
 """What a run will do, before it does it: counts, tokens, memory, disk, and time where measured.
 
 Counts are exact or upper bounds, as said. Tokens to read are an estimate, at four characters each.
-Time is in ``plan_time``.
+Memory to train a model is 16 bytes a parameter in float32: the weight, its gradient and Adam's two
+moments, 4 each; what activations and libraries take besides is not in it. Time is what earlier
+runs of the same model took here.
 """
 
+import itertools
 import math
 import shutil
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from selfreward.config.judging import JurorConfig
 from selfreward.config.run import Config
+from selfreward.errors import SelfRewardError
 from selfreward.inputs import seeds
+from selfreward.inputs.heldout import read_canaries, shipped_canaries, texts_asked
 from selfreward.inputs.judge_templates import COMPARE_TEMPLATE
-from selfreward.inputs.rankings import read_ranked
+from selfreward.inputs.models import count_parameters
+from selfreward.inputs.rankings import Ranking, read_ranked
 from selfreward.inputs.templates import find_template
-from selfreward.records import judge_stage
+from selfreward.records import Stage, judge_key, judge_stage
 from selfreward.stages.comparisons import form_of
-from selfreward.storage.directory import runs_root
+from selfreward.storage.directory import Run, list_runs, runs_root
 from selfreward.training.options import DEFAULTS
-from selfreward.verbs.evaluation_plan import evaluation_plan, evaluation_text
-from selfreward.verbs.layout import existing, size, table
-from selfreward.verbs.memory import memory_of, memory_text
-from selfreward.verbs.plan_time import time_of, time_text
+from selfreward.verbs.layout import duration, existing, size, table
 
 CHARACTERS_PER_TOKEN = 4
 """Of English text with the vocabularies in use now; an estimate."""
@@ -29,6 +35,12 @@ _TRAINING_COPIES = 3
 """A checkpoint holds the weights and Adam's two moments."""
 _CHECKPOINTS = 3
 """Two are kept while the next one is written."""
+_ENGINE_MEMORY = ("gpu_memory_utilization", "kv_cache_memory_bytes")
+"""Options that tell an engine how much to take."""
+_SEED_STAGES = {
+    "sft": "sft", "train": "sft", "judgments": "selection", "evaluate": "evaluate",
+}  # fmt: skip
+"""Stages of iteration 0 whose time tells that of the next run's, and its name there."""
 
 
 def plan_of(config: Config, source: Path | None) -> dict[str, Any]:
@@ -41,9 +53,8 @@ def plan_of(config: Config, source: Path | None) -> dict[str, Any]:
     each = [_stages(config, t, prompts, rubrics, compared) for t in range(1, config.iterations + 1)]
     stages = [row for iteration in each for row in iteration]
     sft = _sft(config, beside, rubrics[0])
-    asked = rubrics[config.judge.evaluated]
-    evaluation = evaluation_plan(config, beside, asked, CHARACTERS_PER_TOKEN)
-    memory = memory_of(config, _longest(config, prompts, max(rubrics)))
+    evaluation = _evaluation(config, beside, rubrics[config.judge.evaluated])
+    memory = _memory(config)
     return {
         "model": config.model,
         "iterations": config.iterations,
@@ -56,7 +67,7 @@ def plan_of(config: Config, source: Path | None) -> dict[str, Any]:
         "evaluation": evaluation,
         "memory": memory,
         "disk": _disk(config, None if memory is None else 4 * memory["parameters"]),
-        "time": time_of(config, sft, stages, evaluation),
+        "time": _time(config, sft, stages, evaluation),
     }
 
 
@@ -83,12 +94,11 @@ def plan_text(plan: dict[str, Any]) -> str:
         table(rows),
         f"in all: at most {sampled:,} tokens sampled, about {read:,} read (at "
         f"{CHARACTERS_PER_TOKEN} characters a token)",
-        *([evaluation_text(plan["evaluation"])] if plan["evaluation"] else []),
+        *([_evaluation_text(plan["evaluation"])] if plan["evaluation"] else []),
         "",
-        memory_text(plan["memory"]),
-        "",
+        _memory_text(plan["memory"]),
         _disk_text(disk),
-        time_text(time),
+        _time_text(time),
     ]
     return "\n".join(lines)
 
@@ -154,8 +164,7 @@ def _judging(config: Config, iteration: int, juror: int, asked: int) -> dict[str
     judge, count = config.judge.jurors[juror], config.prompts.count
     answers = count * config.responses.per_prompt(iteration)
     votes = judge.num_votes
-    written = {"expected": 0, "criteria": count}.get(judge.form, answers * votes)
-    reads = {"written": 1, "written_expected": 1 + votes}.get(judge.form, votes)
+    written, reads = _asked(judge, count, answers)
     model = f"{judge.model}, " if config.judge.jury else ""
     return {
         "stage": judge_stage(juror),
@@ -164,6 +173,13 @@ def _judging(config: Config, iteration: int, juror: int, asked: int) -> dict[str
         "sampled": written * judge.max_new_tokens,
         "read": answers * reads * (asked + config.responses.max_new_tokens),
     }
+
+
+def _asked(judge: JurorConfig, prompts: int, answers: int) -> tuple[int, int]:
+    """Texts that a judge writes in all, and how often it reads each answer."""
+    votes = judge.num_votes
+    written = {"expected": 0, "criteria": prompts}.get(judge.form, answers * votes)
+    return written, {"written": 1, "written_expected": 1 + votes}.get(judge.form, votes)
 
 
 def _comparing(config: Config, asked: int) -> dict[str, Any]:
@@ -249,15 +265,96 @@ def _mean_prompt(prompts: list[str]) -> int:
     return math.ceil(sum(map(len, prompts)) / len(prompts) / CHARACTERS_PER_TOKEN)
 
 
-def _longest(config: Config, prompts: list[str], rubric: int) -> int:
-    """Tokens of the longest sequence, for a prompt of mean length."""
-    answered = _mean_prompt(prompts) + config.responses.max_new_tokens
-    written = max(1 if j.form == "expected" else j.max_new_tokens for j in config.judge.jurors)
-    return answered + _tokens(rubric) + written
-
-
 def _tokens(characters: int) -> int:
     return math.ceil(characters / CHARACTERS_PER_TOKEN)
+
+
+def _evaluation(config: Config, beside: Path | None, rubric: int) -> dict[str, Any] | None:
+    """What is asked of all the models; None where the evaluation is off.
+
+    Args:
+        rubric: Characters of the judge template.
+
+    Returns:
+        ``models``, ``texts`` judged and ``pairs`` compared for each; over all of them, tokens
+        ``sampled`` at most and ``read`` about.
+    """
+    settings, judge = config.evaluation, config.judge.jurors[config.judge.evaluated]
+    if not settings.is_on:
+        return None
+    rankings: list[Ranking] = []
+    if settings.ranked is not None:
+        rankings = read_ranked(settings.ranked, beside, settings.limit).rankings
+    texts = texts_asked(rankings, read_canaries(shipped_canaries()) if settings.canaries else [])
+    pairs = sum(_pairs(ranking) for ranking in rankings) if settings.compares else 0
+    models = config.iterations + 1
+    prompts = len({prompt for prompt, _ in texts})
+    written, reads = _asked(judge, prompts, len(texts))
+    written += 2 * pairs if form_of(judge) == "written" else 0
+    characters = reads * sum(rubric + len(prompt) + len(text) for prompt, text in texts)
+    return {
+        "models": models,
+        "texts": len(texts),
+        "pairs": pairs,
+        "sampled": models * written * judge.max_new_tokens,
+        "read": models * characters // CHARACTERS_PER_TOKEN,
+    }
+
+
+def _evaluation_text(plan: dict[str, Any]) -> str:
+    """A line of ``selfreward plan``."""
+    pairs = f" and compares {plan['pairs']:,} pairs twice" if plan["pairs"] else ""
+    return (
+        f"evaluation: each of {plan['models']} models judges {plan['texts']:,} responses{pairs} "
+        f"(in all at most {plan['sampled']:,} tokens sampled, about {plan['read']:,} read)"
+    )
+
+
+def _pairs(ranking: Ranking) -> int:
+    """Pairs of responses of which people prefer one."""
+    preferences = [response.preference for response in ranking.responses]
+    return sum(a != b for a, b in itertools.combinations(preferences, 2))
+
+
+def _memory(config: Config) -> dict[str, Any] | None:
+    """Bytes to train the model of ``config``, and what engines are told; None if it is not here.
+
+    Returns:
+        ``training`` are the bytes of a process that holds all: 16 a parameter, or with LoRA 4,
+        to which come 16 for each number of the adapter; 4 more for a reference model that stays.
+        ``engine`` holds config keys with their values.
+    """
+    parameters = count_parameters(config.model, config.revision)
+    if parameters is None:
+        return None
+    asked_once = config.dpo.options.get("precompute_ref_log_probs", True)
+    each = 4 if config.lora is not None else 16 if asked_once else 20
+    judges = [(f"{judge_key(k)}.engine", j.engine) for k, j in enumerate(config.judge.jurors)]
+    told = {
+        f"{key}.{option}": engine.options[option]
+        for key, engine in [("engine", config.engine), *judges]
+        for option in _ENGINE_MEMORY
+        if engine is not None and option in engine.options
+    }
+    return {
+        "parameters": parameters,
+        "lora": config.lora is not None,
+        "processes": config.launch.processes,
+        "training": each * parameters,
+        "engine": told,
+    }
+
+
+def _memory_text(memory: dict[str, Any] | None) -> str:
+    if memory is None:
+        return "memory: unknown, the model is not on this machine yet"
+    training, processes = memory["training"], memory["processes"]
+    text = f"memory: training {memory['parameters'] / 1e9:.3g} billion parameters takes "
+    text += size(training) + (" and 16 bytes a number of the adapter" if memory["lora"] else "")
+    if processes > 1:
+        text += f", or in shards {size(training / processes)} in each of {processes} processes"
+    told = ", ".join(f"{key}={value}" for key, value in memory["engine"].items())
+    return f"{text}; engines are told {told}" if told else text
 
 
 def _disk(config: Config, weights: int | None) -> dict[str, Any]:
@@ -270,8 +367,7 @@ def _disk(config: Config, weights: int | None) -> dict[str, Any]:
     num_models += config.sft is not None and config.sft.selection is not None
     place = existing(runs_root())
     disk: dict[str, Any] = {"weights": weights, "models": num_models, "place": str(place)}
-    disk["free"] = shutil.disk_usage(place).free
-    disk["run"] = disk["cache"] = None
+    disk |= {"free": shutil.disk_usage(place).free, "run": None, "cache": None}
     if weights is not None:
         training = 0 if config.lora else _CHECKPOINTS * _TRAINING_COPIES * weights
         disk["run"] = num_models * weights + training
@@ -290,3 +386,65 @@ def _disk_text(disk: dict[str, Any]) -> str:
     need += f"{size(disk['weights'])} in float32, and checkpoints), "
     warning = " - NOT ENOUGH" if disk["free"] < disk["run"] + disk["cache"] else ""
     return f"{need}{size(disk['cache'])} in the cache; {free}{warning}"
+
+
+def _time(
+    config: Config, sft: Any, stages: Sequence[dict[str, Any]], evaluation: Any
+) -> dict[str, Any] | None:
+    """Seconds by what earlier runs of the same model took per row; None if there are none.
+
+    How many comparisons there will be nobody knows, so their time is left out.
+
+    Args:
+        sft: Of ``plan_of``.
+        stages: ``stage`` and ``records`` of the stages of each iteration from 1 on.
+        evaluation: Of ``plan_of``.
+    """
+    seconds: defaultdict[str, float] = defaultdict(float)
+    rows: Counter[str] = Counter()
+    runs = 0
+    for run in list_runs():
+        finished = _finished_stages(run, config)
+        runs += bool(finished)
+        for stage in finished:
+            name = stage.stage if stage.iteration else _SEED_STAGES.get(stage.stage, "")
+            seconds[name] += stage.seconds
+            rows[name] += stage.rows
+    planned: Counter[str] = Counter()
+    for row in stages:
+        if row["stage"] != "comparisons":
+            planned[row["stage"]] += row["records"]
+    if sft:
+        planned["sft"] = sft["rows"]
+        if selection := sft["selection"]:
+            planned["sft"] += sft["ift_rows"] + sft["eft_rows"]
+            planned["selection"] = selection["responses"] * selection["votes"]
+    if evaluation:
+        planned["evaluate"] = evaluation["models"] * (evaluation["texts"] + evaluation["pairs"])
+    if any(records and not rows[name] for name, records in planned.items()):
+        return None
+    by_stage = {name: n * seconds[name] / rows[name] for name, n in planned.items() if n}
+    return {"runs": runs, "seconds": sum(by_stage.values()), "by_stage": by_stage}
+
+
+def _time_text(time: dict[str, Any] | None) -> str:
+    """What ``selfreward plan`` prints about time."""
+    if time is None:
+        return "time: unknown, no earlier run of this model here finished all stages"
+    each = ", ".join(f"{name} {duration(s)}" for name, s in time["by_stage"].items())
+    return f"time: about {duration(time['seconds'])} as in {time['runs']} earlier runs ({each})"
+
+
+def _finished_stages(run: Run, config: Config) -> list[Stage]:
+    """The stages of a run, if it has the same model and judges and can be read."""
+    try:
+        settings = run.settings
+        judge = settings["judge"]
+        judges = [judge["form"], *((j["model"], j["form"]) for j in judge.get("jury") or ())]
+        ours = [config.judge.form, *((j.model, j.form) for j in config.judge.jury)]
+        if settings["model"] != config.model or judges != ours:
+            return []
+        with run.store() as store:
+            return store.stages()
+    except SelfRewardError:
+        return []

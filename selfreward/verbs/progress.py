@@ -1,14 +1,15 @@
-"""Live progress of a run, on standard error.
+"""Live progress on standard error: of a run, and of other work that can be counted.
 
-Each stage that ends leaves a line. Of the stage at work, a terminal shows a table of the iteration
-that is redrawn in place; a file or pipe gets a plain line when it begins, every 5% and at least
-every 30 s, without escape sequences.
+Each stage of a run that ends leaves a line. Of the stage at work, a terminal shows a table of the
+iteration that is redrawn in place; a file or pipe gets a plain line when it begins, every 5% and at
+least every 30 s, without escape sequences. Other work has such lines everywhere.
 """
 
 import contextlib
 import sqlite3
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -87,13 +88,64 @@ class Display:
         self._view.show(iteration, rows, time.monotonic() - self._start)
 
 
+class Count:
+    """Lines on a judge's work, with the time that is left; the model's load is no part of it.
+
+    Args:
+        total: Of what is to be judged.
+        what: Its name, such as ``responses``.
+        report: Told the lines.
+    """
+
+    def __init__(self, total: int, what: str, report: Callable[[str], None]) -> None:
+        self._total, self._report, self._pace = total, report, _Pace()
+        self._start = self._ready = time.monotonic()
+        report(f"loading the judge; {total} {what} to judge")
+
+    def show(self, done: int) -> None:
+        """Say how far it is, if there is something new to say; 0 when the model is loaded."""
+        now = time.monotonic()
+        if done == 0:
+            self._ready = now
+            return
+        elapsed = now - self._ready
+        if not self._pace.is_due(done / self._total, elapsed) and done < self._total:
+            return
+        left = elapsed / done * (self._total - done)
+        rest = f"{duration(left)} left" if left else f"in {duration(elapsed)}"
+        self._report(f"judged {done} of {self._total}, {rest}")
+
+    def seconds(self) -> dict[str, float]:
+        """Time spent until the model was loaded, and judging."""
+        return {"load": self._ready - self._start, "judge": time.monotonic() - self._ready}
+
+
+class _Pace:
+    """When another line is due: at each further 5% of the work, and at least every 30 s."""
+
+    def __init__(self) -> None:
+        self._share = self._at = 0.0
+
+    def is_due(self, share: float, elapsed: float, *, begins: bool = False) -> bool:
+        """Whether to say where the work is now; what is said is remembered.
+
+        Args:
+            share: Of the work that is done, from 0 to 1.
+            elapsed: Seconds since it began.
+            begins: Whether it is another work than that of the line before.
+        """
+        due = begins or share - self._share >= _STEP or elapsed - self._at >= _LINE_S
+        if due:
+            self._share, self._at = share, elapsed
+        return due
+
+
 class _Lines:
     """Plain lines for logs and pipes."""
 
     def __init__(self) -> None:
         self._last: tuple[int | None, str] | None = None
-        self._share = 0.0
-        self._at = 0.0
+        self._pace = _Pace()
 
     def start(self) -> None:
         """Nothing to prepare."""
@@ -109,11 +161,9 @@ class _Lines:
         key = (iteration, working[0]["stage"] if working else "preparing")
         shares = [row["done"] / row["total"] for row in working if row["total"]]
         share = sum(shares) / len(shares) if shares else 0.0
-        due = elapsed - self._at >= _LINE_S or share - self._share >= _STEP
-        if key == self._last and not due:
-            return
-        self._last, self._share, self._at = key, share, elapsed
-        self.line(_lines(iteration, working) if working else f"preparing, {duration(elapsed)}")
+        if self._pace.is_due(share, elapsed, begins=key != self._last):
+            self._last = key
+            self.line(_lines(iteration, working) if working else f"preparing, {duration(elapsed)}")
 
 
 class _Table:

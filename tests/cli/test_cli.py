@@ -36,22 +36,17 @@ def selfreward(*arguments: str, mood: str | None = None, **more) -> subprocess.C
 # Speed and imports
 
 
-def test_help_imports_no_heavy_library_and_takes_under_three_tenths_of_a_second() -> None:
+def test_help_imports_no_heavy_library() -> None:
+    """Which is what makes it quick; ``benchmarks/startup.py`` says how quick."""
     heavy = "torch transformers vllm trl datasets pyarrow scipy matplotlib numpy pydantic rich"
     code = (
-        "import sys, time\n"
+        "import sys\n"
         "from selfreward.cli.main import invoke\n"
         "assert invoke(['--help']) == 0\n"
         f"found = sorted(set({heavy.split()}) & set(sys.modules))\n"
         "assert not found, found\n"
-        "print(time.process_time(), file=sys.stderr)\n"
     )
-    # The least of three: others may be using the machine.
-    processes = [
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        for _ in range(3)
-    ]
-    assert min(float(process.stderr) for process in processes) < 0.3
+    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
 
 
 @pytest.mark.usefixtures("at_runs")
@@ -61,7 +56,7 @@ def test_readers_import_neither_torch_nor_any_library_that_does() -> None:
         "import sys\n"
         "from selfreward.cli.main import invoke\n"
         "for verb in (['ls'], ['status'], ['scores', 'whole'], ['show', 'whole'],"
-        " ['pairs', 'whole'], ['repair', 'whole']):\n"
+        " ['pairs', 'whole'], ['pairs', 'whole', '--try', 'all']):\n"
         "    assert invoke(verb) == 0\n"
         f"found = sorted(set({heavy.split()}) & set(sys.modules))\n"
         "assert not found, found\n"

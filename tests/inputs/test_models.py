@@ -16,9 +16,10 @@ from safetensors.numpy import save_file
 
 from selfreward.errors import ConfigError, IntegrityError, PreflightError
 from selfreward.inputs.bundled import BUNDLED
-from selfreward.inputs.models import check_chat_template, resolve
+from selfreward.inputs.models import check_chat_template, count_parameters, resolve
 from selfreward.storage import durable
 from tests.support import ROOT
+from tests.support.models import write_headers
 
 SLOW = pytest.mark.slow
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -392,6 +393,55 @@ def test_a_file_that_is_no_gguf_is_refused_and_leaves_nothing(
     with pytest.raises(ConfigError, match=rf"bad\.gguf: {reason}"):
         resolve(str(tmp_path / "bad.gguf"))
     assert [p for p in tmp_path.glob("cache/models/*") if p.is_dir()] == []
+
+
+# --- parameters ---
+
+
+def test_headers_of_all_shards_tell_the_parameters(tmp_path):
+    one = write_headers(tmp_path / "one", {"a": (3, 5), "b": (7,)})
+    assert count_parameters(str(one)) == 22
+    assert count_parameters(str(make_model(tmp_path / "whole"))) == 8
+    for number in (1, 2):
+        write_headers(tmp_path / "two", {f"w{number}": (number, 5)}, f"part-{number}")
+    index = {"weight_map": {"w1": "part-1.safetensors", "w2": "part-2.safetensors"}}
+    (tmp_path / "two" / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert count_parameters(str(tmp_path / "two")) == 15
+    (tmp_path / "two" / "part-2.safetensors").unlink()
+    assert count_parameters(str(tmp_path / "two")) is None
+    (tmp_path / "one" / "model.safetensors").write_bytes(b"cut")
+    assert count_parameters(str(one)) is None
+
+
+@pytest.mark.parametrize("source", ["nobody/nothing", "./no/such/place", "~/nothing.gguf"])
+def test_a_model_that_is_not_here_has_no_known_parameters(source):
+    assert count_parameters(source) is None
+
+
+def test_a_hub_models_parameters_are_those_of_the_revision_that_would_run(tmp_path, monkeypatch):
+    snapshots = make_cache(tmp_path).parent
+    write_headers(snapshots / ("f" * 40), {"a": (9,)})  # the last by name, but not main
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert count_parameters("org/name") == 8
+    assert count_parameters("org/name", "f" * 40) == 9
+    assert count_parameters("org/name", "e" * 40) is None
+
+
+def test_a_gguf_file_tells_its_parameters(tmp_path):
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(tmp_path / "model.gguf", "llama")
+    writer.add_tensor("a", np.zeros((4, 8), np.float32))
+    for write in ("header", "kv_data", "tensors"):
+        getattr(writer, f"write_{write}_to_file")()
+    writer.close()
+    assert count_parameters(str(tmp_path / "model.gguf")) == 32
+
+
+def test_the_bundled_models_parameters_are_known_without_reading_it(model_dir):
+    assert count_parameters("bundled:smollm2-135m") == count_parameters(str(model_dir))
+    with pytest.raises(ConfigError, match="no bundled model"):
+        count_parameters("bundled:gpt-5")
 
 
 def test_importing_models_imports_no_torch_and_no_transformers():

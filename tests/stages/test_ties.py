@@ -23,8 +23,8 @@ from selfreward.stages.pairs import build_pairs, tied_responses
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
 from selfreward.verbs.maintenance import verify
+from selfreward.verbs.pairs import compare_rules
 from selfreward.verbs.plan import plan_of
-from selfreward.verbs.repair import repair
 from selfreward.verbs.scores import scores_of, scores_text
 from selfreward.verbs.show import prompt_of, prompt_text
 from selfreward.workers.rollout import generate_iteration
@@ -216,7 +216,7 @@ def test_every_reader_tells_what_was_compared(runs: Path) -> None:
     low, high = sorted((comparisons[0].first, comparisons[0].second))
     line = f"responses {low} and {high} compared: {comparisons[0].winner} is better"
     assert line in plain_text(shown)
-    [own] = [row for row in repair(run, 1)["rules"] if row["own"]]
+    [own] = [row for row in compare_rules(run, 1)["rules"] if row["own"]]
     assert own["overlap"] == 1 and own["identical"] == figures.pairs.n
 
 

@@ -39,6 +39,18 @@ def make_model(
     return path
 
 
+def write_headers(path: Path, shapes: dict[str, tuple[int, ...]], file: str = "model") -> Path:
+    """Write a model directory that holds the header of its safetensors, and no weights."""
+    header = {
+        name: {"dtype": "BF16", "shape": shape, "data_offsets": [0, 0]}
+        for name, shape in shapes.items()
+    }
+    content = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
+    path.mkdir(parents=True, exist_ok=True)
+    (path / f"{file}.safetensors").write_bytes(len(content).to_bytes(8, "little") + content)
+    return path
+
+
 def vary_model(model: Path, path: Path, *, noise: float, untied: bool = False) -> Path:
     """Write another checkpoint of a model: each weight times (1 + noise * a normal draw).
 

@@ -22,8 +22,8 @@ from selfreward.stages.pairs import build_pairs
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
 from selfreward.verbs.maintenance import collect, verify
+from selfreward.verbs.pairs import compare_rules
 from selfreward.verbs.plan import plan_of
-from selfreward.verbs.repair import repair
 from selfreward.verbs.scores import scores_of, scores_text
 from selfreward.verbs.show import prompt_of, prompt_text, select
 from selfreward.verbs.status import status_of
@@ -393,8 +393,8 @@ def jury(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.mark.parametrize("iteration", [1, 2])
-def test_repair_gives_the_pairs_of_the_run(jury: Run, iteration: int) -> None:
-    own, *others = repair(jury, iteration)["rules"]
+def test_comparing_rules_gives_the_pairs_of_the_run(jury: Run, iteration: int) -> None:
+    own, *others = compare_rules(jury, iteration)["rules"]
     with jury.store() as store:
         stored = store.records(PreferencePair, iteration)
     assert own["pairs"] == own["identical"] == len(stored) > 0
@@ -407,7 +407,7 @@ def test_a_run_judged_by_a_part_of_its_jury_is_not_judged() -> None:
     with pytest.raises(PreflightError):
         generate(run, Opened(closed="org/judge"))
     with pytest.raises(LookupError, match="not judged"):
-        repair(run, None)
+        compare_rules(run, None)
 
 
 @pytest.mark.parametrize("iteration", [1, 2])

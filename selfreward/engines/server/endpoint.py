@@ -21,8 +21,8 @@ FIRST_WAIT_S = 1.0
 """Wait after a failure; it doubles with each one that follows without a success."""
 _LONGEST_WAIT_S = 60.0
 TRUST_S = 10.0
-"""How long a look at what is served holds. A vLLM server takes longer to start, so one that was
-restarted behind our back either failed a request or is looked at before it gets the next."""
+"""After so long what an endpoint serves is looked at again. A vLLM server takes longer than this to
+start: one that was restarted has failed a request, or is looked at before it gets another."""
 
 
 class Endpoint:

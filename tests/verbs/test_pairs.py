@@ -15,8 +15,7 @@ from selfreward.records import Drop, PreferencePair
 from selfreward.stages.rules import RULES
 from selfreward.storage.directory import Run
 from selfreward.verbs.maintenance import verify
-from selfreward.verbs.pairs import pairs_of
-from selfreward.verbs.repair import repair, repair_text
+from selfreward.verbs.pairs import compare_rules, comparison_text, pairs_of
 from selfreward.verbs.scores import scores_of, scores_text
 from selfreward.verbs.show import prompt_of, prompt_text
 from tests.support.loop_driver import ScriptedWorkers
@@ -43,7 +42,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
 def test_the_runs_own_row_comes_first_and_is_what_the_run_stored(
     runs: dict[str, Run], rule: str
 ) -> None:
-    found = repair(runs[rule], None)
+    found = compare_rules(runs[rule], None)
     own, *others = found["rules"]
     assert own["own"]
     assert own["settings"]["rule"] == rule
@@ -61,7 +60,7 @@ def test_another_rule_gives_what_a_run_by_that_rule_stored(runs: dict[str, Run],
     with runs[rule].store() as store:
         stored = store.records(PreferencePair, 1)
     for run in runs.values():
-        row = next(r for r in repair(run, 1)["rules"] if r["settings"]["rule"] == rule)
+        row = next(r for r in compare_rules(run, 1)["rules"] if r["settings"]["rule"] == rule)
         assert row["pairs"] == len(stored)
         assert row["margin"] == pytest.approx(sum(p.margin for p in stored) / len(stored))
         with run.store() as store:
@@ -73,7 +72,7 @@ def test_another_rule_gives_what_a_run_by_that_rule_stored(runs: dict[str, Run],
 def test_prompts_with_a_pair_and_prompts_without_make_all_accepted_prompts(
     runs: dict[str, Run],
 ) -> None:
-    found = repair(runs["best_worst"], 1, (), (0.0, 0.5, 2.0, 5.0))
+    found = compare_rules(runs["best_worst"], 1, (), (0.0, 0.5, 2.0, 5.0))
     assert len(found["rules"]) == 4 * len(RULES)  # the run's own is one of them
     for row in found["rules"]:
         assert row["paired"] + sum(row["dropped"].values()) == found["prompts"] == 12
@@ -93,7 +92,7 @@ def test_nothing_in_the_run_is_written(runs: dict[str, Run]) -> None:
         }
 
     before = contents()
-    repair(run, None, (), (0.0, 1.0), ["pairs.min_agreement=1"])
+    compare_rules(run, None, (), (0.0, 1.0), ["pairs.min_agreement=1"])
     assert contents() == before
 
 
@@ -103,24 +102,24 @@ def test_without_anchors_the_anchored_rule_is_left_out_and_refused(tmp_path: Pat
         run = create_run(build_config({}, [*SMALL, "iterations=1"]), "run")
         launch(run, lambda: None, ScriptedWorkers(run))
         run.configure(["iterations=2"])
-    assert "anchored" not in [row["settings"]["rule"] for row in repair(run, 1)["rules"]]
+    assert "anchored" not in [row["settings"]["rule"] for row in compare_rules(run, 1)["rules"]]
     with pytest.raises(ConfigError, match=r"needs responses.anchors"):
-        repair(run, 1, ["anchored"])
+        compare_rules(run, 1, ["anchored"])
 
 
 def test_named_rules_margins_and_overrides_are_those_of_the_rows(runs: dict[str, Run]) -> None:
-    found = repair(runs["all_pairs"], 1, ["length_control"], [0.0, 1.0], ["pairs.rho=0.4"])
+    found = compare_rules(runs["all_pairs"], 1, ["length_control"], [0.0, 1.0], ["pairs.rho=0.4"])
     _, *rows = (row["settings"] for row in found["rules"])
     assert [(s["rule"], s["min_margin"], s["rho"]) for s in rows] == [
         ("length_control", 0.0, 0.4), ("length_control", 1.0, 0.4),
     ]  # fmt: skip
-    text = repair_text(found)
+    text = comparison_text(found)
     assert "all_pairs max_per_prompt=3 min_margin=0.5 (the run's)" in text
     assert "length_control rho=0.4 min_margin=1" in text
 
 
 def test_a_setting_that_the_rule_does_not_use_makes_no_row(runs: dict[str, Run]) -> None:
-    found = repair(runs["best_worst"], 1, ["best_worst"], (), ["pairs.rho=0.4"])
+    found = compare_rules(runs["best_worst"], 1, ["best_worst"], (), ["pairs.rho=0.4"])
     assert len(found["rules"]) == 1
 
 
@@ -128,7 +127,7 @@ def test_a_setting_that_the_rule_does_not_use_makes_no_row(runs: dict[str, Run])
     ("arguments", "said"),
     [
         (([], [], ["seed=1"]), "keys of pairs only"),
-        (([], [], ["pairs.rule=all_pairs"]), "as --rule"),
+        (([], [], ["pairs.rule=all_pairs"]), "as --try RULE"),
         (([], [], ["pairs.min_margin=1"]), "as --min-margin"),
         (([], [], ["pairs.rho=2"]), "pairs.rho"),
         ((["spin"], [], []), "'all_pairs'"),
@@ -139,13 +138,13 @@ def test_wrong_rules_margins_and_overrides_are_config_errors(
     runs: dict[str, Run], arguments: tuple[list[str], list[float], list[str]], said: str
 ) -> None:
     with pytest.raises(ConfigError, match=said):
-        repair(runs["best_worst"], None, *arguments)
+        compare_rules(runs["best_worst"], None, *arguments)
 
 
 @pytest.mark.parametrize("iteration", [0, 2])
 def test_an_iteration_that_is_not_judged_is_not_found(runs: dict[str, Run], iteration: int) -> None:
     with pytest.raises(NotFoundError, match=f"iteration {iteration} are not judged") as caught:
-        repair(runs["best_worst"], iteration)
+        compare_rules(runs["best_worst"], iteration)
     assert caught.value.hint == "Judged iterations: 1."
 
 
@@ -153,15 +152,36 @@ def test_the_verb_prints_a_table_or_the_same_as_json(
     runs: dict[str, Run], capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = str(runs["best_worst"].path)
-    words = ["repair", path, "--rule", "all_pairs", "--rule", "length_control", "--iteration", "1"]
+    words = ["pairs", path, "--try", "all_pairs", "--try", "length_control", "--iteration", "1"]
     assert invoke(words) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "best_worst, iteration 1: 12 prompts"
     assert [line.split()[0] for line in lines[3:]] == ["best_worst", "all_pairs", "length_control"]
     assert invoke([*words, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == repair(
+    assert json.loads(capsys.readouterr().out) == compare_rules(
         runs["best_worst"], 1, ["all_pairs", "length_control"]
     )
+
+
+def test_all_stands_for_every_rule_and_margins_and_overrides_go_with_a_rule_to_try(
+    runs: dict[str, Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = runs["best_worst"]
+    words = ["--min-margin", "0", "--min-margin", "1", "pairs.rho=0.4"]
+    assert invoke(["pairs", str(run.path), "--try", "all", *words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == compare_rules(run, None, (), (0.0, 1.0), ["pairs.rho=0.4"])
+    assert len(found["rules"]) == 1 + 2 * len(RULES)
+    for alone in (words[:2], words[-1:]):
+        assert invoke(["pairs", str(run.path), *alone]) == 2
+        assert "go with --try RULE" in capsys.readouterr().err
+
+
+def test_the_old_word_tells_the_new_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["repair", "demo", "--rule", "all_pairs", "pairs.rho=0.4"]) == 2
+    assert "`repair` is now `pairs RUN --try RULE`" in capsys.readouterr().err
+    assert invoke(["--help"]) == 0
+    assert "repair" not in capsys.readouterr().out
 
 
 # Several pairs of a prompt, throughout

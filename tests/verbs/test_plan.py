@@ -1,0 +1,83 @@
+"""What ``plan`` says of memory: 16 bytes a trained parameter, and what engines are told."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfreward.config.load import build_config
+from selfreward.verbs.plan import plan_of, plan_text
+from tests.support.models import write_headers
+
+PARAMETERS = 8_030_261_248
+"""Of Llama 3 8B (arXiv 2407.21783, table 3)."""
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    """A model of which only the headers are there; nobody reads more of it."""
+    return str(write_headers(tmp_path / "llama", {"w": (PARAMETERS,)}))
+
+
+def memory(model: str, *overrides: str) -> dict[str, Any]:
+    found: dict[str, Any] = plan_of(build_config({"model": model}, list(overrides)), None)["memory"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("override", "each"),
+    [
+        ("seed=1", 16),  # weight, gradient and Adam's two moments in float32
+        ("dpo.precompute_ref_log_probs=false", 20),  # a reference model stays beside it
+        ("lora={r: 4}", 4),  # of the frozen weights
+        ("lora={r: 4} dpo.precompute_ref_log_probs=false", 4),  # the adapter is switched off
+    ],
+)
+def test_training_takes_so_many_bytes_a_parameter(override: str, each: int, model: str) -> None:
+    words = override.replace("} ", "}\n").split("\n")
+    found = memory(model, *words)
+    assert found["parameters"] == PARAMETERS
+    assert found["training"] == each * PARAMETERS
+    assert found["lora"] == ("lora" in override)
+
+
+def test_engines_take_what_they_are_told(model: str) -> None:
+    assert memory(model)["engine"] == {}
+    words = [
+        "engine={kind: vllm, gpu_memory_utilization: 0.8, block_size: 32}",
+        "judge.model=org/judge", "judge.engine={kind: vllm, kv_cache_memory_bytes: 5}",
+    ]  # fmt: skip
+    assert memory(model, *words)["engine"] == {
+        "engine.gpu_memory_utilization": 0.8, "judge.engine.kv_cache_memory_bytes": 5,
+    }  # fmt: skip
+
+
+def test_a_plan_shows_memory_and_says_what_it_cannot_know(model: str) -> None:
+    def line(*overrides: str, source: str = model) -> str:
+        plan = plan_of(build_config({"model": source}, list(overrides)), None)
+        [found] = [line for line in plan_text(plan).split("\n") if line.startswith("memory: ")]
+        return found.removeprefix("memory: ")
+
+    assert line() == "training 8.03 billion parameters takes 128.5 GB"
+    assert line("launch.processes=8").endswith(
+        "128.5 GB, or in shards 16.1 GB in each of 8 processes"
+    )
+    assert line("lora={r: 4}").endswith("32.1 GB and 16 bytes a number of the adapter")
+    told = line("engine={kind: vllm, gpu_memory_utilization: 0.8}")
+    assert told.endswith("; engines are told engine.gpu_memory_utilization=0.8")
+    assert line(source="nobody/nothing") == "unknown, the model is not on this machine yet"
+    Path(model, "model.safetensors").unlink()
+    assert "unknown" in line()
+
+
+def test_a_disk_that_is_too_small_is_told(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def text(free: int) -> str:
+        usage = type("usage", (), {"free": free})
+        monkeypatch.setattr("shutil.disk_usage", lambda place: usage)
+        return plan_text(plan_of(build_config({"model": model}), None))
+
+    enough = plan_of(build_config({"model": model}), None)["disk"]
+    need = enough["run"] + enough["cache"]
+    assert need > 4 * PARAMETERS * enough["models"]
+    assert "NOT ENOUGH" not in text(need)
+    assert text(need - 1).count(" - NOT ENOUGH\n") == 1
