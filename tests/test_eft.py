@@ -338,7 +338,7 @@ def test_the_readers_show_iteration_0(tmp_path: Path) -> None:
     for words in ("EFT selection", "parse rate", "pairwise accuracy", "longer wins", "other vote"):
         assert words in text
     assert list(found.seconds) == STAGES
-    assert [row["stage"] for row in status_of(run)["stages"]][: len(STAGES)] == STAGES
+    assert [row.stage for row in status_of(run).stages][: len(STAGES)] == STAGES
     iteration, attempts = select(run, 0, "first")
     assert iteration == 0 and len(attempts) == len(ROWS) - 2
     shown = prompt_of(run, 0, 0)
@@ -386,7 +386,7 @@ def test_gc_may_remove_models_sft_once_m1_is_there(tmp_path: Path) -> None:
 
 
 def test_before_anything_began_iteration_0_has_its_usual_stages() -> None:
-    assert next(row["stage"] for row in stage_rows(0, [], [])) == "train"
+    assert next(row.stage for row in stage_rows(0, [], [])) == "train"
 
 
 def test_the_plan_counts_the_selection(tmp_path: Path) -> None:

@@ -196,25 +196,25 @@ def test_pairs_and_prompts_without_a_pair_add_up(whole: Run) -> None:
 
 
 def test_a_run_is_running_exactly_while_its_lock_is_held(empty: Run) -> None:
-    assert status.status_of(empty)["state"] == "stopped"
+    assert status.status_of(empty).state == "stopped"
     with empty.owned():
-        assert status.status_of(empty)["state"] == "running"
-        assert status.status_of(empty)["owner"]["pid"] == os.getpid()
-    assert status.status_of(empty)["state"] == "stopped"
+        assert status.status_of(empty).state == "running"
+        assert status.status_of(empty).owner.pid == os.getpid()
+    assert status.status_of(empty).state == "stopped"
 
 
 def test_the_last_event_tells_how_a_run_ended(empty: Run, whole: Run) -> None:
-    assert status.status_of(whole)["state"] == "finished"
+    assert status.status_of(whole).state == "finished"
     assert status.is_complete(whole)
     with empty.owned() as store:
         store.add_event("launched", "")
         store.add_event("error", "no pairs")
     found = status.status_of(empty)
-    assert (found["state"], found["error"]) == ("failed", "no pairs")
+    assert (found.state, found.error) == ("failed", "no pairs")
     assert "selfreward resume empty" in status.status_text(found)
     with empty.owned() as store:
         store.add_event("launched", "")
-    assert status.status_of(empty)["state"] == "stopped"
+    assert status.status_of(empty).state == "stopped"
     assert not status.is_complete(empty)
 
 
@@ -250,7 +250,7 @@ def test_a_damaged_run_does_not_hide_the_others(empty: Run) -> None:
     (empty.path.parent / "torn" / "records.db").write_bytes(b"torn")
     (empty.path.parent / "bare" / "config.resolved.yaml").unlink()
     rows = status.ls_rows()
-    assert {row["run"]: row["state"] for row in rows} == {
+    assert {row.run: row.state for row in rows} == {
         "empty": "stopped", "torn": "damaged", "bare": "damaged",
     }  # fmt: skip
     assert "not a readable database" in status.ls_text(rows)
@@ -315,13 +315,13 @@ def test_warnings_of_this_launch_are_shown_once(
             display.tick()
             display.tick()
     assert [line for line in lines if "warning" in line] == ["warning: too many ties"]
-    assert status.status_of(empty)["warnings"] == ["too many ties"]
+    assert status.status_of(empty).warnings == ("too many ties",)
 
 
 def test_iterations_have_the_stages_that_are_theirs() -> None:
     def names(iteration: int, *begun: str, evaluates: bool = True) -> list[str]:
         at_work = [Progress(iteration, stage, 0, 1, 0.0, "", "") for stage in begun]
-        return [row["stage"] for row in status.stage_rows(iteration, at_work, [], evaluates)]
+        return [row.stage for row in status.stage_rows(iteration, at_work, [], evaluates)]
 
     assert names(0, "train") == ["train", "evaluate"]
     assert names(0, "evaluate") == ["evaluate"]  # nothing is trained: M1 = M0

@@ -177,7 +177,7 @@ def test_a_run_that_asks_nothing_has_no_such_stage() -> None:
     run = make("evaluation.ranked=null", "evaluation.canaries=false")
     loop(run)
     assert "evaluate" not in {stage for _, stage in stages(run)}
-    assert [row["stage"] for row in status_of(run)["stages"]][-1] == "train"
+    assert [row.stage for row in status_of(run).stages][-1] == "train"
     assert "as a judge" not in scores_text(scores_of(run))
 
 

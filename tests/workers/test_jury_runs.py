@@ -476,7 +476,7 @@ def test_scores_status_and_show_name_the_judges(
     text = scores_text(scores_of(jury))
     for words in ("judge.jury.1", "judge, judge.jury.0", "same order", "answers of M1"):
         assert words in text
-    assert [row["stage"] for row in status_of(jury)["stages"]][:7] == [
+    assert [row.stage for row in status_of(jury).stages][:7] == [
         "prompts", "responses", "anchors", *JUDGES,
     ]  # fmt: skip
     attempt = select(jury, 2, "first")[1][0]
