@@ -344,8 +344,8 @@ def test_the_readers_show_iteration_0(tmp_path: Path) -> None:
     shown = prompt_of(run, 0, 0)
     text = prompt_text(shown)
     assert "EFT rows: " in text and "no pair" not in text and "by human" in text
-    votes = [vote for response in shown["responses"] for vote in response["votes"]]
-    assert all(vote["selection"] for vote in votes)
+    votes = [vote for response in shown.responses for vote in response.votes]
+    assert all(vote.selection for vote in votes)
     checks = verify(run)
     assert all(check["ok"] for check in checks)
     assert {"SFT", "M1", "iteration 0 selection"} <= {check["name"] for check in checks}

@@ -1,9 +1,9 @@
 """One prompt as the run saw it: its responses, every vote with the judge's own words, its pair."""
 
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
 
 from selfreward.errors import ConfigError, NotFoundError
 from selfreward.measures.votes import Scored, scored_responses, scores_of
@@ -35,6 +35,57 @@ _FIRST: dict[Order, Callable[[Scored], float]] = {
     "disagree": lambda response: -response.spread,
 }
 """By which response prompts are sorted, and how; the smallest comes first."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShownVote(Judgment):
+    """A judgment, and in iteration 0 what became of it."""
+
+    selection: str | None = None
+    """``kept`` as an EFT row, or why not; None before the selection, and in other iterations."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShownResponse(Response):
+    """A response with all that is said of it."""
+
+    score: float | None = None
+    """By which pairs are made, 0 to 5; None without a verdict."""
+    votes: tuple[ShownVote, ...] = ()
+    roles: tuple[str, ...] = ()
+    """In the pairs of the prompt: ``chosen``, ``rejected``."""
+    not_paired: str | None = None
+    """Why it took no part in pairs; None where it did, or none are built."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShownPair:
+    """A preference pair; see ``PreferencePair``."""
+
+    iteration: int
+    attempt: int
+    chosen: int
+    rejected: int
+    chosen_score: float
+    rejected_score: float
+    margin: float
+    """In points."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShownPrompt:
+    """All that a run holds on one prompt."""
+
+    run: str
+    iteration: int
+    attempt: int
+    prompt: Prompt
+    criteria: tuple[Criterion, ...]
+    responses: tuple[ShownResponse, ...]
+    comparisons: tuple[Comparison, ...]
+    pairs: tuple[ShownPair, ...]
+    no_pair: str | None
+    """Why there is none; None where there is."""
 
 
 def select(run: Run, iteration: int | None, order: Order) -> tuple[int, list[int]]:
@@ -78,7 +129,7 @@ def _by_response(store: Store, iteration: int, order: Order) -> list[int]:
     return sorted(first, key=lambda attempt: (first[attempt], attempt))
 
 
-def prompt_of(run: Run, iteration: int | None, attempt: int) -> dict[str, Any]:
+def prompt_of(run: Run, iteration: int | None, attempt: int) -> ShownPrompt:
     """All that the run holds on one prompt.
 
     Raises:
@@ -100,63 +151,64 @@ def prompt_of(run: Run, iteration: int | None, attempt: int) -> dict[str, Any]:
         drops = _drops(store, iteration, attempt)
         made = store.records(Response, iteration, attempt)
         judgments = store.records(Judgment, iteration, attempt)
-        responses = _responses(made, judgments, scores_of(store, made, judgments))
+        scores = scores_of(store, made, judgments)
         built = store.finished(iteration, "pairs" if iteration else "selection") is not None
-    for response in responses:
-        for vote in response["votes"]:
-            place = f"{attempt}/{response['sample']}/{vote['vote']}"
-            vote["selection"] = drops.get(place, "kept") if built and not iteration else None
-        sample = response["sample"]
-        roles = {"chosen": any(pair.chosen == sample for pair in pairs),
-                 "rejected": any(pair.rejected == sample for pair in pairs)}  # fmt: skip
-        response["roles"] = [role for role, has in roles.items() if has]
-        response["not_paired"] = drops.get(f"{attempt}/{sample}")
-    return {
-        "run": run.name,
-        "iteration": iteration,
-        "attempt": attempt,
-        "prompt": asdict(prompts[0]),
-        "criteria": [asdict(criterion) for criterion in criteria],
-        "responses": responses,
-        "comparisons": [asdict(comparison) for comparison in comparisons],
-        "pairs": [asdict(pair) | {"margin": pair.margin} for pair in pairs],
-        "no_pair": None if pairs else _why(prompts[0], drops.get(str(attempt)), built),
-    }
+    selected = drops if built and not iteration else None
+    return ShownPrompt(
+        run=run.name,
+        iteration=iteration,
+        attempt=attempt,
+        prompt=prompts[0],
+        criteria=tuple(criteria),
+        responses=tuple(
+            ShownResponse(
+                **asdict(response),
+                score=scores.get((attempt, response.sample)),
+                votes=_votes(judgments, response.sample, selected),
+                roles=_roles(pairs, response.sample),
+                not_paired=drops.get(f"{attempt}/{response.sample}"),
+            )
+            for response in made
+        ),
+        comparisons=tuple(comparisons),
+        pairs=tuple(ShownPair(**asdict(pair), margin=pair.margin) for pair in pairs),
+        no_pair=None if pairs else _why(prompts[0], drops.get(str(attempt)), built),
+    )
 
 
-def prompt_text(shown: dict[str, Any]) -> str:
+def prompt_text(shown: ShownPrompt) -> str:
     """What ``selfreward show`` prints for one prompt."""
-    prompt = shown["prompt"]
-    lines = [bold(f"iteration {shown['iteration']}, prompt {shown['attempt']}")]
-    if prompt["dropped"] is None:
-        lines.append(_wrapped(prompt["text"], 2))
-        if prompt["detail"]:
-            lines += ["  the worse response answers instead:", _wrapped(prompt["detail"], 4)]
+    prompt = shown.prompt
+    lines = [bold(f"iteration {shown.iteration}, prompt {shown.attempt}")]
+    if prompt.dropped is None:
+        lines.append(_wrapped(prompt.text, 2))
+        if prompt.detail:
+            lines += ["  the worse response answers instead:", _wrapped(prompt.detail, 4)]
     else:
-        detail = f" ({prompt['detail']})" if prompt["detail"] else ""
-        lines += [f"  dropped: {prompt['dropped']}{detail}; what was written:"]
-        lines.append(_wrapped(prompt["raw"], 4))
-    for criterion in shown["criteria"]:
-        who = f"{judge_key(criterion['juror'])}, " if criterion["juror"] else ""
-        about = f"{who}criterion {criterion['number']} (weight {criterion['weight']:g}): "
-        lines.append(_wrapped(about + criterion["text"], 2))
-    for response in shown["responses"]:
+        detail = f" ({prompt.detail})" if prompt.detail else ""
+        lines += [f"  dropped: {prompt.dropped}{detail}; what was written:"]
+        lines.append(_wrapped(prompt.raw, 4))
+    for criterion in shown.criteria:
+        who = f"{judge_key(criterion.juror)}, " if criterion.juror else ""
+        about = f"{who}criterion {criterion.number} (weight {criterion.weight:g}): "
+        lines.append(_wrapped(about + criterion.text, 2))
+    for response in shown.responses:
         lines += ["", *_response_lines(response)]
-    lines += ["", *_comparison_lines([Comparison(**row) for row in shown["comparisons"]])]
-    if shown["iteration"] == 0:
-        return "\n".join([*lines, _selected(shown["responses"])])
+    lines += ["", *_comparison_lines(shown.comparisons)]
+    if shown.iteration == 0:
+        return "\n".join([*lines, _selected(shown.responses)])
     lines += [
-        bold("pair: ") + f"response {pair['chosen']} ({pair['chosen_score']:.3g}) over "
-        f"response {pair['rejected']} ({pair['rejected_score']:.3g}), "
-        f"margin {pair['margin']:.3g} points"
-        for pair in shown["pairs"]
+        bold("pair: ") + f"response {pair.chosen} ({pair.chosen_score:.3g}) over "
+        f"response {pair.rejected} ({pair.rejected_score:.3g}), "
+        f"margin {pair.margin:.3g} points"
+        for pair in shown.pairs
     ]
-    if not shown["pairs"]:
-        lines.append(bold("no pair: ") + shown["no_pair"])
+    if shown.no_pair is not None:
+        lines.append(bold("no pair: ") + shown.no_pair)
     return "\n".join(lines)
 
 
-def _comparison_lines(comparisons: list[Comparison]) -> list[str]:
+def _comparison_lines(comparisons: Sequence[Comparison]) -> list[str]:
     """One per two responses that tie: which is better, or why neither."""
     lines = []
     for low, high in sorted(
@@ -172,64 +224,71 @@ def _comparison_lines(comparisons: list[Comparison]) -> list[str]:
     return lines
 
 
-def _selected(responses: list[dict[str, Any]]) -> str:
+def _selected(responses: Sequence[ShownResponse]) -> str:
     """Which votes became EFT rows, in iteration 0."""
-    votes = [(response["sample"], vote) for response in responses for vote in response["votes"]]
-    if any(vote["selection"] is None for _, vote in votes):
+    votes = [(response.sample, vote) for response in responses for vote in response.votes]
+    if any(vote.selection is None for _, vote in votes):
         return bold("EFT rows: ") + "not selected yet"
-    rows = [f"response {at} vote {v['vote']}" for at, v in votes if v["selection"] == "kept"]
+    rows = [f"response {at} vote {v.vote}" for at, v in votes if v.selection == "kept"]
     return bold("EFT rows: ") + (", ".join(rows) or "none")
 
 
-def _response_lines(response: dict[str, Any]) -> list[str]:
-    score = "no score" if response["score"] is None else f"score {response['score']:.3g}"
-    facts = [f"{response['num_tokens']} tokens", f"{len(response['text'])} characters"]
-    if response["author"] != "policy":
-        facts.insert(0, f"by {response['author']}")
-    if response["finish_reason"] == "length":
+def _response_lines(response: ShownResponse) -> list[str]:
+    score = "no score" if response.score is None else f"score {response.score:.3g}"
+    facts = [f"{response.num_tokens} tokens", f"{len(response.text)} characters"]
+    if response.author != "policy":
+        facts.insert(0, f"by {response.author}")
+    if response.finish_reason == "length":
         facts.append("truncated")
-    if response["dropped"]:
-        facts.append(f"not judged: {response['dropped']}")
-    if response["not_paired"]:
-        facts.append(f"not paired: {response['not_paired']}")
-    role = f"  {', '.join(response['roles'])}" if response["roles"] else ""
-    head = bold(f"response {response['sample']}: {score}{role}") + dim("  " + ", ".join(facts))
+    if response.dropped:
+        facts.append(f"not judged: {response.dropped}")
+    if response.not_paired:
+        facts.append(f"not paired: {response.not_paired}")
+    role = f"  {', '.join(response.roles)}" if response.roles else ""
+    head = bold(f"response {response.sample}: {score}{role}") + dim("  " + ", ".join(facts))
     lines = [head]
-    if response["thinking"]:
-        lines += [dim("  thinking:"), _wrapped(response["thinking"], 4)]
-    lines.append(_wrapped(response["text"], 2))
-    for vote in response["votes"]:
+    if response.thinking:
+        lines += [dim("  thinking:"), _wrapped(response.thinking, 4)]
+    lines.append(_wrapped(response.text, 2))
+    for vote in response.votes:
         lines += _vote_lines(vote)
     return lines
 
 
-def _vote_lines(vote: dict[str, Any]) -> list[str]:
-    verdict = f"no verdict ({vote['reason']})" if vote["score"] is None else f"{vote['score']:.3g}"
-    if vote["selection"] is not None and vote["score"] is not None:
-        verdict += f"  {vote['selection']}"
-    who = f"{judge_key(vote['juror'])}, " if vote["juror"] else ""
-    if vote["probabilities"] is None:
-        return [f"  {who}vote {vote['vote']}: {verdict}", _wrapped(vote["raw"], 6)]
-    each = "  ".join(f"{score}: {p:.3f}" for score, p in enumerate(vote["probabilities"]))
-    number = "" if vote["form"] == "expected" else f"vote {vote['vote']}, "
-    weight = f" (weight {vote['weight']:g})" if vote["form"] == "criteria" else ""
-    written = [_wrapped(vote["raw"], 6)] if vote["raw"] else []
+def _vote_lines(vote: ShownVote) -> list[str]:
+    verdict = f"no verdict ({vote.reason})" if vote.score is None else f"{vote.score:.3g}"
+    if vote.selection is not None and vote.score is not None:
+        verdict += f"  {vote.selection}"
+    who = f"{judge_key(vote.juror)}, " if vote.juror else ""
+    if vote.probabilities is None:
+        return [f"  {who}vote {vote.vote}: {verdict}", _wrapped(vote.raw, 6)]
+    each = "  ".join(f"{score}: {p:.3f}" for score, p in enumerate(vote.probabilities))
+    number = "" if vote.form == "expected" else f"vote {vote.vote}, "
+    weight = f" (weight {vote.weight:g})" if vote.form == "criteria" else ""
+    written = [_wrapped(vote.raw, 6)] if vote.raw else []
     return [
         f"  {who}{number}expected {verdict}{weight}",
         *written,
-        f"      {each}  (sum {sum(vote['probabilities']):.3f})",
+        f"      {each}  (sum {sum(vote.probabilities):.3f})",
     ]
 
 
-def _responses(
-    responses: list[Response], judgments: list[Judgment], scores: Mapping[tuple[int, int], float]
-) -> list[dict[str, Any]]:
-    rows = []
-    for response in responses:
-        votes = [judgment for judgment in judgments if judgment.sample == response.sample]
-        score = scores.get((response.attempt, response.sample))
-        rows.append(asdict(response) | {"score": score, "votes": [asdict(vote) for vote in votes]})
-    return rows
+def _votes(
+    judgments: Sequence[Judgment], sample: int, selected: Mapping[str, str] | None
+) -> tuple[ShownVote, ...]:
+    """The votes on a response; ``selected`` says why a vote became no EFT row."""
+    votes = []
+    for vote in judgments:
+        if vote.sample == sample:
+            place = f"{vote.attempt}/{sample}/{vote.vote}"
+            selection = None if selected is None else selected.get(place, "kept")
+            votes.append(ShownVote(**asdict(vote), selection=selection))
+    return tuple(votes)
+
+
+def _roles(pairs: Sequence[PreferencePair], sample: int) -> tuple[str, ...]:
+    chosen = ("chosen",) if any(pair.chosen == sample for pair in pairs) else ()
+    return (*chosen, "rejected") if any(pair.rejected == sample for pair in pairs) else chosen
 
 
 def _drops(store: Store, iteration: int, attempt: int) -> dict[str, str]:

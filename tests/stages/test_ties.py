@@ -26,7 +26,7 @@ from selfreward.verbs.maintenance import verify
 from selfreward.verbs.pairs import compare_rules
 from selfreward.verbs.plan import plan_of
 from selfreward.verbs.scores import scores_of, scores_text
-from selfreward.verbs.show import prompt_of, prompt_text
+from selfreward.verbs.show import ShownPrompt, prompt_of, prompt_text
 from selfreward.workers.rollout import generate_iteration
 from tests.stages.test_pairs import SETTINGS, rounds
 from tests.support.loop_driver import ScriptedWorkers
@@ -169,7 +169,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def plain_text(shown: dict) -> str:
+def plain_text(shown: ShownPrompt) -> str:
     """Without the marks of bold and dim text."""
     return re.sub("[\ufdd0-\ufdef]", "", prompt_text(shown))
 

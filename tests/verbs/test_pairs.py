@@ -203,12 +203,12 @@ def test_all_pairs_of_a_prompt_are_stored_trained_on_and_shown(runs: dict[str, R
     for attempt in attempts:
         shown = prompt_of(run, 1, attempt)
         of_it = [pair for pair in pairs if pair.attempt == attempt]
-        assert len(shown["pairs"]) == len(of_it)
-        for response in shown["responses"]:
-            is_chosen = any(pair.chosen == response["sample"] for pair in of_it)
-            is_rejected = any(pair.rejected == response["sample"] for pair in of_it)
-            assert ("chosen" in response["roles"]) == is_chosen
-            assert ("rejected" in response["roles"]) == is_rejected
+        assert len(shown.pairs) == len(of_it)
+        for response in shown.responses:
+            is_chosen = any(pair.chosen == response.sample for pair in of_it)
+            is_rejected = any(pair.rejected == response.sample for pair in of_it)
+            assert ("chosen" in response.roles) == is_chosen
+            assert ("rejected" in response.roles) == is_rejected
         assert prompt_text(shown).count("pair: ") == len(of_it)
 
 

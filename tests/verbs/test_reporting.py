@@ -132,18 +132,18 @@ def test_show_holds_every_response_and_vote_of_a_prompt(whole: Run) -> None:
             shown = prompt_of(whole, iteration, attempt)
             responses = store.records(Response, iteration, attempt)
             judgments = store.records(Judgment, iteration, attempt)
-            assert len(shown["responses"]) == len(responses)
-            assert sum(len(r["votes"]) for r in shown["responses"]) == len(judgments)
+            assert len(shown.responses) == len(responses)
+            assert sum(len(r.votes) for r in shown.responses) == len(judgments)
             text = prompt_text(shown)
             assert all(line.strip() in text for r in responses for line in r.text.split("\n"))
             pair = store.records(PreferencePair, iteration, attempt)
-            assert len(shown["pairs"]) == len(pair)
-            assert bool(shown["no_pair"]) == (not pair)
+            assert len(shown.pairs) == len(pair)
+            assert bool(shown.no_pair) == (not pair)
 
 
 def test_best_and_worst_are_ordered_by_score_and_failed_have_no_verdict(whole: Run) -> None:
     def scores(attempt: int) -> list[float]:
-        found = [r["score"] for r in prompt_of(whole, 1, attempt)["responses"]]
+        found = [r.score for r in prompt_of(whole, 1, attempt).responses]
         return [score for score in found if score is not None]
 
     _, best = select(whole, 1, "best")
@@ -152,15 +152,15 @@ def test_best_and_worst_are_ordered_by_score_and_failed_have_no_verdict(whole: R
     assert [min(scores(a)) for a in worst] == sorted(min(scores(a)) for a in worst)
     _, failed = select(whole, 1, "failed")
     for attempt in failed:
-        votes = [v for r in prompt_of(whole, 1, attempt)["responses"] for v in r["votes"]]
-        assert any(vote["score"] is None for vote in votes)
+        votes = [v for r in prompt_of(whole, 1, attempt).responses for v in r.votes]
+        assert any(vote.score is None for vote in votes)
 
 
 def test_a_dropped_prompt_is_shown_with_its_reason() -> None:
     shown = prompt_of(open_run("hostile"), 1, 1)
-    assert shown["prompt"]["dropped"] == "similar"
+    assert shown.prompt.dropped == "similar"
     assert "dropped: similar" in prompt_text(shown)
-    assert shown["no_pair"] == "the prompt was dropped"
+    assert shown.no_pair == "the prompt was dropped"
 
 
 def test_with_one_vote_each_nothing_disagrees(empty: Run) -> None:

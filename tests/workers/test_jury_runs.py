@@ -424,8 +424,8 @@ def test_readers_score_as_pairs_are_scored(jury: Run, iteration: int) -> None:
     assert figures.scores.n == len(policys)
     assert figures.scores.mean == pytest.approx(sum(policys) / len(policys))
     attempt = responses[0].attempt
-    for shown in prompt_of(jury, iteration, attempt)["responses"]:
-        assert shown["score"] == expected.get((attempt, shown["sample"]))
+    for shown in prompt_of(jury, iteration, attempt).responses:
+        assert shown.score == expected.get((attempt, shown.sample))
     _, attempts = select(jury, iteration, "best")
     best = [max(v for (a, _), v in expected.items() if a == attempt) for attempt in attempts]
     assert best == sorted(best, reverse=True)
