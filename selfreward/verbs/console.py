@@ -12,8 +12,6 @@ import re
 import sys
 from typing import IO
 
-import msgspec
-
 _BOLD, _DIM, _PLAIN = "\ufdd0", "\ufdd1", "\ufdd2"  # noncharacters, for internal use alone
 _ESCAPES = {_BOLD: "\x1b[1m", _DIM: "\x1b[2m", _PLAIN: "\x1b[0m"}
 _MARKS = re.compile(f"[{''.join(_ESCAPES)}]")
@@ -54,6 +52,8 @@ def data(text: str) -> None:
 
 def data_json(value: object) -> None:
     """Print a value as JSON to standard output, in ASCII, so that it needs no sanitizing."""
+    import msgspec  # `--help` needs none
+
     plain = msgspec.to_builtins(value)
     sys.stdout.write(json.dumps(plain, indent=1, allow_nan=False) + "\n")
     sys.stdout.flush()
