@@ -133,10 +133,7 @@ def _started(launch: LaunchConfig, job: Path) -> Iterator[subprocess.Popen[str]]
             errors="replace",
         )
     except OSError as error:
-        raise PreflightError(
-            f"launch.command: cannot start {command[0]} ({error.strerror})",
-            "Install it in this environment, or correct the command.",
-        ) from None
+        raise not_started(command[0], str(error.strerror)) from None
     with process:
         try:
             yield process
@@ -147,6 +144,14 @@ def _started(launch: LaunchConfig, job: Path) -> Iterator[subprocess.Popen[str]]
                     process.wait(_GRACE_S)
                 except subprocess.TimeoutExpired:
                     process.kill()
+
+
+def not_started(program: str, why: str) -> PreflightError:
+    """The error of a launcher that cannot be started."""
+    return PreflightError(
+        f"launch.command: cannot start {program} ({why})",
+        "Install it in this environment, or correct the command.",
+    )
 
 
 def launch_command(launch: LaunchConfig) -> list[str]:
@@ -256,9 +261,18 @@ def _check_devices() -> None:
     import torch
 
     here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    if torch.cuda.is_available() and torch.cuda.device_count() < here:
+    check_num_gpus(here, torch.cuda.device_count() if torch.cuda.is_available() else 0)
+
+
+def check_num_gpus(processes: int, gpus: int) -> None:
+    """Check that each training process of this machine has a GPU, where there are any.
+
+    Raises:
+        PreflightError: There are fewer.
+    """
+    if 0 < gpus < processes:
         raise PreflightError(
-            f"{here} training processes on this machine, but {torch.cuda.device_count()} GPUs",
+            f"{processes} training processes on this machine, but {gpus} GPUs",
             "Lower launch.processes, or give more GPUs in launch.train_devices.",
         )
 

@@ -39,7 +39,7 @@ from selfreward.errors import ConfigError, IntegrityError, PreflightError, Stopp
 from selfreward.storage import durable
 from selfreward.training.base import DpoRow, OnLog, OnStep, SftRow, num_processes
 from selfreward.training.checkpoints import seal_checkpoint, settle_checkpoint
-from selfreward.training.options import COMMON, DEFAULTS, Method, check_lora, check_options
+from selfreward.training.options import Method, check_lora, chosen_options, trl_arguments
 
 _TOKENIZER_FILES = (".json", ".jinja", ".model", ".txt", ".py")  # and generation_config.json
 
@@ -96,33 +96,14 @@ def plan(
     """
     if not rows:
         raise ConfigError(f"{method}: no rows to train on")
-    chosen = {**COMMON, **DEFAULTS[method], **check_options(method, options)}
+    chosen = chosen_options(method, options)
     adapter = None if lora is None else check_lora(lora)
     told = [method, [astuple(row) for row in rows], chosen, adapter, seed]
     if num_processes() > 1:
         told.append(num_processes())  # batch sizes are per process
     digest = hashlib.sha256(json.dumps(told, default=str, sort_keys=True).encode()).hexdigest()
-    epochs = float(chosen.pop("num_train_epochs"))
-    on_cuda = torch.cuda.is_available() and not chosen.get("use_cpu", False)
-    arguments = {
-        # The reference's and the policy's activations fit in memory where there is no GPU, and
-        # recomputing them costs a third of the time.
-        "gradient_checkpointing": on_cuda,
-        "dataloader_pin_memory": on_cuda,
-        # Else accelerate would not see that there are others.
-        "use_cpu": num_processes() > 1 and not on_cuda,
-        **chosen,
-        "output_dir": str(checkpoints),
-        "seed": seed,
-        "num_train_epochs": 1,  # the rows are laid out for all epochs, see `order`
-        "train_sampling_strategy": "sequential",
-        "max_length": None,
-        "save_strategy": "steps",
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,
-        "report_to": "none",
-        "disable_tqdm": True,
-    }
+    arguments = trl_arguments(chosen, checkpoints=checkpoints, seed=seed, processes=num_processes())
+    epochs = float(chosen["num_train_epochs"])
     config = None if adapter is None else LoraConfig(task_type="CAUSAL_LM", **adapter)
     return Job(model, output, checkpoints, digest, arguments, config, epochs, seed)
 

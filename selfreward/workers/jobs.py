@@ -10,13 +10,14 @@ from typing import Any
 
 from selfreward.config import EngineConfig
 from selfreward.config.judging import HOSTED
-from selfreward.config.run import Config, check_judge
-from selfreward.engines import check_options as check_engine_options
+from selfreward.config.run import Config
 from selfreward.engines import open_engine
 from selfreward.engines.chat import Chat
 from selfreward.engines.sessions import OpenSession, Session, Sessions
 from selfreward.errors import IntegrityError
 from selfreward.inputs import models
+from selfreward.inputs.judge_templates import run_template, template_name
+from selfreward.inputs.templates import Template
 from selfreward.records import model_name
 from selfreward.stages.comparisons import LABELS, STARTED, form_of
 from selfreward.storage import durable
@@ -26,6 +27,7 @@ from selfreward.storage.tracker import Tracker
 from selfreward.training import options
 from selfreward.training.distributed import train_processes
 from selfreward.training.rows import dpo_rows, sft_rows
+from selfreward.workers.checks import check_config
 from selfreward.workers.evaluate import evaluate_iteration
 from selfreward.workers.judge import judge_job
 from selfreward.workers.rollout import generate_iteration
@@ -35,19 +37,12 @@ def prepare(run: Run) -> None:
     """Resolve M0 into ``models/M0.json`` and check all that does not need hours of work.
 
     Raises:
-        ConfigError: An option that TRL, peft or the engine does not know, a model without a chat
-            template, or a judge form that the tokenizer cannot serve.
+        ConfigError: See ``check_config``; or a model without a chat template, or a judge form that
+            the tokenizer cannot serve.
         IntegrityError: M0 is not the model that this run began with.
     """
     config = run.config
-    for engine in filter(None, (config.engine, *(j.engine for j in config.judge.jurors))):
-        check_engine_options(engine.kind, engine.options)
-    check_judge(config)
-    options.check_options("dpo", config.dpo.options)
-    if config.sft is not None:
-        options.check_options("sft", config.sft.options)
-    if config.lora is not None:
-        options.check_lora(config.lora)
+    check_config(config, _templates(run))
     model = models.resolve(
         config.model, revision=config.revision, trust_remote_code=config.trust_remote_code
     )
@@ -69,6 +64,14 @@ def prepare(run: Run) -> None:
     path = run.path / "models" / "M0.json"
     _check_base(run, model.digest)
     durable.write_file(path, json.dumps(facts, indent=1))
+
+
+def _templates(run: Run) -> dict[str, Template]:
+    found = {"prompts": run_template(run, "prompts")}
+    for juror, judge in enumerate(run.config.judge.jurors):
+        for kind in ("judge", "criteria") if judge.form == "criteria" else ("judge",):
+            found[template_name(kind, juror)] = run_template(run, kind, juror)
+    return found
 
 
 class Generator:
