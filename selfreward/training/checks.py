@@ -12,8 +12,9 @@ from typing import Any
 
 from selfreward.config import LaunchConfig
 from selfreward.errors import ConfigError
+from selfreward.training.base import Method
 from selfreward.training.distributed import check_num_gpus, launch_command, not_started
-from selfreward.training.options import Method, chosen_options, named_refusal, trl_arguments
+from selfreward.training.options import chosen_options, named_refusal, trl_arguments
 
 _OF_THE_MACHINE = ("bf16", "fp16", "tf32")
 _OF_THE_LAUNCH = ("ddp_backend", "deepspeed", "fsdp", "fsdp_config", "parallelism_config")

@@ -12,13 +12,12 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from selfreward.errors import ConfigError
-
-Method = Literal["sft", "dpo"]
+from selfreward.training.base import Method
 
 DEFAULTS: dict[Method, dict[str, Any]] = {
     # 16 rows a step: Self-Rewarding Language Models, arXiv 2401.10020, section 3.1.3. The split

@@ -24,7 +24,7 @@ from selfreward.storage import durable
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
 from selfreward.storage.tracker import Tracker
-from selfreward.training import options
+from selfreward.training.base import DpoRow, Fit, SftRow, Training
 from selfreward.training.distributed import train_processes
 from selfreward.training.rows import dpo_rows, sft_rows
 from selfreward.workers.checks import check_config
@@ -137,11 +137,10 @@ def train(run: Run, store: Store, iteration: int, stage: str = "train") -> None:
     train_iteration(run, store, iteration, chat, _fit(run, iteration, stage), stage)
 
 
-def _fit(run: Run, iteration: int, stage: str) -> Callable[..., None]:
+def _fit(run: Run, iteration: int, stage: str) -> Fit:
     launch = run.config.launch
     if launch.processes > 1 or launch.command is not None:
-        method: options.Method = "sft" if iteration == 0 else "dpo"
-        return partial(train_processes, method, launch, run.log_path(iteration, stage))
+        return partial(train_processes, launch, run.log_path(iteration, stage))
     if iteration == 0:
         from selfreward.training.sft import train_sft
 
@@ -156,43 +155,44 @@ def train_iteration(
     store: Store,
     iteration: int,
     chat: Chat,
-    fit: Callable[..., None],
+    fit: Fit,
     stage: str = "train",
 ) -> None:
     """Make the training rows, fit a model to them, and commit the stage once it is published.
 
     Args:
-        fit: ``train_sft`` or ``train_dpo``, which do nothing where the model is published; or
-            ``train_processes`` with its first arguments.
         stage: ``sft`` of iteration 0, else ``train``.
     """
     config, name = run.config, model_name(iteration, stage)
-    output = run.model_directory(name)
-    method = config.sft if iteration == 0 else config.dpo
-    assert method is not None
-    rows: list[Any]
+    group = config.sft if iteration == 0 else config.dpo
+    assert group is not None
+    training = Training(
+        method="sft" if iteration == 0 else "dpo",
+        model=run.policy(iteration),
+        output=run.model_directory(name),
+        checkpoints=run.checkpoints_directory(name),
+        options=group.options,
+        lora=config.lora,
+        seed=config.seed + iteration,
+        trust_remote_code=config.trust_remote_code,
+    )
+    rows: list[SftRow] | list[DpoRow]
     if iteration == 0:
         rows, drops = sft_rows(run, store, stage, chat)
     else:
         rows, drops = dpo_rows(run, store, iteration, chat)
     with Tracker(store, iteration, stage, total=0) as tracker:
         fit(
-            run.policy(iteration),
+            training,
             rows,
-            output=output,
-            checkpoints=run.checkpoints_directory(name),
-            options=method.options,
-            lora=config.lora,
-            seed=config.seed + iteration,
             on_log=lambda step, metrics: store.log_training(iteration, step, metrics, stage),
             on_step=lambda done, total: tracker.advance(done, total),
-            trust_remote_code=config.trust_remote_code,
         )
         tracker.finish(
             run,
             rows=len(rows),
             drops=len(drops),
-            digest=durable.verify_directory(output),
+            digest=durable.verify_directory(training.output),
             records=drops,
         )
 

@@ -14,6 +14,7 @@ from selfreward.errors import ConfigError, PreflightError, SelfRewardError
 from selfreward.inputs import models
 from selfreward.inputs.collect import create_run
 from selfreward.inputs.shipped import recipes
+from selfreward.training.base import Training
 from selfreward.training.checks import check_launch, check_training
 from selfreward.verbs.plan import plan_of
 from selfreward.verbs.validate import validate
@@ -223,10 +224,11 @@ def test_losses_that_pass_with_a_divergence_are_those_that_trl_trains_with(tmp_p
                 patch.setattr("selfreward.training.options._check_losses", lambda checked: None)
             try:
                 train_dpo(
-                    start, dpo_rows(2), output=tmp_path / loss, checkpoints=tmp_path / "c",
-                    options=chosen, lora=None, seed=0, on_log=lambda *_: None,
+                    Training("dpo", start, tmp_path / loss, tmp_path / "c", chosen, None, 0),
+                    dpo_rows(2),
+                    on_log=lambda *_: None,
                     on_step=lambda *_: None,
-                )  # fmt: skip
+                )
                 trained.add(loss)
             except ValueError:
                 pass
