@@ -148,7 +148,7 @@ def test_only_wrappers_import_heavy_libraries_at_the_top() -> None:
     [
         ("jinja2", {"selfreward.inputs.templates"}),
         ("ctranslate2", {"selfreward.engines.ctranslate2"}),
-        ("trl", {"selfreward.training." + m for m in ("dpo", "loop", "options", "sft")}),
+        ("trl", {"selfreward.training." + m for m in ("checks", "dpo", "loop", "options", "sft")}),
         ("pickle", set()),
     ],
 )

@@ -28,6 +28,7 @@ from selfreward.stages.comparisons import form_of
 from selfreward.storage.directory import Run, list_runs, runs_root
 from selfreward.training.options import DEFAULTS
 from selfreward.verbs.layout import duration, existing, size, table
+from selfreward.workers.checks import check_run
 
 CHARACTERS_PER_TOKEN = 4
 """Of English text with the vocabularies in use now; an estimate."""
@@ -44,7 +45,12 @@ _SEED_STAGES = {
 
 
 def plan_of(config: Config, source: Path | None) -> dict[str, Any]:
-    """Reckon what a run of ``config`` will make and need; templates and seed data are read."""
+    """Reckon what a run of ``config`` will make and need, here or on another machine.
+
+    Raises:
+        ConfigError: See ``check_run``.
+    """
+    check_run(config, source, here=False)
     beside = source.parent if source else None
     templates = [find_template(judge.template, beside) for judge in config.judge.jurors]
     rubrics = [len(template.read_text(encoding="utf-8")) for template in templates]
