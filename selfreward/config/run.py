@@ -14,7 +14,7 @@ from selfreward.config.judging import (
     JudgeConfig,
     JurorConfig,
 )
-from selfreward.config.training import DpoConfig, LaunchConfig, SftConfig
+from selfreward.config.training import DpoConfig, LaunchConfig, SelectionConfig, SftConfig
 from selfreward.errors import ConfigError
 from selfreward.records import judge_key
 
@@ -47,6 +47,11 @@ class Config(Group):
     lora: dict[str, Any] | None = None
     """Options of peft's ``LoraConfig``; null trains all weights."""
     launch: LaunchConfig = LaunchConfig()
+
+    @property
+    def selection(self) -> SelectionConfig | None:
+        """``sft.selection``; None also where there is no seed step."""
+        return self.sft.selection if self.sft else None
 
     @model_validator(mode="after")
     def _check_anchors(self) -> Self:

@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from selfreward.errors import SelfRewardError
 from selfreward.records import FinishReason
+
+FAILURES = (SelfRewardError, OSError, RuntimeError, ValueError)
+"""What engines, and the libraries below them, raise when they cannot go on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,17 +7,20 @@ where these disagree it is a tie, as in Self-Rewarding Language Models (arXiv 24
 
 import logging
 import math
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from selfreward.config import JurorConfig
+from selfreward.config import Config, JurorConfig
 from selfreward.engines.base import Engine, Request, RequestError, Sampling
 from selfreward.inputs.templates import Template, TooLongError
 from selfreward.records import Comparison, Prompt, Response
-from selfreward.stages.base import seed_of
+from selfreward.stages.base import Work, are, first_time, seed_of
 from selfreward.stages.verdict import parse_choice
 
 if TYPE_CHECKING:
     from selfreward.engines.chat import Chat
+    from selfreward.engines.sessions import Session
 
 VARIABLES = frozenset({"prompt", "response_a", "response_b"})
 """What a template for comparisons is given."""
@@ -101,3 +104,31 @@ def _request(chat: "Chat", user: str, started: str, settings: JurorConfig, seed:
         ),
         seed=seed,
     )
+
+
+def comparisons_work(
+    session: "Session",
+    committed: Sequence[Comparison],
+    template: Template,
+    prompts: Sequence[Prompt],
+    tied: Sequence[tuple[Response, Response]],
+    config: Config,
+) -> Work:
+    """Having the first judge compare responses that tie, each two in both orders.
+
+    Scores need every verdict, so this comes after all judges are done. What is still tied then
+    makes no pair, and says so.
+
+    Args:
+        prompts: All of the iteration.
+        tied: See ``pairs.tied_responses``.
+    """
+    known = {(c.attempt, frozenset((c.first, c.second))) for c in committed}
+    by_attempt = {prompt.attempt: prompt for prompt in prompts}
+    ask = partial(compare_responses, session.engine, session.chat, template, run_seed=config.seed)
+    asks = first_time(
+        partial(ask, by_attempt[a.attempt], a, b, config.judge)
+        for a, b in tied
+        if (a.attempt, frozenset((a.sample, b.sample))) not in known
+    )
+    return Work("comparisons", [*committed], 2 * len(tied), asks, are(Comparison))

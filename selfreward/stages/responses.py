@@ -1,15 +1,18 @@
 """Sampling N candidate responses to a prompt (arXiv 2401.10020, 2.2)."""
 
 import logging
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
-from selfreward.config import ResponsesConfig
+from selfreward.config import Config, ResponsesConfig
 from selfreward.engines.base import Engine, Generation, Request, RequestError, Sampling
-from selfreward.records import Prompt, Response
-from selfreward.stages.base import seed_of
+from selfreward.records import Prompt, Record, Response
+from selfreward.stages.base import Ask, Work, for_each_prompt, seed_of
 
 if TYPE_CHECKING:
     from selfreward.engines.chat import Chat
+    from selfreward.engines.sessions import Session
 
 _LOG = logging.getLogger(__name__)
 
@@ -82,3 +85,26 @@ def _response(
         logprob=generation.logprob,
         author=author,
     )
+
+
+def responses_work(
+    session: "Session", committed: Sequence[Response], config: Config, anchors: bool = False
+) -> Work:
+    """Answering each accepted prompt; whether there are answers enough shows when they are paired.
+
+    Args:
+        committed: All responses of the iteration.
+        anchors: Whether the session is M1, which gives the anchors: a stage of its own.
+    """
+
+    def is_mine(record: Record) -> bool:
+        return isinstance(record, Response) and record.is_anchor == anchors
+
+    def sample(prompt: Prompt) -> Ask:
+        ask = partial(sample_responses, session.engine, session.chat, prompt, settings)
+        return partial(ask, run_seed=config.seed, anchors=anchors)
+
+    settings, records = config.responses, list(filter(is_mine, committed))
+    stage, n = ("anchors", settings.anchors) if anchors else ("responses", settings.n)
+    asks = for_each_prompt(sample, {response.attempt for response in records})
+    return Work(stage, records, config.prompts.count * n, asks, is_mine)

@@ -54,11 +54,16 @@ class Tracker:
         self._spend()
         return max(self._spent, 1e-9)
 
+    @property
+    def is_due(self) -> bool:
+        """Whether ``advance`` would write a row now."""
+        return time.monotonic() - self._written >= _INTERVAL_S
+
     def advance(self, done: int, total: int | None = None, note: str = "") -> None:
         """Say that ``done`` units are finished; the row is written at most twice a second."""
         self._done, self._note = done, note
         self._total = self._total if total is None else total
-        if time.monotonic() - self._written >= _INTERVAL_S:
+        if self.is_due:
             self._write()
 
     def finish(
