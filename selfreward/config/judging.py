@@ -4,11 +4,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from selfreward.config.base import EngineConfig, Group, SeedSource, Source
+from selfreward.config.base import EngineConfig, Group, SampledGroup, SeedSource, Source
 from selfreward.records import GateName
 
 
-class JurorConfig(Group):
+class JurorConfig(SampledGroup):
     """LLM-as-a-Judge on an additive 5-point scale (SRLM 2.1, figure 2)."""
 
     model: str = "policy"

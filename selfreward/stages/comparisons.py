@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from selfreward.config import Config, JurorConfig
-from selfreward.engines.base import Engine, Request, RequestError, Sampling
+from selfreward.engines.base import Engine, Request, RequestError
 from selfreward.inputs.templates import Template, TooLongError
 from selfreward.records import Comparison, Prompt, Response
 from selfreward.stages.base import Work, are, first_time, seed_of
@@ -96,12 +96,7 @@ def _request(chat: "Chat", user: str, started: str, settings: JurorConfig, seed:
         return Request(token_ids, score_tokens=labels)
     return Request(
         token_ids=chat.prompt_ids(user, started),
-        sampling=Sampling(
-            max_new_tokens=settings.max_new_tokens,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            top_k=settings.top_k,
-        ),
+        sampling=settings.sampling(),
         seed=seed,
     )
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from selfreward.config import JurorConfig
-from selfreward.engines.base import Engine, Request, RequestError, Sampling
+from selfreward.engines.base import Engine, Request, RequestError
 from selfreward.inputs.templates import Template, TooLongError
 from selfreward.records import Criterion, FinishReason, Prompt, Response
 from selfreward.stages.base import seed_of
@@ -43,12 +43,7 @@ async def write_criteria(
         user, started = template.render(prompt=prompt.text)
         request = Request(
             token_ids=chat.prompt_ids(user, started),
-            sampling=Sampling(
-                max_new_tokens=settings.max_new_tokens,
-                temperature=settings.temperature,
-                top_p=settings.top_p,
-                top_k=settings.top_k,
-            ),
+            sampling=settings.sampling(),
             seed=seed_of(run_seed, "criteria", *key),
         )
         [generation] = await engine.generate(request)

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from selfreward.config import Config, JurorConfig
-from selfreward.engines.base import FAILURES, Engine, Generation, Request, RequestError, Sampling
+from selfreward.engines.base import FAILURES, Engine, Generation, Request, RequestError
 from selfreward.errors import ConfigError, StoppedError
 from selfreward.inputs.templates import Template, TooLongError
 from selfreward.records import (
@@ -137,12 +137,7 @@ class _Judge:
         user, started = self._render()
         request = Request(
             token_ids=self._chat.prompt_ids(user, started),
-            sampling=Sampling(
-                max_new_tokens=settings.max_new_tokens,
-                temperature=settings.temperature,
-                top_p=settings.top_p,
-                top_k=settings.top_k,
-            ),
+            sampling=settings.sampling(),
             n=settings.votes,
             seed=seed,
         )

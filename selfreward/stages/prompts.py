@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from selfreward.config import Config, PromptsConfig
-from selfreward.engines.base import Engine, Generation, Request, RequestError, Sampling
+from selfreward.engines.base import Engine, Generation, Request, RequestError
 from selfreward.errors import StoppedError
 from selfreward.inputs.templates import Template
 from selfreward.records import Prompt, Record
@@ -71,11 +71,9 @@ class Author:
         num_generated = self._num_earlier + self._accepted[self._num_seen(attempt)]
         demonstrations = self._pool.demonstrations(settings, seed, num_generated)
         user, started = self._template.render(demonstrations=demonstrations)
-        sampling = Sampling(
-            max_new_tokens=settings.max_new_tokens, temperature=settings.temperature,
-            top_p=settings.top_p, top_k=settings.top_k, stop=("\n",),
-        )  # fmt: skip
-        request = Request(self._chat.prompt_ids(user, started), sampling, seed=seed)
+        request = Request(
+            self._chat.prompt_ids(user, started), settings.sampling(stop=("\n",)), seed=seed
+        )
         try:
             self._written[attempt] = (await engine.generate(request))[0]
         except RequestError as error:

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from selfreward.config import Config, JurorConfig, PromptsConfig, ResponsesConfig
-from selfreward.engines.base import Engine, Request, RequestError, Sampling
+from selfreward.engines.base import Engine, Request, RequestError
 from selfreward.errors import StoppedError
 from selfreward.inputs.rankings import Ranking
 from selfreward.inputs.templates import Template, TooLongError
@@ -71,13 +71,11 @@ async def write_other(
     ``truncated``, ``control token``, ``same request``, or why there was no answer at all.
     """
     seed = seed_of(run_seed, "prompts", 0, prompt.attempt)
-    sampling = Sampling(
-        max_new_tokens=settings.max_new_tokens, temperature=settings.temperature,
-        top_p=settings.top_p, top_k=settings.top_k, stop=("\n",),
-    )  # fmt: skip
     try:
         user, started = template.render(prompt=_one_line(prompt.text))
-        request = Request(chat.prompt_ids(user, started), sampling, seed=seed)
+        request = Request(
+            chat.prompt_ids(user, started), settings.sampling(stop=("\n",)), seed=seed
+        )
         written = (await engine.generate(request))[0]
     except (RequestError, TooLongError) as error:
         _LOG.warning("prompts 0/%d: %s", prompt.attempt, error)
@@ -181,10 +179,7 @@ def ranked_judgments_work(
     """Having ``models/SFT`` judge each response in the written form."""
     assert config.selection is not None
     settings = config.selection
-    judge = JurorConfig(
-        form="written", votes=settings.votes, temperature=settings.temperature,
-        top_p=settings.top_p, top_k=settings.top_k, max_new_tokens=settings.max_new_tokens,
-    )  # fmt: skip
+    judge = JurorConfig(form="written", votes=settings.votes, **settings.sampled)
     ask = partial(judge_response, session.engine, session.chat, template, run_seed=config.seed)
     prompts: dict[int, Prompt] = {}
     judged = {(judgment.attempt, judgment.sample) for judgment in committed}

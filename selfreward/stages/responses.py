@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from selfreward.config import Config, ResponsesConfig
-from selfreward.engines.base import Engine, Generation, Request, RequestError, Sampling
+from selfreward.engines.base import Engine, Generation, Request, RequestError
 from selfreward.records import Prompt, Record, Response
 from selfreward.stages.base import Ask, Work, for_each_prompt, seed_of
 
@@ -39,12 +39,7 @@ async def sample_responses(
     stage, author = ("anchors", "M1") if anchors else ("responses", "policy")
     request = Request(
         token_ids=chat.prompt_ids(prompt.text),
-        sampling=Sampling(
-            max_new_tokens=settings.max_new_tokens,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            top_k=settings.top_k,
-        ),
+        sampling=settings.sampling(),
         n=n,
         seed=seed_of(run_seed, stage, prompt.iteration, prompt.attempt),
     )
