@@ -16,7 +16,7 @@ from selfreward.config.judging import (
 )
 from selfreward.config.training import DpoConfig, LaunchConfig, SelectionConfig, SftConfig
 from selfreward.errors import ConfigError
-from selfreward.records import judge_key
+from selfreward.records import judge_key, stage_order
 
 
 class Config(Group):
@@ -52,6 +52,23 @@ class Config(Group):
     def selection(self) -> SelectionConfig | None:
         """``sft.selection``; None also where there is no seed step."""
         return self.sft.selection if self.sft else None
+
+    def stages(self, iteration: int) -> tuple[str, ...]:
+        """The stages of an iteration, in order."""
+        return stage_order(
+            iteration,
+            trained=self.sft is not None,
+            selected=self.selection is not None,
+            anchors=self.responses.anchors > 0 and iteration > 1,
+            jurors=len(self.judge.jurors),
+            compared=self.judge.break_ties,
+            evaluated=self.evaluation.is_on,
+        )
+
+    def rollout_stages(self, iteration: int) -> tuple[str, ...]:
+        """The stages before ``pairs`` of an iteration above 0, in order."""
+        stages = self.stages(iteration)
+        return stages[: stages.index("pairs")]
 
     @model_validator(mode="after")
     def _check_anchors(self) -> Self:

@@ -24,7 +24,6 @@ from selfreward.measures.votes import (
     read_votes,
     scored_responses,
 )
-from selfreward.records import stages_of
 from selfreward.stages.verdict import points
 from selfreward.storage.store import Store
 
@@ -252,7 +251,7 @@ def _seconds(store: Store, iteration: int) -> dict[str, float]:
     """Time by stage: of the finished stage, else of what is done of it."""
     spent = {p.stage: p.seconds for p in store.progress() if p.iteration == iteration}
     spent |= {s.stage: s.seconds for s in store.stages() if s.iteration == iteration}
-    return {stage: spent[stage] for stage in stages_of(iteration, spent) if stage in spent}
+    return {stage: spent[stage] for stage in store.planned(iteration) if stage in spent}
 
 
 def _finished(store: Store, iteration: int) -> list[str]:

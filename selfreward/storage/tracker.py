@@ -72,11 +72,15 @@ class Tracker:
         *,
         rows: int,
         drops: int,
-        digest: str,
+        digest: str = "",
         records: Iterable[Record] = (),
         reports: dict[str, dict[str, Any]] | None = None,
     ) -> None:
-        """Commit the stage's row together with the last of its records and its reports."""
+        """Commit the stage's row together with the last of its records and its reports.
+
+        Args:
+            digest: Of the model directory that it made; else the store knows what it made.
+        """
         stage = Stage(
             iteration=self._iteration,
             stage=self._stage,

@@ -18,7 +18,6 @@ from selfreward.records import Comparison, Judgment
 from selfreward.stages.evaluate import Pair, compare_pairs, judge_texts, pairs_of
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
-from selfreward.storage.tables import digest_reports
 from selfreward.storage.tracker import Tracker
 
 
@@ -55,7 +54,7 @@ async def evaluate_iteration(run: Run, store: Store, iteration: int, sessions: S
         if pairs:
             comparisons = await _compare(run, session, pairs, tracker, len(texts))
             reports["positions"] = positions(compared_pairs(rankings, comparisons))
-        tracker.finish(run, rows=total, drops=0, digest=digest_reports(reports), reports=reports)
+        tracker.finish(run, rows=total, drops=0, reports=reports)
 
 
 async def _judge(run: Run, session: Session, texts: Sequence[Text], tracker: Tracker) -> Votes:

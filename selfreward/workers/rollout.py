@@ -42,8 +42,7 @@ from selfreward.stages.ranked import (
 )
 from selfreward.stages.responses import responses_work
 from selfreward.storage.directory import Run
-from selfreward.storage.store import Store, made_by
-from selfreward.storage.tables import digest
+from selfreward.storage.store import Store
 from selfreward.storage.tracker import Tracker
 
 
@@ -98,7 +97,7 @@ def _roles(run: Run, iteration: int) -> list[_Role]:
         _Role("prompts", config.engine, policy if author == "policy" else author, _prompts),
         _Role("responses", config.engine, policy, _responses),
     ]
-    if "anchors" in run.rollout_stages(iteration):
+    if "anchors" in config.stages(iteration):
         sample = partial(_responses, anchors=True)
         roles.append(_Role("anchors", config.engine, run.policy(1), sample))
     for juror, settings in enumerate(config.judge.jurors):
@@ -297,5 +296,4 @@ def _finish(run: Run, store: Store, iteration: int, lane: _Lane) -> None:
     dropped = sum(getattr(record, "dropped", None) is not None for record in work.records)
     rows = len(work.records) - dropped
     lane.tracker.advance(rows, work.total)
-    made = made_by(store, iteration, work.stage)
-    lane.tracker.finish(run, rows=rows, drops=dropped, digest=digest(made))
+    lane.tracker.finish(run, rows=rows, drops=dropped)
