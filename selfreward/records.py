@@ -90,6 +90,42 @@ GateName = Literal[
 """The health gates; ``measures.health`` says what each holds against its limit."""
 
 
+FormName = Literal["written", "expected", "written_expected", "criteria"]
+"""The forms of judging, see ``judge.form``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What sets a form of judging apart; ``stages.judgments`` has what it does.
+
+    A form that neither writes nor goes by criteria has one vote on each response.
+    """
+
+    template: str
+    """The shipped template."""
+    writes: bool = False
+    """Whether the judge writes something about each response, as often as ``judge.votes``."""
+    weighs: bool = False
+    """Whether the score is the one expected under the probabilities of the score tokens; else it is
+    read from the text, and the judge may be one whose tokenizer is not known."""
+    by_criterion: bool = False
+    """Whether the judge first writes the criteria of a prompt, and a vote is by one of them."""
+
+    @property
+    def variables(self) -> set[str]:
+        """What the template is given."""
+        return {"prompt", "response"} | ({"criterion"} if self.by_criterion else set())
+
+
+FORMS: dict[str, Form] = {
+    "written": Form("judge/additive.jinja", writes=True),
+    "expected": Form("judge/expected.jinja", weighs=True),
+    "written_expected": Form("judge/additive.jinja", writes=True, weighs=True),
+    "criteria": Form("judge/criterion.jinja", weighs=True, by_criterion=True),
+}
+"""By ``FormName``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """One attempt at writing a new prompt, accepted or dropped."""
@@ -151,7 +187,7 @@ class Judgment:
     vote: int
     """0 .. K-1 within the response."""
     form: str
-    """``written``, ``expected``, ``written_expected`` or ``criteria``."""
+    """One of ``FORMS``."""
     raw: str
     """The judge's own completion; empty in the forms that sample no text here."""
     score: float | None

@@ -142,7 +142,7 @@ def _check_hosted(judge: JurorConfig, engine: EngineConfig, key: str) -> None:
             f"{key}.model=hosted, but {key}.engine.kind is {engine.kind}",
             f"Set {key}.engine: {{kind: server, endpoints: [...]}}, or name the judge's model.",
         )
-    if judge.form != "written":
+    if judge.traits.weighs:
         raise ConfigError(
             f"{key}.form={judge.form} needs the judge's tokenizer; {key}.model=hosted has none",
             f"Set {key}.form=written, or name the model that the endpoints serve.",

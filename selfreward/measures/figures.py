@@ -24,6 +24,7 @@ from selfreward.measures.votes import (
     read_votes,
     scored_responses,
 )
+from selfreward.records import FORMS
 from selfreward.stages.verdict import points
 from selfreward.storage.store import Store
 
@@ -137,7 +138,7 @@ def _judgments(store: Store, key: tuple[int, int], votes: Sequence[JudgeRow]) ->
     where = "FROM judgments WHERE iteration = ? AND attempt < ? AND juror = 0"
     form = next((row[0] for row in store.query(f"SELECT form {where} LIMIT 1", key)), None)
     mass, unparsed = None, {}
-    if form != "written":
+    if form is not None and FORMS[form].weighs:
         mass = next(store.query(f"SELECT avg({_MASS}) {where}", key))[0]
     if parsed < n:
         query = f"SELECT reason, count(*) {where} AND reason IS NOT NULL GROUP BY 1"

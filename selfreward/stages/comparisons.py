@@ -56,7 +56,7 @@ async def compare_responses(
 
 def form_of(settings: JurorConfig) -> Literal["written", "expected"]:
     """The form in which a judge compares."""
-    return "written" if settings.form == "written" else "expected"
+    return "expected" if settings.traits.weighs else "written"
 
 
 async def _compare(

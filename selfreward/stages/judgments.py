@@ -61,22 +61,14 @@ async def judge_response(
         criteria: Of this prompt and judge, see ``stages.criteria``.
     """
     judge = _Judge(engine, chat, template, prompt, response, settings, juror)
-    if settings.form == "expected":
-        return [judge.vote(0, "", *await judge.expect())]
-    if settings.form == "criteria":
-        if not criteria:
-            return no_verdict(response, settings, "no criteria", juror)
-        return list(await asyncio.gather(*map(judge.by_criterion, criteria)))
+    if settings.traits.by_criterion and not criteria:
+        return no_verdict(response, settings, "no criteria", juror)
     key = (response.iteration, response.attempt, response.sample)
     seed = seed_of(run_seed, "judgments", *key, *([juror] if juror else []))
     try:
-        started, generations = await judge.write(seed)
+        return await _VOTES[settings.form](judge, seed, criteria)
     except (RequestError, TooLongError) as error:
         return no_verdict(response, settings, judge.why(error), juror)
-    if settings.form == "written":
-        return list(map(judge.read, range(len(generations)), generations))
-    votes = (judge.expect_after(i, started, written) for i, written in enumerate(generations))
-    return list(await asyncio.gather(*votes))
 
 
 def no_verdict(
@@ -84,7 +76,7 @@ def no_verdict(
 ) -> list[Judgment]:
     """The votes on a response of which nothing was asked, or nothing can be known."""
     key = (response.iteration, response.attempt, response.sample)
-    num_votes = 1 if settings.form == "criteria" else settings.num_votes
+    num_votes = 1 if settings.traits.by_criterion else settings.num_votes
     return [
         Judgment(*key, vote, settings.form, "", None, reason, juror=juror)
         for vote in range(num_votes)
@@ -191,6 +183,36 @@ class _Judge:
         return *expected_score(probabilities), probabilities
 
 
+async def _written(judge: _Judge, seed: int, criteria: Sequence[Criterion]) -> list[Judgment]:
+    _, generations = await judge.write(seed)
+    return list(map(judge.read, range(len(generations)), generations))
+
+
+async def _expected(judge: _Judge, seed: int, criteria: Sequence[Criterion]) -> list[Judgment]:
+    return [judge.vote(0, "", *await judge.expect())]
+
+
+async def _both(judge: _Judge, seed: int, criteria: Sequence[Criterion]) -> list[Judgment]:
+    started, generations = await judge.write(seed)
+    votes = (judge.expect_after(i, started, written) for i, written in enumerate(generations))
+    return list(await asyncio.gather(*votes))
+
+
+async def _by_criteria(judge: _Judge, seed: int, criteria: Sequence[Criterion]) -> list[Judgment]:
+    return list(await asyncio.gather(*map(judge.by_criterion, criteria)))
+
+
+_VOTES: dict[str, Callable[[_Judge, int, Sequence[Criterion]], Awaitable[list[Judgment]]]] = {
+    "written": _written,
+    "expected": _expected,
+    "written_expected": _both,
+    "criteria": _by_criteria,
+}
+"""What a judge does in each of ``records.FORMS``, given the seed of what it writes.
+
+May raise RequestError or TooLongError: no vote has a verdict then."""
+
+
 def has_verdict(judgments: Sequence[Judgment]) -> bool:
     """Whether any of them has a score."""
     return any(judgment.score is not None for judgment in judgments)
@@ -254,7 +276,7 @@ def judgments_work(
 class _Juror:
     """One judge at work on an iteration; see ``judgments_work``.
 
-    In the ``criteria`` form answers wait until the criteria of their prompt are committed.
+    Where it judges by criteria answers wait until those of their prompt are committed.
     """
 
     def __init__(
@@ -300,7 +322,7 @@ class _Juror:
         self.work.total -= (len(responses) - len(fit)) * self._settings.num_votes
         fit = [r for r in fit if (r.attempt, r.sample) not in self._judged]
         unknown: list[int] = []
-        if self._settings.form == "criteria":
+        if self._settings.traits.by_criterion:
             written = [c for c in new if isinstance(c, Criterion) and c.juror == self._number]
             fit, unknown = self._criteria.admit(fit, written)
         asks: list[Ask] = [partial(self._write_criteria, self._prompts[a]) for a in unknown]

@@ -54,7 +54,7 @@ def sft_rows(run: Run, store: Store, stage: str, chat: Chat) -> tuple[list[SftRo
             user, started = template.render(
                 prompt=eft.prompt, response=eft.response, criterion=GENERAL
             )
-            if run.config.judge.form in ("expected", "criteria"):
+            if not run.config.judge.traits.writes:
                 keep(f"eft:{i}", *chat.score_target(user, round(eft.score)))
             elif eft.justification is None:
                 drops.append(Drop(0, stage, f"eft:{i}", "no justification"))

@@ -31,11 +31,9 @@ def evaluation_plan(
     pairs = sum(_pairs(ranking) for ranking in rankings) if settings.compares else 0
     models = config.iterations + 1
     prompts = len({prompt for prompt, _ in texts})
-    votes = judge.num_votes
-    written = {"expected": 0, "criteria": prompts}.get(judge.form, len(texts) * votes)
+    written = judge.num_texts(prompts, len(texts))
     written += 2 * pairs if form_of(judge) == "written" else 0
-    reads = {"written": 1, "written_expected": 1 + votes}.get(judge.form, votes)
-    characters = reads * sum(rubric + len(prompt) + len(text) for prompt, text in texts)
+    characters = judge.num_reads * sum(rubric + len(prompt) + len(text) for prompt, text in texts)
     return {
         "models": models,
         "texts": len(texts),

@@ -154,15 +154,13 @@ def _judging(config: Config, iteration: int, juror: int, asked: int) -> dict[str
     judge, count = config.judge.jurors[juror], config.prompts.count
     answers = count * config.responses.per_prompt(iteration)
     votes = judge.num_votes
-    written = {"expected": 0, "criteria": count}.get(judge.form, answers * votes)
-    reads = {"written": 1, "written_expected": 1 + votes}.get(judge.form, votes)
     model = f"{judge.model}, " if config.judge.jury else ""
     return {
         "stage": judge_stage(juror),
         "records": answers * votes,
         "note": f"{model}{judge.form}, {votes} per response",
-        "sampled": written * judge.max_new_tokens,
-        "read": answers * reads * (asked + config.responses.max_new_tokens),
+        "sampled": judge.num_texts(count, answers) * judge.max_new_tokens,
+        "read": answers * judge.num_reads * (asked + config.responses.max_new_tokens),
     }
 
 
@@ -252,7 +250,7 @@ def _mean_prompt(prompts: list[str]) -> int:
 def _longest(config: Config, prompts: list[str], rubric: int) -> int:
     """Tokens of the longest sequence, for a prompt of mean length."""
     answered = _mean_prompt(prompts) + config.responses.max_new_tokens
-    written = max(1 if j.form == "expected" else j.max_new_tokens for j in config.judge.jurors)
+    written = max(j.max_new_tokens if j.num_texts(1, 1) else 1 for j in config.judge.jurors)
     return answered + _tokens(rubric) + written
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from selfreward.engines.sessions import Session, Sessions
 from selfreward.inputs.heldout import Canary, read_canaries, read_held_out, texts_asked
-from selfreward.inputs.judge_templates import run_template
+from selfreward.inputs.judge_templates import run_judge_templates, run_template
 from selfreward.inputs.rankings import Ranking, Text
 from selfreward.measures.judge import Votes, canary_report, judge_report
 from selfreward.measures.positions import compared_pairs, positions
@@ -66,12 +66,11 @@ async def _judge(run: Run, session: Session, texts: Sequence[Text], tracker: Tra
 
     number = run.config.judge.evaluated
     juror = run.config.judge.jurors[number]
+    templates = run_judge_templates(run, number)
     await judge_texts(
-        session.engine, session.chat, run_template(run, "judge", number), texts, juror, keep,
+        session.engine, session.chat, templates["judge"], texts, juror, keep,
         concurrency=run.config.engine.concurrency, seed=run.config.seed,
-        criteria_template=(
-            run_template(run, "criteria", number) if juror.form == "criteria" else None
-        ),
+        criteria_template=templates.get("criteria"),
     )  # fmt: skip
     return votes
 

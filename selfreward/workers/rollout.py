@@ -18,7 +18,7 @@ from selfreward.config import EngineConfig, SeedSource
 from selfreward.engines.base import FAILURES
 from selfreward.engines.sessions import Session, Sessions, is_local
 from selfreward.inputs import seeds
-from selfreward.inputs.judge_templates import run_template
+from selfreward.inputs.judge_templates import run_judge_templates, run_template
 from selfreward.inputs.rankings import rankings_of
 from selfreward.records import (
     Comparison,
@@ -138,9 +138,7 @@ def _responses(
 def _judgments(
     run: Run, store: Store, iteration: int, session: Session | BaseException, juror: int
 ) -> Work:
-    form = run.config.judge.jurors[juror].form
-    kinds = ("judge", "criteria") if form == "criteria" else ("judge",)
-    templates = {kind: run_template(run, kind, juror) for kind in kinds}
+    templates = run_judge_templates(run, juror)
     judgments, criteria = store.records(Judgment, iteration), store.records(Criterion, iteration)
     return judgments_work(
         session, judgments, criteria, templates, run.config, iteration, juror,
