@@ -23,7 +23,7 @@ MODULES = {
 }
 FLOORS = [
     {"errors", "records"}, {"config"}, {"storage"}, {"inputs"}, {"engines"}, {"stages"},
-    {"measures"}, {"makers", "training"}, {"workers"}, {"verbs", "controller"}, {"cli"},
+    {"measures"}, {"training"}, {"workers"}, {"verbs", "controller"}, {"cli"},
     {"__main__"},
 ]  # fmt: skip
 """The rooms from the ground up; each imports only from those below it."""

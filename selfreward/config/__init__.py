@@ -5,7 +5,7 @@ Figures marked SRLM are those of Self-Rewarding Language Models, arXiv 2401.1002
 checked against their own classes by ``selfreward.training.options`` and ``selfreward.engines``.
 """
 
-from selfreward.config.base import EngineConfig, SeedSource, Source
+from selfreward.config.base import EngineConfig, Sampling, SeedSource, Source
 from selfreward.config.generation import PairsConfig, PromptsConfig, ResponsesConfig
 from selfreward.config.judging import EvaluationConfig, HealthConfig, JudgeConfig, JurorConfig
 from selfreward.config.run import RUNTIME_KEYS, Config, check_judge, is_runtime_key
@@ -24,6 +24,7 @@ __all__ = [
     "PairsConfig",
     "PromptsConfig",
     "ResponsesConfig",
+    "Sampling",
     "SeedSource",
     "SelectionConfig",
     "SftConfig",

@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from selfreward.config.base import Group, SeedSource, Source
+from selfreward.config.base import Group, SampledGroup, SeedSource, Source
 
 
-class PromptsConfig(Group):
+class PromptsConfig(SampledGroup):
     """Writing new prompts, few-shot (SRLM 2.2; Self-Instruct, arXiv 2212.10560)."""
 
     count: int = Field(default=64, ge=1)
@@ -54,7 +54,7 @@ class PromptsConfig(Group):
         return self.max_attempts or 10 * self.count + self.window
 
 
-class ResponsesConfig(Group):
+class ResponsesConfig(SampledGroup):
     """Sampling candidate responses (SRLM 2.2)."""
 
     n: int = Field(default=4, ge=2)

@@ -11,9 +11,8 @@ from selfreward.engines.chat import Chat
 from selfreward.errors import StoppedError
 from selfreward.inputs import seeds
 from selfreward.inputs.judge_templates import run_template
-from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response
+from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response, kept
 from selfreward.stages.criteria import GENERAL
-from selfreward.stages.selection import item, kept
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
 from selfreward.training.base import DpoRow, SftRow
@@ -55,7 +54,7 @@ def sft_rows(run: Run, store: Store, stage: str, chat: Chat) -> tuple[list[SftRo
             user, started = template.render(
                 prompt=eft.prompt, response=eft.response, criterion=GENERAL
             )
-            if run.config.judge.form in ("expected", "criteria"):
+            if not run.config.judge.traits.writes:
                 keep(f"eft:{i}", *chat.score_target(user, round(eft.score)))
             elif eft.justification is None:
                 drops.append(Drop(0, stage, f"eft:{i}", "no justification"))
@@ -64,7 +63,7 @@ def sft_rows(run: Run, store: Store, stage: str, chat: Chat) -> tuple[list[SftRo
                 keep(f"eft:{i}", *chat.continuation(user, started, verdict))
     if stage == "train":
         for judgment, user, started in _selected(run, store):
-            name = f"selected:{item(judgment)}"
+            name = f"selected:{judgment.item}"
             if token := chat.control_token(judgment.raw):
                 drops.append(Drop(0, stage, name, "control token", token))
             else:

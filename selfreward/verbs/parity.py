@@ -178,8 +178,9 @@ async def _ask(kind: str, model: Path) -> dict[str, Any]:
         ``answers``, of which each has ``token_ids`` and ``logprob``, and ``probabilities`` of the
         scores after all prompts, one list; empty if the tokenizer has no token for each score.
     """
+    from selfreward.config import Sampling
     from selfreward.engines import open_engine
-    from selfreward.engines.base import Request, Sampling
+    from selfreward.engines.base import Request
     from selfreward.engines.chat import Chat
     from selfreward.errors import ConfigError
 

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from selfreward.config.judging import JurorConfig
 from selfreward.config.run import Config
 from selfreward.errors import SelfRewardError
 from selfreward.inputs import seeds
@@ -170,22 +169,14 @@ def _judging(config: Config, iteration: int, juror: int, asked: int) -> dict[str
     judge, count = config.judge.jurors[juror], config.prompts.count
     answers = count * config.responses.per_prompt(iteration)
     votes = judge.num_votes
-    written, reads = _asked(judge, count, answers)
     model = f"{judge.model}, " if config.judge.jury else ""
     return {
         "stage": judge_stage(juror),
         "records": answers * votes,
         "note": f"{model}{judge.form}, {votes} per response",
-        "sampled": written * judge.max_new_tokens,
-        "read": answers * reads * (asked + config.responses.max_new_tokens),
+        "sampled": judge.num_texts(count, answers) * judge.max_new_tokens,
+        "read": answers * judge.num_reads * (asked + config.responses.max_new_tokens),
     }
-
-
-def _asked(judge: JurorConfig, prompts: int, answers: int) -> tuple[int, int]:
-    """Texts that a judge writes in all, and how often it reads each answer."""
-    votes = judge.num_votes
-    written = {"expected": 0, "criteria": prompts}.get(judge.form, answers * votes)
-    return written, {"written": 1, "written_expected": 1 + votes}.get(judge.form, votes)
 
 
 def _comparing(config: Config, asked: int) -> dict[str, Any]:
@@ -295,9 +286,9 @@ def _evaluation(config: Config, beside: Path | None, rubric: int) -> dict[str, A
     pairs = sum(_pairs(ranking) for ranking in rankings) if settings.compares else 0
     models = config.iterations + 1
     prompts = len({prompt for prompt, _ in texts})
-    written, reads = _asked(judge, prompts, len(texts))
+    written = judge.num_texts(prompts, len(texts))
     written += 2 * pairs if form_of(judge) == "written" else 0
-    characters = reads * sum(rubric + len(prompt) + len(text) for prompt, text in texts)
+    characters = judge.num_reads * sum(rubric + len(prompt) + len(text) for prompt, text in texts)
     return {
         "models": models,
         "texts": len(texts),

@@ -8,7 +8,7 @@ from typing import Any
 from selfreward.errors import NotFoundError
 from selfreward.measures.figures import figures_of
 from selfreward.measures.health import Gate
-from selfreward.records import stages_of
+from selfreward.records import FORMS, stages_of
 from selfreward.storage.directory import Run
 from selfreward.verbs.console import bold, dim
 from selfreward.verbs.layout import bars, duration, estimated, listed, percent, share, table
@@ -185,7 +185,8 @@ def _within(figures: Figures) -> str:
 
 def _mass(figures: Figures) -> str:
     judgments = figures["judgments"]
-    why = "written" if judgments["form"] == "written" else "no judgments"
+    form = judgments["form"]
+    why = "no judgments" if form is None or FORMS[form].weighs else form
     return _number(judgments["mass"], why)
 
 

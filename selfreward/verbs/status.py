@@ -9,7 +9,7 @@ from typing import Any
 
 from selfreward.errors import NotFoundError, SelfRewardError
 from selfreward.measures.figures import figures_of
-from selfreward.records import Progress, Stage, stages_of
+from selfreward.records import Progress, Stage
 from selfreward.storage.directory import Run, list_runs, runs_root
 from selfreward.storage.store import Store
 from selfreward.verbs.console import bold, dim
@@ -29,10 +29,11 @@ def status_of(run: Run) -> dict[str, Any]:
     with run.store() as store:
         progress, finished = store.progress(), store.stages()
         events, owner = store.events(), store.owner()
-    last = progress[-1] if progress else None
-    iteration = last.iteration if last else 0 if settings["sft"] is not None else 1
+        last = progress[-1] if progress else None
+        iteration = last.iteration if last else 0 if settings["sft"] is not None else 1
+        planned = store.planned(iteration)
     owned = run.is_owned
-    rows = stage_rows(iteration, progress, finished, run.evaluates)
+    rows = stage_rows(iteration, planned, progress, finished)
     working = [row for row in rows if row["state"] == "working"]
     begun = [row["stage"] for row in rows if row["state"] != "waiting"]
     now = working[0] if working else {"done": None, "total": None, "rate": None, "note": ""}
@@ -58,16 +59,13 @@ def status_of(run: Run) -> dict[str, Any]:
 
 
 def stage_rows(
-    iteration: int,
-    progress: Sequence[Progress],
-    finished: Sequence[Stage],
-    evaluates: bool = True,
+    iteration: int, planned: Sequence[str], progress: Sequence[Progress], finished: Sequence[Stage]
 ) -> list[dict[str, Any]]:
-    """The stages of an iteration in order, each ``waiting``, ``working`` or ``finished``."""
+    """The planned stages of an iteration, each ``waiting``, ``working`` or ``finished``."""
     begun = {p.stage: p for p in progress if p.iteration == iteration}
     ended = {s.stage: s for s in finished if s.iteration == iteration}
     rows = []
-    for stage in stages_of(iteration, begun | ended, evaluates):
+    for stage in planned:
         row: dict[str, Any] = {"stage": stage, "state": "waiting", "done": 0, "total": None}
         row |= {"seconds": 0.0, "rate": None, "eta_s": None, "note": ""}
         if stage in begun:

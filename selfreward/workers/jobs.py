@@ -47,10 +47,10 @@ def prepare(run: Run) -> None:
         config.model, revision=config.revision, trust_remote_code=config.trust_remote_code
     )
     chat = _chat(config, model.path)
-    if any(j.form != "written" for j in config.judge.jurors if j.model in ("policy", "M1")):
+    if any(j.traits.weighs for j in config.judge.jurors if j.model in ("policy", "M1")):
         chat.score_prompt("")
     measured = config.judge.jurors[config.judge.evaluated]
-    if config.evaluation.is_on and measured.form != "written":
+    if config.evaluation.is_on and measured.traits.weighs:
         chat.score_prompt("")
     comparing = [measured] if config.evaluation.compares else []
     if config.judge.break_ties and config.judge.model in ("policy", "M1"):
