@@ -178,7 +178,7 @@ async def _ask(kind: str, model: Path) -> dict[str, Any]:
         ``answers``, of which each has ``token_ids`` and ``logprob``, and ``probabilities`` of the
         scores after all prompts, one list; empty if the tokenizer has no token for each score.
     """
-    from selfreward.engines import open_engine
+    from selfreward.engines.kinds import open_engine
     from selfreward.engines.base import Request, Sampling
     from selfreward.engines.chat import Chat
     from selfreward.errors import ConfigError

@@ -11,8 +11,8 @@ from typing import Any
 from selfreward.config import EngineConfig
 from selfreward.config.judging import HOSTED
 from selfreward.config.run import Config
-from selfreward.engines import open_engine
 from selfreward.engines.chat import Chat
+from selfreward.engines.kinds import open_engine
 from selfreward.engines.sessions import OpenSession, Session, Sessions
 from selfreward.errors import IntegrityError
 from selfreward.inputs import models
