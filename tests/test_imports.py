@@ -41,7 +41,6 @@ WRITERS = {
     "selfreward.storage.database": "opens records.db, to which the store alone writes",
     "selfreward.workers.process": "appends to a child's log",
     "selfreward.workers.main": "answers through a pipe",
-    "selfreward.verbs.parity": "answers its parent through a pipe",
     "selfreward.training.distributed": "tells the train child by lines of its output",
     "selfreward.inputs.models": "lets transformers save into a directory that durable publishes",
     "selfreward.training.loop": "lets transformers save into a directory that durable publishes",

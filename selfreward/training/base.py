@@ -76,5 +76,5 @@ class Fit(Protocol):
 
 def num_processes() -> int:
     """How many processes train together with this one, itself included."""
-    # Some clusters set WORLD_SIZE for whatever they run; launchers set both.
+    # Launchers set both. WORLD_SIZE alone does not count: some clusters set it for every program.
     return int(os.environ.get("WORLD_SIZE", 1)) if "LOCAL_RANK" in os.environ else 1

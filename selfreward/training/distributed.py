@@ -5,8 +5,8 @@
         on_log, on_step, error  <-------- lines of the launcher's output ------  rank 0, any rank
 
 The child alone writes to ``records.db``: SQLite is not to be shared between machines. No process
-outlives the others: the launcher ends with the child, whose process group it is in, and each rank
-ends itself when its launcher is gone or its job is.
+outlives the others. The launcher is in the process group of the child and ends with it. A rank ends
+itself when its launcher is gone, or the file of its job.
 """
 
 import json
@@ -170,7 +170,10 @@ def launch_command(launch: LaunchConfig) -> list[str]:
 
 
 def _told(output: IO[str], tail: deque[str]) -> Iterator[dict[str, Any]]:
-    """What ranks told; every other line is passed on to the log and kept in ``tail``."""
+    """Yield the messages of ranks that are among the lines of the launcher's output.
+
+    The other lines are written to the log of this process, and the last of them kept in ``tail``.
+    """
     for line in output:
         _, mark, told = line.partition(_MARK)
         if mark:
@@ -185,7 +188,9 @@ def _ending(output: str, code: int) -> str:
     failures = [(int(rank), int(how)) for rank, how in _REPORT.findall(output)]
     if not failures:
         return f"the training processes ended with code {code}"
-    # Those that lose a peer fail in turn, and those that are left are sent SIGTERM.
+    # The first to fail is the cause, but the report does not say which it was. A process that was
+    # killed is one, unless by SIGTERM: the launcher sends that to all that are left. Where none
+    # was, it is the last in the report, torchrun's root cause; the others lost their peer.
     killed = [(rank, how) for rank, how in failures if how < 0 and how != -signal.SIGTERM]
     rank, how = (killed or failures[-1:])[0]
     ending = f"was killed by signal {-how}" if how < 0 else f"ended with code {how}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from selfreward.config import Config, EngineConfig, JurorConfig
 from selfreward.config.judging import HOSTED
 from selfreward.config.run import check_judge
-from selfreward.engines import check_options as check_engine_options
+from selfreward.engines.kinds import check_options as check_engine_options
 from selfreward.errors import ConfigError, PreflightError, SelfRewardError
 from selfreward.inputs.collect import run_inputs
 from selfreward.inputs.judge_templates import (

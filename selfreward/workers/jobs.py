@@ -11,8 +11,8 @@ from typing import Any
 from selfreward.config import EngineConfig
 from selfreward.config.judging import HOSTED
 from selfreward.config.run import Config
-from selfreward.engines import open_engine
 from selfreward.engines.chat import Chat
+from selfreward.engines.kinds import open_engine
 from selfreward.engines.sessions import OpenSession, Session, Sessions
 from selfreward.errors import IntegrityError
 from selfreward.inputs import models
@@ -30,6 +30,7 @@ from selfreward.training.rows import dpo_rows, sft_rows
 from selfreward.workers.checks import check_config
 from selfreward.workers.evaluate import evaluate_iteration
 from selfreward.workers.judge import judge_job
+from selfreward.workers.parity import parity_job
 from selfreward.workers.rollout import generate_iteration
 
 
@@ -99,8 +100,12 @@ class Generator:
         self._runner.run(evaluate_iteration(run, store, iteration, self._sessions))
 
     def judge(self, job: dict[str, Any], say: Callable[[Any], None]) -> None:
-        """Judge texts of no run; see ``evaluation.child``."""
+        """Judge texts of no run; see ``judge_in_child``."""
         self._runner.run(judge_job(job, say))
+
+    def parity(self, job: dict[str, Any], say: Callable[[Any], None]) -> None:
+        """Ask one engine what all are asked; see ``ask_in_child``."""
+        self._runner.run(parity_job(job, say))
 
     def __enter__(self) -> "Generator":
         return self
