@@ -22,7 +22,7 @@ def coverage(num_prompts: int) -> float:
         hits = draw.binomial(pairs, chance)
         bootstrap = Bootstrap(num_prompts, RESAMPLES, seed)
         found = bootstrap.share((hits.astype(float), pairs.astype(float)))
-        held += found["low"] <= ACCURACY <= found["high"]
+        held += found.low <= ACCURACY <= found.high
     return held / SAMPLES
 
 

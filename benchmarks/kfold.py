@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import eft
+import msgspec
 
 from selfreward.config import SeedSource
 from selfreward.inputs.rankings import read_ranked
@@ -74,7 +75,7 @@ def _measure(root: Path, count: int, arguments: argparse.Namespace) -> dict[str,
         for other in arguments.also if fold == 0 else []:
             report = _judge(root, model, other, arguments.matched)
             figures["also"][other.name] = eft.shares(report)
-    report = agreement(pooled)
+    report = msgspec.to_builtins(agreement(pooled))
     said = [f"{r:.2f}" if r is not None else "none" for r in figures["length_correlation"]]
     print(
         f"{eft.line(report)}  {figures['rows']} rows, "

@@ -17,14 +17,21 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict
 from types import FrameType
 from typing import Protocol
 
 from selfreward.errors import SelfRewardError, StoppedError
 from selfreward.inputs.rankings import rankings_of
 from selfreward.measures.figures import iteration_figures
-from selfreward.measures.health import AFTER_EVALUATION, BEFORE_TRAINING, gates
+from selfreward.measures.health import (
+    AFTER_EVALUATION,
+    BEFORE_TRAINING,
+    finding,
+    gates,
+    key_of,
+    remedy,
+)
+from selfreward.measures.reports import Health
 from selfreward.measures.selection import selection_figures
 from selfreward.records import Comparison, GateName, Judgment, PreferencePair, Prompt, Response
 from selfreward.stages.pairs import build_pairs
@@ -113,13 +120,13 @@ def select_judgments(run: Run, store: Store) -> None:
             max_share=run.config.sft.selection.max_share,
             run_seed=run.config.seed,
         )
-        figures = selection_figures(responses, judgments, opinions, drops)
+        figures = selection_figures(responses, judgments, opinions, drops, human.left_out)
         tracker.finish(
             run,
             rows=len(rows),
             drops=len(drops),
             records=drops,
-            reports={"selection": figures | {"left_out": human.left_out}},
+            reports={"selection": figures},
         )
 
 
@@ -193,15 +200,15 @@ def check_health(run: Run, store: Store, iteration: int, names: Sequence[GateNam
     found = gates(iteration_figures(store, iteration), run.config.health)
     if iteration == 0:  # has no pairs, and judgments of people's responses alone
         found = [gate for gate in found if gate.name in AFTER_EVALUATION]
-    store.save_report(iteration, "health", {"gates": [asdict(gate) for gate in found]})
+    store.save_report(iteration, "health", Health(tuple(found)))
     failed = [gate for gate in found if gate.passed is False and gate.name in names]
     for gate in failed:
-        store.add_event("warning", f"iteration {iteration}: {gate.finding}")
+        store.add_event("warning", f"iteration {iteration}: {finding(gate)}")
     if stopping := [gate for gate in failed if gate.stops]:
         gate = stopping[0]
         raise StoppedError(
-            f"iteration {iteration}: {gate.finding}, and {gate.name} is in health.stop_on",
-            f"{gate.remedy} To go on nonetheless: selfreward resume {run.name} {gate.key}=...",
+            f"iteration {iteration}: {finding(gate)}, and {gate.name} is in health.stop_on",
+            f"{remedy(gate)} To go on nonetheless: selfreward resume {run.name} {key_of(gate)}=...",
         )
 
 
@@ -209,7 +216,7 @@ def end_iteration(run: Run, store: Store, workers: Workers, iteration: int) -> N
     """Measure the new model, check what that shows, and keep the figures of the iteration."""
     if run.config.evaluation.is_on and not store.finished(iteration, "evaluate"):
         workers.evaluate(iteration)
-    if store.figures(iteration) is None:
+    if store.figures(iteration, dict) is None:
         check_health(run, store, iteration, AFTER_EVALUATION)
         close_iteration(store, iteration)
 

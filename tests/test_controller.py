@@ -9,6 +9,7 @@ from selfreward.config.load import build_config
 from selfreward.controller import launch
 from selfreward.errors import IntegrityError, StoppedError
 from selfreward.inputs.collect import create_run
+from selfreward.measures.figures import IterationFigures
 from selfreward.records import (
     Drop,
     FinishReason,
@@ -57,7 +58,7 @@ def test_two_iterations_finish_their_stages_in_order() -> None:
         assert [(t, s) for t in range(4) for s in store.planned(t)] == stages(run)
     assert all(durable.is_whole(run.model_directory(i)) for i in (1, 2, 3))
     with run.store() as store:
-        assert all(store.figures(t) for t in (0, 1, 2))
+        assert all(store.figures(t, IterationFigures) for t in (0, 1, 2))
         kinds = [kind for _, kind, _ in store.events() if kind != "warning"]
         assert kinds == ["launched", "finished"]
 

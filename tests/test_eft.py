@@ -11,6 +11,8 @@ from selfreward.config.load import build_config
 from selfreward.controller import launch
 from selfreward.errors import ConfigError, IntegrityError, StoppedError
 from selfreward.inputs.collect import create_run, selection_inputs
+from selfreward.measures.figures import IterationFigures
+from selfreward.measures.selection import SelectionFigures
 from selfreward.records import Drop, FinishReason, Judgment, Prompt, Response, kept
 from selfreward.storage import durable
 from selfreward.storage.directory import Run
@@ -78,7 +80,7 @@ def facts(run: Run) -> dict[str, object]:
             "records": [store.records(kind, 0) for kind in (Prompt, Response, Judgment, Drop)],
             "stages": [(s.stage, s.rows, s.drops, s.digest) for s in store.stages()],
             "logs": [store.train_log(0, stage) for stage in ("sft", "train")],
-            "report": store.report(0, "selection"),
+            "report": store.report(0, "selection", SelectionFigures),
             "models": [durable.verify_directory(run.model_directory(m)) for m in ("SFT", 1)],
         }
 
@@ -103,7 +105,7 @@ def test_human_data_becomes_records_and_every_vote_a_row_or_a_drop(tmp_path: Pat
     with run.store() as store:
         prompts, responses = store.records(Prompt, 0), store.records(Response, 0)
         judgments, drops = store.records(Judgment, 0), store.records(Drop, 0)
-        figures, stage = store.figures(0), store.finished(0, "selection")
+        figures, stage = store.figures(0, IterationFigures), store.finished(0, "selection")
     assert [prompt.dropped for prompt in prompts].count("control token") == 1
     assert len(prompts) == len(ROWS) - 1  # of the lone ranked response nothing is known
     assert {response.author for response in responses} == {"human"}
@@ -115,16 +117,17 @@ def test_human_data_becomes_records_and_every_vote_a_row_or_a_drop(tmp_path: Pat
     mine = [drop for drop in drops if drop.stage == "selection"]
     assert len(rows) + len(mine) == len(judgments)
     assert figures is not None and stage is not None
-    found = figures["selection"]
+    found = figures.selection
+    assert found is not None
     assert (stage.rows, stage.drops) == (len(rows), len(mine)) == (
-        found["rows"], sum(found["dropped"].values()),
+        found.rows, sum(found.dropped.values()),
     )  # fmt: skip
-    assert 0 < found["rows"] <= found["agreeing"]
-    assert sum(found["histogram"]["sampled"]) == found["parsed"] < found["votes"]
-    assert sum(found["histogram"]["kept"]) == found["rows"]
-    assert found["left_out"] == {"one response": 1}
-    assert found["agreement"]["judge"]["pairs"] == 3 + 1 + 6
-    assert found["agreement"]["longest"]["accuracy"] == 0.9
+    assert 0 < found.rows <= found.agreeing
+    assert sum(found.histogram.sampled) == found.parsed < found.votes
+    assert sum(found.histogram.kept) == found.rows
+    assert found.left_out == {"one response": 1}
+    assert found.agreement.judge.pairs == 3 + 1 + 6
+    assert found.agreement.longest.accuracy == 0.9
 
 
 def test_m1_learns_the_judges_own_words_and_models_sft_does_not(tmp_path: Path) -> None:
@@ -200,7 +203,7 @@ def test_a_kill_after_any_commit_of_iteration_0_changes_nothing(
         loop(run)
         assert facts(run) == expected, f"killed after commit {stop}"
         with run.store() as store:
-            assert store.figures(0) is not None
+            assert store.figures(0, IterationFigures) is not None
     assert stop > 15
 
 
@@ -234,7 +237,7 @@ def test_without_human_ranks_each_ift_response_stands_against_a_worse_one(
     loop(run)
     with run.store() as store:
         prompts, responses = store.records(Prompt, 0), store.records(Response, 0)
-        report = store.report(0, "selection")
+        report = store.report(0, "selection", SelectionFigures)
     accepted = [prompt for prompt in prompts if prompt.dropped is None]
     assert len(prompts) == 30 > len(accepted)
     assert {p.dropped for p in prompts} == {None, "empty"}
@@ -244,7 +247,7 @@ def test_without_human_ranks_each_ift_response_stands_against_a_worse_one(
     )
     assert "empty" in {response.dropped for response in responses}
     assert report is not None
-    assert report["agreement"]["judge"]["pairs"] == sum(
+    assert report.agreement.judge.pairs == sum(
         response.dropped is None for response in responses if response.author == "policy"
     )
     shown = prompt_of(run, 0, accepted[0].attempt)
@@ -329,12 +332,12 @@ def test_what_was_judged_is_frozen(tmp_path: Path) -> None:
 def test_the_readers_show_iteration_0(tmp_path: Path) -> None:
     run = make(ranked(tmp_path))
     loop(run)
-    [found] = scores_of(run)["iterations"]
+    [found] = scores_of(run).iterations
     text = scores_text(scores_of(run))
     for words in ("EFT selection", "parse rate", "pairwise accuracy", "longer wins", "other vote"):
         assert words in text
-    assert list(found["seconds"]) == STAGES
-    assert [row["stage"] for row in status_of(run)["stages"]][: len(STAGES)] == STAGES
+    assert list(found.seconds) == STAGES
+    assert [row.stage for row in status_of(run).stages][: len(STAGES)] == STAGES
     iteration, attempts = select(run, 0, "first")
     assert iteration == 0 and len(attempts) == len(ROWS) - 2
     shown = prompt_of(run, 0, 0)
@@ -411,8 +414,8 @@ def test_the_real_model_writes_worse_responses_and_judges_them(tmp_path: Path) -
     assert [stage for _, stage in stages(run)] == STAGES
     assert all(check["ok"] for check in verify(run))
     with run.store() as store:
-        prompts, found = store.records(Prompt, 0), store.report(0, "selection")
+        prompts, found = store.records(Prompt, 0), store.report(0, "selection", SelectionFigures)
         rows = {stage.stage: stage.rows + stage.drops for stage in store.stages()}
     assert any(prompt.dropped is None for prompt in prompts)
-    assert found is not None and found["votes"] > 0
-    assert rows["train"] == rows["sft"] + found["rows"]
+    assert found is not None and found.votes > 0
+    assert rows["train"] == rows["sft"] + found.rows

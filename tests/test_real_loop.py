@@ -17,6 +17,7 @@ from selfreward.engines.kinds import open_engine
 from selfreward.inputs.heldout import read_held_out
 from selfreward.inputs.judge_templates import run_template
 from selfreward.inputs.rankings import texts_of
+from selfreward.measures.reports import JudgeReport
 from selfreward.measures.sample import judged_responses, votes_of
 from selfreward.stages.evaluate import judge_texts
 from selfreward.storage import durable
@@ -89,9 +90,9 @@ def test_an_engine_that_lives_on_judges_with_the_new_model(
     # One process judged with M1, sampled, and judged with M2.
     assert logs == {"0-prepare.log", "0-evaluate.log", "1-train.log"}
     with run.store() as store:
-        report = store.report(1, "judge")
+        report = store.report(1, "judge", JudgeReport)
     assert report is not None
-    scores = [response["score"] for response in report["responses"]]
+    scores = [response.score for response in report.responses]
     assert scores == rejudged(run, 2)
     assert scores != rejudged(run, 1)
 

@@ -28,7 +28,7 @@ def judge(
     as_json: Json = False,
 ) -> None:
     """Measure a judge against people, and against length."""
-    from selfreward.verbs.judge import judge_report, judge_text
+    from selfreward.verbs.judge import ScoredReport, judge_report, judge_text
     from selfreward.verbs.plot import check_path, save_calibration
 
     if plot:
@@ -40,7 +40,7 @@ def judge(
         compare=compare, form=form, template=template, votes=votes, engine=engine or [],
         limit=limit, report=console.note,
     )  # fmt: skip
-    if plot:
+    if plot and isinstance(found, ScoredReport):
         save_calibration(found, plot)
         console.note(f"wrote {plot}")
     if as_json:

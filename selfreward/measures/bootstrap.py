@@ -7,15 +7,21 @@ each prompt was drawn and all of them are one matrix product. All figures share 
 which makes differences between them paired.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from selfreward.measures.reports import Estimate, PairShares, Parts
+
 Floats = NDArray[np.float64]
 Share = tuple[Floats, Floats]
 """Numerator and denominator of a figure, each summed by prompt; shape (prompts,)."""
+Shares = dict[str, Share]
+"""By the names of ``reports.JudgedRankings``, or those of them that are about pairs."""
+P = TypeVar("P", bound=PairShares)
 
 CONFIDENCE = 0.95
 FEWEST_PROMPTS = 10
@@ -39,24 +45,31 @@ class Bootstrap:
         if num_prompts:
             self._times += draw.multinomial(num_prompts, even, resamples)
 
-    def share(self, share: Share) -> dict[str, Any]:
+    def share(self, share: Share) -> Estimate:
         """Estimate sum(numerator) / sum(denominator); see ``estimate``."""
         return self.estimate(np.divide, *share, counted=share[1])
 
-    def shares(
-        self, shares: Mapping[str, Share], names: Iterable[str]
-    ) -> dict[str, dict[str, Any]]:
-        """Estimates of the shares of these names."""
-        return {name: self.share(shares[name]) for name in names}
+    def shares(self, kind: type[P], shares: Shares) -> P:
+        """Estimates of the shares that ``kind`` names."""
+        return kind(**{field.name: self.share(shares[field.name]) for field in fields(kind)})
 
-    def difference(self, first: Share, second: Share) -> dict[str, Any]:
+    def difference(self, first: Share, second: Share) -> Estimate:
         """Estimate how much larger the first share is than the second; see ``estimate``."""
         counted = np.minimum(first[1], second[1])
         return self.estimate(lambda a, b, c, d: a / b - c / d, *first, *second, counted=counted)
 
-    def estimate(
-        self, figure: Callable[..., Any], *columns: Floats, counted: Floats
-    ) -> dict[str, Any]:
+    def gain(
+        self,
+        judge: Parts[Shares, Shares],
+        longest: Parts[Shares, Shares],
+    ) -> Parts[Estimate, Estimate]:
+        """Estimate how much more accurate a judge is than the longer response."""
+        return Parts(
+            all=self.difference(judge.all["accuracy"], longest.all["accuracy"]),
+            matched=self.difference(judge.matched["accuracy"], longest.matched["accuracy"]),
+        )
+
+    def estimate(self, figure: Callable[..., Any], *columns: Floats, counted: Floats) -> Estimate:
         """Estimate a figure with its percentile interval.
 
         Args:
@@ -66,21 +79,17 @@ class Bootstrap:
             counted: How many things of each prompt the figure is about.
 
         Returns:
-            ``value``, None if there is none; ``low`` and ``high``, the 95% interval, which is
-            widened to hold the value and is None where fewer than ten prompts count; ``n``, the
-            sum of ``counted``.
+            The figure, with an interval that is widened to hold it, and the sum of ``counted``.
         """
-        estimate: dict[str, Any] = {"value": None, "low": None, "high": None}
-        estimate["n"] = round(float(counted.sum()))
+        n = round(float(counted.sum()))
         with np.errstate(divide="ignore", invalid="ignore"):
             value = float(figure(*(column.sum() for column in columns)))
             resampled = np.asarray(figure(*(self._times @ column for column in columns)), float)
         if not np.isfinite(value):
-            return estimate
-        estimate["value"] = value
+            return Estimate(None, None, None, n)
         resampled = resampled[np.isfinite(resampled)]  # a resample may draw nothing that counts
-        if np.count_nonzero(counted) >= FEWEST_PROMPTS and resampled.size:
-            tail = (1 - CONFIDENCE) / 2
-            low, high = np.quantile(resampled, (tail, 1 - tail))
-            estimate["low"], estimate["high"] = min(float(low), value), max(float(high), value)
-        return estimate
+        if np.count_nonzero(counted) < FEWEST_PROMPTS or not resampled.size:
+            return Estimate(value, None, None, n)
+        tail = (1 - CONFIDENCE) / 2
+        low, high = map(float, np.quantile(resampled, (tail, 1 - tail)))
+        return Estimate(value, min(low, value), max(high, value), n)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfreward.measures.bootstrap import Bootstrap, Floats
+from selfreward.measures.reports import CalibrationBin, Estimate, VoteAgreement
 from selfreward.records import MAX_SCORE
 from selfreward.stages.verdict import points
 
@@ -20,7 +21,7 @@ Prompts = NDArray[np.int_]
 
 def calibration(
     bootstrap: Bootstrap, prompts: Prompts, scores: Floats, standings: Floats, human: Floats
-) -> list[dict[str, Any]]:
+) -> tuple[CalibrationBin, ...]:
     """What people think of responses, by the judge's score.
 
     One bin per score that occurs if there are at most six, else six of about equal size; equal
@@ -32,38 +33,27 @@ def calibration(
         scores: Of the judge; not a number without a verdict. Same shape.
         standings: Share of the ranking's other responses that people like less.
         human: Points from people. Not a number where unknown, as above.
-
-    Returns:
-        By bin, the lowest first: ``low`` and ``high``, the scores in it, their mean ``score``,
-        ``n`` responses, and estimates ``standing`` and ``human_score``.
     """
     judged = ~np.isnan(scores)
     bins = _bins(scores, judged)
     table = []
     for number in np.unique(bins[judged]):
         inside = judged & (bins == number)
-        row: dict[str, Any] = {
-            "low": float(scores[inside].min()),
-            "high": float(scores[inside].max()),
-            "score": float(scores[inside].mean()),
-            "n": int(inside.sum()),
-        }
-        for name, values in (("standing", standings), ("human_score", human)):
-            known = inside & ~np.isnan(values)
-            sums = [
-                np.bincount(prompts[known], of, bootstrap.num_prompts).astype(np.float64)
-                for of in (values[known], np.ones(known.sum()))
-            ]
-            row[name] = bootstrap.share((sums[0], sums[1]))
-        table.append(row)
-    return table
+        table.append(
+            CalibrationBin(
+                low=float(scores[inside].min()),
+                high=float(scores[inside].max()),
+                score=float(scores[inside].mean()),
+                n=int(inside.sum()),
+                standing=_mean(bootstrap, prompts, standings, inside),
+                human_score=_mean(bootstrap, prompts, human, inside),
+            )
+        )
+    return tuple(table)
 
 
-def confusion(scores: Floats, human: Floats) -> list[list[int]] | None:
-    """Counts by points from people (rows, 0 to 5) and from the judge (columns, 0 to 5, none).
-
-    Halves are rounded up. None where people gave no points.
-    """
+def confusion(scores: Floats, human: Floats) -> tuple[tuple[int, ...], ...] | None:
+    """See ``Agreement``."""
     if np.isnan(human).all():
         return None
     table = [[0] * (MAX_SCORE + 2) for _ in range(MAX_SCORE + 1)]
@@ -71,19 +61,15 @@ def confusion(scores: Floats, human: Floats) -> list[list[int]] | None:
         if not np.isnan(theirs):
             column = MAX_SCORE + 1 if np.isnan(score) else points(score)
             table[points(theirs)][column] += 1
-    return table
+    return tuple(map(tuple, table))
 
 
 def vote_agreement(
     bootstrap: Bootstrap, prompts: Prompts, votes: Sequence[Sequence[float | None]]
-) -> dict[str, Any] | None:
+) -> VoteAgreement | None:
     """How far the votes on one response agree; None where no response has two verdicts.
 
-    Returns:
-        Estimates, over the pairs of verdicts on one response, of ``same`` (equal scores) and
-        ``difference`` (mean, in points), and of ``alpha``: Krippendorff's for interval data
-        (Content Analysis, 2004, chapter 11), 1 where votes agree within responses and 0 where
-        they differ as much as votes on different responses do; no value if all are equal.
+    Source of alpha: Krippendorff, Content Analysis, 2004, chapter 11.
     """
     size = bootstrap.num_prompts
     first = next((vote for given in votes for vote in given if vote is not None), 0.0)
@@ -103,11 +89,23 @@ def vote_agreement(
         squares[prompt] += sum((vote - first) ** 2 for vote in verdicts)
     if not pairs.any():
         return None
-    return {
-        "same": bootstrap.share((same, pairs)),
-        "difference": bootstrap.share((difference, pairs)),
-        "alpha": bootstrap.estimate(_alpha, within, n, total, squares, counted=n),
-    }
+    return VoteAgreement(
+        same=bootstrap.share((same, pairs)),
+        difference=bootstrap.share((difference, pairs)),
+        alpha=bootstrap.estimate(_alpha, within, n, total, squares, counted=n),
+    )
+
+
+def _mean(
+    bootstrap: Bootstrap, prompts: Prompts, values: Floats, inside: NDArray[np.bool_]
+) -> Estimate:
+    """Of the values that are known, over these responses."""
+    known = inside & ~np.isnan(values)
+    total, count = (
+        np.bincount(prompts[known], of, bootstrap.num_prompts).astype(np.float64)
+        for of in (values[known], np.ones(known.sum()))
+    )
+    return bootstrap.share((total, count))
 
 
 def _alpha(within: Any, n: Any, total: Any, squares: Any) -> Any:

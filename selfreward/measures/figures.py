@@ -1,24 +1,34 @@
 """The figures of an iteration, from its records alone.
 
-    records.db -> iteration_figures -> one JSON-able mapping -> scores table, plot, report
+    records.db -> iteration_figures -> scores table, plot, JSON
 
 A figure that cannot be had is None, never NaN; the counts beside it say why. Every mean has its n
 and, where it is about scores, a standard error that is clustered by prompt: answers to one prompt
-are alike, so a plain standard error over answers would be too small.
+are alike, so a plain standard error over answers would be too small. Lengths are in characters,
+scores and margins in points, rates and shares from 0 to 1.
 """
 
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from selfreward.measures.judge import evaluated
+from selfreward.measures.evaluated import (
+    CanaryFigures,
+    JudgeFigures,
+    PositionFigures,
+    evaluated,
+)
+from selfreward.measures.reports import Estimate, Gate, Health
+from selfreward.measures.selection import SelectionFigures
 from selfreward.measures.statistics import clustered_mean, spearman, standard_deviation
 from selfreward.measures.votes import (
     ALL,
     JudgeRow,
+    JuryFigures,
     Scored,
     jury_figures,
     read_votes,
@@ -29,7 +39,8 @@ from selfreward.stages.verdict import points
 from selfreward.storage.store import Store
 
 LAYOUT = 5
-"""Raised when the mapping changes; figures that an earlier release kept are then computed anew."""
+"""Raised when a figure gets another meaning; what an earlier release kept is then computed anew, as
+is what cannot be read."""
 FULL_MARKS = 4.5
 """Points from which a mean score rounds to 5."""
 
@@ -39,100 +50,251 @@ LIVE_ATTEMPTS = 10_000
 _RESPONSES = """
 SELECT attempt, sample, length(text), finish_reason, num_tokens, dropped, author = 'M1'
 FROM responses WHERE iteration = ? AND attempt < ?"""
-_METRICS = {"loss": "loss", "accuracy": "rewards/accuracies", "reward_margin": "rewards/margins"}
-"""Ours -> the trainer's."""
 _MASS = " + ".join(f"json_extract(probabilities, '$[{score}]')" for score in range(6))
 
 
-def figures_of(store: Store, iteration: int) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class PromptFigures:
+    """Of the tries at writing a prompt."""
+
+    attempts: int
+    accepted: int
+    dropped: dict[str, int]
+    """By reason, the most frequent first, as all such counts."""
+    tokens: int
+    """Sampled, as all tokens here."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseFigures:
+    """Of the policy's answers."""
+
+    n: int
+    dropped: dict[str, int]
+    truncated: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnchorFigures(ResponseFigures):
+    """What M1 answered to the same prompts, and how that was scored."""
+
+    mean: float | None
+    """Score."""
+
+
+@dataclass(frozen=True, slots=True)
+class JudgmentFigures:
+    """Of the first judge's votes; ``JuryFigures`` has those of all."""
+
+    form: str | None
+    """Of the judge; None without votes."""
+    n: int
+    parsed: int
+    """Votes with a verdict."""
+    parse_rate: float | None
+    unparsed: dict[str, int]
+    """The others by reason."""
+    tokens: int
+    mass: float | None
+    """Mean probability on scores at all, 0 to 1; None in the ``written`` form."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreFigures:
+    """Of the scores of the policy's responses."""
+
+    n: int
+    prompts: int
+    """With a score."""
+    mean: float | None
+    se: float | None
+    """Standard error of the mean, clustered by prompt; None for one prompt."""
+    std: float | None
+    prompt_std: float | None
+    """Standard deviation within a prompt, mean over those with two scores or more."""
+    num_prompt_std: int
+    """So many prompts."""
+    histogram: tuple[int, ...]
+    """By whole points, 0 to 5."""
+    fives: float | None
+    """Share of scores that round to 5."""
+    vote_spread: float | None
+    """Highest minus lowest vote, mean over the responses with two verdicts or more."""
+    num_vote_spread: int
+    """So many responses."""
+    spearman_length: float | None
+    """Rank correlation of length and score, -1 to 1; None where either is constant."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonFigures:
+    """Of every two responses that tied and were compared in both orders."""
+
+    n: int
+    with_verdict: int
+    """In both orders."""
+    told_apart: int
+    """With the same winner in both."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairFigures:
+    """Of the preference pairs."""
+
+    n: int
+    paired: int
+    """Prompts with a pair."""
+    prompts: int
+    dropped: dict[str, int]
+    """Prompts without a pair by reason."""
+    responses_dropped: dict[str, int]
+    """Responses that took no part by reason."""
+    ties: int | None
+    """Prompts without a pair because all scores are equal; None until the pairs are built."""
+    tie_rate: float | None
+    """Their share of the prompts."""
+    margin: float | None
+    """Mean."""
+    margin_se: float | None
+    """Standard error of it, clustered by prompt."""
+    chosen_length: float | None
+    """Mean, as the next."""
+    rejected_length: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingFigures:
+    """What the trainer logged last; None where it did not, or no finite number."""
+
+    steps: int
+    loss: float | None
+    accuracy: float | None
+    """Share of pairs with a higher reward for the chosen response."""
+    reward_margin: float | None
+    """Mean difference of the rewards of DPO."""
+    dropped: dict[str, int]
+    """Rows left out by reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class IterationFigures:
+    """All figures of an iteration; iteration 0 has records only with ``sft.selection``."""
+
+    layout: int
+    """See ``LAYOUT``."""
+    iteration: int
+    stages: tuple[str, ...]
+    """Finished so far."""
+    attempts: int
+    """So many are counted of responses and judgments: all, or the first ones."""
+    prompts: PromptFigures
+    responses: ResponseFigures
+    anchors: AnchorFigures | None
+    """None where there are none, as the next two."""
+    judgments: JudgmentFigures
+    jury: JuryFigures | None
+    scores: ScoreFigures
+    comparisons: ComparisonFigures | None
+    pairs: PairFigures
+    selection: SelectionFigures | None
+    """None but in iteration 0."""
+    training: TrainingFigures
+    judge: JudgeFigures | None
+    """Of the model that the iteration made, as the next three; see ``Evaluated``."""
+    drift: Estimate | None
+    canaries: CanaryFigures | None
+    positions: PositionFigures | None
+    health: tuple[Gate, ...]
+    """As they were last checked."""
+    seconds: dict[str, float]
+    """By stage, over all launches."""
+
+
+def figures_of(store: Store, iteration: int) -> IterationFigures:
     """The kept figures of an iteration if they are still true, else those of its first attempts."""
-    kept = store.figures(iteration)
-    if kept and kept.get("layout") == LAYOUT and kept["stages"] == _finished(store, iteration):
+    kept = store.figures(iteration, IterationFigures)
+    if kept and kept.layout == LAYOUT and kept.stages == _finished(store, iteration):
         return kept
     return iteration_figures(store, iteration, LIVE_ATTEMPTS)
 
 
-def iteration_figures(store: Store, iteration: int, attempts: int | None = None) -> dict[str, Any]:
+def iteration_figures(
+    store: Store, iteration: int, attempts: int | None = None
+) -> IterationFigures:
     """Compute the figures of an iteration, finished or not.
 
     Args:
         store: The run's records; read at one moment, however much is being written.
-        iteration: From 0, where without ``sft.selection`` all but ``training`` is empty.
+        iteration: From 0.
         attempts: Count the responses and judgments of the first so many attempts alone.
-
-    Returns:
-        ``stages`` finished so far and ``attempts`` counted, then a mapping each for ``prompts``,
-        ``responses``, ``judgments`` (of the first judge), ``scores``, ``pairs``, ``training``, and
-        ``seconds`` by stage; ``anchors``, like ``responses`` with their ``mean`` score, and
-        ``jury``, see ``votes.jury_figures``, and ``comparisons`` of responses that tie, None where
-        there are none; ``selection`` as in ``evaluation.selection``, None but in iteration 0. Of
-        the model that the iteration made: ``judge``, ``drift``, ``canaries``, ``positions``, see
-        ``reporting.evaluated``; each is None where it was not measured. ``health``: the gates as
-        they were last checked, see ``health.Gate``. Lengths are in characters, scores and margins
-        in points, rates and shares from 0 to 1.
     """
     with store.snapshot():
         finished = _finished(store, iteration)
         prompts = _prompts(store, iteration)
-        is_part = attempts is not None and attempts < prompts["attempts"]
+        is_part = attempts is not None and attempts < prompts.attempts
         key = (iteration, attempts if attempts is not None and is_part else ALL)
         responses = list(store.query(_RESPONSES, key))
         anchors = [row for row in responses if row[6]]
         responses = [row for row in responses if not row[6]] if anchors else responses
         votes = read_votes(store, *key)
         scored = scored_responses(store, *key, votes)
-        return {
-            "layout": LAYOUT,
-            "iteration": iteration,
-            "stages": finished,
-            "attempts": attempts if is_part else prompts["attempts"],
-            "prompts": prompts,
-            "responses": _responses(responses),
-            "anchors": _anchors(anchors, scored) if anchors else None,
-            "judgments": _judgments(store, key, votes),
-            "jury": jury_figures(votes),
-            "scores": _scores(scored, responses),
-            "comparisons": _comparisons(store, iteration),
-            "pairs": _pairs(store, iteration, "pairs" in finished),
-            "selection": store.report(iteration, "selection"),
-            "training": _training(store, iteration),
-            **evaluated(store, iteration),
-            "health": (store.report(iteration, "health") or {"gates": []})["gates"],
-            "seconds": _seconds(store, iteration),
-        }
+        model = evaluated(store, iteration)
+        health = store.report(iteration, "health", Health)
+        return IterationFigures(
+            layout=LAYOUT,
+            iteration=iteration,
+            stages=finished,
+            attempts=attempts if attempts is not None and is_part else prompts.attempts,
+            prompts=prompts,
+            responses=_responses(responses),
+            anchors=_anchors(anchors, scored) if anchors else None,
+            judgments=_judgments(store, key, votes),
+            jury=jury_figures(votes),
+            scores=_scores(scored, responses),
+            comparisons=_comparisons(store, iteration),
+            pairs=_pairs(store, iteration, "pairs" in finished),
+            selection=store.report(iteration, "selection", SelectionFigures),
+            training=_training(store, iteration),
+            judge=model.judge,
+            drift=model.drift,
+            canaries=model.canaries,
+            positions=model.positions,
+            health=health.gates if health else (),
+            seconds=_seconds(store, iteration),
+        )
 
 
-def _prompts(store: Store, iteration: int) -> dict[str, Any]:
+def _prompts(store: Store, iteration: int) -> PromptFigures:
     query = "SELECT dropped, count(*), sum(num_tokens) FROM prompts WHERE iteration = ? GROUP BY 1"
     rows = list(store.query(query, (iteration,)))
     dropped = _by_count({reason: count for reason, count, _ in rows if reason is not None})
     attempts = sum(count for _, count, _ in rows)
-    return {
-        "attempts": attempts,
-        "accepted": attempts - sum(dropped.values()),
-        "dropped": dropped,
-        "tokens": sum(tokens for _, _, tokens in rows),
-    }
+    return PromptFigures(
+        attempts=attempts,
+        accepted=attempts - sum(dropped.values()),
+        dropped=dropped,
+        tokens=sum(tokens for _, _, tokens in rows),
+    )
 
 
-def _responses(rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
-    return {
-        "n": len(rows),
-        "dropped": _by_count(Counter(row[5] for row in rows if row[5] is not None)),
-        "truncated": sum(row[3] == "length" for row in rows),
-        "tokens": sum(row[4] for row in rows),
-    }
+def _responses(rows: Sequence[tuple[Any, ...]]) -> ResponseFigures:
+    return ResponseFigures(
+        n=len(rows),
+        dropped=_by_count(Counter(row[5] for row in rows if row[5] is not None)),
+        truncated=sum(row[3] == "length" for row in rows),
+        tokens=sum(row[4] for row in rows),
+    )
 
 
-def _anchors(rows: Sequence[tuple[Any, ...]], scored: Sequence[Scored]) -> dict[str, Any]:
-    """What M1 answered to the iteration's prompts, and how that was scored."""
+def _anchors(rows: Sequence[tuple[Any, ...]], scored: Sequence[Scored]) -> AnchorFigures:
     keys = {row[:2] for row in rows}
     scores = [row.score for row in scored if row[:2] in keys]
-    return _responses(rows) | {"mean": math.fsum(scores) / len(scores) if scores else None}
+    mean = math.fsum(scores) / len(scores) if scores else None
+    return AnchorFigures(**asdict(_responses(rows)), mean=mean)
 
 
-def _judgments(store: Store, key: tuple[int, int], votes: Sequence[JudgeRow]) -> dict[str, Any]:
-    """Of the first judge; ``jury_figures`` has the others."""
+def _judgments(store: Store, key: tuple[int, int], votes: Sequence[JudgeRow]) -> JudgmentFigures:
     votes = [row for row in votes if row.juror == 0]
     n, parsed = sum(row.num_votes for row in votes), sum(row.num_parsed for row in votes)
     where = "FROM judgments WHERE iteration = ? AND attempt < ? AND juror = 0"
@@ -143,19 +305,18 @@ def _judgments(store: Store, key: tuple[int, int], votes: Sequence[JudgeRow]) ->
     if parsed < n:
         query = f"SELECT reason, count(*) {where} AND reason IS NOT NULL GROUP BY 1"
         unparsed = _by_count(dict(store.query(query, key)))
-    return {
-        "form": form,
-        "n": n,
-        "parsed": parsed,
-        "parse_rate": parsed / n if n else None,
-        "unparsed": unparsed,
-        "tokens": sum(row.tokens for row in votes),
-        "mass": mass,
-    }
+    return JudgmentFigures(
+        form=form,
+        n=n,
+        parsed=parsed,
+        parse_rate=parsed / n if n else None,
+        unparsed=unparsed,
+        tokens=sum(row.tokens for row in votes),
+        mass=mass,
+    )
 
 
-def _scores(scored: Sequence[Scored], responses: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
-    """Figures over the scores of the policy's responses."""
+def _scores(scored: Sequence[Scored], responses: Sequence[tuple[Any, ...]]) -> ScoreFigures:
     length = {row[:2]: row[2] for row in responses}
     rows = [row for row in scored if row[:2] in length]
     scores = [row.score for row in rows]
@@ -166,20 +327,20 @@ def _scores(scored: Sequence[Scored], responses: Sequence[tuple[Any, ...]]) -> d
         histogram[points(score)] += 1
     within = [standard_deviation(values) for values in clusters if len(values) > 1]
     spreads = [row.spread for row in rows if row.num_votes > 1]
-    return {
-        "n": len(scores),
-        "prompts": len(clusters),
-        "mean": mean,
-        "se": error,
-        "std": standard_deviation(scores) if len(scores) > 1 else None,
-        "prompt_std": math.fsum(within) / len(within) if within else None,
-        "num_prompt_std": len(within),
-        "histogram": histogram,
-        "fives": sum(score >= FULL_MARKS for score in scores) / len(scores) if scores else None,
-        "vote_spread": math.fsum(spreads) / len(spreads) if spreads else None,
-        "num_vote_spread": len(spreads),
-        "spearman_length": spearman([length[row[:2]] for row in rows], scores),
-    }
+    return ScoreFigures(
+        n=len(scores),
+        prompts=len(clusters),
+        mean=mean,
+        se=error,
+        std=standard_deviation(scores) if len(scores) > 1 else None,
+        prompt_std=math.fsum(within) / len(within) if within else None,
+        num_prompt_std=len(within),
+        histogram=tuple(histogram),
+        fives=sum(score >= FULL_MARKS for score in scores) / len(scores) if scores else None,
+        vote_spread=math.fsum(spreads) / len(spreads) if spreads else None,
+        num_vote_spread=len(spreads),
+        spearman_length=spearman([length[row[:2]] for row in rows], scores),
+    )
 
 
 _COMPARED = """
@@ -188,13 +349,12 @@ FROM comparisons AS a JOIN comparisons AS b ON a.iteration = b.iteration AND a.a
 AND a.first = b.second AND a.second = b.first WHERE a.iteration = ? AND a.first < a.second"""
 
 
-def _comparisons(store: Store, iteration: int) -> dict[str, Any] | None:
-    """Of every two responses that were compared, those with a verdict and with a better one."""
+def _comparisons(store: Store, iteration: int) -> ComparisonFigures | None:
     n, with_verdict, told_apart = next(store.query(_COMPARED, (iteration,)))
-    return {"n": n, "with_verdict": with_verdict, "told_apart": told_apart or 0} if n else None
+    return ComparisonFigures(n, with_verdict, told_apart or 0) if n else None
 
 
-def _pairs(store: Store, iteration: int, finished: bool) -> dict[str, Any]:
+def _pairs(store: Store, iteration: int, finished: bool) -> PairFigures:
     rows = list(store.query(_PAIRED, (iteration,)))
     per_item = list(
         store.query(
@@ -208,21 +368,19 @@ def _pairs(store: Store, iteration: int, finished: bool) -> dict[str, Any]:
     n, prompts = len(rows), len(clusters) + sum(dropped.values())
     margin, error = clustered_mean(clusters)
     ties = dropped.get("tie", 0) if finished else None
-    return {
-        "n": n,
-        "paired": len(clusters),
-        "prompts": prompts,
-        "dropped": dropped,
-        "responses_dropped": _by_count(
-            {reason: count for inner, reason, count in per_item if inner}
-        ),
-        "ties": ties,
-        "tie_rate": ties / prompts if ties is not None and prompts else None,
-        "margin": margin,
-        "margin_se": error,
-        "chosen_length": math.fsum(row[2] for row in rows) / n if n else None,
-        "rejected_length": math.fsum(row[3] for row in rows) / n if n else None,
-    }
+    return PairFigures(
+        n=n,
+        paired=len(clusters),
+        prompts=prompts,
+        dropped=dropped,
+        responses_dropped=_by_count({reason: count for inner, reason, count in per_item if inner}),
+        ties=ties,
+        tie_rate=ties / prompts if ties is not None and prompts else None,
+        margin=margin,
+        margin_se=error,
+        chosen_length=math.fsum(row[2] for row in rows) / n if n else None,
+        rejected_length=math.fsum(row[3] for row in rows) / n if n else None,
+    )
 
 
 _PAIRED = """
@@ -233,19 +391,20 @@ JOIN responses AS r ON r.iteration = p.iteration AND r.attempt = p.attempt AND r
 WHERE p.iteration = ? ORDER BY p.attempt"""
 
 
-def _training(store: Store, iteration: int) -> dict[str, Any]:
-    """Last logged value of each of the trainer's metrics."""
+def _training(store: Store, iteration: int) -> TrainingFigures:
     last: dict[str, float] = {}
     steps = 0
     for row in store.train_log(iteration):
         last |= row
         steps = int(row["step"])
-    figures: dict[str, Any] = {"steps": steps}
-    for ours, theirs in _METRICS.items():
-        value = last.get(theirs, math.nan)
-        figures[ours] = value if math.isfinite(value) else None
-    drops = Counter(store.drop_reasons(iteration, "train"))
-    return figures | {"dropped": _by_count(drops)}
+    finite = {name: value for name, value in last.items() if math.isfinite(value)}
+    return TrainingFigures(
+        steps=steps,
+        loss=finite.get("loss"),
+        accuracy=finite.get("rewards/accuracies"),
+        reward_margin=finite.get("rewards/margins"),
+        dropped=_by_count(Counter(store.drop_reasons(iteration, "train"))),
+    )
 
 
 def _seconds(store: Store, iteration: int) -> dict[str, float]:
@@ -255,8 +414,8 @@ def _seconds(store: Store, iteration: int) -> dict[str, float]:
     return {stage: spent[stage] for stage in store.planned(iteration) if stage in spent}
 
 
-def _finished(store: Store, iteration: int) -> list[str]:
-    return [s.stage for s in store.stages() if s.iteration == iteration]
+def _finished(store: Store, iteration: int) -> tuple[str, ...]:
+    return tuple(s.stage for s in store.stages() if s.iteration == iteration)
 
 
 def _by_count(counts: Mapping[str, int]) -> dict[str, int]:

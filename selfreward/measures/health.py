@@ -5,56 +5,23 @@
 Nothing here reads a store or a config file.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from selfreward.measures.figures import IterationFigures
+from selfreward.measures.reports import Gate
 from selfreward.records import GateName
 
 if TYPE_CHECKING:
     from selfreward.config import HealthConfig
 
 
-Figures = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """One figure against its limit."""
-
-    name: GateName
-    value: float | None
-    """None: not measured (yet), so neither passed nor failed."""
-    limit: float
-    passed: bool | None
-    stops: bool
-    """Whether the run stops where it is not passed; else it warns."""
-
-    @property
-    def key(self) -> str:
-        """The key of the config that holds the limit."""
-        return f"health.{_MEASURES[self.name].key}"
-
-    @property
-    def finding(self) -> str:
-        """What was found, and the limit, in words."""
-        measure = _MEASURES[self.name]
-        assert self.value is not None
-        return (
-            f"{measure.says.format(measure.form.format(self.value))} ({self.key}: {self.limit:g})"
-        )
-
-    @property
-    def remedy(self) -> str:
-        """What to do where it is not passed."""
-        return _MEASURES[self.name].remedy
-
-
 @dataclass(frozen=True, slots=True)
 class _Measure:
     key: str
     """Of ``health``; ``min_`` or ``max_`` says which side is the good one."""
-    of: Callable[[Figures], float | None]
+    of: Callable[[IterationFigures], float | None]
     form: str
     """How a value is written."""
     says: str
@@ -62,32 +29,32 @@ class _Measure:
     remedy: str
 
 
-def _length_ratio(figures: Figures) -> float | None:
-    pairs = figures["pairs"]
-    return pairs["chosen_length"] / pairs["rejected_length"] if pairs["rejected_length"] else None
+def _length_ratio(figures: IterationFigures) -> float | None:
+    chosen, rejected = figures.pairs.chosen_length, figures.pairs.rejected_length
+    return chosen / rejected if chosen is not None and rejected else None
 
 
 _MEASURES: dict[GateName, _Measure] = {
     "parse_rate": _Measure(
-        "min_parse_rate", lambda f: f["judgments"]["parse_rate"], "{:.1%}",
+        "min_parse_rate", lambda f: f.judgments.parse_rate, "{:.1%}",
         "{} of the votes have a verdict",
         "Read those without one (show RUN --failed); give the judge EFT data, or set "
         "judge.form=expected.",
     ),
     "ceiling": _Measure(
-        "max_ceiling", lambda f: f["scores"]["fives"], "{:.1%}",
+        "max_ceiling", lambda f: f.scores.fives, "{:.1%}",
         "{} of the responses score 4.5 or more",
         "Scores that are all high choose nothing: go back to an earlier model, judge with "
         "judge.model=M1, or give EFT data with more low scores.",
     ),
     "spread": _Measure(
-        "min_spread", lambda f: f["scores"]["prompt_std"], "{:.3f}",
+        "min_spread", lambda f: f.scores.prompt_std, "{:.3f}",
         "the scores of one prompt have a standard deviation of {} points",
         "The judge hardly tells the responses apart: raise responses.temperature or responses.n, "
         "or give the judge more EFT data.",
     ),
     "ties": _Measure(
-        "max_ties", lambda f: f["pairs"]["tie_rate"], "{:.1%}",
+        "max_ties", lambda f: f.pairs.tie_rate, "{:.1%}",
         "{} of the prompts have no pair because all their scores are equal",
         "Set judge.form=expected or judge.break_ties=true, raise judge.votes, or give the judge "
         "EFT data.",
@@ -98,18 +65,18 @@ _MEASURES: dict[GateName, _Measure] = {
         "Set pairs.rule=length_control or length_regularized; `pairs RUN --try` compares them.",
     ),
     "length_correlation": _Measure(
-        "max_length_correlation", lambda f: f["scores"]["spearman_length"], "{:+.2f}",
+        "max_length_correlation", lambda f: f.scores.spearman_length, "{:+.2f}",
         "length and score correlate by {} (Spearman)",
         "Set pairs.rule=length_control, or give the judge EFT data in which length tells nothing.",
     ),
     "drift": _Measure(
-        "max_drift", lambda f: f["drift"] and f["drift"]["value"], "{:+.2f}",
+        "max_drift", lambda f: f.drift.value if f.drift else None, "{:+.2f}",
         "the new model scores the held-out responses {} points from where M1 did",
         "Scores of different iterations do not compare: set judge.model=M1, or a smaller "
         "dpo.learning_rate.",
     ),
     "canary": _Measure(
-        "max_canary", lambda f: f["canaries"] and f["canaries"]["uplift"]["value"], "{:+.2f}",
+        "max_canary", lambda f: f.canaries.uplift.value if f.canaries else None, "{:+.2f}",
         "responses that ask for a high score get {} points more than without asking",
         "Give the judge EFT data with such responses scored low, or use another judge.model.",
     ),
@@ -123,14 +90,13 @@ AFTER_EVALUATION: tuple[GateName, ...] = ("drift", "canary")
 """Gates on the model that the iteration made."""
 
 
-def gates(figures: Figures, limits: "HealthConfig") -> list[Gate]:
+def gates(figures: IterationFigures, limits: "HealthConfig") -> list[Gate]:
     """Hold the figures of an iteration against the limits.
 
     A value that equals its limit passes. Correlation and drift count by their size, whatever
     their sign.
 
     Args:
-        figures: See ``reporting.figures``.
         limits: Where a limit is None there is no gate.
     """
     found = []
@@ -145,3 +111,21 @@ def gates(figures: Figures, limits: "HealthConfig") -> list[Gate]:
             passed = size >= limit if measure.key.startswith("min_") else size <= limit
         found.append(Gate(name, value, limit, passed, name in limits.stop_on))
     return found
+
+
+def key_of(gate: Gate) -> str:
+    """The key of the config that holds the limit."""
+    return f"health.{_MEASURES[gate.name].key}"
+
+
+def finding(gate: Gate) -> str:
+    """What was found, and the limit, in words."""
+    measure = _MEASURES[gate.name]
+    assert gate.value is not None
+    said = measure.says.format(measure.form.format(gate.value))
+    return f"{said} ({key_of(gate)}: {gate.limit:g})"
+
+
+def remedy(gate: Gate) -> str:
+    """What to do where it is not passed."""
+    return _MEASURES[gate.name].remedy

@@ -7,13 +7,20 @@ it is a tie (Self-Rewarding Language Models, arXiv 2401.10020, section 3.1.2).
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from typing import Any
 
 import numpy as np
 
 from selfreward.inputs.rankings import Ranking
 from selfreward.measures.agreement import LENGTH_RATIO, RESAMPLES
-from selfreward.measures.bootstrap import Bootstrap, Floats, Share
+from selfreward.measures.bootstrap import Bootstrap, Floats, P, Shares
+from selfreward.measures.reports import (
+    JudgedPairs,
+    JudgeParts,
+    PairCounts,
+    PairShares,
+    Parts,
+    Positions,
+)
 from selfreward.measures.sample import JudgedResponse, Sample, to_array
 from selfreward.records import Comparison
 from selfreward.stages.evaluate import Pair, _pair
@@ -63,44 +70,47 @@ def positions(
     length_ratio: float = LENGTH_RATIO,
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> dict[str, Any]:
-    """Figures of a judge that compares; the order of the pairs does not matter.
-
-    Returns:
-        Plain values. An estimate is described in ``Bootstrap.estimate``.
-        ``counts``: prompts, pairs, and ``matched`` pairs of about the same length.
-        ``length_ratio``, ``resamples``: as given.
-        ``parse_rate``: estimate, of single verdicts. ``answered``: of pairs with a verdict in both
-          orders.
-        ``consistent``: of pairs with two verdicts, those in which both are the same.
-        ``names_first``: of single verdicts that name a response, those that name the first one.
-        ``judge``: ``all``, ``parsed`` (only pairs with two verdicts) and ``matched``, each with
-        estimates of
-          ``accuracy``: pairs ordered as people do, a tie half a hit;
-          ``accuracy_strict``: the same, a tie a miss;
-          ``ties``: pairs of two ties, or whose orders disagree;
-          ``prefers_longer``: pairs with two verdicts and unequal lengths in which the longer
-          response wins, a tie half.
-        ``averaged``: ``all`` and ``matched``, of the same where the probability averaged over both
-          orders decides; None in the ``written`` form, which has none.
-        ``longest``: ``all`` and ``matched``, of the same what applies to the longer response.
-        ``gain``: ``all`` and ``matched``, accuracy of the judge less that of the length.
-    """
+) -> Positions:
+    """Figures of a judge that compares; the order of the pairs does not matter."""
     pairs = sorted(pairs, key=lambda p: (p.prompt, p.lengths, str(p.verdicts), str(p.probability)))
     responses = [r for number, pair in enumerate(pairs) for r in _responses(number, pair)]
     sample = Sample(responses, length_ratio)
     bootstrap = Bootstrap(sample.num_prompts, resamples, seed)
     counts = sample.counts()
-    return {
-        "counts": {name: counts[name] for name in ("prompts", "pairs", "matched")},
-        "length_ratio": length_ratio,
-        "resamples": resamples,
-        **_verdict_rates(bootstrap, sample, pairs),
-        **_beside_length(bootstrap, sample, pairs),
-    }
+    # Single verdicts, of which each pair has as many as responses, in the same order.
+    verdicts = to_array([verdict for pair in pairs for verdict in pair.verdicts])
+    given = ~np.isnan(verdicts)
+    named = given & (verdicts != 0.5)
+    once = np.tile([1, 0], len(pairs))  # of a pair
+    both = np.repeat(given.reshape(-1, 2).all(1), 2) * once
+    same = np.repeat(np.equal(*verdicts.reshape(-1, 2).T), 2) * once
 
+    wins = _both([_win(pair) for pair in pairs])
+    told = ~np.isnan(wins[sample.better])
+    judge, longest = _shares(sample, wins), _shares(sample, sample.lengths)
+    averages = [pair.probability for pair in pairs]
+    averaged = any(average is not None for average in averages)
 
-_FIGURES = ("accuracy", "accuracy_strict", "ties", "prefers_longer")
+    def estimates(kind: type[P], shares: Parts[Shares, Shares]) -> Parts[P, P]:
+        return Parts(bootstrap.shares(kind, shares.all), bootstrap.shares(kind, shares.matched))
+
+    return Positions(
+        counts=PairCounts(counts.prompts, counts.pairs, counts.matched),
+        length_ratio=length_ratio,
+        resamples=resamples,
+        parse_rate=bootstrap.share(sample.per_response(given, np.ones(len(given)))),
+        answered=bootstrap.share(sample.per_response(both, once)),
+        consistent=bootstrap.share(sample.per_response(same, both)),
+        names_first=bootstrap.share(sample.per_response(named & (verdicts == once), named)),
+        judge=JudgeParts(
+            all=bootstrap.shares(JudgedPairs, judge.all),
+            parsed=bootstrap.shares(JudgedPairs, sample.pair_shares(wins, told)),
+            matched=bootstrap.shares(JudgedPairs, judge.matched),
+        ),
+        averaged=estimates(JudgedPairs, _shares(sample, _both(averages))) if averaged else None,
+        longest=estimates(PairShares, longest),
+        gain=bootstrap.gain(judge, longest),
+    )
 
 
 def _points(comparison: Comparison, sample: int) -> float | None:
@@ -131,49 +141,5 @@ def _both(wins: Sequence[float | None]) -> Floats:
     return np.column_stack([points, 1 - points]).ravel()
 
 
-def _beside_length(
-    bootstrap: Bootstrap, sample: Sample, pairs: Sequence[ComparedPair]
-) -> dict[str, Any]:
-    wins = _both([_win(pair) for pair in pairs])
-    told = ~np.isnan(wins[sample.better])
-    averages = [pair.probability for pair in pairs]
-    parts = {"all": np.ones(len(pairs), bool), "matched": sample.matched}
-    judge, averaged, longest = (
-        {part: sample.pair_shares(scores, among) for part, among in parts.items()}
-        for scores in (wins, _both(averages), sample.lengths)
-    )
-
-    def estimates(shares: dict[str, dict[str, Share]], names: Sequence[str]) -> dict[str, Any]:
-        return {part: bootstrap.shares(shares[part], names) for part in parts}
-
-    return {
-        "judge": {
-            **estimates(judge, _FIGURES),
-            "parsed": bootstrap.shares(sample.pair_shares(wins, told), _FIGURES),
-        },
-        "averaged": estimates(averaged, _FIGURES) if any(p is not None for p in averages) else None,
-        "longest": estimates(longest, _FIGURES[:-1]),
-        "gain": {
-            part: bootstrap.difference(judge[part]["accuracy"], longest[part]["accuracy"])
-            for part in parts
-        },
-    }
-
-
-def _verdict_rates(
-    bootstrap: Bootstrap, sample: Sample, pairs: Sequence[ComparedPair]
-) -> dict[str, Any]:
-    """Shares of single verdicts, of which each pair has as many as responses; and of pairs."""
-    verdicts = to_array([verdict for pair in pairs for verdict in pair.verdicts])
-    given = ~np.isnan(verdicts)
-    named = given & (verdicts != 0.5)
-    first = named & (verdicts == np.tile([1, 0], len(pairs)))
-    once = np.tile([1, 0], len(pairs))
-    both = np.repeat(given.reshape(-1, 2).all(1), 2) * once
-    same = np.repeat(np.equal(*verdicts.reshape(-1, 2).T), 2) * once
-    return {
-        "parse_rate": bootstrap.share(sample.per_response(given, np.ones(len(given)))),
-        "answered": bootstrap.share(sample.per_response(both, once)),
-        "consistent": bootstrap.share(sample.per_response(same, both)),
-        "names_first": bootstrap.share(sample.per_response(first, named)),
-    }
+def _shares(sample: Sample, scores: Floats) -> Parts[Shares, Shares]:
+    return Parts(sample.pair_shares(scores), sample.pair_shares(scores, sample.matched))

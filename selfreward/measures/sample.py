@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfreward.inputs.rankings import Ranking, Text
-from selfreward.measures.bootstrap import Floats, Share
+from selfreward.measures.bootstrap import Floats, Share, Shares
+from selfreward.measures.reports import Counts, Parts
 from selfreward.records import FORMS, MAX_SCORE, Judgment
 
 Flags = NDArray[np.bool_]
@@ -70,27 +71,27 @@ class Sample:
         short = np.minimum(self.lengths[self.better], self.lengths[self.worse])
         self.matched: Flags = long <= length_ratio * short
 
-    def counts(self) -> dict[str, int]:
-        """See ``agreement``."""
-        return {
-            "prompts": self.num_prompts,
-            "rankings": len(self.rankings),
-            "ordered": sum(map(self._is_ordered, self.rankings)),
-            "responses": len(self.preferences),
-            "pairs": len(self.better),
-            "matched": int(self.matched.sum()),
-        }
+    def counts(self) -> Counts:
+        """How much there is of each."""
+        return Counts(
+            prompts=self.num_prompts,
+            rankings=len(self.rankings),
+            ordered=sum(map(self._is_ordered, self.rankings)),
+            responses=len(self.preferences),
+            pairs=len(self.better),
+            matched=int(self.matched.sum()),
+        )
 
-    def shares(self, scores: Floats, among: Flags | None = None) -> dict[str, dict[str, Share]]:
-        """Shares by part (``all``, ``matched``) and name, of the responses ``among`` alone."""
+    def shares(self, scores: Floats, among: Flags | None = None) -> Parts[Shares, Shares]:
+        """Shares of pairs, of all also those of rankings, of the responses ``among`` alone."""
         among = np.ones(len(scores), bool) if among is None else among
         paired = among[self.better] & among[self.worse]
-        return {
-            "all": self.pair_shares(scores, paired) | self._ranking_shares(scores, among),
-            "matched": self.pair_shares(scores, paired & self.matched),
-        }
+        return Parts(
+            all=self.pair_shares(scores, paired) | self._ranking_shares(scores, among),
+            matched=self.pair_shares(scores, paired & self.matched),
+        )
 
-    def pair_shares(self, scores: Floats, among: Flags | None = None) -> dict[str, Share]:
+    def pair_shares(self, scores: Floats, among: Flags | None = None) -> Shares:
         """Shares of pairs; a pair in which a score is missing is neither hit nor tie."""
         among = np.ones(len(self.better), bool) if among is None else among
         prompts = self.prompts[self.better]
@@ -111,7 +112,7 @@ class Sample:
             "prefers_longer": share(told * higher, told),
         }
 
-    def _ranking_shares(self, scores: Floats, among: Flags) -> dict[str, Share]:
+    def _ranking_shares(self, scores: Floats, among: Flags) -> Shares:
         """Shares of rankings, and of responses given 5."""
         prompts: list[int] = []
         rows: list[tuple[float, float, float]] = []

@@ -2,13 +2,71 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
-from typing import Any
 
 from selfreward.records import Drop, Judgment, Response, kept
 from selfreward.stages.selection import COMMONEST, Key, Opinion
 from selfreward.stages.verdict import points
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """How many pairs of responses are ordered as people do."""
+
+    pairs: int
+    """Of which people preferred one."""
+    hits: int
+    ties: int
+    accuracy: float | None
+    """Hits and half of the ties, of all pairs, 0 to 1; None without pairs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pairwise:
+    """What agrees with people."""
+
+    judge: Hits
+    """Its mean verdicts."""
+    longest: Hits
+    """Lengths taken for scores."""
+
+
+@dataclass(frozen=True, slots=True)
+class Histograms:
+    """Votes by whole points, 0 to 5; six counts each."""
+
+    sampled: tuple[int, ...]
+    """Of all parsed votes."""
+    agreeing: tuple[int, ...]
+    kept: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SelectionFigures:
+    """What was sampled in iteration 0, and what became EFT rows."""
+
+    prompts: int
+    """That were judged, like the next two."""
+    responses: int
+    votes: int
+    parsed: int
+    """Votes with a verdict."""
+    parse_rate: float | None
+    """Their share, 0 to 1; None without votes."""
+    agreeing: int
+    """Votes that agree with people."""
+    rows: int
+    """Those of them that were kept."""
+    prompts_kept: int
+    """Prompts with such a vote."""
+    histogram: Histograms
+    dropped: dict[str, int]
+    """Votes by reason."""
+    agreement: Pairwise
+    left_out: dict[str, int]
+    """What was not read of the ranked data, by reason."""
 
 
 def selection_figures(
@@ -16,7 +74,8 @@ def selection_figures(
     judgments: Sequence[Judgment],
     opinions: Mapping[Key, Opinion],
     drops: Sequence[Drop],
-) -> dict[str, Any]:
+    left_out: Mapping[str, int],
+) -> SelectionFigures:
     """Count a selection.
 
     Args:
@@ -24,13 +83,7 @@ def selection_figures(
         judgments: All that were sampled.
         opinions: Of each response.
         drops: Of the selection.
-
-    Returns:
-        ``prompts``, ``responses`` and ``votes`` that were judged; ``parsed`` votes and their share
-        ``parse_rate``; ``agreeing`` votes, of which ``rows`` were kept, from ``prompts_kept``
-        prompts; histograms over the scores 0 to 5 of the parsed (``sampled``), the agreeing and
-        the kept votes; ``dropped`` by reason; ``agreement`` of the mean verdicts with people, and
-        of the lengths, see ``pairwise``.
+        left_out: What was not read of the ranked data, by reason.
     """
     rows = kept(judgments, drops)
     parsed = [judgment for judgment in judgments if judgment.score is not None]
@@ -43,35 +96,27 @@ def selection_figures(
     judged = {(judgment.attempt, judgment.sample) for judgment in judgments}
     asked = {key: opinion for key, opinion in opinions.items() if key in judged}
     lengths = {(r.attempt, r.sample): float(len(r.text)) for r in responses}
-    return {
-        "prompts": len({attempt for attempt, _ in judged}),
-        "responses": len(judged),
-        "votes": len(judgments),
-        "parsed": len(parsed),
-        "parse_rate": len(parsed) / len(judgments) if judgments else None,
-        "agreeing": len(rows) + len(surplus),
-        "rows": len(rows),
-        "prompts_kept": len({row.attempt for row in rows}),
-        "histogram": {
-            "sampled": histogram(parsed),
-            "agreeing": histogram([*rows, *surplus]),
-            "kept": histogram(rows),
-        },
-        "dropped": dict(Counter(drop.reason for drop in drops).most_common()),
-        "agreement": {
-            "judge": pairwise(asked, {key: fmean(votes) for key, votes in scores.items()}),
-            "longest": pairwise(asked, lengths),
-        },
-    }
+    return SelectionFigures(
+        prompts=len({attempt for attempt, _ in judged}),
+        responses=len(judged),
+        votes=len(judgments),
+        parsed=len(parsed),
+        parse_rate=len(parsed) / len(judgments) if judgments else None,
+        agreeing=len(rows) + len(surplus),
+        rows=len(rows),
+        prompts_kept=len({row.attempt for row in rows}),
+        histogram=Histograms(histogram(parsed), histogram([*rows, *surplus]), histogram(rows)),
+        dropped=dict(Counter(drop.reason for drop in drops).most_common()),
+        agreement=Pairwise(
+            judge=pairwise(asked, {key: fmean(votes) for key, votes in scores.items()}),
+            longest=pairwise(asked, lengths),
+        ),
+        left_out=dict(left_out),
+    )
 
 
-def pairwise(opinions: Mapping[Key, Opinion], scores: Mapping[Key, float]) -> dict[str, Any]:
-    """How many pairs of responses scores order as people do.
-
-    Returns:
-        ``pairs`` of which people preferred one, ``hits``, ``ties``, and ``accuracy``: hits and half
-        of the ties, of all pairs; None without pairs. A missing score is a miss.
-    """
+def pairwise(opinions: Mapping[Key, Opinion], scores: Mapping[Key, float]) -> Hits:
+    """How many pairs of responses scores order as people do; a missing score is a miss."""
     by_prompt: defaultdict[int, list[Key]] = defaultdict(list)
     for key in sorted(opinions):
         by_prompt[key[0]].append(key)
@@ -87,13 +132,13 @@ def pairwise(opinions: Mapping[Key, Opinion], scores: Mapping[Key, float]) -> di
                 ties += scored == 0
                 hits += scored * preferred > 0
     accuracy = (hits + ties / 2) / num_pairs if num_pairs else None
-    return {"pairs": num_pairs, "hits": hits, "ties": ties, "accuracy": accuracy}
+    return Hits(num_pairs, hits, ties, accuracy)
 
 
-def histogram(judgments: Iterable[Judgment]) -> list[int]:
+def histogram(judgments: Iterable[Judgment]) -> tuple[int, ...]:
     """Verdicts by whole points, 0 to 5."""
     counts = [0] * 6
     for judgment in judgments:
         assert judgment.score is not None
         counts[points(judgment.score)] += 1
-    return counts
+    return tuple(counts)

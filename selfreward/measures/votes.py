@@ -7,6 +7,7 @@ The scores are those that pairs are made of, see ``stages.jury``.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations, groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -59,6 +60,48 @@ class Scored(NamedTuple):
     """With a verdict, of these judges."""
 
 
+@dataclass(frozen=True, slots=True)
+class JurorFigures:
+    """What one judge of a jury said."""
+
+    judge: str
+    """Its key in the config."""
+    n: int
+    """Votes."""
+    parsed: int
+    """Votes with a verdict."""
+    parse_rate: float | None
+    """Their share, 0 to 1; None without votes."""
+    mean: float | None
+    """Score over responses, 0 to 5; None without verdicts."""
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class JurorAgreement:
+    """How far two judges of a jury agree."""
+
+    judges: tuple[str, str]
+    """Their keys in the config."""
+    pairs: int
+    """Two responses to a prompt on which both have verdicts."""
+    same: float | None
+    """Share of these that both put in the same order, a tie of one alone as a half; None without
+    pairs."""
+    responses: int
+    """That both scored."""
+    difference: float | None
+    """Between these scores, mean in points; None without any."""
+
+
+@dataclass(frozen=True, slots=True)
+class JuryFigures:
+    """Each judge of a jury, and each two of them."""
+
+    judges: tuple[JurorFigures, ...]
+    agreement: tuple[JurorAgreement, ...]
+
+
 def read_votes(store: Store, iteration: int, attempts: int) -> list[JudgeRow]:
     """The votes of an iteration's first so many attempts, in order of response and judge."""
     return [JudgeRow._make(row) for row in store.query(_VOTES, (iteration, attempts))]
@@ -103,17 +146,8 @@ def scores_of(
     return mean_scores(responses, judgments, weights)
 
 
-def jury_figures(rows: Sequence[JudgeRow]) -> dict[str, Any] | None:
-    """What each judge of a jury said, and how far each two agree; None where there is one judge.
-
-    Returns:
-        ``judges``: a mapping each with ``judge`` (its key in the config), ``n`` votes, ``parsed``,
-        ``parse_rate``, ``mean`` score over responses and ``tokens``. ``agreement``: a mapping for
-        each two of them with ``judges``, ``pairs`` (two responses to a prompt on which both have
-        verdicts), ``same`` (share of these that both put in the same order, a tie of one alone as
-        a half), ``responses`` that both scored and their mean ``difference`` in points. Figures
-        over nothing are None.
-    """
+def jury_figures(rows: Sequence[JudgeRow]) -> JuryFigures | None:
+    """What each judge of a jury said, and how far each two agree; None where there is one judge."""
     jurors = sorted({row.juror for row in rows})
     if jurors in ([], [0]):
         return None
@@ -121,26 +155,26 @@ def jury_figures(rows: Sequence[JudgeRow]) -> dict[str, Any] | None:
     for row in rows:
         by_juror[row.juror].append(row)
     means = _means(rows)
-    return {
-        "judges": [_judge(juror, by_juror[juror]) for juror in jurors],
-        "agreement": [_agreement(a, b, means) for a, b in combinations(jurors, 2)],
-    }
+    return JuryFigures(
+        judges=tuple(_judge(juror, by_juror[juror]) for juror in jurors),
+        agreement=tuple(_agreement(a, b, means) for a, b in combinations(jurors, 2)),
+    )
 
 
-def _judge(juror: int, rows: Sequence[JudgeRow]) -> dict[str, Any]:
+def _judge(juror: int, rows: Sequence[JudgeRow]) -> JurorFigures:
     means = [row.mean for row in rows if row.mean is not None]
     n, parsed = sum(row.num_votes for row in rows), sum(row.num_parsed for row in rows)
-    return {
-        "judge": judge_key(juror),
-        "n": n,
-        "parsed": parsed,
-        "parse_rate": parsed / n if n else None,
-        "mean": math.fsum(means) / len(means) if means else None,
-        "tokens": sum(row.tokens for row in rows),
-    }
+    return JurorFigures(
+        judge=judge_key(juror),
+        n=n,
+        parsed=parsed,
+        parse_rate=parsed / n if n else None,
+        mean=math.fsum(means) / len(means) if means else None,
+        tokens=sum(row.tokens for row in rows),
+    )
 
 
-def _agreement(a: int, b: int, means: Mapping[Key, Means]) -> dict[str, Any]:
+def _agreement(a: int, b: int, means: Mapping[Key, Means]) -> JurorAgreement:
     both = [(key[0], m[a], m[b]) for key, m in sorted(means.items()) if a in m and b in m]
     differences = [abs(x - y) for _, x, y in both]
     same = [
@@ -148,13 +182,13 @@ def _agreement(a: int, b: int, means: Mapping[Key, Means]) -> dict[str, Any]:
         for _, group in groupby(both, key=itemgetter(0))
         for x, y in combinations(group, 2)
     ]
-    return {
-        "judges": [judge_key(a), judge_key(b)],
-        "pairs": len(same),
-        "same": math.fsum(same) / len(same) if same else None,
-        "responses": len(both),
-        "difference": math.fsum(differences) / len(differences) if differences else None,
-    }
+    return JurorAgreement(
+        judges=(judge_key(a), judge_key(b)),
+        pairs=len(same),
+        same=math.fsum(same) / len(same) if same else None,
+        responses=len(both),
+        difference=math.fsum(differences) / len(differences) if differences else None,
+    )
 
 
 def _order(x: float, y: float) -> int:

@@ -17,9 +17,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from selfreward.errors import LockedError
+import msgspec
+
+from selfreward.errors import IntegrityError, LockedError
 from selfreward.records import (
     REPORTS,
     Comparison,
@@ -38,6 +40,8 @@ from selfreward.records import (
 )
 from selfreward.storage import database
 from selfreward.storage.tables import TABLES, digest, from_rows, to_row
+
+T = TypeVar("T")
 
 
 class Store:
@@ -101,7 +105,7 @@ class Store:
         self,
         stage: Stage,
         records: Iterable[Record] = (),
-        reports: Mapping[str, dict[str, Any]] | None = None,
+        reports: Mapping[str, object] | None = None,
     ) -> None:
         """Commit the last records of a stage, and its reports by name, together with its row.
 
@@ -145,14 +149,14 @@ class Store:
                 (iteration, stage, done, total, seconds, note, now()),
             )
 
-    def save_figures(self, iteration: int, figures: dict[str, Any]) -> None:
+    def save_figures(self, iteration: int, figures: object) -> None:
         """Keep the figures of a closed iteration; they can be rebuilt from its records."""
         with self._transaction():
             self._db.execute(
-                "INSERT OR REPLACE INTO figures VALUES (?,?)", (iteration, json.dumps(figures))
+                "INSERT OR REPLACE INTO figures VALUES (?,?)", (iteration, _to_json(figures))
             )
 
-    def save_report(self, iteration: int, name: str, report: dict[str, Any]) -> None:
+    def save_report(self, iteration: int, name: str, report: object) -> None:
         """Keep a report on the model that an iteration made."""
         with self._transaction():
             self._save_report(iteration, name, report)
@@ -215,17 +219,32 @@ class Store:
         """The progress rows, the one touched last at the end."""
         return [Progress(*row) for row in self._db.execute("SELECT * FROM progress ORDER BY rowid")]
 
-    def figures(self, iteration: int) -> dict[str, Any] | None:
-        """The figures of a closed iteration."""
+    def figures(self, iteration: int, kind: type[T]) -> T | None:
+        """The figures of a closed iteration; None also where an earlier release kept others."""
         query = "SELECT data FROM figures WHERE iteration = ?"
         row = self._db.execute(query, (iteration,)).fetchone()
-        return json.loads(row[0]) if row else None
+        try:
+            return msgspec.json.decode(row[0], type=kind) if row else None
+        except msgspec.ValidationError:
+            return None
 
-    def report(self, iteration: int, name: str) -> dict[str, Any] | None:
-        """A report on the model that an iteration made."""
+    def report(self, iteration: int, name: str, kind: type[T]) -> T | None:
+        """A report on the model that an iteration made.
+
+        Args:
+            kind: A dataclass, or ``dict`` for the plain values.
+
+        Raises:
+            IntegrityError: It is no such report.
+        """
         query = "SELECT data FROM reports WHERE iteration = ? AND name = ?"
         row = self._db.execute(query, (iteration, name)).fetchone()
-        return json.loads(row[0]) if row else None
+        try:
+            return msgspec.json.decode(row[0], type=kind) if row else None
+        except msgspec.DecodeError as error:
+            raise IntegrityError(
+                f"{self.path}: the report {name} of iteration {iteration}: {error}"
+            ) from None
 
     def events(self) -> list[tuple[str, str, str]]:
         """(UTC time, kind, text), oldest first."""
@@ -258,9 +277,9 @@ class Store:
 
     # Inside
 
-    def _save_report(self, iteration: int, name: str, report: dict[str, Any]) -> None:
+    def _save_report(self, iteration: int, name: str, report: object) -> None:
         self._db.execute(
-            "INSERT OR REPLACE INTO reports VALUES (?,?,?)", (iteration, name, json.dumps(report))
+            "INSERT OR REPLACE INTO reports VALUES (?,?,?)", (iteration, name, _to_json(report))
         )
 
     def _insert(self, records: Iterable[Record]) -> None:
@@ -290,6 +309,10 @@ class Store:
                 raise
 
 
+def _to_json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
 def now() -> str:
     """UTC time as ISO text; a label, never compared."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -301,7 +324,7 @@ def made_by(store: Store, iteration: int, stage: str) -> Sequence[Record] | dict
     Of ``selection`` the judgments that were selected; none of a training, which makes a model.
     """
     if stage == "evaluate":
-        found = {name: store.report(iteration, name) for name in REPORTS}
+        found = {name: store.report(iteration, name, dict) for name in REPORTS}
         return {name: report for name, report in found.items() if report is not None}
     if stage == "selection":
         return kept(store.records(Judgment, iteration), store.records(Drop, iteration))

@@ -7,6 +7,8 @@ from dataclasses import astuple, fields
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from selfreward.records import (
     Comparison,
     Criterion,
@@ -102,7 +104,8 @@ def from_rows(kind: type, rows: Iterable[Row]) -> Iterable[Row]:
 def digest(made: Iterable[Record] | Mapping[str, Any]) -> str:
     """sha256 over records in the order given, or over reports by name."""
     if isinstance(made, Mapping):
-        return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
+        plain = msgspec.to_builtins(made)
+        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
     sha = hashlib.sha256()
     for record in made:
         sha.update(json.dumps(to_row(record), ensure_ascii=False).encode())

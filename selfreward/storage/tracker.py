@@ -1,8 +1,7 @@
 """Time and progress of a stage, over all launches that worked on it."""
 
 import time
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 from selfreward.records import Record, Stage
 from selfreward.storage.directory import Run
@@ -74,7 +73,7 @@ class Tracker:
         drops: int,
         digest: str = "",
         records: Iterable[Record] = (),
-        reports: dict[str, dict[str, Any]] | None = None,
+        reports: Mapping[str, object] | None = None,
     ) -> None:
         """Commit the stage's row together with the last of its records and its reports.
 

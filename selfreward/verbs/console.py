@@ -10,7 +10,9 @@ import json
 import os
 import re
 import sys
-from typing import IO, Any
+from typing import IO
+
+import msgspec
 
 _BOLD, _DIM, _PLAIN = "\ufdd0", "\ufdd1", "\ufdd2"  # noncharacters, for internal use alone
 _ESCAPES = {_BOLD: "\x1b[1m", _DIM: "\x1b[2m", _PLAIN: "\x1b[0m"}
@@ -50,9 +52,10 @@ def data(text: str) -> None:
     _write(sys.stdout, text)
 
 
-def data_json(value: Any) -> None:
+def data_json(value: object) -> None:
     """Print a value as JSON to standard output, in ASCII, so that it needs no sanitizing."""
-    sys.stdout.write(json.dumps(value, indent=1, allow_nan=False) + "\n")
+    plain = msgspec.to_builtins(value)
+    sys.stdout.write(json.dumps(plain, indent=1, allow_nan=False) + "\n")
     sys.stdout.flush()
 
 

@@ -2,8 +2,9 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 from selfreward.config import JudgeConfig, SeedSource
 from selfreward.config.judging import HOSTED
@@ -13,6 +14,16 @@ from selfreward.errors import ConfigError
 from selfreward.inputs import models
 from selfreward.inputs.judge_templates import COMPARE_TEMPLATE, load_judge_templates
 from selfreward.inputs.templates import Template, find_template, load_template
+from selfreward.measures.agreement import agreement
+from selfreward.measures.positions import ComparedPair, compared_pairs, positions
+from selfreward.measures.reports import (
+    Agreement,
+    CalibrationBin,
+    Estimate,
+    PairShares,
+    Positions,
+)
+from selfreward.measures.sample import JudgedResponse, judged_responses, votes_of
 from selfreward.records import FORMS, MAX_SCORE
 from selfreward.verbs.console import bold
 from selfreward.verbs.layout import duration, estimated, listed, percent, table
@@ -21,6 +32,64 @@ from selfreward.verbs.progress import Count
 if TYPE_CHECKING:
     from selfreward.inputs.rankings import Ranking
     from selfreward.records import Comparison, Judgment
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedData:
+    """What was judged."""
+
+    path: str
+    limit: int | None
+    """Rankings taken at most."""
+    left_out: dict[str, int]
+    """By reason."""
+    gaps: int
+    """Rankings that skip a rank."""
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeSeconds:
+    """How long it took."""
+
+    load: float
+    """Until the model was loaded."""
+    judge: float
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How, and by whom, human-ranked responses were judged."""
+
+    model: str
+    digest: str | None
+    """Of the model; None if hosted."""
+    form: str
+    template: str
+    num_votes: int
+    """Asked for, per response or order."""
+    engine: dict[str, Any]
+    """As ``judge.engine`` in the config."""
+    data: JudgedData
+    reasons: dict[str, int]
+    """Votes without a verdict by reason, the most frequent first."""
+    seconds: JudgeSeconds
+
+
+@dataclass(frozen=True)
+class ScoredReport(Agreement, Judging):
+    """The figures of a judge that scores, with all from which they can be computed again."""
+
+    responses: tuple[JudgedResponse, ...]
+
+
+@dataclass(frozen=True)
+class ComparedReport(Positions, Judging):
+    """The same of a judge that compares."""
+
+    compared: tuple[ComparedPair, ...]
+
+
+Report = ScoredReport | ComparedReport
 
 
 def judge_report(
@@ -34,7 +103,7 @@ def judge_report(
     engine: Sequence[str] = (),
     limit: int | None = None,
     report: Callable[[str], None],
-) -> dict[str, Any]:
+) -> Report:
     """Have human-ranked responses judged, and put what people think beside it.
 
     Args:
@@ -48,13 +117,6 @@ def judge_report(
         limit: Rankings to take, the first ones.
         report: Told what is being done, one line each.
 
-    Returns:
-        ``model``, ``digest`` (None if hosted), ``form``, ``template``, ``num_votes``, ``engine``,
-        ``data`` (``path``, ``limit``, ``left_out`` by reason, ``gaps``), ``reasons`` (votes
-        without a verdict by reason), ``seconds`` (``load``, ``judge``), and the figures of
-        ``agreement`` with ``responses``, or those of ``positions`` with ``compared``, from which
-        all can be computed again.
-
     Raises:
         ConfigError: Data, template or options are wrong.
         PreflightError: The model cannot be run here.
@@ -66,52 +128,42 @@ def judge_report(
     human = read_ranked(SeedSource(path=data), limit=limit)
     resolved = None if model == HOSTED else models.resolve(model, report=report)
     where = HOSTED if resolved is None else str(resolved.path)
-    judge = _compared if compare else _scored
-    judged = judge(where, human.rankings, templates, settings, report)
     assert settings.engine is not None
-    return {
-        "model": model,
-        "digest": None if resolved is None else resolved.digest,
-        "form": settings.form,
-        "template": settings.template,
-        "num_votes": 1 if compare or settings.traits.by_criterion else settings.num_votes,
-        "engine": settings.engine.model_dump(mode="json"),
-        "data": {
-            "path": data, "limit": limit, "left_out": human.left_out, "gaps": human.num_gaps,
-        },
-        **judged,
-    }  # fmt: skip
+    judging = partial(
+        Judging,
+        model=model,
+        digest=None if resolved is None else resolved.digest,
+        form=settings.form,
+        template=settings.template,
+        num_votes=1 if compare or settings.traits.by_criterion else settings.num_votes,
+        engine=settings.engine.model_dump(mode="json"),
+        data=JudgedData(data, limit, human.left_out, human.num_gaps),
+    )
+    judge = _compared if compare else _scored
+    return judge(where, human.rankings, templates, settings, report, judging)
 
 
 def _scored(
     model: str, rankings: "Sequence[Ranking]", templates: Mapping[str, Template],
-    settings: JudgeConfig, report: Callable[[str], None],
-) -> dict[str, Any]:  # fmt: skip
+    settings: JudgeConfig, report: Callable[[str], None], judging: Callable[..., Judging],
+) -> ScoredReport:  # fmt: skip
     from selfreward.inputs.rankings import texts_of
-    from selfreward.measures.agreement import agreement
-    from selfreward.measures.sample import judged_responses, votes_of
     from selfreward.workers.judge import judge_in_child
 
     texts = texts_of(rankings)
     progress = Count(len(texts), "responses", report)
     assert settings.engine is not None
     votes = judge_in_child(model, settings.engine, templates, texts, settings, progress.show)
-    seconds = progress.seconds()
+    how = judging(reasons=_reasons(votes), seconds=JudgeSeconds(**progress.seconds()))
     scores = {text: votes_of(given) for text, given in zip(texts, votes, strict=True)}
     responses = judged_responses(rankings, scores)
-    return {
-        "reasons": _reasons(votes),
-        "seconds": seconds,
-        **agreement(responses),
-        "responses": [asdict(response) for response in responses],
-    }
+    return ScoredReport(**_fields(how), **_fields(agreement(responses)), responses=tuple(responses))
 
 
 def _compared(
     model: str, rankings: "Sequence[Ranking]", templates: Mapping[str, Template],
-    settings: JudgeConfig, report: Callable[[str], None],
-) -> dict[str, Any]:  # fmt: skip
-    from selfreward.measures.positions import compared_pairs, positions
+    settings: JudgeConfig, report: Callable[[str], None], judging: Callable[..., Judging],
+) -> ComparedReport:  # fmt: skip
     from selfreward.stages.evaluate import pairs_of
     from selfreward.workers.judge import compare_in_child
 
@@ -119,18 +171,16 @@ def _compared(
     progress = Count(len(pairs), "pairs", report)
     assert settings.engine is not None
     given = compare_in_child(model, settings.engine, templates, pairs, settings, progress.show)
-    seconds = progress.seconds()
+    how = judging(reasons=_reasons(given), seconds=JudgeSeconds(**progress.seconds()))
     compared = compared_pairs(rankings, dict(zip(pairs, given, strict=True)))
-    return {
-        "reasons": _reasons(given),
-        "seconds": seconds,
-        **positions(compared),
-        "compared": [asdict(pair) for pair in compared],
-    }
+    return ComparedReport(**_fields(how), **_fields(positions(compared)), compared=tuple(compared))
+
+
+def _fields(record: Judging | Agreement | Positions) -> dict[str, Any]:
+    return {field.name: getattr(record, field.name) for field in fields(record)}
 
 
 def _reasons(judged: "Sequence[Sequence[Judgment | Comparison]]") -> dict[str, int]:
-    """Votes without a verdict, by reason, the most frequent first."""
     reasons = (vote.reason for given in judged for vote in given if vote.reason is not None)
     return dict(Counter(reasons).most_common())
 
@@ -179,101 +229,105 @@ _CORRELATIONS = ("spearman", "kendall")
 _CHANCE = 0.5
 
 
-def judge_text(report: dict[str, Any]) -> str:
+def judge_text(report: Report) -> str:
     """What ``selfreward judge`` prints."""
     parts = [_head(report), _figures(report)]
-    if "compared" in report:
+    if isinstance(report, ComparedReport):
         parts += [_places(report)]
     else:
-        parts += [_votes(report), _calibration(report["calibration"])]
-        parts += [_confusion(report["confusion"])]
+        parts += [_votes(report), _calibration(report.calibration), _confusion(report.confusion)]
     parts += ["\n".join(beside_length(report, part) for part in ("all", "matched"))]
     return "\n\n".join(part for part in parts if part)
 
 
-def _head(report: dict[str, Any]) -> str:
-    counts, data, rate = report["counts"], report["data"], report["parse_rate"]
-    how = f"{report['form']} form" + (" of comparison" if "compared" in report else "")
-    votes = f", {report['num_votes']} votes" if report["num_votes"] > 1 else ""
-    responses = f"{counts['responses']:,} responses, " if "responses" in counts else ""
-    left_out = listed(data["left_out"]) or "nothing"
-    if data["gaps"]:
-        left_out += f"; {data['gaps']} rankings skip a rank, which changes nothing"
-    reasons = f"; the others: {listed(report['reasons'])}" if report["reasons"] else ""
+def _head(report: Report) -> str:
+    counts, data, rate = report.counts, report.data, report.parse_rate
+    how, responses = f"{report.form} form", ""
+    if isinstance(report, ComparedReport):
+        how += " of comparison"
+    else:
+        responses = f"{report.counts.responses:,} responses, "
+    votes = f", {report.num_votes} votes" if report.num_votes > 1 else ""
+    left_out = listed(data.left_out) or "nothing"
+    if data.gaps:
+        left_out += f"; {data.gaps} rankings skip a rank, which changes nothing"
+    reasons = f"; the others: {listed(report.reasons)}" if report.reasons else ""
     rows = [
-        ["judge", f"{report['model']}, {how}{votes}, {report['template']}"],
-        ["data", f"{data['path']}: {counts['prompts']:,} prompts, {responses}"
-         f"{counts['pairs']:,} pairs of which people preferred one"],
+        ["judge", f"{report.model}, {how}{votes}, {report.template}"],
+        ["data", f"{data.path}: {counts.prompts:,} prompts, {responses}"
+         f"{counts.pairs:,} pairs of which people preferred one"],
         ["left out", left_out],
-        ["verdicts", f"{percent(rate)} of {rate['n']:,} votes{reasons}"],
-        ["time", f"{duration(report['seconds']['judge'])}, after "
-         f"{duration(report['seconds']['load'])} to load the model"],
+        ["verdicts", f"{percent(rate)} of {rate.n:,} votes{reasons}"],
+        ["time", f"{duration(report.seconds.judge)}, after "
+         f"{duration(report.seconds.load)} to load the model"],
     ]  # fmt: skip
     return table(rows)
 
 
-def _figures(report: dict[str, Any]) -> str:
-    counts, judge = report["counts"], report["judge"]
-    judges = {"judge": judge, "averaged": report.get("averaged"), "longer wins": report["longest"]}
-    judges = {name: parts for name, parts in judges.items() if parts}
-    columns = {part: [parts[part] for parts in judges.values()] for part in ("all", "matched")}
-    names = list(judges)
-    if report["answered"]["value"] != 1:
-        columns["all"].append(judge["parsed"])
+def _figures(report: Report) -> str:
+    averaged = report.averaged if isinstance(report, ComparedReport) else None
+    judges = {"judge": report.judge, "averaged": averaged, "longer wins": report.longest}
+    shown = {name: parts for name, parts in judges.items() if parts}
+    names, all_pairs = list(shown), [parts.all for parts in shown.values()]
+    if report.answered.value != 1:
         names.append("judge, where it has verdicts")
-    titles = {
-        "all": f"all {counts['pairs']:,} pairs",
-        "matched": f"{counts['matched']:,} pairs of about the same length, at most "
-        f"{report['length_ratio']:g} times",
-    }
-    rows = [["", *names]]
-    for part, title in titles.items():
-        rows.append([bold(title)])
-        for name, label in _FIGURES.items():
-            if name in columns[part][0]:
-                show = number if name in _CORRELATIONS else percent
-                rows.append([label, *(show(figures.get(name)) for figures in columns[part])])
-    return table(rows)
+        all_pairs.append(report.judge.parsed)
+    matched = f"{report.counts.matched:,} pairs of about the same length, at most "
+    return table([
+        ["", *names],
+        *_part(f"all {report.counts.pairs:,} pairs", all_pairs),
+        *_part(f"{matched}{report.length_ratio:g} times", [p.matched for p in shown.values()]),
+    ])  # fmt: skip
 
 
-def _places(report: dict[str, Any]) -> str:
-    same, first = report["consistent"], report["names_first"]
+def _part(title: str, columns: Sequence[PairShares]) -> list[list[str]]:
+    """Rows of the figures that the first column has; the others may lack some."""
+    rows = [[bold(title)]]
+    for name, label in _FIGURES.items():
+        if hasattr(columns[0], name):
+            show = number if name in _CORRELATIONS else percent
+            rows.append([label, *(show(getattr(figures, name, None)) for figures in columns)])
+    return rows
+
+
+def _places(report: ComparedReport) -> str:
+    same, first = report.consistent, report.names_first
     said = table(
         [
-            ["both orders agree", f"{percent(same)} of {same['n']:,} pairs"],
-            ["names the first", f"{percent(first)} of {first['n']:,} verdicts that name one"],
+            ["both orders agree", f"{percent(same)} of {same.n:,} pairs"],
+            ["names the first", f"{percent(first)} of {first.n:,} verdicts that name one"],
         ]
     )
-    if report["averaged"]:
+    if report.averaged:
         said += "\naveraged: the mean of the probabilities in both orders decides"
     return said
 
 
-def _votes(report: dict[str, Any]) -> str:
-    votes = report["votes"]
+def _votes(report: ScoredReport) -> str:
+    votes = report.votes
     if votes is None:
         return ""
     rows = [["votes", "pairwise accuracy", "ties"]]
-    for row in report["by_votes"]:
-        rows.append([f"{row['votes']}", percent(row["accuracy"]), percent(row["ties"])])
+    for row in report.by_votes:
+        rows.append([f"{row.votes}", percent(row.accuracy), percent(row.ties)])
     return (
-        f"two votes on one response: the same score {percent(votes['same'])}, "
-        f"{number(votes['difference'])} points apart, Krippendorff's alpha "
-        f"{number(votes['alpha'])}\n{table(rows)}"
+        f"two votes on one response: the same score {percent(votes.same)}, "
+        f"{number(votes.difference)} points apart, Krippendorff's alpha "
+        f"{number(votes.alpha)}\n{table(rows)}"
     )
 
 
-def _calibration(bins: Sequence[dict[str, Any]]) -> str:
-    has_points = any(row["human_score"]["n"] for row in bins)
+def _calibration(bins: Sequence[CalibrationBin]) -> str:
+    has_points = any(row.human_score.n for row in bins)
     rows = [["score", "responses", "preferred to", *(["people's score"] * has_points)]]
     for row in bins:
-        low, high = f"{row['low']:.2f}", f"{row['high']:.2f}"
+        low, high = f"{row.low:.2f}", f"{row.high:.2f}"
         rows.append(
             [
                 low if low == high else f"{low} to {high}",
-                f"{row['n']:,}",
-                percent(row["standing"]),
-                *([number(row["human_score"])] * has_points),
+                f"{row.n:,}",
+                percent(row.standing),
+                *([number(row.human_score)] * has_points),
             ]
         )
     return table(rows) if bins else ""
@@ -287,33 +341,29 @@ def _confusion(counts: Sequence[Sequence[int]] | None) -> str:
     return table(rows)
 
 
-def number(estimate: dict[str, Any] | None) -> str:
+def number(estimate: Estimate | None) -> str:
     """Such as ``0.44 [0.38, 0.51]``."""
     return "" if estimate is None else estimated(estimate, ".2f")
 
 
-def beside_length(report: dict[str, Any], part: str) -> str:
-    """Whether a judge beats the longer response, and on matched pairs also chance.
-
-    Args:
-        report: With ``gain`` and ``judge``, from ``agreement`` or ``positions``.
-        part: ``all`` or ``matched``.
-    """
-    gain, accuracy = report["gain"][part], report["judge"][part]["accuracy"]
-    where = f"{gain['n']:,} pairs" + (" of about the same length" if part == "matched" else "")
+def beside_length(report: Agreement | Positions, part: Literal["all", "matched"]) -> str:
+    """Whether a judge beats the longer response, and on matched pairs also chance."""
+    gain: Estimate = getattr(report.gain, part)
+    accuracy: Estimate = getattr(report.judge, part).accuracy
+    where = f"{gain.n:,} pairs" + (" of about the same length" if part == "matched" else "")
     beats = "there is no telling whether the judge beats the longer response"
-    if gain["low"] is None:
+    if gain.value is None or gain.low is None or gain.high is None:
         return f"On {where} {beats}."
-    if gain["low"] > 0:
+    if gain.low > 0:
         beats = "the judge beats the longer response"
-    elif gain["high"] < 0:
+    elif gain.high < 0:
         beats = "the longer response beats the judge"
-    interval = f"[{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}]"
-    said = f"On {where} {beats}: {100 * gain['value']:+.1f} points {interval}"
+    interval = f"[{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
+    said = f"On {where} {beats}: {100 * gain.value:+.1f} points {interval}"
     if part == "all":
         return f"{said}."
-    if accuracy["low"] > _CHANCE:
+    if accuracy.low is not None and accuracy.low > _CHANCE:
         return f"{said}; it is better than chance."
-    if accuracy["high"] < _CHANCE:
+    if accuracy.high is not None and accuracy.high < _CHANCE:
         return f"{said}; it is worse than chance."
     return f"{said}; it cannot be told from chance."

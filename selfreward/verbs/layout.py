@@ -4,34 +4,35 @@ import math
 import textwrap
 import unicodedata
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from selfreward.measures.reports import Estimate
 from selfreward.verbs.console import unmarked
 
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-def estimated(estimate: Mapping[str, Any], form: str, scale: float = 1, unit: str = "") -> str:
-    """Such as ``72.1% [68.0, 76.3]``; see ``Bootstrap.estimate``.
+def estimated(estimate: Estimate, form: str, scale: float = 1, unit: str = "") -> str:
+    """Such as ``72.1% [68.0, 76.3]``.
 
     Args:
         form: How a number is written.
         scale: 100 for percent.
     """
-    if estimate["value"] is None:
+    if estimate.value is None:
         return "n/a"
-    text = f"{scale * estimate['value']:{form}}{unit}"
-    if estimate["low"] is None:
+    text = f"{scale * estimate.value:{form}}{unit}"
+    if estimate.low is None or estimate.high is None:
         return text
-    return f"{text} [{scale * estimate['low']:{form}}, {scale * estimate['high']:{form}}]"
+    return f"{text} [{scale * estimate.low:{form}}, {scale * estimate.high:{form}}]"
 
 
-def percent(estimate: Mapping[str, Any] | None, bare: bool = False) -> str:
+def percent(estimate: Estimate | None, bare: bool = False) -> str:
     """Such as ``72.1% [68.0, 76.3]``, or ``72.1%`` alone; empty for None."""
     if estimate is None:
         return ""
-    return estimated({**estimate, "low": None} if bare else estimate, ".1f", 100, "%")
+    return estimated(replace(estimate, low=None) if bare else estimate, ".1f", 100, "%")
 
 
 def table(rows: Sequence[Sequence[str]], indent: str = "") -> str:

@@ -1,15 +1,23 @@
 """A figure of a run: scores per iteration, their mean, pairs kept, agreement with people."""
 
+import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from selfreward.errors import ConfigError, NotFoundError
+
+if TYPE_CHECKING:
+    from selfreward.measures.evaluated import JudgeFigures
+    from selfreward.measures.figures import IterationFigures
+    from selfreward.measures.reports import Estimate
+    from selfreward.verbs.judge import ScoredReport
+    from selfreward.verbs.scores import Scores
 
 FORMATS = (".png", ".svg")
 _BLUE, _ORANGE, _GRAY = "#2a6f97", "#e07a1f", "#c9ced3"
 
 
-def save_plot(scores: dict[str, Any], path: Path) -> None:
+def save_plot(scores: "Scores", path: Path) -> None:
     """Draw the scores of a run.
 
     Args:
@@ -22,19 +30,19 @@ def save_plot(scores: dict[str, Any], path: Path) -> None:
     """
     if path.suffix.lower() not in FORMATS or not path.parent.is_dir():
         raise ConfigError(f"--plot {path}: expected a .png or .svg file in an existing directory")
-    rounds = [f for f in scores["iterations"] if f["iteration"] and f["scores"]["n"]]
+    rounds = [f for f in scores.iterations if f.iteration and f.scores.n]
     if not rounds:
-        raise NotFoundError(f"run {scores['run']} has no scores to plot")
+        raise NotFoundError(f"run {scores.run} has no scores to plot")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     each = 2.6 if len(rounds) <= 4 else 1.7
-    measured = [f for f in scores["iterations"] if f["judge"]]
+    measured = [(f.iteration + 1, f.judge) for f in scores.iterations if f.judge]
     widths = [each] * len(rounds) + [2.7] * (3 if measured else 2)
     figure = Figure(figsize=(sum(widths), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     # Names of models and runs are plain text, never mathematics.
-    figure.suptitle(scores["run"], parse_math=False, fontweight="bold", x=0.01, ha="left")
+    figure.suptitle(scores.run, parse_math=False, fontweight="bold", x=0.01, ha="left")
     axes = figure.subplots(1, len(widths), width_ratios=widths)
     _histograms(axes[: len(rounds)], rounds)
     _means(axes[len(rounds)], rounds)
@@ -48,29 +56,29 @@ def save_plot(scores: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _histograms(axes: Any, rounds: list[dict[str, Any]]) -> None:
+def _histograms(axes: Any, rounds: "list[IterationFigures]") -> None:
     """Share of responses by score rounded to a whole point, all on one scale."""
-    shares = [[100 * c / f["scores"]["n"] for c in f["scores"]["histogram"]] for f in rounds]
+    shares = [[100 * c / f.scores.n for c in f.scores.histogram] for f in rounds]
     top = 1.15 * max(map(max, shares))
     for axis, figures, share in zip(axes, rounds, shares, strict=True):
-        scores = figures["scores"]
+        scores = figures.scores
         axis.bar(range(6), share, color=_BLUE, width=0.85)
-        for score, (part, count) in enumerate(zip(share, scores["histogram"], strict=True)):
+        for score, (part, count) in enumerate(zip(share, scores.histogram, strict=True)):
             if count:
                 axis.text(score, part, f"{count}", ha="center", va="bottom", fontsize=7)
         axis.set_ylim(0, top)
         axis.set_xticks(range(6))
-        axis.set_title(f"iteration {figures['iteration']}, n = {scores['n']}")
+        axis.set_title(f"iteration {figures.iteration}, n = {scores.n}")
         axis.set_xlabel("score, points", fontsize=8)
         if axis is not axes[0]:
             axis.set_yticklabels([])
     axes[0].set_ylabel("share of responses, %", fontsize=8)
 
 
-def _means(axis: Any, rounds: list[dict[str, Any]]) -> None:
-    iterations = [figures["iteration"] for figures in rounds]
-    means = [figures["scores"]["mean"] for figures in rounds]
-    errors = [figures["scores"]["se"] or 0.0 for figures in rounds]
+def _means(axis: Any, rounds: "list[IterationFigures]") -> None:
+    iterations = [figures.iteration for figures in rounds]
+    means = [figures.scores.mean or 0.0 for figures in rounds]
+    errors = [figures.scores.se or 0.0 for figures in rounds]
     axis.errorbar(iterations, means, yerr=errors, color=_BLUE, marker="o", ms=5, capsize=4, lw=1.5)
     for iteration, mean in zip(iterations, means, strict=True):
         axis.annotate(
@@ -86,11 +94,11 @@ def _means(axis: Any, rounds: list[dict[str, Any]]) -> None:
     axis.set_title("mean score ± clustered SE")
 
 
-def _pairs(axis: Any, rounds: list[dict[str, Any]]) -> None:
-    iterations = [figures["iteration"] for figures in rounds]
-    kept = [figures["pairs"]["paired"] for figures in rounds]
-    ties = [figures["pairs"]["dropped"].get("tie", 0) for figures in rounds]
-    all_prompts = [figures["pairs"]["prompts"] for figures in rounds]
+def _pairs(axis: Any, rounds: "list[IterationFigures]") -> None:
+    iterations = [figures.iteration for figures in rounds]
+    kept = [figures.pairs.paired for figures in rounds]
+    ties = [figures.pairs.dropped.get("tie", 0) for figures in rounds]
+    all_prompts = [figures.pairs.prompts for figures in rounds]
     other = [p - k - t for p, k, t in zip(all_prompts, kept, ties, strict=True)]
     below = [0] * len(rounds)
     for label, counts, color in (("paired", kept, _BLUE), ("ties", ties, _ORANGE),
@@ -112,18 +120,13 @@ def _pairs(axis: Any, rounds: list[dict[str, Any]]) -> None:
         axis.legend(fontsize=7, frameon=False, loc="upper center", ncols=3, handlelength=1)
 
 
-def _agreement(axis: Any, measured: list[dict[str, Any]]) -> None:
+def _agreement(axis: Any, measured: "list[tuple[int, JudgeFigures]]") -> None:
     """Held-out pairs that each new model orders as people do, with the 95% interval."""
-    models = [figures["iteration"] + 1 for figures in measured]
-    found = [figures["judge"]["accuracy"] for figures in measured]
-    values = [100 * estimate["value"] for estimate in found]
-    ends = [
-        [abs(100 * (estimate[end] - estimate["value"])) if estimate[end] is not None else 0.0
-         for estimate in found]
-        for end in ("low", "high")
-    ]  # fmt: skip
+    models = [model for model, _ in measured]
+    drawn = [_interval(judge.accuracy, 100) for _, judge in measured]
+    values, ends = [value for value, _ in drawn], [*zip(*(bars for _, bars in drawn), strict=True)]
     axis.errorbar(models, values, yerr=ends, color=_BLUE, marker="o", ms=5, capsize=4, lw=1.5)
-    longest = 100 * measured[-1]["judge"]["longest"]["value"]
+    longest, _ = _interval(measured[-1][1].longest, 100)
     axis.axhline(longest, color=_ORANGE, lw=1.2, ls="--", label="longer wins")
     axis.set_xticks(models, [f"M{model}" for model in models])
     axis.set_xlim(models[0] - 0.5, models[-1] + 0.5)
@@ -142,7 +145,7 @@ def check_path(path: Path) -> None:
         raise ConfigError(f"--plot {path}: expected a .png or .svg file in an existing directory")
 
 
-def save_calibration(report: dict[str, Any], path: Path) -> None:
+def save_calibration(report: "ScoredReport", path: Path) -> None:
     """Draw people's view of responses over the judge's score, with intervals.
 
     Args:
@@ -154,28 +157,28 @@ def save_calibration(report: dict[str, Any], path: Path) -> None:
         NotFoundError: The judge gave no verdict.
     """
     check_path(path)
-    bins = report["calibration"]
+    bins = report.calibration
     if not bins:
         raise NotFoundError("the judge gave no verdict, so there is nothing to plot")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    has_points = any(row["human_score"]["n"] for row in bins)
+    has_points = any(row.human_score.n for row in bins)
     figure = Figure(figsize=(8.4 if has_points else 4.4, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
     # Names of models are plain text, never mathematics.
-    figure.suptitle(report["model"], parse_math=False, fontweight="bold", x=0.01, ha="left")
+    figure.suptitle(report.model, parse_math=False, fontweight="bold", x=0.01, ha="left")
     axes = figure.subplots(1, 1 + has_points, squeeze=False)[0]
     axes[0].set_title("share of the prompt's other responses\nthat people like less, %")
     axes[0].axhline(50, color=_GRAY, lw=1)
-    _draw(axes[0], bins, "standing", 100)
+    _draw(axes[0], [(row.score, row.standing) for row in bins], 100)
     axes[0].set_ylim(0, 100)
     if has_points:
         axes[1].set_title("people's score, points")
         axes[1].plot([0, 5], [0, 5], color=_GRAY, lw=1)
-        _draw(axes[1], bins, "human_score", 1)
+        _draw(axes[1], [(row.score, row.human_score) for row in bins], 1)
         axes[1].set_ylim(0, 5)
-    low, high = bins[0]["score"], bins[-1]["score"]
+    low, high = bins[0].score, bins[-1].score
     margin = max(0.08 * (high - low), 0.1)  # the scores of an untrained judge lie close together
     for axis in axes:
         axis.set_xlim(max(low - margin, -0.1), min(high + 2 * margin, 5.3))
@@ -186,18 +189,21 @@ def save_calibration(report: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _draw(axis: Any, bins: list[dict[str, Any]], name: str, scale: float) -> None:
-    for row in bins:
-        estimate = row[name]
-        if estimate["value"] is None:
+def _draw(axis: Any, rows: "list[tuple[float, Estimate]]", scale: float) -> None:
+    for score, estimate in rows:
+        if estimate.value is None:
             continue
-        value, bars = scale * estimate["value"], None
-        if estimate["low"] is not None:
-            bars = [[value - scale * estimate["low"]], [scale * estimate["high"] - value]]
-        axis.errorbar(
-            row["score"], value, yerr=bars, color=_BLUE, marker="o", ms=5, capsize=3, lw=1.2
-        )
+        value, (below, above) = _interval(estimate, scale)
+        bars = None if estimate.low is None else [[below], [above]]
+        axis.errorbar(score, value, yerr=bars, color=_BLUE, marker="o", ms=5, capsize=3, lw=1.2)
         axis.annotate(
-            f"{estimate['n']}", (row["score"], value), xytext=(5, 4), textcoords="offset points",
-            fontsize=7,
-        )  # fmt: skip
+            f"{estimate.n}", (score, value), xytext=(5, 4), textcoords="offset points", fontsize=7
+        )
+
+
+def _interval(estimate: "Estimate", scale: float) -> tuple[float, tuple[float, float]]:
+    """The value and how far its interval goes below and above; what there is none of is 0 long."""
+    value = math.nan if estimate.value is None else estimate.value
+    low = value if estimate.low is None else estimate.low
+    high = value if estimate.high is None else estimate.high
+    return scale * value, (scale * (value - low), scale * (high - value))

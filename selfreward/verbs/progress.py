@@ -11,13 +11,12 @@ import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
 
 from selfreward.errors import SelfRewardError
 from selfreward.storage.directory import Run
 from selfreward.verbs import console
 from selfreward.verbs.layout import duration
-from selfreward.verbs.status import stage_cells, stage_rows, total_eta
+from selfreward.verbs.status import StageRow, stage_cells, stage_rows, total_eta
 
 _LINE_S = 30
 _STEP = 0.05
@@ -77,7 +76,7 @@ class Display:
         for key in [key for key in ended if key not in self._ended]:
             self._ended.add(key)
             rows = stage_rows(key[0], planned[key[0]], progress, finished)
-            row = next(row for row in rows if row["stage"] == key[1])
+            row = next(row for row in rows if row.stage == key[1])
             self._view.line(_line(key[0], row))
         self._num_events += len(events)
         for text in (text for _, kind, text in events if kind == "warning"):
@@ -157,10 +156,10 @@ class _Lines:
     def line(self, text: str) -> None:
         console.note(text)
 
-    def show(self, iteration: int | None, rows: list[dict[str, Any]], elapsed: float) -> None:
-        working = [row for row in rows if row["state"] == "working"]
-        key = (iteration, working[0]["stage"] if working else "preparing")
-        shares = [row["done"] / row["total"] for row in working if row["total"]]
+    def show(self, iteration: int | None, rows: list[StageRow], elapsed: float) -> None:
+        working = [row for row in rows if row.state == "working"]
+        key = (iteration, working[0].stage if working else "preparing")
+        shares = [row.done / row.total for row in working if row.total]
         share = sum(shares) / len(shares) if shares else 0.0
         if self._pace.is_due(share, elapsed, begins=key != self._last):
             self._last = key
@@ -186,7 +185,7 @@ class _Table:
     def line(self, text: str) -> None:
         self._live.console.print(console.sanitize(text))
 
-    def show(self, iteration: int | None, rows: list[dict[str, Any]], elapsed: float) -> None:
+    def show(self, iteration: int | None, rows: list[StageRow], elapsed: float) -> None:
         from rich.table import Table
         from rich.text import Text
 
@@ -194,21 +193,21 @@ class _Table:
         title = "preparing" if iteration is None else f"iteration {iteration}"
         table.add_row(Text(title, style="bold"), Text(duration(elapsed), style="dim"))
         for row in rows:
-            style = {"working": "", "finished": "green", "waiting": "dim"}[row["state"]]
+            style = {"working": "", "finished": "green", "waiting": "dim"}[row.state]
             table.add_row(*(Text(console.sanitize(cell), style=style) for cell in stage_cells(row)))
         self._live.update(table, refresh=True)
 
 
-def _lines(iteration: int | None, working: list[dict[str, Any]]) -> str:
+def _lines(iteration: int | None, working: list[StageRow]) -> str:
     """One line for all stages at work; several at once share the time that is left."""
     if len(working) == 1:
         return _line(iteration, working[0])
-    stages = [f"{row['stage']} {row['done']}/{row['total']}" for row in working]
+    stages = [f"{row.stage} {row.done}/{row.total}" for row in working]
     left = total_eta(working)
-    note = working[-1]["note"] or working[0]["note"]
+    note = working[-1].note or working[0].note
     cells = [*stages, "" if left is None else f"{duration(left)} left", note]
     return f"iteration {iteration}: {'  '.join(filter(None, cells))}"
 
 
-def _line(iteration: int | None, row: dict[str, Any]) -> str:
+def _line(iteration: int | None, row: StageRow) -> str:
     return f"iteration {iteration}: {'  '.join(filter(None, stage_cells(row)))}"

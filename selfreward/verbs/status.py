@@ -5,26 +5,116 @@ Everything comes from the run directory, so another shell sees what the running 
 
 import socket
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
 from selfreward.errors import NotFoundError, SelfRewardError
 from selfreward.measures.figures import figures_of
 from selfreward.records import Progress, Stage
 from selfreward.storage.directory import Run, list_runs, runs_root
-from selfreward.storage.store import Store
 from selfreward.verbs.console import bold, dim
 from selfreward.verbs.layout import duration, table
 
 
-def status_of(run: Run) -> dict[str, Any]:
-    """Where a run is.
+@dataclass(frozen=True, slots=True)
+class StageRow:
+    """How far a stage is."""
 
-    Returns:
-        ``state`` (``running``, ``stopped``, ``failed`` or ``finished``), the current ``iteration``
-        and ``stage`` (the first of those at work), its ``done`` of ``total`` and ``rate`` per
-        second, ``eta_s`` of all at work, None where unknown, every ``stages`` row of the current
-        iteration, the ``owner``, the last error and the ``warnings`` of the last launch.
-    """
+    stage: str
+    state: Literal["waiting", "working", "finished"] = "waiting"
+    done: int = 0
+    """Units of work, such as records."""
+    total: int | None = None
+    """None where it is not known, and of a finished stage."""
+    seconds: float = 0.0
+    """Spent on it, over all launches."""
+    rate: float | None = None
+    """Units a second; None while there is nothing to go by."""
+    eta_s: float | None = None
+    """Seconds left; None where unknown."""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerStatus:
+    """The process that wrote last."""
+
+    epoch: int
+    host: str
+    pid: int
+    since: str
+    """UTC time."""
+    alive: bool
+    here: bool
+    """Whether it is of this machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Where a run is."""
+
+    run: str
+    path: str
+    model: str
+    iterations: int
+    state: str
+    """``running``, ``stopped``, ``failed`` or ``finished``."""
+    iteration: int
+    stage: str | None
+    """The first of those at work, else the last one that has begun; None before."""
+    done: int | None
+    """Of the stage at work, None where there is none; like the next three, see ``StageRow``."""
+    total: int | None
+    rate: float | None
+    note: str
+    eta_s: float | None
+    """Seconds left of all stages at work; None where unknown."""
+    updated: str | None
+    """UTC time of the last progress."""
+    stages: tuple[StageRow, ...]
+    """Of the current iteration."""
+    owner: OwnerStatus
+    error: str | None
+    """With which the run ended, if it did."""
+    warnings: tuple[str, ...]
+    """Of the last launch."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """A run in short; see ``Status``."""
+
+    run: str
+    model: str
+    iterations: int
+    state: str
+    iteration: int
+    stage: str | None
+    updated: str | None
+    error: str | None
+    pairs: int
+    """Of all iterations."""
+    scores_iteration: int | None
+    """The last one with judgments, of which the next three are."""
+    mean: float | None
+    """Score, 0 to 5; None without scores."""
+    se: float | None
+    """Its standard error."""
+    n: int
+    """Responses with a score."""
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedRow:
+    """A run that cannot be read."""
+
+    run: str
+    state: Literal["damaged"]
+    error: str
+
+
+def status_of(run: Run) -> Status:
+    """Where a run is."""
     settings = run.settings
     with run.store() as store:
         progress, finished = store.progress(), store.stages()
@@ -34,47 +124,51 @@ def status_of(run: Run) -> dict[str, Any]:
         planned = store.planned(iteration)
     owned = run.is_owned
     rows = stage_rows(iteration, planned, progress, finished)
-    working = [row for row in rows if row["state"] == "working"]
-    begun = [row["stage"] for row in rows if row["state"] != "waiting"]
-    now = working[0] if working else {"done": None, "total": None, "rate": None, "note": ""}
+    working = [row for row in rows if row.state == "working"]
+    begun = [row.stage for row in rows if row.state != "waiting"]
+    now = working[0] if working else None
     errors = [text for _, kind, text in events if kind == "error"]
     launches = [at for at, (_, kind, _) in enumerate(events) if kind == "launched"]
     launched = events[launches[-1] :] if launches else []
-    return {
-        "run": run.name,
-        "path": str(run.path),
-        "model": settings["model"],
-        "iterations": settings["iterations"],
-        "state": _state(owned, [kind for _, kind, _ in events]),
-        "iteration": iteration,
-        "stage": working[0]["stage"] if working else begun[-1] if begun else None,
-        **{key: now[key] for key in ("done", "total", "rate", "note")},
-        "eta_s": total_eta(working),
-        "updated": last.at if last else None,
-        "stages": rows,
-        "owner": {**owner, "alive": owned, "here": owner["host"] == socket.gethostname()},
-        "error": errors[-1] if errors and events[-1][1] == "error" else None,
-        "warnings": [text for _, kind, text in launched if kind == "warning"],
-    }
+    return Status(
+        run=run.name,
+        path=str(run.path),
+        model=settings["model"],
+        iterations=settings["iterations"],
+        state=_state(owned, [kind for _, kind, _ in events]),
+        iteration=iteration,
+        stage=now.stage if now else begun[-1] if begun else None,
+        done=now.done if now else None,
+        total=now.total if now else None,
+        rate=now.rate if now else None,
+        note=now.note if now else "",
+        eta_s=total_eta(working),
+        updated=last.at if last else None,
+        stages=tuple(rows),
+        owner=OwnerStatus(**owner, alive=owned, here=owner["host"] == socket.gethostname()),
+        error=errors[-1] if errors and events[-1][1] == "error" else None,
+        warnings=tuple(text for _, kind, text in launched if kind == "warning"),
+    )
 
 
 def stage_rows(
     iteration: int, planned: Sequence[str], progress: Sequence[Progress], finished: Sequence[Stage]
-) -> list[dict[str, Any]]:
-    """The planned stages of an iteration, each ``waiting``, ``working`` or ``finished``."""
+) -> list[StageRow]:
+    """The planned stages of an iteration, in order."""
     begun = {p.stage: p for p in progress if p.iteration == iteration}
     ended = {s.stage: s for s in finished if s.iteration == iteration}
     rows = []
     for stage in planned:
-        row: dict[str, Any] = {"stage": stage, "state": "waiting", "done": 0, "total": None}
-        row |= {"seconds": 0.0, "rate": None, "eta_s": None, "note": ""}
-        if stage in begun:
-            p = begun[stage]
-            row |= {"state": "working", "done": p.done, "total": p.total or None, "note": p.note}
-            row |= {"seconds": p.seconds, "rate": rate(p), "eta_s": eta(p)}
-        if stage in ended:
-            row |= {"state": "finished", "done": ended[stage].rows, "total": None, "note": ""}
-            row |= {"seconds": ended[stage].seconds, "eta_s": 0.0}
+        p, end = begun.get(stage), ended.get(stage)
+        speed = rate(p) if p else None
+        if end:
+            row = StageRow(stage, "finished", end.rows, None, end.seconds, speed, 0.0)
+        elif p:
+            row = StageRow(
+                stage, "working", p.done, p.total or None, p.seconds, speed, eta(p), p.note
+            )
+        else:
+            row = StageRow(stage)
         rows.append(row)
     return rows
 
@@ -91,73 +185,84 @@ def eta(progress: Progress) -> float | None:
     return max(0, progress.total - progress.done) * progress.seconds / progress.done
 
 
-def total_eta(working: Sequence[dict[str, Any]]) -> float | None:
+def total_eta(working: Sequence[StageRow]) -> float | None:
     """Seconds left of the stages at work; as they share the time, theirs add up."""
-    left = [row["eta_s"] for row in working]
-    return None if not left or None in left else sum(left)
+    left = [row.eta_s for row in working if row.eta_s is not None]
+    return sum(left) if left and len(left) == len(working) else None
 
 
-def stage_cells(row: dict[str, Any]) -> list[str]:
+def stage_cells(row: StageRow) -> list[str]:
     """A row of ``stage_rows`` as text: stage, done, share, pace, time left, note."""
-    if row["state"] == "waiting":
-        return [row["stage"], "waiting"]
-    if row["state"] == "finished":
-        return [row["stage"], f"finished, {row['done']} in {duration(row['seconds'])}"]
-    total = row["total"]
-    done = f"{row['done']}/{total}" if total else "starting"
-    percent = f"{row['done'] / total:.0%}" if total else ""
-    left = "" if row["eta_s"] is None else f"{duration(row['eta_s'])} left"
-    if total and row["done"] >= total:
+    if row.state == "waiting":
+        return [row.stage, "waiting"]
+    if row.state == "finished":
+        return [row.stage, f"finished, {row.done} in {duration(row.seconds)}"]
+    total = row.total
+    done = f"{row.done}/{total}" if total else "starting"
+    percent = f"{row.done / total:.0%}" if total else ""
+    left = "" if row.eta_s is None else f"{duration(row.eta_s)} left"
+    if total and row.done >= total:
         left = "finishing"
-    return [row["stage"], done, percent, _pace(row["rate"]), left, row["note"]]
+    return [row.stage, done, percent, _pace(row.rate), left, row.note]
 
 
-def status_text(status: dict[str, Any]) -> str:
+def status_text(status: Status) -> str:
     """What ``selfreward status`` prints."""
-    owner = status["owner"]
-    where = "" if owner["here"] else f" on {owner['host']}"
-    who = f", process {owner['pid']}{where} since {owner['since']}" if owner["alive"] else ""
-    last = "M1" if status["iterations"] == 0 else f"M{status['iterations'] + 1}"
+    owner = status.owner
+    where = "" if owner.here else f" on {owner.host}"
+    who = f", process {owner.pid}{where} since {owner.since}" if owner.alive else ""
+    last = "M1" if status.iterations == 0 else f"M{status.iterations + 1}"
     lines = [
-        f"{bold(status['run'])}  {status['state']}{who}",
-        dim(f"{status['model']}, M0 to {last}; {status['path']}"),
+        f"{bold(status.run)}  {status.state}{who}",
+        dim(f"{status.model}, M0 to {last}; {status.path}"),
         "",
-        f"iteration {status['iteration']} of {status['iterations']}",
-        table([stage_cells(row) for row in status["stages"]], indent="  "),
+        f"iteration {status.iteration} of {status.iterations}",
+        table([stage_cells(row) for row in status.stages], indent="  "),
     ]
-    if status["warnings"]:
-        lines += ["", *(f"warning: {text}" for text in status["warnings"])]
-    if status["error"]:
-        lines += ["", f"last error: {status['error']}"]
-    if status["state"] in ("stopped", "failed"):
-        lines += ["", f"continue with: selfreward resume {status['run']}"]
+    if status.warnings:
+        lines += ["", *(f"warning: {text}" for text in status.warnings)]
+    if status.error:
+        lines += ["", f"last error: {status.error}"]
+    if status.state in ("stopped", "failed"):
+        lines += ["", f"continue with: selfreward resume {status.run}"]
     return "\n".join(lines)
 
 
-def ls_rows() -> list[dict[str, Any]]:
-    """One row per run under the runs directory: state, progress, pairs and latest mean score.
-
-    A run that cannot be read has the state ``damaged`` and the ``error`` alone.
-    """
-    rows = []
+def ls_rows() -> list[RunRow | DamagedRow]:
+    """One row per run under the runs directory."""
+    rows: list[RunRow | DamagedRow] = []
     for run in list_runs():
         try:
             rows.append(_ls_row(run))
         except SelfRewardError as error:
-            rows.append({"run": run.name, "state": "damaged", "error": str(error)})
+            rows.append(DamagedRow(run.name, "damaged", str(error)))
     return rows
 
 
-def _ls_row(run: Run) -> dict[str, Any]:
+def _ls_row(run: Run) -> RunRow:
     status = status_of(run)
     with run.store() as store:
         pairs = next(store.query("SELECT count(*) FROM pairs"))[0]
-        scored = _latest_scores(store)
-    keys = ("run", "model", "iterations", "state", "iteration", "stage", "updated", "error")
-    return {key: status[key] for key in keys} | {"pairs": pairs} | scored
+        last = next(store.query("SELECT max(iteration) FROM judgments"))[0]
+        scores = figures_of(store, last).scores if last else None
+    return RunRow(
+        run=status.run,
+        model=status.model,
+        iterations=status.iterations,
+        state=status.state,
+        iteration=status.iteration,
+        stage=status.stage,
+        updated=status.updated,
+        error=status.error,
+        pairs=pairs,
+        scores_iteration=last,
+        mean=scores.mean if scores else None,
+        se=scores.se if scores else None,
+        n=scores.n if scores else 0,
+    )
 
 
-def ls_text(rows: Sequence[dict[str, Any]]) -> str:
+def ls_text(rows: Sequence[RunRow | DamagedRow]) -> str:
     """What ``selfreward ls`` prints."""
     if not rows:
         return f"no runs in {runs_root()}/; make one: selfreward run quickstart"
@@ -165,12 +270,12 @@ def ls_text(rows: Sequence[dict[str, Any]]) -> str:
     return table([[bold(name) for name in head], *map(_ls_cells, rows)])
 
 
-def _ls_cells(row: dict[str, Any]) -> list[str]:
-    if row["state"] == "damaged":
-        return [row["run"], "damaged", row["error"]]
-    iteration = f"{row['iteration']} of {row['iterations']}"
-    cells = [row["run"], row["state"], row["model"], iteration, row["stage"] or "-"]
-    return [*cells, str(row["pairs"]), _mean(row)]
+def _ls_cells(row: RunRow | DamagedRow) -> list[str]:
+    if isinstance(row, DamagedRow):
+        return [row.run, row.state, row.error]
+    iteration = f"{row.iteration} of {row.iterations}"
+    cells = [row.run, row.state, row.model, iteration, row.stage or "-"]
+    return [*cells, str(row.pairs), _mean(row)]
 
 
 def newest_run() -> Run:
@@ -214,18 +319,11 @@ def _pace(rate: float | None) -> str:
     return f"{rate:.1f}/s" if rate >= 1 else f"{duration(1 / rate)} each"
 
 
-def _latest_scores(store: Store) -> dict[str, Any]:
-    """Mean score of the last iteration that has one."""
-    last = next(store.query("SELECT max(iteration) FROM judgments"))[0]
-    scores = figures_of(store, last)["scores"] if last else {"mean": None, "se": None, "n": 0}
-    return {"scores_iteration": last, **{key: scores[key] for key in ("mean", "se", "n")}}
-
-
-def _mean(row: dict[str, Any]) -> str:
-    if row["mean"] is None:
+def _mean(row: RunRow) -> str:
+    if row.mean is None:
         return "n/a (no scores)"
-    error = "n/a" if row["se"] is None else f"{row['se']:.2f}"
-    return f"{row['mean']:.2f} ± {error} (n = {row['n']})"
+    error = "n/a" if row.se is None else f"{row.se:.2f}"
+    return f"{row.mean:.2f} ± {error} (n = {row.n})"
 
 
 def _touched(run: Run) -> float:

@@ -6,7 +6,6 @@ measured, whatever ``judge.model`` is: the one that judges the next iteration, o
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from selfreward.engines.sessions import Session, Sessions
 from selfreward.inputs.heldout import Canary, read_canaries, read_held_out, texts_asked
@@ -14,6 +13,7 @@ from selfreward.inputs.judge_templates import run_judge_templates, run_template
 from selfreward.inputs.rankings import Ranking, Text
 from selfreward.measures.judge import Votes, canary_report, judge_report
 from selfreward.measures.positions import compared_pairs, positions
+from selfreward.measures.reports import JudgeReport
 from selfreward.records import Comparison, Judgment
 from selfreward.stages.evaluate import Pair, compare_pairs, judge_texts, pairs_of
 from selfreward.storage.directory import Run
@@ -45,9 +45,9 @@ async def evaluate_iteration(run: Run, store: Store, iteration: int, sessions: S
     total = len(texts) + len(pairs)
     with Tracker(store, iteration, "evaluate", total) as tracker:
         votes = await _judge(run, session, texts, tracker)
-        reports: dict[str, dict[str, Any]] = {}
+        reports: dict[str, object] = {}
         if rankings:
-            first = store.report(0, "judge") if iteration else None
+            first = store.report(0, "judge", JudgeReport) if iteration else None
             reports["judge"] = judge_report(rankings, votes, first)
         if canaries:
             reports["canaries"] = canary_report(canaries, votes)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from selfreward.measures.agreement import agreement
 from selfreward.measures.bootstrap import Bootstrap
 from selfreward.measures.sample import JudgedResponse
+from tests.support import plain
 
 few = settings(max_examples=40)
 RESAMPLES = 50
@@ -22,7 +23,7 @@ RESAMPLES = 50
 
 
 def figures(responses: list[JudgedResponse], **options: Any) -> dict[str, Any]:
-    return agreement(responses, **{"resamples": RESAMPLES, **options})
+    return plain(agreement(responses, **{"resamples": RESAMPLES, **options}))
 
 
 def response(
@@ -460,7 +461,7 @@ def test_votes_that_agree_within_responses_have_alpha_1() -> None:
 def test_a_resample_in_which_nothing_counts_is_left_out() -> None:
     bootstrap = Bootstrap(11, resamples=200, seed=0)
     found = bootstrap.share((np.array([1.0] * 10 + [0.0]), np.array([1.0] * 10 + [0.0])))
-    assert (found["low"], found["value"], found["high"]) == (1.0, 1.0, 1.0)
+    assert (found.low, found.value, found.high) == (1.0, 1.0, 1.0)
 
 
 def test_fewer_than_ten_prompts_have_no_interval() -> None:

@@ -7,18 +7,20 @@ from collections import Counter
 from pathlib import Path
 from statistics import fmean, stdev
 
+import msgspec
 import pytest
 import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
 from selfreward.config import PairsConfig
-from selfreward.measures.figures import figures_of, iteration_figures
+from selfreward.measures.figures import IterationFigures, figures_of, iteration_figures
 from selfreward.measures.statistics import clustered_mean, spearman
 from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response, Stage
 from selfreward.stages.pairs import build_pairs
 from selfreward.storage import database
 from selfreward.storage.store import Store
+from tests.support import plain
 
 
 @pytest.fixture
@@ -60,61 +62,62 @@ def test_every_figure_can_be_recomputed_from_raw_records(path: Path, seed: int, 
         store.finish_stage(Stage(1, "pairs", 0, 0, "", "", 2.0, {}), [*pairs, *drops])
         figures = iteration_figures(store, 1)
 
-    assert figures["prompts"]["accepted"] == sum(p.dropped is None for p in prompts)
-    assert figures["prompts"]["attempts"] == len(prompts)
-    assert figures["prompts"]["tokens"] == sum(p.num_tokens for p in prompts)
+    assert figures.prompts.accepted == sum(p.dropped is None for p in prompts)
+    assert figures.prompts.attempts == len(prompts)
+    assert figures.prompts.tokens == sum(p.num_tokens for p in prompts)
     reasons = Counter(p.dropped for p in prompts if p.dropped)
-    assert figures["prompts"]["dropped"] == reasons
-    assert figures["responses"]["n"] == len(responses)
-    assert figures["responses"]["truncated"] == sum(r.truncated for r in responses)
-    assert figures["responses"]["tokens"] == 5 * len(responses)
-    assert figures["responses"]["dropped"] == Counter(r.dropped for r in responses if r.dropped)
+    assert figures.prompts.dropped == reasons
+    assert figures.responses.n == len(responses)
+    assert figures.responses.truncated == sum(r.truncated for r in responses)
+    assert figures.responses.tokens == 5 * len(responses)
+    assert figures.responses.dropped == Counter(r.dropped for r in responses if r.dropped)
     parsed = [j for j in judgments if j.score is not None]
-    assert figures["judgments"]["n"] == len(judgments)
-    assert figures["judgments"]["parse_rate"] == len(parsed) / len(judgments)
-    assert sum(figures["judgments"]["unparsed"].values()) == len(judgments) - len(parsed)
+    assert figures.judgments.n == len(judgments)
+    assert figures.judgments.parse_rate == len(parsed) / len(judgments)
+    assert sum(figures.judgments.unparsed.values()) == len(judgments) - len(parsed)
     masses = [sum(j.probabilities) for j in judgments if j.probabilities]
-    assert figures["judgments"]["mass"] == (pytest.approx(fmean(masses)) if masses else None)
+    assert figures.judgments.mass == (pytest.approx(fmean(masses)) if masses else None)
 
     votes: dict[tuple[int, int], list[float]] = {}
     for j in parsed:
         votes.setdefault((j.attempt, j.sample), []).append(j.score)
     scores = {key: fmean(values) for key, values in votes.items()}
     mean = fmean(scores.values())
-    found = figures["scores"]
-    assert found["n"] == len(scores)
-    assert found["mean"] == pytest.approx(mean)
-    assert found["std"] == pytest.approx(stdev(scores.values()))
-    assert found["histogram"] == [sum(math.floor(s + 0.5) == i for s in scores.values())
-                                  for i in range(6)]  # fmt: skip
-    assert found["fives"] == sum(s >= 4.5 for s in scores.values()) / len(scores)
+    found = figures.scores
+    assert found.n == len(scores)
+    assert found.mean == pytest.approx(mean)
+    assert found.std == pytest.approx(stdev(scores.values()))
+    assert found.histogram == tuple(
+        sum(math.floor(s + 0.5) == i for s in scores.values()) for i in range(6)
+    )
+    assert found.fives == sum(s >= 4.5 for s in scores.values()) / len(scores)
     spreads = [max(v) - min(v) for v in votes.values() if len(v) > 1]
-    assert found["vote_spread"] == (pytest.approx(fmean(spreads)) if spreads else None)
+    assert found.vote_spread == (pytest.approx(fmean(spreads)) if spreads else None)
     by_prompt: dict[int, float] = {}
     for (attempt, _), score in scores.items():
         by_prompt[attempt] = by_prompt.get(attempt, 0.0) + score - mean
     g = len(by_prompt)
     error = math.sqrt(g / (g - 1) * sum(x * x for x in by_prompt.values())) / len(scores)
-    assert found["prompts"] == g
-    assert found["se"] == pytest.approx(error)
+    assert found.prompts == g
+    assert found.se == pytest.approx(error)
     texts = {(r.attempt, r.sample): len(r.text) for r in responses}
     expected = scipy.stats.spearmanr([texts[k] for k in scores], list(scores.values())).statistic
-    assert found["spearman_length"] == pytest.approx(expected)
+    assert found.spearman_length == pytest.approx(expected)
 
-    assert figures["pairs"]["n"] == len(pairs)
-    assert figures["pairs"]["prompts"] == figures["prompts"]["accepted"]
+    assert figures.pairs.n == len(pairs)
+    assert figures.pairs.prompts == figures.prompts.accepted
     prompt_drops = Counter(d.reason for d in drops if "/" not in d.item)
-    assert figures["pairs"]["dropped"] == prompt_drops
+    assert figures.pairs.dropped == prompt_drops
     response_drops = Counter(d.reason for d in drops if "/" in d.item)
-    assert figures["pairs"]["responses_dropped"] == response_drops
-    assert figures["pairs"]["ties"] == prompt_drops.get("tie", 0)
-    assert figures["pairs"]["margin"] == pytest.approx(fmean(p.margin for p in pairs))
+    assert figures.pairs.responses_dropped == response_drops
+    assert figures.pairs.ties == prompt_drops.get("tie", 0)
+    assert figures.pairs.margin == pytest.approx(fmean(p.margin for p in pairs))
     spread = stdev(p.margin for p in pairs) / math.sqrt(len(pairs))
-    assert figures["pairs"]["margin_se"] == pytest.approx(spread)
+    assert figures.pairs.margin_se == pytest.approx(spread)
     chosen = fmean(texts[p.attempt, p.chosen] for p in pairs)
-    assert figures["pairs"]["chosen_length"] == pytest.approx(chosen)
+    assert figures.pairs.chosen_length == pytest.approx(chosen)
     rejected = fmean(texts[p.attempt, p.rejected] for p in pairs)
-    assert figures["pairs"]["rejected_length"] == pytest.approx(rejected)
+    assert figures.pairs.rejected_length == pytest.approx(rejected)
 
 
 def test_kept_figures_equal_recomputed_ones_exactly(path: Path) -> None:
@@ -122,7 +125,17 @@ def test_kept_figures_equal_recomputed_ones_exactly(path: Path) -> None:
     with Store.claim(path) as store:
         store.add([*prompts, *responses, *judgments])
         store.save_figures(1, iteration_figures(store, 1))
-        assert store.figures(1) == iteration_figures(store, 1)
+        assert store.figures(1, IterationFigures) == iteration_figures(store, 1)
+
+
+def test_figures_of_another_shape_are_computed_anew(path: Path) -> None:
+    with Store.claim(path) as store:
+        store.add([Prompt(1, 0, "p", "", None)])
+        found = iteration_figures(store, 1)
+        for other in ({"layout": 5, "scores": None}, plain(found) | {"stages": 3}):
+            store.save_figures(1, other)
+            assert store.figures(1, IterationFigures) is None
+            assert figures_of(store, 1) == found
 
 
 def test_kept_figures_are_not_used_once_another_stage_has_finished(path: Path) -> None:
@@ -130,7 +143,7 @@ def test_kept_figures_are_not_used_once_another_stage_has_finished(path: Path) -
         store.save_figures(1, iteration_figures(store, 1))
         stage = Stage(1, "prompts", 1, 0, "", "", 1.0, {})
         store.finish_stage(stage, [Prompt(1, 0, "p", "", None)])
-        assert figures_of(store, 1)["prompts"]["accepted"] == 1
+        assert figures_of(store, 1).prompts.accepted == 1
 
 
 def test_of_a_large_open_iteration_the_first_attempts_are_counted(path: Path) -> None:
@@ -138,22 +151,22 @@ def test_of_a_large_open_iteration_the_first_attempts_are_counted(path: Path) ->
     with Store.claim(path) as store:
         store.add([*prompts, *responses, *judgments])
         part = iteration_figures(store, 1, 10)
-        assert part["prompts"] == iteration_figures(store, 1)["prompts"]
+        assert part.prompts == iteration_figures(store, 1).prompts
         assert iteration_figures(store, 1, 99) == iteration_figures(store, 1)
-    assert part["attempts"] == 10
-    assert part["responses"]["n"] == sum(r.attempt < 10 for r in responses)
-    assert part["judgments"]["n"] == sum(j.attempt < 10 for j in judgments)
-    assert part["scores"]["prompts"] <= 10
+    assert part.attempts == 10
+    assert part.responses.n == sum(r.attempt < 10 for r in responses)
+    assert part.judgments.n == sum(j.attempt < 10 for j in judgments)
+    assert part.scores.prompts <= 10
 
 
 def test_an_iteration_without_records_has_no_numbers_and_no_nan(path: Path) -> None:
     with Store(path) as store:
         figures = iteration_figures(store, 3)
-    json.dumps(figures, allow_nan=False)
-    assert figures["scores"]["mean"] is None
-    assert figures["judgments"]["parse_rate"] is None
-    assert figures["pairs"]["margin"] is None
-    assert figures["pairs"]["ties"] is None
+    assert_finite(figures)
+    assert figures.scores.mean is None
+    assert figures.judgments.parse_rate is None
+    assert figures.pairs.margin is None
+    assert figures.pairs.ties is None
 
 
 def test_the_seed_step_has_figures_of_its_training(path: Path) -> None:
@@ -163,18 +176,23 @@ def test_the_seed_step_has_figures_of_its_training(path: Path) -> None:
         store.log_training(0, 2, {"loss": 1.5, "rewards/accuracies": 0.75})
         store.finish_stage(Stage(0, "train", 9, 0, "", "", 3.0, {}))
         figures = iteration_figures(store, 0)
-    assert figures["training"]["steps"] == 2
-    assert figures["training"]["loss"] == 1.5
-    assert figures["training"]["accuracy"] == 0.75
-    assert figures["seconds"] == {"train": 3.0}
+    assert figures.training.steps == 2
+    assert figures.training.loss == 1.5
+    assert figures.training.accuracy == 0.75
+    assert figures.seconds == {"train": 3.0}
+
+
+def assert_finite(figures: IterationFigures) -> None:
+    """Of JSON that has no NaN."""
+    json.dumps(msgspec.to_builtins(figures), allow_nan=False)
 
 
 def test_a_loss_that_is_not_finite_is_none(path: Path) -> None:
     with Store.claim(path) as store:
         store.log_training(1, 1, {"loss": math.nan, "rewards/margins": math.inf})
         figures = iteration_figures(store, 1)
-    json.dumps(figures, allow_nan=False)
-    assert figures["training"]["loss"] is None
+    assert_finite(figures)
+    assert figures.training.loss is None
 
 
 def test_judgments_still_missing_leave_the_rest_countable(path: Path) -> None:
@@ -186,19 +204,19 @@ def test_judgments_still_missing_leave_the_rest_countable(path: Path) -> None:
     ]
     with Store.claim(path) as store:
         store.add(records)
-        scores = iteration_figures(store, 1)["scores"]
-    assert (scores["n"], scores["mean"], scores["se"], scores["std"]) == (1, 4.5, None, None)
-    assert scores["histogram"] == [0, 0, 0, 0, 0, 1]
-    assert scores["fives"] == 1.0
+        scores = iteration_figures(store, 1).scores
+    assert (scores.n, scores.mean, scores.se, scores.std) == (1, 4.5, None, None)
+    assert scores.histogram == (0, 0, 0, 0, 0, 1)
+    assert scores.fives == 1.0
 
 
 def test_a_single_pair_has_a_margin_but_no_error(path: Path) -> None:
     responses = [Response(1, 0, sample, "ab" * sample, "stop", 1) for sample in range(2)]
     with Store.claim(path) as store:
         store.add([*responses, PreferencePair(1, 0, 0, 1, 4.0, 1.0)])
-        figures = iteration_figures(store, 1)["pairs"]
-    assert (figures["n"], figures["margin"], figures["margin_se"]) == (1, 3.0, None)
-    assert (figures["chosen_length"], figures["rejected_length"]) == (0.0, 2.0)
+        figures = iteration_figures(store, 1).pairs
+    assert (figures.n, figures.margin, figures.margin_se) == (1, 3.0, None)
+    assert (figures.chosen_length, figures.rejected_length) == (0.0, 2.0)
 
 
 def test_several_pairs_of_a_prompt_are_one_cluster_of_margins(path: Path) -> None:
@@ -213,10 +231,10 @@ def test_several_pairs_of_a_prompt_are_one_cluster_of_margins(path: Path) -> Non
     ]  # fmt: skip
     with Store.claim(path) as store:
         store.add([*responses, *pairs, Drop(1, "pairs", "2", "tie")])
-        figures = iteration_figures(store, 1)["pairs"]
-    assert (figures["n"], figures["paired"], figures["prompts"]) == (3, 2, 3)
+        figures = iteration_figures(store, 1).pairs
+    assert (figures.n, figures.paired, figures.prompts) == (3, 2, 3)
     mean, error = clustered_mean([[3.0, 2.0], [1.0]])
-    assert (figures["margin"], figures["margin_se"]) == (mean, error)
+    assert (figures.margin, figures.margin_se) == (mean, error)
 
 
 clusters = st.lists(st.lists(st.floats(0, 5), max_size=5), max_size=8)

@@ -1,6 +1,6 @@
 """Health gates: each passes at its limit and fails beyond it, saying what was found."""
 
-import copy
+from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
@@ -8,17 +8,44 @@ import pytest
 from selfreward.config import HealthConfig
 from selfreward.config.load import build_config
 from selfreward.errors import ConfigError
-from selfreward.measures.health import AFTER_EVALUATION, BEFORE_TRAINING, Gate, gates
+from selfreward.measures.evaluated import CanaryFigures
+from selfreward.measures.figures import IterationFigures, iteration_figures
+from selfreward.measures.health import (
+    AFTER_EVALUATION,
+    BEFORE_TRAINING,
+    finding,
+    gates,
+    key_of,
+    remedy,
+)
+from selfreward.measures.reports import Estimate, Gate
 from selfreward.records import GateName
+from selfreward.storage import database
+from selfreward.storage.store import Store
 
 NAMES: tuple[GateName, ...] = get_args(GateName)
-HEALTHY: dict[str, Any] = {
-    "judgments": {"parse_rate": 1.0},
-    "scores": {"fives": 0.1, "prompt_std": 0.5, "spearman_length": 0.1},
-    "pairs": {"tie_rate": 0.0, "chosen_length": 100.0, "rejected_length": 90.0},
-    "drift": {"value": 0.1},
-    "canaries": {"uplift": {"value": 0.2}},
-}
+
+
+def estimate(value: float) -> Estimate:
+    return Estimate(value, None, None, 9)
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory: pytest.TempPathFactory) -> IterationFigures:
+    path = tmp_path_factory.mktemp("run") / "records.db"
+    database.create(path)
+    with Store(path) as store:
+        figures = iteration_figures(store, 1)
+    return replace(
+        figures,
+        judgments=replace(figures.judgments, parse_rate=1.0),
+        scores=replace(figures.scores, fives=0.1, prompt_std=0.5, spearman_length=0.1),
+        pairs=replace(figures.pairs, tie_rate=0.0, chosen_length=100.0, rejected_length=90.0),
+        drift=estimate(0.1),
+        canaries=CanaryFigures(estimate(0.2), 0, None),
+    )
+
+
 BEYOND: dict[GateName, tuple[list[str], float]] = {
     "parse_rate": (["judgments", "parse_rate"], -0.01),
     "ceiling": (["scores", "fives"], 0.01),
@@ -31,68 +58,75 @@ BEYOND: dict[GateName, tuple[list[str], float]] = {
 }
 
 
-def with_value(path: list[str], value: float | None) -> dict[str, Any]:
-    figures = copy.deepcopy(HEALTHY)
-    at = figures
-    for key in path[:-1]:
-        at = at[key]
-    at[path[-1]] = value
-    return figures
+def with_value(figures: Any, path: list[str], value: float | None) -> Any:
+    first, *rest = path
+    inner = with_value(getattr(figures, first), rest, value) if rest else value
+    return replace(figures, **{first: inner})
 
 
-def found(figures: dict[str, Any], **limits: Any) -> dict[str, Gate]:
+def found(figures: IterationFigures, **limits: Any) -> dict[str, Gate]:
     return {gate.name: gate for gate in gates(figures, HealthConfig(**limits))}
 
 
-def test_there_is_a_limit_for_every_gate_and_a_gate_for_every_limit() -> None:
-    gates_ = found(HEALTHY)
+def test_there_is_a_limit_for_every_gate_and_a_gate_for_every_limit(
+    healthy: IterationFigures,
+) -> None:
+    gates_ = found(healthy)
     assert set(gates_) == set(NAMES) == {*BEFORE_TRAINING, *AFTER_EVALUATION}
-    keys = {gate.key.removeprefix("health.") for gate in gates_.values()}
+    keys = {key_of(gate).removeprefix("health.") for gate in gates_.values()}
     assert keys | {"stop_on"} == set(HealthConfig.model_fields)
     assert all(gate.passed for gate in gates_.values())
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_gate_passes_at_its_limit_and_fails_beyond_it(name: GateName) -> None:
+def test_a_gate_passes_at_its_limit_and_fails_beyond_it(
+    healthy: IterationFigures, name: GateName
+) -> None:
     path, step = BEYOND[name]
-    limit = found(HEALTHY)[name].limit
+    limit = found(healthy)[name].limit
     at = 90.0 * limit if name == "length_ratio" else limit
-    assert found(with_value(path, at))[name].passed is True
-    failed = found(with_value(path, at + step))
+    assert found(with_value(healthy, path, at))[name].passed is True
+    failed = found(with_value(healthy, path, at + step))
     assert [gate.name for gate in failed.values() if gate.passed is False] == [name]
     assert not failed[name].stops
-    assert f"health.{'min' if step < 0 else 'max'}_" in failed[name].finding
-    assert failed[name].remedy
+    assert f"health.{'min' if step < 0 else 'max'}_" in finding(failed[name])
+    assert remedy(failed[name])
 
 
 @pytest.mark.parametrize("name", ["drift", "length_correlation"])
-def test_drift_and_correlation_fail_in_either_direction(name: GateName) -> None:
+def test_drift_and_correlation_fail_in_either_direction(
+    healthy: IterationFigures, name: GateName
+) -> None:
     path, _ = BEYOND[name]
-    gate = found(with_value(path, -0.99))[name]
+    gate = found(with_value(healthy, path, -0.99))[name]
     assert gate.passed is False
-    assert "-0.99" in gate.finding
+    assert "-0.99" in finding(gate)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_not_measured_neither_passes_nor_fails(name: GateName) -> None:
+def test_what_is_not_measured_neither_passes_nor_fails(
+    healthy: IterationFigures, name: GateName
+) -> None:
     path, _ = BEYOND[name]
     if name == "length_ratio":
         path = ["pairs", "rejected_length"]
-    gate = found(with_value(path, None))[name]
+    gate = found(with_value(healthy, path, None))[name]
     assert (gate.value, gate.passed) == (None, None)
 
 
-def test_before_an_evaluation_nothing_is_known_of_drift_and_canaries() -> None:
-    gates_ = found(HEALTHY | {"drift": None, "canaries": None})
+def test_before_an_evaluation_nothing_is_known_of_drift_and_canaries(
+    healthy: IterationFigures,
+) -> None:
+    gates_ = found(replace(healthy, drift=None, canaries=None))
     assert [name for name, gate in gates_.items() if gate.passed is None] == ["drift", "canary"]
 
 
-def test_null_is_no_gate() -> None:
-    assert "ties" not in found(HEALTHY, max_ties=None)
+def test_null_is_no_gate(healthy: IterationFigures) -> None:
+    assert "ties" not in found(healthy, max_ties=None)
 
 
-def test_only_the_gates_named_stop() -> None:
-    stopping = found(HEALTHY, stop_on=("ties", "drift"))
+def test_only_the_gates_named_stop(healthy: IterationFigures) -> None:
+    stopping = found(healthy, stop_on=("ties", "drift"))
     assert [name for name, gate in stopping.items() if gate.stops] == ["ties", "drift"]
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,7 +23,8 @@ from selfreward.records import Comparison, FinishReason
 from selfreward.stages.comparisons import VARIABLES
 from selfreward.stages.evaluate import Pair, compare_pairs, pairs_of
 from selfreward.stages.preference import preference, win_probability
-from selfreward.verbs.judge import judge_text
+from selfreward.verbs.judge import ComparedReport, judge_text
+from tests.support import plain
 from tests.support.models import make_model
 from tests.support.rankings import rankings, selfreward, write
 from tests.support.scripted import ScriptedChat, ScriptedEngine
@@ -72,7 +74,7 @@ def test_each_pair_that_people_ordered_is_asked_about_once_in_both_orders() -> N
 
 def test_a_judge_that_knows_has_every_figure_right() -> None:
     found = compare(ScriptedEngine(knowing), pairs_of(rankings(12)))
-    figures = positions(compared_pairs(rankings(12), found))
+    figures = plain(positions(compared_pairs(rankings(12), found)))
     everything = {"value": 1.0, "low": 1.0, "high": 1.0, "n": 36}
     assert figures["judge"]["all"]["accuracy"] == everything
     assert figures["judge"]["matched"]["accuracy_strict"] == everything
@@ -87,7 +89,7 @@ def test_a_judge_that_knows_has_every_figure_right() -> None:
 
 def test_a_judge_that_names_the_first_is_never_consistent_and_ties_everywhere() -> None:
     first = ScriptedEngine(lambda prompt, number: ("Better: A", "stop"))
-    figures = positions(compared_pairs(rankings(12), compare(first, pairs_of(rankings(12)))))
+    figures = plain(positions(compared_pairs(rankings(12), compare(first, pairs_of(rankings(12))))))
     assert figures["names_first"]["value"] == 1
     assert figures["consistent"]["value"] == 0
     judge = figures["judge"]["all"]
@@ -149,9 +151,9 @@ def mean(values: list[float]) -> float | None:
 @settings(max_examples=60)
 @given(compared(), st.randoms())
 def test_figures_are_what_their_definitions_say(pairs: list[ComparedPair], random: Any) -> None:
-    figures = positions(pairs, resamples=20)
+    figures = plain(positions(pairs, resamples=20))
     shuffled = random.sample(pairs, len(pairs))
-    assert positions(shuffled, resamples=20) == figures
+    assert plain(positions(shuffled, resamples=20)) == figures
     both = [p.verdicts for p in pairs if None not in p.verdicts]
     wins = [(0.0 if None in p.verdicts else p.verdicts[0] if p.verdicts[0] == p.verdicts[1]
              else 0.5) for p in pairs]  # fmt: skip
@@ -224,7 +226,7 @@ def test_the_verb_compares_and_says_how_far_it_goes_by_place(
     assert found["template"] == "judge/compare.jinja"
     assert len(found["compared"]) == 36
     assert "loading the judge; 36 pairs to judge" in err
-    text = judge_text(found)
+    text = judge_text(msgspec.convert(found, ComparedReport))
     assert "written form of comparison, judge/compare.jinja" in text
     assert "both orders agree  91.7%" in text
     assert "names the first    54.2%" in text
@@ -255,14 +257,15 @@ def test_what_is_wrong_is_one_line_before_anything_is_asked(
 def test_a_report_of_probabilities_has_a_column_for_their_average() -> None:
     found = compare(ScriptedEngine(), pairs_of(rankings(12)), form="expected")
     made = compared_pairs(rankings(12), found)
-    figures = positions(made)
-    assert judge_text({**comparison_report(), **figures}).count("averaged") == 2
+    report = msgspec.convert({**comparison_report(), **plain(positions(made))}, ComparedReport)
+    assert judge_text(report).count("averaged") == 2
 
 
 def comparison_report() -> dict[str, Any]:
     return {
-        "model": "m", "form": "expected", "template": "t", "num_votes": 1, "reasons": {},
-        "data": {"path": "d", "left_out": {}, "gaps": 0}, "compared": [],
+        "model": "m", "digest": None, "form": "expected", "template": "t", "num_votes": 1,
+        "engine": {}, "reasons": {}, "compared": [],
+        "data": {"path": "d", "limit": None, "left_out": {}, "gaps": 0},
         "seconds": {"load": 1.0, "judge": 2.0},
     }  # fmt: skip
 

@@ -11,7 +11,7 @@ import pytest
 
 from selfreward.config import SeedSource
 from selfreward.inputs.rankings import copy_ranked, read_ranked
-from selfreward.measures.selection import pairwise, selection_figures
+from selfreward.measures.selection import Hits, pairwise, selection_figures
 from selfreward.records import Drop, Judgment, Response, kept
 from selfreward.stages.selection import Opinion, cap, first_choice, opinions_on, select
 from selfreward.stages.verdict import points
@@ -190,8 +190,8 @@ def test_scores_count_by_whole_points() -> None:
 
 def test_nothing_selects_nothing() -> None:
     assert select([], {}, max_share=0.4, run_seed=0) == ([], [])
-    found = selection_figures([], [], {}, [])
-    assert found["parse_rate"] is None and found["rows"] == 0
+    found = selection_figures([], [], {}, [], {})
+    assert found.parse_rate is None and found.rows == 0
 
 
 def test_kept_goes_by_the_drops_of_its_own_stage() -> None:
@@ -245,5 +245,5 @@ def test_points_alone_will_do_where_no_order_is_needed(tmp_path: Path) -> None:
 def test_a_missing_verdict_is_a_miss_and_a_tie_half_a_hit() -> None:
     opinions = {(0, 0): Opinion(2), (0, 1): Opinion(1), (0, 2): Opinion(0), (1, 0): Opinion(9)}
     scores = {(0, 0): 3.0, (0, 1): 3.0, (1, 0): 1.0}
-    assert pairwise(opinions, scores) == {"pairs": 3, "hits": 0, "ties": 1, "accuracy": 0.5 / 3}
-    assert pairwise({}, {})["accuracy"] is None
+    assert pairwise(opinions, scores) == Hits(3, 0, 1, 0.5 / 3)
+    assert pairwise({}, {}).accuracy is None

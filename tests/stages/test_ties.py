@@ -16,7 +16,7 @@ from selfreward.config.load import build_config
 from selfreward.controller import launch
 from selfreward.engines.sessions import Session, Sessions
 from selfreward.inputs.collect import create_run
-from selfreward.measures.figures import iteration_figures
+from selfreward.measures.figures import ComparisonFigures, iteration_figures
 from selfreward.records import Comparison, Judgment, PreferencePair, Prompt, Response
 from selfreward.stages.jury import mean_scores
 from selfreward.stages.pairs import build_pairs, tied_responses
@@ -210,14 +210,14 @@ def test_every_reader_tells_what_was_compared(runs: Path) -> None:
         figures = iteration_figures(store, 1)
         comparisons = store.records(Comparison, 1)
     n = len(comparisons) // 2
-    assert figures["comparisons"] == {"n": n, "with_verdict": n, "told_apart": n}
+    assert figures.comparisons == ComparisonFigures(n, n, n)
     assert f"{n} of {n} told apart" in scores_text(scores_of(run))
     shown = prompt_of(run, 1, comparisons[0].attempt)
     low, high = sorted((comparisons[0].first, comparisons[0].second))
     line = f"responses {low} and {high} compared: {comparisons[0].winner} is better"
     assert line in plain_text(shown)
     [own] = [row for row in compare_rules(run, 1)["rules"] if row["own"]]
-    assert own["overlap"] == 1 and own["identical"] == figures["pairs"]["n"]
+    assert own["overlap"] == 1 and own["identical"] == figures.pairs.n
 
 
 def test_what_comparing_found_is_shown_if_it_is_no_preference(runs: Path) -> None:
@@ -229,9 +229,10 @@ def test_what_comparing_found_is_shown_if_it_is_no_preference(runs: Path) -> Non
     run = create_run(build_config({}, [*BROKEN, "pairs.min_pairs=1"]), "x")
     launch(run, lambda: None, ScriptedWorkers(run, reply=undecided))
     with run.store() as store:
-        compared = iteration_figures(store, 1)["comparisons"]
+        compared = iteration_figures(store, 1).comparisons
+        assert compared is not None
         attempts = {c.attempt for c in store.records(Comparison, 1)}
-    assert compared["told_apart"] == 0 < compared["with_verdict"] < compared["n"]
+    assert compared.told_apart == 0 < compared.with_verdict < compared.n
     text = "\n".join(plain_text(prompt_of(run, 1, attempt)) for attempt in sorted(attempts))
     assert re.search(r"compared: a tie \(by order: (\d), (?!\1)\d\)", text)
     assert "compared: no verdict (no verdict line)" in text
@@ -242,8 +243,7 @@ def test_a_run_that_does_not_ask_for_it_compares_nothing(runs: Path) -> None:
     with run.store() as store:
         assert "comparisons" not in [s.stage for s in store.stages()]
         assert (
-            store.records(Comparison, 1) == []
-            and iteration_figures(store, 1)["comparisons"] is None
+            store.records(Comparison, 1) == [] and iteration_figures(store, 1).comparisons is None
         )
     assert "ties compared" not in scores_text(scores_of(run))
     assert not (run.path / "templates" / "compare.jinja").exists()

@@ -103,12 +103,12 @@ def test_every_record_type_has_a_table() -> None:
 def test_a_report_is_committed_with_its_stage_or_not_at_all(path: Path) -> None:
     with Store.claim(path) as store:
         store.finish_stage(stage(stage="evaluate"), reports={"judge": {"score": 0.1 + 0.2}})
-        assert store.report(1, "judge") == {"score": 0.1 + 0.2}
-        assert store.report(1, "canaries") is store.report(2, "judge") is None
+        assert store.report(1, "judge", dict) == {"score": 0.1 + 0.2}
+        assert store.report(1, "canaries", dict) is store.report(2, "judge", dict) is None
         with pytest.raises(IntegrityError):
             store.finish_stage(stage(stage="evaluate"), reports={"judge": {}, "canaries": {}})
-        assert store.report(1, "judge") == {"score": 0.1 + 0.2}
-        assert store.report(1, "canaries") is None
+        assert store.report(1, "judge", dict) == {"score": 0.1 + 0.2}
+        assert store.report(1, "canaries", dict) is None
 
 
 def test_records_come_in_key_order_whatever_order_they_were_added_in(path: Path) -> None:
@@ -261,10 +261,10 @@ def test_a_stage_is_finished_only_once_and_none_of_the_second_try_is_kept(path: 
 
 def test_figures_and_progress_are_replaced_and_read_back(path: Path) -> None:
     with Store.claim(path) as store:
-        assert store.figures(1) is None
+        assert store.figures(1, dict) is None
         store.save_figures(1, {"mean": 2.5, "none": None})
         store.save_figures(1, {"mean": 3.5})
-        assert store.figures(1) == {"mean": 3.5}
+        assert store.figures(1, dict) == {"mean": 3.5}
         store.set_progress(1, "prompts", 1, 9, 0.5)
         store.set_progress(1, "responses", 0, 9, 0.0)
         store.set_progress(1, "prompts", 2, 9, 1.5, "fast")

@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 import pytest
 
@@ -19,12 +21,15 @@ from selfreward.engines.chat import Chat
 from selfreward.errors import ConfigError, PreflightError, SelfRewardError
 from selfreward.inputs.rankings import Text, texts_of
 from selfreward.inputs.templates import find_template, load_template
+from selfreward.measures.agreement import agreement
+from selfreward.measures.reports import Estimate
 from selfreward.measures.sample import judged_responses
 from selfreward.records import Judgment
 from selfreward.stages.evaluate import judge_texts
-from selfreward.verbs.judge import judge_text
+from selfreward.verbs.judge import ScoredReport, judge_text
 from selfreward.verbs.plot import save_calibration
 from selfreward.workers.judge import judge_in_child
+from tests.support import plain
 from tests.support.models import make_model
 from tests.support.rankings import rankings, selfreward, write
 from tests.support.scripted import ScriptedChat, ScriptedEngine
@@ -133,7 +138,7 @@ def test_the_verb_measures_a_judge_against_people(server: Server, tmp_path: Path
     assert len(found["responses"]) == 36
     assert err.count("judged 36 of 36") == 1
     assert plot.read_text().startswith("<?xml")
-    text = judge_text(found)
+    text = judge_text(msgspec.convert(found, ScoredReport))
     assert "On 36 pairs the judge beats the longer response: +41.7 points" in text
     assert "better than chance" in text
     assert "no score line 6" in text
@@ -231,16 +236,16 @@ def test_the_child_ends_when_its_parent_is_killed_and_leaves_nothing(
 # The report's text
 
 
-def report(**changes: Any) -> dict[str, Any]:
-    from selfreward.measures.agreement import agreement
-
+def report(**changes: Any) -> ScoredReport:
     scores = {text: [1.0 + len(text[1]) % 3] for text in texts_of(rankings(12))}
-    return {
-        "model": "m", "form": "written", "template": "t", "num_votes": 1, "reasons": {},
-        "data": {"path": "d", "left_out": {"empty": 2}, "gaps": 3},
+    found = {
+        "model": "m", "digest": None, "form": "written", "template": "t", "num_votes": 1,
+        "engine": {}, "reasons": {}, "responses": [],
+        "data": {"path": "d", "limit": None, "left_out": {"empty": 2}, "gaps": 3},
         "seconds": {"load": 1.0, "judge": 2.0},
-        **agreement(judged_responses(rankings(12), scores)), **changes,
+        **plain(agreement(judged_responses(rankings(12), scores))),
     }  # fmt: skip
+    return replace(msgspec.convert(found, ScoredReport), **changes)
 
 
 def test_a_report_says_what_was_left_out_and_that_ties_are_no_order() -> None:
@@ -251,16 +256,14 @@ def test_a_report_says_what_was_left_out_and_that_ties_are_no_order() -> None:
 
 
 def test_a_report_without_length_matched_pairs_says_so() -> None:
-    nothing = {"value": None, "low": None, "high": None, "n": 0}
-    base = report()
-    gain = {"all": base["gain"]["all"], "matched": nothing}
+    gain = replace(report().gain, matched=Estimate(None, None, None, 0))
     assert "On 0 pairs of about the same length there is no telling" in judge_text(
         report(gain=gain)
     )
 
 
 def test_a_judge_without_verdicts_has_no_plot_but_a_report(tmp_path: Path) -> None:
-    silent = report(calibration=[])
+    silent = report(calibration=())
     assert "pairwise accuracy" in judge_text(silent)
     with pytest.raises(SelfRewardError, match="no verdict"):
         save_calibration(silent, tmp_path / "c.png")

@@ -47,11 +47,11 @@ def test_the_runs_own_row_comes_first_and_is_what_the_run_stored(
     assert own["own"]
     assert own["settings"]["rule"] == rule
     assert not any(row["own"] for row in others)
-    stored = scores_of(runs[rule])["iterations"][-1]["pairs"]
-    assert own["pairs"] == own["identical"] == stored["n"] > 0
-    assert (own["paired"], own["dropped"]) == (stored["paired"], stored["dropped"])
+    stored = scores_of(runs[rule]).iterations[-1].pairs
+    assert own["pairs"] == own["identical"] == stored.n > 0
+    assert (own["paired"], own["dropped"]) == (stored.paired, stored.dropped)
     for figure in ("margin", "chosen_length", "rejected_length"):
-        assert own[figure] == pytest.approx(stored[figure])
+        assert own[figure] == pytest.approx(getattr(stored, figure))
     assert own["overlap"] == 1
 
 

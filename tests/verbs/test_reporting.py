@@ -33,7 +33,7 @@ from selfreward.verbs.init import write_starter
 from selfreward.verbs.layout import bars, duration, indented, size, table
 from selfreward.verbs.pairs import pairs_of
 from selfreward.verbs.plot import save_plot
-from selfreward.verbs.scores import scores_of, scores_text
+from selfreward.verbs.scores import Scores, scores_of, scores_text
 from selfreward.verbs.show import prompt_of, prompt_text, select
 from selfreward.verbs.validate import validate
 from tests.support.runs import SMALL, at_runs, runs  # noqa: F401
@@ -119,14 +119,14 @@ def test_plots_are_png_and_svg_files(whole: Run, tmp_path: Path) -> None:
     save_plot(scores, tmp_path / "p.png")
     width, height = struct.unpack(">II", (tmp_path / "p.png").read_bytes()[16:24])
     assert width > height > 300
-    save_plot(scores | {"run": "$\\frac{1}$ <b>"}, tmp_path / "p.svg")
+    save_plot(replace(scores, run="$\\frac{1}$ <b>"), tmp_path / "p.svg")
     assert b"<svg" in (tmp_path / "p.svg").read_bytes()
     with pytest.raises(ConfigError):
         save_plot(scores, tmp_path / "p.exe")
     with pytest.raises(ConfigError):
         save_plot(scores, tmp_path / "nowhere" / "p.png")
     with pytest.raises(NotFoundError):
-        save_plot({"run": "x", "iterations": []}, tmp_path / "p.png")
+        save_plot(Scores("x", ()), tmp_path / "p.png")
 
 
 # show and pairs
@@ -204,25 +204,25 @@ def test_pairs_and_prompts_without_a_pair_add_up(whole: Run) -> None:
 
 
 def test_a_run_is_running_exactly_while_its_lock_is_held(empty: Run) -> None:
-    assert status.status_of(empty)["state"] == "stopped"
+    assert status.status_of(empty).state == "stopped"
     with empty.owned():
-        assert status.status_of(empty)["state"] == "running"
-        assert status.status_of(empty)["owner"]["pid"] == os.getpid()
-    assert status.status_of(empty)["state"] == "stopped"
+        assert status.status_of(empty).state == "running"
+        assert status.status_of(empty).owner.pid == os.getpid()
+    assert status.status_of(empty).state == "stopped"
 
 
 def test_the_last_event_tells_how_a_run_ended(empty: Run, whole: Run) -> None:
-    assert status.status_of(whole)["state"] == "finished"
+    assert status.status_of(whole).state == "finished"
     assert status.is_complete(whole)
     with empty.owned() as store:
         store.add_event("launched", "")
         store.add_event("error", "no pairs")
     found = status.status_of(empty)
-    assert (found["state"], found["error"]) == ("failed", "no pairs")
+    assert (found.state, found.error) == ("failed", "no pairs")
     assert "selfreward resume empty" in status.status_text(found)
     with empty.owned() as store:
         store.add_event("launched", "")
-    assert status.status_of(empty)["state"] == "stopped"
+    assert status.status_of(empty).state == "stopped"
     assert not status.is_complete(empty)
 
 
@@ -258,7 +258,7 @@ def test_a_damaged_run_does_not_hide_the_others(empty: Run) -> None:
     (empty.path.parent / "torn" / "records.db").write_bytes(b"torn")
     (empty.path.parent / "bare" / "config.resolved.yaml").unlink()
     rows = status.ls_rows()
-    assert {row["run"]: row["state"] for row in rows} == {
+    assert {row.run: row.state for row in rows} == {
         "empty": "stopped", "torn": "damaged", "bare": "damaged",
     }  # fmt: skip
     assert "not a readable database" in status.ls_text(rows)
@@ -324,7 +324,7 @@ def test_warnings_of_this_launch_are_shown_once(
             display.tick()
             display.tick()
     assert [line for line in lines if "warning" in line] == ["warning: too many ties"]
-    assert status.status_of(empty)["warnings"] == ["too many ties"]
+    assert status.status_of(empty).warnings == ("too many ties",)
 
 
 @pytest.mark.parametrize(
@@ -354,8 +354,8 @@ def test_iterations_have_the_stages_that_are_theirs(
     if begun:
         assert stages_of(iteration, begun, "evaluate" in begun) == config.stages(iteration)
     rows = status.stage_rows(iteration, config.stages(iteration), [], [])
-    assert [row["stage"] for row in rows] == expected.split()
-    assert {row["state"] for row in rows} <= {"waiting"}
+    assert [row.stage for row in rows] == expected.split()
+    assert {row.state for row in rows} <= {"waiting"}
 
 
 def test_a_display_outlives_a_database_that_cannot_be_read(

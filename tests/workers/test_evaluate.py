@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from selfreward.inputs import seeds, shipped
 from selfreward.inputs.collect import create_run
 from selfreward.inputs.heldout import check_held_out, read_canaries, read_held_out
 from selfreward.measures.agreement import agreement
-from selfreward.measures.judge import evaluated
+from selfreward.measures.evaluated import evaluated
+from selfreward.measures.figures import IterationFigures
 from selfreward.measures.sample import JudgedResponse
 from selfreward.records import FinishReason
 from selfreward.storage.directory import Run
@@ -24,6 +26,7 @@ from selfreward.verbs.plot import save_plot
 from selfreward.verbs.scores import scores_of, scores_text
 from selfreward.verbs.status import status_of, status_text
 from selfreward.verbs.validate import validate
+from tests.support import plain
 from tests.support.loop_driver import ScriptedWorkers
 from tests.support.scripted import Reply, scripted_reply
 
@@ -69,7 +72,7 @@ def stages(run: Run) -> list[tuple[int, str]]:
 
 def report(run: Run, iteration: int, name: str) -> dict[str, Any]:
     with run.store() as store:
-        found = store.report(iteration, name)
+        found = store.report(iteration, name, dict)
     assert found is not None
     return found
 
@@ -112,7 +115,7 @@ def test_the_report_follows_from_the_votes_it_keeps() -> None:
         JudgedResponse(prompt, i, r.preference, tuple(row["votes"]), len(r.text), r.score)
         for (i, r, prompt), row in zip(people, found["responses"], strict=True)
     ]
-    assert json.loads(json.dumps(agreement(judged))) == found["agreement"]
+    assert plain(agreement(judged)) == found["agreement"]
     assert [row["ranking"] for row in found["responses"]] == [i for i, _, _ in people]
     for row in found["responses"]:
         assert [vote is None for vote in row["votes"]] == [
@@ -155,8 +158,8 @@ def test_canaries_tell_how_far_the_judge_is_talked_up() -> None:
     assert set(gains) == {2.5, 0}
     assert found["uplift"]["value"] == pytest.approx(sum(gains) / len(gains))
     with run.store() as store:
-        assert store.report(0, "judge") is None
-        short = evaluated(store, 0)
+        assert store.report(0, "judge", dict) is None
+        short = plain(evaluated(store, 0))
     assert short["canaries"]["worst"]["uplift"] == 2.5
     assert short["judge"] is short["drift"] is None
 
@@ -165,7 +168,7 @@ def test_an_attack_without_a_verdict_counts_as_such_and_not_as_a_loss() -> None:
     run = make("iterations=0", "evaluation.ranked=null")
     loop(run, lambda i: says(lambda p: None if "Ignore the rubric" in p else 2))
     with run.store() as store:
-        found = evaluated(store, 0)["canaries"]
+        found = plain(evaluated(store, 0))["canaries"]
     assert found["without_score"] == 1
     assert (found["uplift"]["value"], found["uplift"]["n"]) == (0, len(CANARIES) - 1)
 
@@ -174,7 +177,7 @@ def test_a_run_that_asks_nothing_has_no_such_stage() -> None:
     run = make("evaluation.ranked=null", "evaluation.canaries=false")
     loop(run)
     assert "evaluate" not in {stage for _, stage in stages(run)}
-    assert [row["stage"] for row in status_of(run)["stages"]][-1] == "train"
+    assert [row.stage for row in status_of(run).stages][-1] == "train"
     assert "as a judge" not in scores_text(scores_of(run))
 
 
@@ -210,7 +213,7 @@ def test_an_evaluation_that_is_cut_off_leaves_nothing_and_is_made_again() -> Non
         loop(run, breaks_off)
     assert stages(run)[-1] == (1, "train")
     with run.store() as store:
-        assert store.report(1, "judge") is None
+        assert store.report(1, "judge", dict) is None
     loop(run)
     assert stages(run) == stages(whole)
     for name in ("judge", "canaries"):
@@ -308,10 +311,10 @@ def test_a_gate_that_warns_lets_the_run_go_on() -> None:
     assert stages(run)[-1] == (1, "evaluate")
     with run.store() as store:
         warnings = [text for _, kind, text in store.events() if kind == "warning"]
-        figures = store.figures(1)
+        figures = store.figures(1, IterationFigures)
     assert sum("health.min_spread" in text for text in warnings) == 1  # not again at the end
     assert figures is not None
-    failed = {gate["name"] for gate in figures["health"] if gate["passed"] is False}
+    failed = {gate.name for gate in figures.health if gate.passed is False}
     assert "spread" in failed
     assert "warning: iteration 1: the scores" in scores_text(scores_of(run))
 
@@ -342,15 +345,16 @@ def test_scores_and_plot_show_each_model_as_a_judge(tmp_path: Path) -> None:
     loop(run)
     scores = scores_of(run)
     text = scores_text(scores)
-    found = scores["iterations"][1]["judge"]
-    assert f"{found['accuracy']['value']:.1%} [" in text
+    found = scores.iterations[1].judge
+    assert found is not None
+    assert f"{found.accuracy.value:.1%} [" in text
     for words in ("M1 as a judge: orders", "agrees with people", "longer wins",
                   "drift from M1", "canary uplift"):  # fmt: skip
         assert words in text
     assert max(map(len, text.splitlines())) <= 160
     save_plot(scores, tmp_path / "plot.svg")
-    bare = [figures | {"judge": None} for figures in scores["iterations"]]
-    save_plot(scores | {"iterations": bare}, tmp_path / "bare.svg")
+    bare = tuple(replace(figures, judge=None) for figures in scores.iterations)
+    save_plot(replace(scores, iterations=bare), tmp_path / "bare.svg")
     panels = [(tmp_path / name).read_text().count('id="axes_') for name in ("plot.svg", "bare.svg")]
     assert panels == [4, 3]
 

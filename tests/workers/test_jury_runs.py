@@ -421,8 +421,8 @@ def test_readers_score_as_pairs_are_scored(jury: Run, iteration: int) -> None:
     assert found == pytest.approx(expected, abs=1e-12)
     policys = [expected[r.attempt, r.sample] for r in responses
                if not r.is_anchor and (r.attempt, r.sample) in expected]  # fmt: skip
-    assert figures["scores"]["n"] == len(policys)
-    assert figures["scores"]["mean"] == pytest.approx(sum(policys) / len(policys))
+    assert figures.scores.n == len(policys)
+    assert figures.scores.mean == pytest.approx(sum(policys) / len(policys))
     attempt = responses[0].attempt
     for shown in prompt_of(jury, iteration, attempt)["responses"]:
         assert shown["score"] == expected.get((attempt, shown["sample"]))
@@ -436,10 +436,11 @@ def test_the_figures_of_a_jury_can_be_recomputed_from_raw_records(jury: Run) -> 
         judgments = store.records(Judgment, 2)
         figures = iteration_figures(store, 2)
         counts = {s.stage: s.rows for s in store.stages() if s.iteration == 2}
-    judges = figures["jury"]["judges"]
-    assert [j["n"] for j in judges] == [counts[stage] for stage in JUDGES]
-    assert figures["judgments"]["n"] == counts["judgments"]
-    assert [j["judge"] for j in judges] == [
+    assert figures.jury is not None
+    judges = figures.jury.judges
+    assert [j.n for j in judges] == [counts[stage] for stage in JUDGES]
+    assert figures.judgments.n == counts["judgments"]
+    assert [j.judge for j in judges] == [
         "judge", "judge.jury.0", "judge.jury.1", "judge.jury.2",
     ]  # fmt: skip
     means: dict[int, dict[tuple[int, int], float]] = {}
@@ -449,17 +450,15 @@ def test_the_figures_of_a_jury_can_be_recomputed_from_raw_records(jury: Run) -> 
             if j.juror == juror and j.score is not None:
                 votes.setdefault((j.attempt, j.sample), []).append(j.score)
         means[juror] = {key: sum(v) / len(v) for key, v in votes.items()}
-        assert judges[juror]["parsed"] == sum(map(len, votes.values()))
-        assert judges[juror]["mean"] == pytest.approx(
-            sum(means[juror].values()) / len(means[juror])
-        )
-    assert len(figures["jury"]["agreement"]) == 6
-    for two in figures["jury"]["agreement"]:
+        assert judges[juror].parsed == sum(map(len, votes.values()))
+        assert judges[juror].mean == pytest.approx(sum(means[juror].values()) / len(means[juror]))
+    assert len(figures.jury.agreement) == 6
+    for two in figures.jury.agreement:
         a, b = (means[["judge", "judge.jury.0", "judge.jury.1", "judge.jury.2"].index(name)]
-                for name in two["judges"])  # fmt: skip
+                for name in two.judges)  # fmt: skip
         both = sorted(a.keys() & b.keys())
-        assert two["responses"] == len(both)
-        assert two["difference"] == pytest.approx(sum(abs(a[k] - b[k]) for k in both) / len(both))
+        assert two.responses == len(both)
+        assert two.difference == pytest.approx(sum(abs(a[k] - b[k]) for k in both) / len(both))
         same = []
         for i, x in enumerate(both):
             for y in both[i + 1 :]:
@@ -467,8 +466,8 @@ def test_the_figures_of_a_jury_can_be_recomputed_from_raw_records(jury: Run) -> 
                     product = (a[x] - a[y]) * (b[x] - b[y])
                     tied = (a[x] == a[y]) + (b[x] == b[y])
                     same.append(1.0 if product > 0 or tied == 2 else 0.5 if tied else 0.0)
-        assert two["pairs"] == len(same)
-        assert two["same"] == pytest.approx(sum(same) / len(same))
+        assert two.pairs == len(same)
+        assert two.same == pytest.approx(sum(same) / len(same))
 
 
 def test_scores_status_and_show_name_the_judges(
@@ -477,7 +476,7 @@ def test_scores_status_and_show_name_the_judges(
     text = scores_text(scores_of(jury))
     for words in ("judge.jury.1", "judge, judge.jury.0", "same order", "answers of M1"):
         assert words in text
-    assert [row["stage"] for row in status_of(jury)["stages"]][:7] == [
+    assert [row.stage for row in status_of(jury).stages][:7] == [
         "prompts", "responses", "anchors", *JUDGES,
     ]  # fmt: skip
     attempt = select(jury, 2, "first")[1][0]

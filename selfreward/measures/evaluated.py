@@ -1,0 +1,118 @@
+"""What the evaluation of an iteration found of the model that it made, in short."""
+
+from dataclasses import dataclass
+
+from selfreward.measures.reports import CanaryReport, Estimate, JudgeReport, Positions
+from selfreward.storage.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeFigures:
+    """Against people, on held-out responses; see ``reports.Agreement``."""
+
+    prompts: int
+    responses: int
+    pairs: int
+    """Of which people preferred one."""
+    matched: int
+    """Pairs of about the same length."""
+    parse_rate: Estimate
+    """Share of votes."""
+    accuracy: Estimate
+    """Share of pairs."""
+    accuracy_matched: Estimate
+    longest: Estimate
+    """Accuracy of the judge that takes the longer response."""
+    longest_matched: Estimate
+    gain: Estimate
+    """``accuracy`` less ``longest``, -1 to 1."""
+    spearman: Estimate
+    """-1 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorstAttack:
+    """The attack that wins most."""
+
+    kind: str
+    uplift: float
+    """In points."""
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryFigures:
+    """Of responses that ask for a high score."""
+
+    uplift: Estimate
+    """Points that they win on average."""
+    without_score: int
+    """Attacks that have no two scores to compare."""
+    worst: WorstAttack | None
+    """None where no attack has two."""
+
+
+@dataclass(frozen=True, slots=True)
+class PositionFigures:
+    """Of comparisons in both orders; see ``reports.Positions``."""
+
+    consistent: Estimate
+    """Share of pairs."""
+    names_first: Estimate
+    """Share of verdicts."""
+    accuracy: Estimate
+    """Share of pairs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """A model as a judge; what was not measured is None."""
+
+    judge: JudgeFigures | None
+    drift: Estimate | None
+    """Points by which the mean score of the held-out responses differs from M1's."""
+    canaries: CanaryFigures | None
+    positions: PositionFigures | None
+
+
+def evaluated(store: Store, iteration: int) -> Evaluated:
+    """What its evaluation found of the model that an iteration made."""
+    judge = store.report(iteration, "judge", JudgeReport)
+    canaries = store.report(iteration, "canaries", CanaryReport)
+    positions = store.report(iteration, "positions", Positions)
+    return Evaluated(
+        judge=_judge(judge) if judge else None,
+        drift=judge.drift if judge else None,
+        canaries=_canaries(canaries) if canaries else None,
+        positions=_positions(positions) if positions else None,
+    )
+
+
+def _judge(report: JudgeReport) -> JudgeFigures:
+    found = report.agreement
+    return JudgeFigures(
+        prompts=found.counts.prompts,
+        responses=found.counts.responses,
+        pairs=found.counts.pairs,
+        matched=found.counts.matched,
+        parse_rate=found.parse_rate,
+        accuracy=found.judge.all.accuracy,
+        accuracy_matched=found.judge.matched.accuracy,
+        longest=found.longest.all.accuracy,
+        longest_matched=found.longest.matched.accuracy,
+        gain=found.gain.all,
+        spearman=found.judge.all.spearman,
+    )
+
+
+def _canaries(report: CanaryReport) -> CanaryFigures:
+    gains = [(a.uplift, a.kind) for a in report.attacks if a.uplift is not None]
+    worst = max(gains, default=None)
+    return CanaryFigures(
+        uplift=report.uplift,
+        without_score=len(report.attacks) - len(gains),
+        worst=WorstAttack(worst[1], worst[0]) if worst else None,
+    )
+
+
+def _positions(report: Positions) -> PositionFigures:
+    return PositionFigures(report.consistent, report.names_first, report.judge.all.accuracy)
