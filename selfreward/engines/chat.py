@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from selfreward.errors import ConfigError
+from selfreward.inputs.templates import TEMPLATE_ERRORS
 
 SCORES = range(6)
 _STARTED = "Score: "
@@ -37,10 +38,12 @@ class Chat:
         system_prompt: Replaces the one that the template may bring along; None leaves that.
         template_kwargs: Passed to the chat template.
         trust_remote_code: Whether code that comes with the model may run.
+        chat_template: Replaces the tokenizer's own, which a base model lacks.
         today: The date for templates that tell it (Llama 3, Granite); None: the day it is.
 
     Raises:
-        ConfigError: The tokenizer has no chat template.
+        ConfigError: The tokenizer has no chat template or no end of text, or the template refuses a
+            conversation of this kind, such as one with a system prompt.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Chat:
         system_prompt: str | None = None,
         template_kwargs: Mapping[str, Any] | None = None,
         trust_remote_code: bool = False,
+        chat_template: str | None = None,
         today: date | None = None,
     ) -> None:
         from transformers import AutoTokenizer
@@ -60,11 +64,28 @@ class Chat:
         self.tokenizer: Any = AutoTokenizer.from_pretrained(
             model, trust_remote_code=trust_remote_code, local_files_only=True
         )
+        if chat_template is not None:
+            self.tokenizer.chat_template = chat_template
         if not self.tokenizer.chat_template:
             raise ConfigError(
                 f"{model}: its tokenizer has no chat template",
-                "Use an instruct model, or put a chat_template.jinja beside its tokenizer.",
+                "Use an instruct model, or set chat_template to a file or to chat/chatml.jinja.",
             )
+        if self.tokenizer.eos_token_id is None:
+            raise ConfigError(
+                f"{model}: its tokenizer has no end-of-text token, so no answer would end",
+                "Set eos_token in its tokenizer_config.json.",
+            )
+        try:
+            _ = self._frame
+        except TEMPLATE_ERRORS as error:
+            system = " with system_prompt" if system_prompt is not None else ""
+            raise ConfigError(
+                f"{model}: its chat template refuses a conversation{system} ({error})",
+                "Set system_prompt=null and say it in the judge's and the prompts' templates."
+                if system
+                else "Set chat_template to a file, or to chat/chatml.jinja.",
+            ) from None
 
     def prompt_ids(self, user: str, started: str = "") -> Ids:
         """Ids of the user turn and the beginning of the model's turn, tokenized as one text."""

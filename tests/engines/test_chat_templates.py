@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from selfreward.engines.chat import Chat
+from selfreward.errors import ConfigError
 from tests.support import DATA
 from tests.support.models import make_model, make_sentencepiece_model
 
@@ -120,3 +121,25 @@ def test_a_format_with_a_date_has_the_day_on_which_the_run_was_made(chat_of, tmp
     assert "Today Date: 29 Feb 2024" in then.decode(prompt + completion)
     given = Chat(chat.model, template_kwargs={"date_string": "1 Jan"}, today=date(2024, 2, 29))
     assert "Today Date: 1 Jan" in given.decode(given.prompt_ids("Hi"))
+
+
+def test_a_format_that_refuses_a_system_prompt_is_one_line(tmp_path: Path) -> None:
+    template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}"
+    model = make_model(tmp_path, template + "{% endif %}" + TEMPLATES["chatml"])
+    Chat(model)
+    with pytest.raises(ConfigError, match=r"refuses .* with system_prompt \(no system role\)"):
+        Chat(model, system_prompt="Be brief.")
+
+
+def test_a_base_model_is_given_a_format_and_without_end_of_text_is_refused(tmp_path: Path) -> None:
+    base = make_model(tmp_path / "base", template=None)
+    chat = Chat(base, chat_template=TEMPLATES["chatml"])
+    assert chat.decode(chat.prompt_ids("Hi")).endswith("<|im_start|>assistant\n")
+    endless = make_model(tmp_path / "endless")
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (endless / name).is_file():
+            settings = json.loads((endless / name).read_text())
+            settings.pop("eos_token", None)
+            (endless / name).write_text(json.dumps(settings))
+    with pytest.raises(ConfigError, match="no end-of-text token"):
+        Chat(endless)
