@@ -74,9 +74,7 @@ def test_an_empty_array_and_a_csv_of_a_header_alone_hold_no_rows(tmp_path: Path)
         assert "holds no rows" in refusal(tmp_path / name).message
 
 
-@pytest.mark.parametrize(
-    ("name", "data", "says"),
-    [
+BROKEN = [
         ("a.jsonl", LINES.encode("utf-16"), "is UTF-16, and seed data is UTF-8"),
         ("a.json", json.dumps(ROWS).encode("utf-16-le"), "is UTF-16"),
         ("a.csv", CSV.encode("utf-16-be"), "is UTF-16"),
@@ -98,8 +96,10 @@ def test_an_empty_array_and_a_csv_of_a_header_alone_hold_no_rows(tmp_path: Path)
         ("a.jsonl.gz", LINES.encode(), "not a readable gzip file"),
         ("a.jsonl.gz", gzip.compress(LINES.encode())[:-9], "not a readable gzip file"),
         ("a.parquet", b"PAR1", "not a readable parquet file"),
-    ],
-)  # fmt: skip
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "data", "says"), BROKEN, ids=[row[2] for row in BROKEN])
 def test_what_cannot_be_read_is_one_line_with_where_and_what(
     tmp_path: Path, name: str, data: bytes, says: str
 ) -> None:
