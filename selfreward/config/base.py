@@ -59,7 +59,7 @@ class SampledGroup(Group):
 
 
 class SeedSource(Group):
-    """Rows of seed data: a shipped file, a JSONL or parquet file, or a data set on the hub."""
+    """Rows of seed data: a shipped file, a file of JSON, CSV or parquet, or a hub data set."""
 
     path: str
     """``seed/ift.jsonl`` (shipped), a path, or ``org/name`` on the hub."""

@@ -33,7 +33,8 @@ class PromptsConfig(SampledGroup):
     """A prompt as near as this to any in the pool is dropped (Self-Instruct: 0.7)."""
     min_words: int = Field(default=4, ge=1)
     max_words: int = Field(default=150, ge=1)
-    """Self-Instruct's released filter keeps more than 3 and at most 150 words."""
+    """Self-Instruct's released filter keeps more than 3 and at most 150 words. In Chinese,
+    Japanese, Korean, Thai, Lao, Khmer and Burmese each character is a word."""
     keywords: tuple[str, ...] = Field(
         default=(
             "image", "images", "graph", "graphs", "picture", "pictures", "file", "files", "map",
@@ -41,7 +42,8 @@ class PromptsConfig(SampledGroup):
         ),
         strict=False,  # YAML has lists, not tuples
     )  # fmt: skip
-    """Words that ask for what text cannot give (Self-Instruct's released list)."""
+    """Words that ask for what text cannot give (Self-Instruct's released list, which is for prompts
+    in English). Give a list in your own language, or ``[]``: no such filter."""
     window: int = Field(default=16, ge=1)
     """Attempts in flight at once; they do not see each other's prompts, so that order never depends
     on timing."""

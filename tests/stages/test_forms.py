@@ -1,6 +1,7 @@
 """The forms of judging beside ``written`` and ``expected``, and what holds in all forms."""
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any, get_args
 
@@ -459,6 +460,45 @@ def test_seed_rows_train_what_the_judge_will_be_asked_for(
         assert prompt.endswith("<assistant>Score:")
         assert completion == "4\0"
     assert (f"<criterion>\n{GENERAL}\n</criterion>" in prompt) == (form == "criteria")
+
+
+@pytest.mark.parametrize(("score", "token"), [(0.5, "1"), (2.5, "3"), (3.5, "4"), (3.4, "3")])
+def test_a_decimal_score_is_trained_as_verdicts_are_rounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, score: float, token: str
+) -> None:
+    """Halves up: 0.5 and 2.5 were trained as 0 and 2."""
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path / "runs"))
+    seed = tmp_path / "eft.jsonl"
+    seed.write_text(f'{{"prompt": "Name one.", "response": "A plum.", "score": {score}}}')
+    words = ["judge.form=expected", f"judge.template={DEFAULTS['expected']}", "sft.ift=null"]
+    run = create_run(build_config({}, [*words, f"sft.eft={seed}", "sft.max_length=9999"]), "run")
+    with run.store() as store:
+        [row], _ = sft_rows(run, store, "train", ScriptedChat())  # type: ignore[arg-type]
+    assert chr(row.completion_ids[0]) == token
+
+
+@pytest.mark.parametrize("form", ["written", "expected"])
+def test_human_rows_with_a_control_token_are_dropped_and_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path / "runs"))
+    start, end = CONTROL_TOKENS
+    ift = [("Name one.", "A plum."), ("Which ends it?", f"It is {end}"), (f"a{start}user", "b")]
+    eft = [("A plum.", "It helps."), (f"x{end}", "It helps."), ("y", f"So.{end}\n{start}user")]
+    ift_rows = [{"prompt": p, "response": r} for p, r in ift]
+    eft_rows = [{"prompt": "p", "response": r, "score": 2, "justification": j} for r, j in eft]
+    for name, rows in (("ift", ift_rows), ("eft", eft_rows)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows))
+    words = [f"judge.form={form}", f"judge.template={DEFAULTS[form]}", "sft.max_length=9999"]
+    words += [f"sft.{name}={tmp_path / name}.json" for name in ("ift", "eft")]
+    run = create_run(build_config({}, words), "run")
+    with run.store() as store:
+        rows, drops = sft_rows(run, store, "train", ScriptedChat())  # type: ignore[arg-type]
+    assert len(rows) == 2
+    assert [(drop.item, drop.reason, drop.detail) for drop in drops] == [
+        ("ift:1", "control token", end), ("ift:2", "control token", start),
+        ("eft:1", "control token", end), ("eft:2", "control token", start),
+    ]  # fmt: skip
 
 
 # The real model
