@@ -38,7 +38,6 @@ from selfreward.stages.pairs import build_pairs
 from selfreward.stages.selection import opinions_on, select
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
-from selfreward.storage.tables import digest
 from selfreward.storage.tracker import Tracker
 
 
@@ -76,6 +75,7 @@ def run_loop(run: Run, store: Store, workers: Workers) -> None:
         StoppedError: The method cannot go on: too few prompts, verdicts or pairs, a health gate
             that stops, or a loss that is not finite. What was made is kept.
     """
+    store.plan({t: run.config.stages(t) for t in range(run.config.iterations + 1)})
     workers.prepare()
     run.check_fingerprints(store)
 
@@ -94,7 +94,9 @@ def run_loop(run: Run, store: Store, workers: Workers) -> None:
         end_iteration(run, store, workers, 0)
 
     for iteration in range(1, run.config.iterations + 1):
-        if not all(store.finished(iteration, stage) for stage in run.rollout_stages(iteration)):
+        if not all(
+            store.finished(iteration, stage) for stage in run.config.rollout_stages(iteration)
+        ):
             workers.generate(iteration)
         if not store.finished(iteration, "pairs"):
             pair_iteration(run, store, iteration)
@@ -123,7 +125,6 @@ def select_judgments(run: Run, store: Store) -> None:
             run,
             rows=len(rows),
             drops=len(drops),
-            digest=digest(rows),
             records=drops,
             reports={"selection": figures},
         )
@@ -166,7 +167,6 @@ def pair_iteration(run: Run, store: Store, iteration: int) -> None:
             run,
             rows=len(pairs),
             drops=len(drops),
-            digest=digest(pairs),
             records=[*pairs, *drops],
         )
 

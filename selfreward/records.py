@@ -13,39 +13,54 @@
 Records are frozen and hold plain values only.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-STAGES = ("prompts", "responses", "judgments", "pairs", "train", "evaluate")
-"""The stages of an iteration from 1 on, in order; ``responses.anchors``, ``judge.jury`` and
-``judge.break_ties`` add ``anchors``, ``judgments/1``, ``judgments/2``, ... and ``comparisons``, and
-``evaluation`` may leave out the last."""
-SEED_STAGES = ("sft", "prompts", "responses", "judgments", "selection", "train", "evaluate")
-"""The stages of iteration 0, in order; without ``sft.selection`` it begins with ``train``."""
 
+def stage_order(
+    iteration: int,
+    *,
+    trained: bool = True,
+    selected: bool = False,
+    anchors: bool = False,
+    jurors: int = 1,
+    compared: bool = False,
+    evaluated: bool = True,
+) -> tuple[str, ...]:
+    """The stages of an iteration; nothing else knows their order.
 
-def stages_of(iteration: int, begun: Collection[str], evaluates: bool = True) -> tuple[str, ...]:
-    """The stages of an iteration in order, going by those that have begun or will.
+    A run asks its config, see ``Config.stages``; who only reads a run asks ``Store.planned``.
 
     Args:
-        begun: Those that have.
-        evaluates: Whether there is anything to evaluate.
+        trained: Iteration 0: whether there is a seed step.
+        selected: Iteration 0: whether judgments are selected for it.
+        anchors: Iterations above 0, like the next two: whether M1 answers, too.
+        jurors: Number of judges.
+        compared: Whether ties are broken.
+        evaluated: Whether the new model is measured.
     """
-    stages = _stages_of(iteration, begun)
-    return stages if evaluates else stages[:-1]
+    last = ("evaluate",) if evaluated else ()
+    if iteration == 0:
+        before = ("sft", "prompts", "responses", "judgments", "selection") if selected else ()
+        return (*before, *(("train",) if trained else ()), *last)
+    answered = ("responses", "anchors") if anchors else ("responses",)
+    judged = (*map(judge_stage, range(jurors)), *(("comparisons",) if compared else ()))
+    return ("prompts", *answered, *judged, "pairs", "train", *last)
 
 
-def _stages_of(iteration: int, begun: Collection[str]) -> tuple[str, ...]:
-    if iteration:
-        numbers = [int(s.partition("/")[2]) for s in begun if s.startswith("judgments/")]
-        jurors = 1 + max(numbers, default=0)
-        rollout = rollout_stages(iteration, "anchors" in begun, jurors, "comparisons" in begun)
-        return (*rollout, *STAGES[STAGES.index("pairs") :])
-    if "sft" in begun:
-        return SEED_STAGES
-    is_untrained = "evaluate" in begun and "train" not in begun  # M1 = M0
-    return SEED_STAGES[SEED_STAGES.index("evaluate" if is_untrained else "train") :]
+def stages_of(iteration: int, begun: Collection[str], evaluated: bool = True) -> tuple[str, ...]:
+    """The same, as far as it shows in the stages that have begun, where there is no config."""
+    numbers = [int(stage.partition("/")[2]) for stage in begun if stage.startswith("judgments/")]
+    return stage_order(
+        iteration,
+        trained="train" in begun or "evaluate" not in begun,  # else M1 = M0
+        selected="sft" in begun,
+        anchors="anchors" in begun,
+        jurors=1 + max(numbers, default=0),
+        compared="comparisons" in begun,
+        evaluated=evaluated,
+    )
 
 
 def model_name(iteration: int, stage: str) -> str:
@@ -63,20 +78,6 @@ def judge_key(juror: int) -> str:
     return f"judge.jury.{juror - 1}" if juror else "judge"
 
 
-def rollout_stages(iteration: int, anchors: int, jurors: int, break_ties: bool) -> tuple[str, ...]:
-    """The stages before ``pairs`` of an iteration above 0, in order.
-
-    Args:
-        iteration: Anchors are sampled from the second on.
-        anchors: ``responses.anchors``.
-        jurors: Number of judges.
-        break_ties: ``judge.break_ties``.
-    """
-    sampled = ("anchors",) if anchors and iteration > 1 else ()
-    compared = ("comparisons",) if break_ties else ()
-    return ("prompts", "responses", *sampled, *map(judge_stage, range(jurors)), *compared)
-
-
 FinishReason = Literal["stop", "length", "error"]
 """``stop``: end of turn or a stop string. ``length``: cut off at ``max_new_tokens``. ``error``: the
 engine could not answer the request, and ``dropped`` says why; nothing was sampled."""
@@ -87,6 +88,42 @@ GateName = Literal[
     "drift", "canary",
 ]  # fmt: skip
 """The health gates; ``measures.health`` says what each holds against its limit."""
+
+
+FormName = Literal["written", "expected", "written_expected", "criteria"]
+"""The forms of judging, see ``judge.form``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What sets a form of judging apart; ``stages.judgments`` has what it does.
+
+    A form that neither writes nor goes by criteria has one vote on each response.
+    """
+
+    template: str
+    """The shipped template."""
+    writes: bool = False
+    """Whether the judge writes something about each response, as often as ``judge.votes``."""
+    weighs: bool = False
+    """Whether the score is the one expected under the probabilities of the score tokens; else it is
+    read from the text, and the judge may be one whose tokenizer is not known."""
+    by_criterion: bool = False
+    """Whether the judge first writes the criteria of a prompt, and a vote is by one of them."""
+
+    @property
+    def variables(self) -> set[str]:
+        """What the template is given."""
+        return {"prompt", "response"} | ({"criterion"} if self.by_criterion else set())
+
+
+FORMS: dict[str, Form] = {
+    "written": Form("judge/additive.jinja", writes=True),
+    "expected": Form("judge/expected.jinja", weighs=True),
+    "written_expected": Form("judge/additive.jinja", writes=True, weighs=True),
+    "criteria": Form("judge/criterion.jinja", weighs=True, by_criterion=True),
+}
+"""By ``FormName``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +187,7 @@ class Judgment:
     vote: int
     """0 .. K-1 within the response."""
     form: str
-    """``written``, ``expected``, ``written_expected`` or ``criteria``."""
+    """One of ``FORMS``."""
     raw: str
     """The judge's own completion; empty in the forms that sample no text here."""
     score: float | None
@@ -165,6 +202,11 @@ class Judgment:
     """Which of ``judge.jurors`` voted."""
     weight: float = 1.0
     """Of the vote in its judge's mean: that of the criterion in the ``criteria`` form."""
+
+    @property
+    def item(self) -> str:
+        """What names it among the drops: ``attempt/sample/vote``."""
+        return f"{self.attempt}/{self.sample}/{self.vote}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +274,12 @@ class Drop:
     as ``attempt/chosen/rejected`` or a seed row such as ``eft:12``."""
     reason: str
     detail: str = ""
+
+
+def kept(judgments: Iterable[Judgment], drops: Iterable[Drop]) -> list[Judgment]:
+    """The judgments that the stage ``selection`` kept, given all its drops."""
+    dropped = {drop.item for drop in drops if drop.stage == "selection"}
+    return [judgment for judgment in judgments if judgment.item not in dropped]
 
 
 Record = Prompt | Response | Judgment | Criterion | Comparison | PreferencePair | Drop

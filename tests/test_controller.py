@@ -11,7 +11,6 @@ from selfreward.errors import IntegrityError, StoppedError
 from selfreward.inputs.collect import create_run
 from selfreward.measures.figures import IterationFigures
 from selfreward.records import (
-    STAGES,
     Drop,
     FinishReason,
     Judgment,
@@ -53,7 +52,10 @@ def test_two_iterations_finish_their_stages_in_order() -> None:
     run = make("iterations=2")
     loop(run)
     seed = [(0, "train"), (0, "evaluate")]
-    assert stages(run) == [*seed, *((t, s) for t in (1, 2) for s in STAGES)]
+    each = ("prompts", "responses", "judgments", "pairs", "train", "evaluate")
+    assert stages(run) == [*seed, *((t, s) for t in (1, 2) for s in each)]
+    with run.store() as store:
+        assert [(t, s) for t in range(4) for s in store.planned(t)] == stages(run)
     assert all(durable.is_whole(run.model_directory(i)) for i in (1, 2, 3))
     with run.store() as store:
         assert all(store.figures(t, IterationFigures) for t in (0, 1, 2))

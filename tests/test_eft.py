@@ -13,8 +13,7 @@ from selfreward.errors import ConfigError, IntegrityError, StoppedError
 from selfreward.inputs.collect import create_run, selection_inputs
 from selfreward.measures.figures import IterationFigures
 from selfreward.measures.selection import SelectionFigures
-from selfreward.records import SEED_STAGES, Drop, FinishReason, Judgment, Prompt, Response
-from selfreward.stages.selection import item, kept
+from selfreward.records import Drop, FinishReason, Judgment, Prompt, Response, kept
 from selfreward.storage import durable
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
@@ -23,7 +22,7 @@ from selfreward.verbs.maintenance import collect, verify
 from selfreward.verbs.plan import plan_of, plan_text
 from selfreward.verbs.scores import scores_of, scores_text
 from selfreward.verbs.show import prompt_of, prompt_text, select
-from selfreward.verbs.status import stage_rows, status_of
+from selfreward.verbs.status import status_of
 from tests.support.loop_driver import ScriptedWorkers
 from tests.support.scripted import Reply, ScriptedChat, scripted_reply, scripted_words
 
@@ -32,7 +31,7 @@ SMALL = [
     "sft.ift={path: seed/ift.jsonl, limit: 5}", "sft.eft={path: seed/eft.jsonl, limit: 1}",
     "sft.max_length=9999", "sft.selection.votes=3", "engine.concurrency=3",
 ]  # fmt: skip
-STAGES = [stage for stage in SEED_STAGES if stage != "evaluate"]
+STAGES = ["sft", "prompts", "responses", "judgments", "selection", "train"]
 ROWS = [
     {"prompt": "Name a fruit.", "responses": [
         {"text": "An apple.", "rank": 0}, {"text": "Fruit is food.", "rank": 4},
@@ -163,7 +162,7 @@ def test_a_judgment_with_a_control_token_is_no_row_and_recorded(tmp_path: Path) 
     with run.store() as store:
         rows = kept(store.records(Judgment, 0), store.records(Drop, 0))
         dropped = [d for d in store.records(Drop, 0) if d.stage == "train"]
-    assert sorted(d.item for d in dropped) == sorted(f"selected:{item(row)}" for row in rows)
+    assert sorted(d.item for d in dropped) == sorted(f"selected:{row.item}" for row in rows)
     assert {drop.reason for drop in dropped} == {"control token"} and rows
 
 
@@ -383,10 +382,6 @@ def test_gc_may_remove_models_sft_once_m1_is_there(tmp_path: Path) -> None:
     assert run.model_directory(1).exists() and not run.model_directory("SFT").exists()
     assert all(check["ok"] for check in verify(run))
     loop(run)
-
-
-def test_before_anything_began_iteration_0_has_its_usual_stages() -> None:
-    assert next(row.stage for row in stage_rows(0, [], [])) == "train"
 
 
 def test_the_plan_counts_the_selection(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from selfreward.verbs import console
 
 def judge(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Any model source, or `hosted`.")],
-    data: Annotated[str, typer.Option(help="Responses that people ranked: JSONL or parquet.")],
+    data: Annotated[str, typer.Option(help="Responses that people ranked: JSON, CSV or parquet.")],
     template: Annotated[str | None, typer.Option(help="Default: that of the form.")] = None,
     form: Annotated[str | None, typer.Option(help="Default: written.")] = None,
     compare: Annotated[

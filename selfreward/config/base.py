@@ -1,5 +1,6 @@
 """What groups of the config are made of."""
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -22,8 +23,43 @@ class Passthrough(BaseModel):
         return dict(self.model_extra or {})
 
 
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to sample. Names and meanings are those of vLLM and transformers."""
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    """0 means greedy."""
+    top_p: float = 1.0
+    top_k: int = 0
+    """0 keeps the whole vocabulary. On CPUs a value of 64 saves sorting it at each step."""
+    min_new_tokens: int = 0
+    """Tokens before which the end-of-turn token is not sampled."""
+    stop: tuple[str, ...] = ()
+    """Generation ends before the first of these; they are not part of the text."""
+
+
+_SAMPLED = {"temperature", "top_p", "top_k", "max_new_tokens"}
+
+
+class SampledGroup(Group):
+    """A group that says how to sample.
+
+    Each declares the four keys itself, with its own figures, in their place among its others.
+    """
+
+    @property
+    def sampled(self) -> dict[str, Any]:
+        """``temperature``, ``top_p``, ``top_k`` and ``max_new_tokens``."""
+        return self.model_dump(include=_SAMPLED)
+
+    def sampling(self, stop: tuple[str, ...] = ()) -> Sampling:
+        """The same for a request; ``stop`` as in ``Sampling``."""
+        return Sampling(**self.sampled, stop=stop)
+
+
 class SeedSource(Group):
-    """Rows of seed data: a shipped file, a JSONL or parquet file, or a data set on the hub."""
+    """Rows of seed data: a shipped file, a file of JSON, CSV or parquet, or a hub data set."""
 
     path: str
     """``seed/ift.jsonl`` (shipped), a path, or ``org/name`` on the hub."""

@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from selfreward.config.base import Group, SeedSource, Source
+from selfreward.config.base import Group, SampledGroup, SeedSource, Source
 
 
-class PromptsConfig(Group):
+class PromptsConfig(SampledGroup):
     """Writing new prompts, few-shot (SRLM 2.2; Self-Instruct, arXiv 2212.10560)."""
 
     count: int = Field(default=64, ge=1)
@@ -33,7 +33,8 @@ class PromptsConfig(Group):
     """A prompt as near as this to any in the pool is dropped (Self-Instruct: 0.7)."""
     min_words: int = Field(default=4, ge=1)
     max_words: int = Field(default=150, ge=1)
-    """Self-Instruct's released filter keeps more than 3 and at most 150 words."""
+    """Self-Instruct's released filter keeps more than 3 and at most 150 words. In Chinese,
+    Japanese, Korean, Thai, Lao, Khmer and Burmese each character is a word."""
     keywords: tuple[str, ...] = Field(
         default=(
             "image", "images", "graph", "graphs", "picture", "pictures", "file", "files", "map",
@@ -41,7 +42,8 @@ class PromptsConfig(Group):
         ),
         strict=False,  # YAML has lists, not tuples
     )  # fmt: skip
-    """Words that ask for what text cannot give (Self-Instruct's released list)."""
+    """Words that ask for what text cannot give (Self-Instruct's released list, which is for prompts
+    in English). Give a list in your own language, or ``[]``: no such filter."""
     window: int = Field(default=16, ge=1)
     """Attempts in flight at once; they do not see each other's prompts, so that order never depends
     on timing."""
@@ -54,7 +56,7 @@ class PromptsConfig(Group):
         return self.max_attempts or 10 * self.count + self.window
 
 
-class ResponsesConfig(Group):
+class ResponsesConfig(SampledGroup):
     """Sampling candidate responses (SRLM 2.2)."""
 
     n: int = Field(default=4, ge=2)

@@ -1,14 +1,12 @@
 """The judge, what it is measured by, and the limits to what it may do."""
 
-from typing import Literal
-
 from pydantic import Field
 
-from selfreward.config.base import EngineConfig, Group, SeedSource, Source
-from selfreward.records import GateName
+from selfreward.config.base import EngineConfig, Group, SampledGroup, SeedSource, Source
+from selfreward.records import FORMS, Form, FormName, GateName
 
 
-class JurorConfig(Group):
+class JurorConfig(SampledGroup):
     """LLM-as-a-Judge on an additive 5-point scale (SRLM 2.1, figure 2)."""
 
     model: str = "policy"
@@ -18,7 +16,7 @@ class JurorConfig(Group):
     engine: EngineConfig | None = None
     """How to run a judge that is not the policy; null: like the policy. In a run, ``concurrency``
     and ``staged`` are those of the policy's engine."""
-    form: Literal["written", "expected", "written_expected", "criteria"] = "written"
+    form: FormName = "written"
     """``written``: justification, then the score. ``expected``: no text; the probabilities of
     the scores 0..5 give the expected score. ``written_expected``: the expected score after each
     of K justifications. ``criteria``: the judge writes what a good answer to this prompt needs, and
@@ -38,11 +36,27 @@ class JurorConfig(Group):
     """Of this judge's scores in the mean over a jury."""
 
     @property
+    def traits(self) -> Form:
+        """What sets its form apart."""
+        return FORMS[self.form]
+
+    @property
     def num_votes(self) -> int:
         """Votes per response, at most; where nothing is sampled one says it all."""
-        if self.form == "criteria":
+        if self.traits.by_criterion:
             return self.max_criteria
-        return 1 if self.form == "expected" else self.votes
+        return self.votes if self.traits.writes else 1
+
+    @property
+    def num_reads(self) -> int:
+        """How often it reads a response, at most; K texts of one request take one time."""
+        return self.traits.writes + self.num_votes * self.traits.weighs
+
+    def num_texts(self, prompts: int, responses: int) -> int:
+        """How many texts it writes about so many responses to so many prompts, at most."""
+        if self.traits.by_criterion:
+            return prompts
+        return responses * self.votes * self.traits.writes
 
 
 class JudgeConfig(JurorConfig):

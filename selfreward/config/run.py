@@ -14,9 +14,9 @@ from selfreward.config.judging import (
     JudgeConfig,
     JurorConfig,
 )
-from selfreward.config.training import DpoConfig, LaunchConfig, SftConfig
+from selfreward.config.training import DpoConfig, LaunchConfig, SelectionConfig, SftConfig
 from selfreward.errors import ConfigError
-from selfreward.records import judge_key
+from selfreward.records import judge_key, stage_order
 
 
 class Config(Group):
@@ -47,6 +47,28 @@ class Config(Group):
     lora: dict[str, Any] | None = None
     """Options of peft's ``LoraConfig``; null trains all weights."""
     launch: LaunchConfig = LaunchConfig()
+
+    @property
+    def selection(self) -> SelectionConfig | None:
+        """``sft.selection``; None also where there is no seed step."""
+        return self.sft.selection if self.sft else None
+
+    def stages(self, iteration: int) -> tuple[str, ...]:
+        """The stages of an iteration, in order."""
+        return stage_order(
+            iteration,
+            trained=self.sft is not None,
+            selected=self.selection is not None,
+            anchors=self.responses.anchors > 0 and iteration > 1,
+            jurors=len(self.judge.jurors),
+            compared=self.judge.break_ties,
+            evaluated=self.evaluation.is_on,
+        )
+
+    def rollout_stages(self, iteration: int) -> tuple[str, ...]:
+        """The stages before ``pairs`` of an iteration above 0, in order."""
+        stages = self.stages(iteration)
+        return stages[: stages.index("pairs")]
 
     @model_validator(mode="after")
     def _check_anchors(self) -> Self:
@@ -120,7 +142,7 @@ def _check_hosted(judge: JurorConfig, engine: EngineConfig, key: str) -> None:
             f"{key}.model=hosted, but {key}.engine.kind is {engine.kind}",
             f"Set {key}.engine: {{kind: server, endpoints: [...]}}, or name the judge's model.",
         )
-    if judge.form != "written":
+    if judge.traits.weighs:
         raise ConfigError(
             f"{key}.form={judge.form} needs the judge's tokenizer; {key}.model=hosted has none",
             f"Set {key}.form=written, or name the model that the endpoints serve.",

@@ -4,10 +4,10 @@ from typing import Any
 
 from pydantic import Field
 
-from selfreward.config.base import Group, Passthrough, SeedSource, Source
+from selfreward.config.base import Group, Passthrough, SampledGroup, SeedSource, Source
 
 
-class SelectionConfig(Group):
+class SelectionConfig(SampledGroup):
     """EFT rows that the model writes itself, kept where they agree with people (SRLM 3.1.1).
 
     ``models/SFT``, which is M0 after SFT on IFT and the EFT rows at hand, judges ranked responses

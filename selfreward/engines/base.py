@@ -9,23 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from selfreward.config import Sampling
+from selfreward.errors import SelfRewardError
 from selfreward.records import FinishReason
 
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How to sample. Names and meanings are those of vLLM and transformers."""
-
-    max_new_tokens: int
-    temperature: float = 1.0
-    """0 means greedy."""
-    top_p: float = 1.0
-    top_k: int = 0
-    """0 keeps the whole vocabulary. On CPUs a value of 64 saves sorting it at each step."""
-    min_new_tokens: int = 0
-    """Tokens before which the end-of-turn token is not sampled."""
-    stop: tuple[str, ...] = ()
-    """Generation ends before the first of these; they are not part of the text."""
+FAILURES = (SelfRewardError, OSError, RuntimeError, ValueError)
+"""What engines, and the libraries below them, raise when they cannot go on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,27 @@
-"""The chat layer: the only place that knows a model's tokenizer and chat template.
+r"""The chat layer: the only place that knows a model's tokenizer and chat template.
 
 Engines and trainers get token ids that are made here, so sampling, judging and training see the
 same ones. Every conversation is one user turn and the model's own, which may be started for it.
+
+    what the template writes for a finished conversation:
+        ...<|im_start|>assistant\n     <think>\n\n</think>\n\n    the answer    <|im_end|>  \n
+        ^ generation prompt: sampled   ^ lead                      ^ text        ^ tail, as far
+          from here on                   (empty in most formats)                   as its end
+
+A turn that is started for the model begins after the lead, and SFT trains lead, text and tail: the
+very ids of the template. DPO trains the ids that were sampled.
 """
 
 import json
 import re
 from collections.abc import Mapping, Sequence
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from selfreward.errors import ConfigError
+from selfreward.inputs.templates import TEMPLATE_ERRORS
 
 SCORES = range(6)
 _STARTED = "Score: "
@@ -28,9 +38,13 @@ class Chat:
         system_prompt: Replaces the one that the template may bring along; None leaves that.
         template_kwargs: Passed to the chat template.
         trust_remote_code: Whether code that comes with the model may run.
+        chat_template: Replaces the tokenizer's own, which a base model lacks.
+        today: The date for templates that tell it (Llama 3, Granite); None: the day it is.
 
     Raises:
-        ConfigError: The tokenizer has no chat template.
+        ConfigError: The tokenizer has no chat template, or several of which none is the default, or
+            no end of text; or the template refuses a conversation of this kind, such as one with
+            a system prompt.
     """
 
     def __init__(
@@ -39,35 +53,65 @@ class Chat:
         system_prompt: str | None = None,
         template_kwargs: Mapping[str, Any] | None = None,
         trust_remote_code: bool = False,
+        chat_template: str | None = None,
+        today: date | None = None,
     ) -> None:
         from transformers import AutoTokenizer
 
         self.model, self.trust_remote_code = model, trust_remote_code
         self._system_prompt, self._kwargs = system_prompt, dict(template_kwargs or {})
+        if today is not None:  # what transformers gives to templates under this name is the clock
+            self._kwargs.setdefault("strftime_now", today.strftime)
         self.tokenizer: Any = AutoTokenizer.from_pretrained(
             model, trust_remote_code=trust_remote_code, local_files_only=True
         )
-        if not self.tokenizer.chat_template:
+        if chat_template is not None:
+            self.tokenizer.chat_template = chat_template
+        template = self.tokenizer.chat_template
+        if not template or (isinstance(template, dict) and "default" not in template):
             raise ConfigError(
                 f"{model}: its tokenizer has no chat template",
-                "Use an instruct model, or put a chat_template.jinja beside its tokenizer.",
+                "Use an instruct model, or set chat_template to a file or to chat/chatml.jinja.",
             )
+        if self.tokenizer.eos_token_id is None:
+            raise ConfigError(
+                f"{model}: its tokenizer has no end-of-text token, so no answer would end",
+                "Set eos_token in its tokenizer_config.json.",
+            )
+        try:
+            _ = self._frame
+        except TEMPLATE_ERRORS as error:
+            system = " with system_prompt" if system_prompt is not None else ""
+            raise ConfigError(
+                f"{model}: its chat template refuses a conversation{system} ({error})",
+                "Set system_prompt=null and say it in the judge's and the prompts' templates."
+                if system
+                else "Set chat_template to a file, or to chat/chatml.jinja.",
+            ) from None
 
     def prompt_ids(self, user: str, started: str = "") -> Ids:
         """Ids of the user turn and the beginning of the model's turn, tokenized as one text."""
-        return self._tokenize(self._render(user) + started)
+        return self._tokenize(self._begun(user, started))
 
     def continuation(self, user: str, started: str, text: str) -> tuple[Ids, Ids]:
-        """Training ids: (what sampling would see, ``text`` as the model would have sampled it).
+        """Training ids: (what sampling would see, the rest of the template's finished turn).
 
         Both are tokenized together; where a token would span the border the two are tokenized
         apart, as they are in sampling. The completion ends with the end-of-turn token.
         """
-        rendered = self._render(user) + started
-        prompt, whole = self._tokenize(rendered), self._tokenize(rendered + text)
+        begun = self._begun(user, started)
+        lead, tail = self._frame
+        rest = f"{text}{tail}" if started else f"{lead}{text}{tail}"
+        prompt, whole = self._tokenize(begun), self._tokenize(begun + rest)
         together = whole[: len(prompt)] == prompt
-        completion = whole[len(prompt) :] if together else self._tokenize(text)
+        completion = whole[len(prompt) :] if together else self._apart(rest)
+        if self.end_id in completion:
+            return prompt, completion[: completion.index(self.end_id) + 1]
         return prompt, (*completion, self.end_id)
+
+    def sampled(self, token_ids: Sequence[int]) -> Ids:
+        """Training ids of a completion of ``prompt_ids(user)``: as sampled, and the end of turn."""
+        return (*token_ids, self.end_id)
 
     def score_prompt(self, user: str, before: str = "") -> tuple[Ids, Ids]:
         """Ids after which the next token is the score, and the ids of the scores 0 to 5.
@@ -84,7 +128,7 @@ class Chat:
             ConfigError: They do not.
         """
         if before:
-            return self._labeled(f"{self._render(user)}{before}\n{_STARTED}")
+            return self._labeled(f"{self._begun(user, before)}\n{_STARTED}")
         ids = self.prompt_ids(user, f"{_STARTED}0")
         return ids[:-1], self._score_ids
 
@@ -97,7 +141,7 @@ class Chat:
         Raises:
             ConfigError: They do not.
         """
-        return self._labeled(self._render(user) + started, labels)
+        return self._labeled(self._begun(user, started), labels)
 
     def score_target(self, user: str, score: int) -> tuple[Ids, Ids]:
         """Training ids for the ``expected`` form: the score token and the end of turn.
@@ -117,14 +161,17 @@ class Chat:
         match = self._control.search(text)
         return match[0] if match else None
 
-    def split_thinking(self, text: str) -> tuple[str, str]:
+    def split_thinking(self, text: str, started: str = "") -> tuple[str, str]:
         """Split (thinking, answer) at the first ``</think>``, if thinking was begun at all.
 
         Either the text begins it or the chat template has done so. Elsewhere the tag is a quote: it
         hides nothing, and makes no verdict of what follows it. Thinking that never ends leaves no
         answer.
+
+        Args:
+            started: How the turn was started; what is started is the answer, not a thought.
         """
-        if not (self._opens_thinking or text.lstrip().startswith("<think>")):
+        if started or not (self._opens_thinking or text.lstrip().startswith("<think>")):
             return "", text
         before, _, after = text.partition("</think>")
         return before.replace("<think>", "", 1), after
@@ -143,9 +190,7 @@ class Chat:
 
         They differ in Gemma, for one, whose turns end with ``<end_of_turn>`` and not ``<eos>``.
         """
-        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "ANSWER"}]
-        rendered = self.tokenizer.apply_chat_template(turns, tokenize=False, **self._kwargs)
-        after = self._tokenize(str(rendered).rpartition("ANSWER")[2].lstrip())
+        after = self._tokenize(self._frame[1].lstrip())
         if after and after[0] in self.tokenizer.added_tokens_decoder:
             return after[0]
         return int(self.tokenizer.eos_token_id)
@@ -173,9 +218,35 @@ class Chat:
         return length if length is None else int(length)
 
     @cached_property
+    def _frame(self) -> tuple[str, str]:
+        """(lead, tail): what the template writes before and after the text of a finished turn.
+
+        Where a template opens a thought for the model but leaves it out of finished turns
+        (DeepSeek-R1), the lead closes it: an answer inside a thought is none.
+        """
+        begun, answer = self._render("?"), "ANSWER"
+        before, _, tail = self._render("?", answer).rpartition(answer)
+        if before.startswith(begun):
+            return before[len(begun) :], tail
+        newline = "" if begun.endswith("\n") else "\n"
+        return (f"{newline}\n</think>\n\n" if self._opens_thinking else ""), tail
+
+    def _begun(self, user: str, started: str) -> str:
+        """The conversation up to where the model goes on."""
+        return self._render(user) + (self._frame[0] + started if started else "")
+
+    def _apart(self, text: str) -> Ids:
+        """Ids of a text that follows others; no space is put before it as before a first word."""
+        for before in ("\n", "."):
+            first, whole = self._tokenize(before), self._tokenize(before + text)
+            if whole[: len(first)] == first and self.decode(whole) == before + text:
+                return whole[len(first) :]
+        return self._tokenize(text)
+
+    @cached_property
     def _score_ids(self) -> Ids:
         # The user's text cannot matter: all templates put something between it and this turn.
-        return self._labeled(self._render("") + _STARTED)[1]
+        return self._labeled(self._begun("", _STARTED))[1]
 
     def _labeled(self, rendered: str, labels: Sequence[object] = SCORES) -> tuple[Ids, Ids]:
         """Ids of the text and of the labels that may follow it; see ``score_prompt``."""
@@ -203,14 +274,16 @@ class Chat:
     def _opens_thinking(self) -> bool:
         return self._render("").rstrip().endswith("<think>")
 
-    def _render(self, user: str) -> str:
-        system = [{"role": "system", "content": self._system_prompt}]
-        messages = (system if self._system_prompt is not None else []) + [
-            {"role": "user", "content": user}
-        ]
+    def _render(self, user: str, answer: str | None = None) -> str:
+        """The conversation as the template writes it: finished, or up to the model's turn."""
+        messages = [{"role": "user", "content": user}]
+        if self._system_prompt is not None:
+            messages.insert(0, {"role": "system", "content": self._system_prompt})
+        if answer is not None:
+            messages.append({"role": "assistant", "content": answer})
         return str(
             self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True, **self._kwargs
+                messages, tokenize=False, add_generation_prompt=answer is None, **self._kwargs
             )
         )
 

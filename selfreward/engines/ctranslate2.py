@@ -27,7 +27,8 @@ import torch
 from ctranslate2.converters import TransformersConverter
 from filelock import FileLock
 
-from selfreward.engines.base import Generation, Request, Sampling, check_room
+from selfreward.config import Sampling
+from selfreward.engines.base import Generation, Request, check_room
 from selfreward.engines.batcher import MAX_BATCH_TOKENS, Batcher, batch_seed
 from selfreward.engines.chat import Chat
 from selfreward.engines.stops import Stops

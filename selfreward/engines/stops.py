@@ -3,7 +3,8 @@
 import bisect
 from collections.abc import Sequence
 
-from selfreward.engines.base import Generation, Sampling
+from selfreward.config import Sampling
+from selfreward.engines.base import Generation
 from selfreward.engines.chat import Chat
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
 
-from selfreward.engines.base import Generation, Request, Sampling, check_room
+from selfreward.config import Sampling
+from selfreward.engines.base import Generation, Request, check_room
 from selfreward.engines.batcher import MAX_BATCH_TOKENS, Batcher, batch_seed
 from selfreward.engines.chat import Chat
 from selfreward.engines.stops import Stops

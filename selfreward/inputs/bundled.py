@@ -35,15 +35,18 @@ BUNDLED = {
 }
 
 
-def bundled_model(name: str) -> Bundled:
-    """Return what is known of the bundled model ``name``, installed or not.
+def bundled_model(name: str, key: str = "model") -> Bundled:
+    """Return what is known of the bundled model ``name``, be it installed or not.
+
+    Args:
+        key: Of the config, for the error.
 
     Raises:
         ConfigError: No bundled model has this name.
     """
     if name not in BUNDLED:
         raise ConfigError(
-            f"model: no bundled model is named {name!r}", f"there is: {', '.join(BUNDLED)}"
+            f"{key}: no bundled model is named {name!r}", f"there is: {', '.join(BUNDLED)}"
         )
     return BUNDLED[name]
 

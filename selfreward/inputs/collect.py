@@ -75,7 +75,7 @@ def selection_inputs(config: Config, beside: Path | None) -> dict[str, str]:
     selection = config.sft.selection if config.sft else None
     if config.sft is None or selection is None:
         return {}
-    if config.judge.form not in ("written", "written_expected"):
+    if not config.judge.traits.writes:
         raise ConfigError(
             f"sft.selection: makes written judgments, but judge.form is {config.judge.form}",
             "Set judge.form=written, or give what people scored as sft.eft: see docs/eft.md.",

@@ -9,7 +9,8 @@ from selfreward.config import EvaluationConfig, SeedSource
 from selfreward.errors import ConfigError
 from selfreward.inputs import shipped
 from selfreward.inputs.rankings import Ranking, Text, copy_ranked, read_ranked, texts_of
-from selfreward.inputs.seeds import plain, read_rows
+from selfreward.inputs.rows import read_rows
+from selfreward.inputs.seeds import plain
 
 TRAINED = {
     "seeds/ift.jsonl": "sft.ift",

@@ -5,41 +5,22 @@ from typing import TYPE_CHECKING
 
 from selfreward.errors import ConfigError
 from selfreward.inputs.templates import Template, find_template, load_template
+from selfreward.records import FORMS
 from selfreward.storage.directory import Run
 
 if TYPE_CHECKING:
     from selfreward.config import JudgeConfig, JurorConfig
 
-DEFAULTS = {
-    "written": "judge/additive.jinja",
-    "expected": "judge/expected.jinja",
-    "written_expected": "judge/additive.jinja",
-    "criteria": "judge/criterion.jinja",
-}
-"""The shipped template of each form of ``judge.form``."""
 COMPARE_TEMPLATE = "judge/compare.jinja"
 """How two responses are compared, in any form."""
-_ANSWER = {"prompt", "response"}
-_BY_CRITERION = _ANSWER | {"criterion"}
 
 PROMPTS_VARIABLES = {"demonstrations"}
 WORSE_VARIABLES = {"prompt"}
 COMPARE_VARIABLES = {"prompt", "response_a", "response_b"}
 _VARIABLES = {
     "prompts": PROMPTS_VARIABLES, "worse": WORSE_VARIABLES, "compare": COMPARE_VARIABLES,
+    "criteria": {"prompt"},
 }  # fmt: skip
-
-
-def judge_variables(kind: str, form: str) -> set[str]:
-    """What a template is given.
-
-    Args:
-        kind: ``judge``, or ``criteria`` for the one that asks for them.
-        form: ``judge.form``
-    """
-    if kind == "criteria":
-        return {"prompt"}
-    return _BY_CRITERION if form == "criteria" else _ANSWER
 
 
 def template_name(kind: str, juror: int) -> str:
@@ -57,18 +38,17 @@ def load_judge_templates(
         key: Of the judge in the config, such as ``judge.jury.0``.
 
     Returns:
-        ``judge``, and in the ``criteria`` form also ``criteria``.
+        ``judge``, and where it judges by criteria also ``criteria``, which asks for them.
 
     Raises:
         ConfigError: There is none, it is no good, or it does not fit the form.
     """
-    form = settings.form
     path = find_template(settings.template, beside)
     _check_fit(path, settings, key)
-    templates = {"judge": load_template(path, judge_variables("judge", form))}
-    if form == "criteria":
+    templates = {"judge": load_template(path, settings.traits.variables)}
+    if settings.traits.by_criterion:
         path = find_template(settings.criteria_template, beside)
-        templates["criteria"] = load_template(path, judge_variables("criteria", form))
+        templates["criteria"] = load_template(path, _VARIABLES["criteria"])
     return templates
 
 
@@ -88,15 +68,16 @@ def load_jury_templates(judge: "JudgeConfig", beside: Path | None = None) -> dic
 
 def _check_fit(path: Path, settings: "JurorConfig", key: str) -> None:
     """Refuse a template that is good, but for another form."""
-    form = settings.form
-    mine = judge_variables("judge", form)
-    other = _ANSWER if mine == _BY_CRITERION else _BY_CRITERION
-    if _loads(path, mine) or not _loads(path, other):
+    mine = settings.traits.variables
+    others = (form.variables for form in FORMS.values() if form.variables != mine)
+    other = next((variables for variables in others if _loads(path, variables)), None)
+    if _loads(path, mine) or other is None:
         return
-    uses = "asks about a 'criterion'" if other == _BY_CRITERION else "does not use 'criterion'"
+    more, less = sorted(other - mine), sorted(mine - other)
+    uses = f"asks about a {more[0]!r}" if more else f"does not use {less[0]!r}"
     raise ConfigError(
-        f"{key}.template={settings.template} does not fit {key}.form={form}: it {uses}",
-        f"Set {key}.template={DEFAULTS[form]}, or another {key}.form.",
+        f"{key}.template={settings.template} does not fit {key}.form={settings.form}: it {uses}",
+        f"Set {key}.template={settings.traits.template}, or another {key}.form.",
     )
 
 
@@ -118,5 +99,11 @@ def run_template(run: "Run", stage: str, juror: int = 0) -> Template:
     path = run.path / "templates" / f"{template_name(stage, juror)}.jinja"
     if stage in _VARIABLES:
         return load_template(path, _VARIABLES[stage])
-    form = run.config.judge.jurors[juror].form
-    return load_template(path, judge_variables(stage, form))
+    return load_template(path, run.config.judge.jurors[juror].traits.variables)
+
+
+def run_judge_templates(run: "Run", juror: int) -> dict[str, Template]:
+    """A run's own copies of the templates of a judge, as ``load_judge_templates`` returns them."""
+    by_criterion = run.config.judge.jurors[juror].traits.by_criterion
+    kinds = ("judge", "criteria") if by_criterion else ("judge",)
+    return {kind: run_template(run, kind, juror) for kind in kinds}

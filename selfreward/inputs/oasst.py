@@ -27,6 +27,7 @@ from typing import Any
 from selfreward.config import SeedSource
 from selfreward.errors import ConfigError
 from selfreward.inputs import seeds
+from selfreward.inputs.rows import read_rows
 from selfreward.storage import durable
 
 NUM_IFT = 3200
@@ -184,7 +185,7 @@ class _Reader:
                 raise ConfigError(f"{source}: holds none of {', '.join(names)}")
         messages: list[tuple[str, dict[str, Any]]] = []
         for path in paths:
-            rows = seeds.read_rows(SeedSource(path=path, split=split, revision=revision))
+            rows = read_rows(SeedSource(path=path, split=split, revision=revision))
             for at, row in rows:
                 self.num_rows += 1
                 if {"message_id", "parent_id", "text", "role"} <= row.keys():

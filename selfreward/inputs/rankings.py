@@ -1,6 +1,6 @@
 """Reading what people think of responses: ranks, scores or choices between two.
 
-One row per line of JSONL, or per row of parquet or of a hub data set, in any of these shapes:
+Rows of any source of ``rows.py``, in any of these shapes or those of ``shapes.py``:
 
     ranked   {"prompt", "responses": [{"text", "rank"?, "score"?}, ...]}
     flat     {"prompt", "response", "rank"?, "score"?}; rows of one prompt belong together
@@ -14,7 +14,6 @@ and counted by reason.
 """
 
 import json
-import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,7 +24,8 @@ from typing import Any
 from selfreward.config import SeedSource
 from selfreward.errors import ConfigError
 from selfreward.inputs import seeds
-from selfreward.inputs.seeds import read_rows
+from selfreward.inputs.rows import read_rows
+from selfreward.inputs.shapes import READ_SCORED, as_number, our_row, seen
 from selfreward.records import MAX_SCORE
 from selfreward.storage.directory import Run
 
@@ -33,6 +33,7 @@ _COLUMNS = (
     "prompt", "responses", "text", "response", "rank", "score", "quality",
     "response_a", "response_b", "label", "chosen", "rejected",
 )  # fmt: skip
+_TEXTS = ("prompt", "response", "response_a", "response_b", "chosen", "rejected")
 _LABELS = {"a": (1.0, 0.0), "b": (0.0, 1.0), "tie": (0.0, 0.0)}
 
 
@@ -109,14 +110,15 @@ def read_ranked(
 def copy_ranked(source: SeedSource, beside: Path | None = None) -> str:
     """JSONL of the rows of a source, which was read, by our own names of its columns."""
 
-    def ours(row: dict[str, Any]) -> dict[str, Any]:
-        named = {name: source.columns.get(name, name) for name in _COLUMNS}
-        copied = {name: row[theirs] for name, theirs in named.items() if theirs in row}
+    def known(row: dict[str, Any]) -> dict[str, Any]:
+        copied = {name: row[name] for name in _COLUMNS if name in row}
         if isinstance(answers := copied.get("responses"), list):
-            copied["responses"] = [ours(answer) for answer in answers]
+            copied["responses"] = [known(answer) for answer in answers]
         return copied
 
-    rows = (ours(row) for _, row in read_rows(source, beside))
+    rows = (
+        known(our_row(row, source.columns, at, _TEXTS)) for at, row in read_rows(source, beside)
+    )
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
@@ -138,26 +140,28 @@ class _Reader:
 
     def read(self, at: str, row: dict[str, Any]) -> None:
         """Take in a row."""
+        whole, row = row, our_row(row, self._columns, at, _TEXTS)
         prompt = self._text(at, row, "prompt")
-        if (nested := self._get(row, "responses")) is not None:
+        if (nested := row.get("responses")) is not None:
             if not isinstance(nested, list) or not all(isinstance(a, dict) for a in nested):
                 raise ConfigError(f"{at}: 'responses' must be a list of objects")
             self._groups[at, prompt] = [self._answer(at, answer, "text") for answer in nested]
-        elif self._has(row, "response"):
+        elif "response" in row:
             answer = self._answer(at, row, "response")
             self._groups.setdefault(("", prompt), []).append(answer)
-        elif self._has(row, "response_a", "response_b", "label"):
+        elif row.keys() >= {"response_a", "response_b", "label"}:
             label = self._text(at, row, "label").lower()
             if label not in _LABELS:
                 self._groups[at, prompt], self._refused[at, prompt] = [], f"label {label}"
                 return
             self._pair(at, row, prompt, ("response_a", "response_b"), _LABELS[label])
-        elif self._has(row, "chosen", "rejected"):
+        elif row.keys() >= {"chosen", "rejected"}:
             self._pair(at, row, prompt, ("chosen", "rejected"), _LABELS["a"])
         else:
             raise ConfigError(
-                f"{at}: no row of human-ranked data, its columns are {sorted(row)}",
-                "It needs a prompt and responses with ranks or scores; see docs/judge.md.",
+                f"{at}: no row of human-ranked data, its columns are {sorted(whole)}",
+                "It needs a prompt and responses with ranks or scores; see docs/judge.md. "
+                f"The row looks like {seen(whole)}.",
             )
 
     def rankings(self) -> Iterable[Ranking]:
@@ -212,18 +216,15 @@ class _Reader:
         found = self._text(at, row, text, may_be_empty=True)
         return _Answer(found, self._number(at, row, "rank"), score)
 
-    def _get(self, row: dict[str, Any], name: str) -> Any:
-        return row.get(self._columns.get(name, name))
-
-    def _has(self, row: dict[str, Any], *names: str) -> bool:
-        return all(self._columns.get(name, name) in row for name in names)
-
     def _text(self, at: str, row: dict[str, Any], name: str, may_be_empty: bool = False) -> str:
-        value = self._get(row, name)
+        value = row.get(name)
         if not isinstance(value, str) or not (may_be_empty or value.strip()):
             theirs = self._columns.get(name, name)
-            found = f"found {value!r:.40}" if theirs in row else f"row has {sorted(row)}"
-            raise ConfigError(f"{at}: needs a text in column {theirs!r}, {found}")
+            found = f"found {value!r:.40}" if name in row else f"row has {sorted(row)}"
+            raise ConfigError(
+                f"{at}: needs a text in column {theirs!r}, {found}",
+                f"Read are {READ_SCORED}, and chosen and rejected; see docs/judge.md.",
+            )
         try:
             value.encode()
         except UnicodeEncodeError:
@@ -231,16 +232,13 @@ class _Reader:
         return value.strip()
 
     def _number(self, at: str, row: dict[str, Any], name: str) -> float | None:
-        value = self._get(row, name)
-        if value is None:
+        value = row.get(name)
+        if value is None or value == "":
             return None
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not math.isfinite(value)
-        ):
+        number = as_number(value)
+        if number is None:
             raise ConfigError(f"{at}: {name!r} must be a number, found {value!r:.40}")
-        return float(value)
+        return number
 
 
 Text = tuple[str, str]

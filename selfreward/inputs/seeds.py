@@ -1,25 +1,28 @@
 """Seed data: the human rows that a run starts from.
 
-Three kinds, each JSONL, parquet or a hub data set, one row per line:
+Three kinds, in any file of ``rows.py``, one row per line:
 
     prompts  {"prompt"}
     IFT      {"prompt", "response"}
     EFT      {"prompt", "responses": [{"text", "score", "justification"?}, ...]}
          or  {"prompt", "response", "score", "justification"?}
 
-Other columns are ignored; ``columns`` in the config maps our names to theirs. A run keeps its own
-normalized copy, so that nothing outside can change or vanish under it.
+or in another shape of ``shapes.py``. Other columns are ignored; ``columns`` in the config maps our
+names to theirs. A run keeps its own normalized copy, so that nothing outside can change or vanish
+under it.
 """
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from selfreward.config import SeedSource
-from selfreward.errors import ConfigError, PreflightError
-from selfreward.inputs import shipped
+from selfreward.errors import ConfigError
+from selfreward.inputs.rows import read_rows
+from selfreward.inputs.shapes import READ, READ_SCORED, as_number, our_row, seen
+from selfreward.records import MAX_SCORE
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +47,14 @@ class EftExample:
 
 def read_prompts(source: SeedSource, beside: Path | None = None) -> list[str]:
     """Read the prompts of a source, in order, each once."""
-    rows = _Rows(source, beside)
-    prompts = dict.fromkeys(rows.text(row, "prompt", at) for at, row in rows)
-    return list(prompts)
+    rows = _Rows(source, beside, ("prompt",))
+    return list(dict.fromkeys(row.text("prompt") for row in rows))
 
 
 def read_ift(source: SeedSource, beside: Path | None = None) -> list[IftExample]:
     """Read instruction data."""
-    rows = _Rows(source, beside)
-    return [
-        IftExample(rows.text(row, "prompt", at), rows.text(row, "response", at)) for at, row in rows
-    ]
+    rows = _Rows(source, beside, ("prompt", "response"))
+    return [IftExample(row.text("prompt"), row.text("response")) for row in rows]
 
 
 def read_eft(source: SeedSource, beside: Path | None = None) -> list[EftExample]:
@@ -63,30 +63,34 @@ def read_eft(source: SeedSource, beside: Path | None = None) -> list[EftExample]
     Raises:
         ConfigError: Among others, a score that is no number from 0 to 5.
     """
-    rows = _Rows(source, beside)
     examples = []
-    for at, row in rows:
-        prompt = rows.text(row, "prompt", at)
-        nested = row.get(rows.columns.get("responses", "responses"))
+    for row in _Rows(source, beside, ("prompt", "response")):
+        prompt = row.text("prompt")
+        nested = row.values.get("responses")
         if nested is None:
-            examples.append(_eft(rows, row, prompt, "response", at))
+            examples.append(_eft(row, prompt, "response"))
             continue
         if not isinstance(nested, list) or not all(isinstance(answer, dict) for answer in nested):
-            raise ConfigError(f"{at}: 'responses' must be a list of objects, found {nested!r:.60}")
-        examples += [_eft(rows, answer, prompt, "text", at) for answer in nested]
+            raise ConfigError(
+                f"{row.at}: 'responses' must be a list of objects, found {nested!r:.60}"
+            )
+        examples += [_eft(replace(row, values=answer), prompt, "text") for answer in nested]
     return examples
 
 
-def _eft(rows: "_Rows", answer: dict[str, Any], prompt: str, text: str, at: str) -> EftExample:
+def _eft(answer: "_Row", prompt: str, text: str) -> EftExample:
     """One scored answer; ``text`` is our name for the column that holds it."""
-    response = rows.text(answer, text, at)
-    score = answer.get(rows.columns.get("score", "score"))
-    if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 5:
-        raise ConfigError(f"{at}: 'score' must be a number from 0 to 5, found {score!r:.60}")
-    column = rows.columns.get("justification", "justification")
-    justified = answer.get(column) not in (None, "")
-    why = rows.text(answer, "justification", at) if justified else None
-    return EftExample(prompt, response, float(score), why)
+    response = answer.text(text)
+    found = answer.values.get("score")
+    score = as_number(found)
+    if score is None or not 0 <= score <= MAX_SCORE:
+        raise ConfigError(
+            f"{answer.at}: 'score' must be a number from 0 to {MAX_SCORE}, found {found!r:.60}",
+            answer.hint("score") if score is None else "Bring points of another scale to this one.",
+        )
+    justified = answer.values.get("justification") not in (None, "")
+    why = answer.text("justification") if justified else None
+    return EftExample(prompt, response, score, why)
 
 
 def plain(prompt: str) -> str:
@@ -100,118 +104,55 @@ def dump_rows(rows: list[str] | list[IftExample] | list[EftExample]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in plain)
 
 
-def read_rows(
-    source: SeedSource, beside: Path | None = None
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (where it stands, row) of any source, unchecked.
-
-    Raises:
-        ConfigError: The source is missing, unreadable, not what its name says, or empty.
-        PreflightError: The hub cannot be reached.
-    """
-    path = _find(source.path, beside)
-    if path is None:
-        rows = _read_hub(source)
-    elif path.suffix == ".parquet":
-        rows = _read_parquet(path)
-    else:
-        rows = _read_jsonl(path)
-    count = 0
-    for at, row in rows:
-        if source.limit is not None and count == source.limit:
-            return
-        count += 1
-        yield at, row
-    if count == 0:
-        raise ConfigError(f"{path or source.path}: holds no rows")
-
-
+@dataclass(frozen=True, slots=True)
 class _Rows:
-    """The rows of a source as (place, mapping), with checked access to their columns."""
+    """The rows of a source, which are asked for these texts."""
 
-    def __init__(self, source: SeedSource, beside: Path | None) -> None:
-        self.source, self.columns, self._beside = source, source.columns, beside
+    source: SeedSource
+    beside: Path | None
+    needs: tuple[str, ...]
 
-    def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        return read_rows(self.source, self._beside)
+    def __iter__(self) -> "Iterator[_Row]":
+        columns = self.source.columns
+        for at, row in read_rows(self.source, self.beside):
+            yield _Row(at, our_row(row, columns, at, self.needs), row, columns)
 
-    def text(self, row: dict[str, Any], column: str, at: str) -> str:
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row, or one of its nested answers."""
+
+    at: str
+    values: dict[str, Any]
+    """By our own names."""
+    found: dict[str, Any]
+    """The whole row as it was found."""
+    columns: dict[str, str]
+
+    def text(self, column: str) -> str:
+        """The text in a column of ours, which must have one."""
         theirs = self.columns.get(column, column)
-        value = row.get(theirs)
+        value = self.values.get(column)
         if not isinstance(value, str) or not value.strip():
-            found = f"found {type(value).__name__}" if theirs in row else f"row has {sorted(row)}"
+            has = f"found {type(value).__name__}"
+            if column not in self.values:
+                row = self.values if column == "text" else self.found
+                has = f"row has {sorted(row)}"
             raise ConfigError(
-                f"{at}: needs a text in column {theirs!r}, {found}",
-                f"Map it in the config, such as columns: {{{column}: their_name}}.",
+                f"{self.at}: needs a text in column {theirs!r}, {has}", self.hint(column)
             )
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise ConfigError(f"{at}: column {theirs!r} holds half of a surrogate pair") from None
+            raise ConfigError(
+                f"{self.at}: column {theirs!r} holds half of a surrogate pair"
+            ) from None
         return value.strip()
 
-
-def _find(path: str, beside: Path | None) -> Path | None:
-    """The file that ``path`` names, or None for a hub id."""
-    for place in (
-        *([beside / path] if beside else []), Path(path), shipped.prompts_directory() / path
-    ):  # fmt: skip
-        if place.is_file():
-            return place
-    if path.count("/") == 1 and not path.endswith((".jsonl", ".parquet", ".json")):
-        return None
-    raise ConfigError(f"seed data {path!r}: no such file", "Give a path, or org/name of a hub set.")
-
-
-def _read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        with open(path, "rb") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield f"{path}:{number}", _parse_line(line, f"{path}:{number}")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read the seed data ({error.strerror})") from None
-
-
-def _parse_line(line: bytes, at: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        torn = "" if line.endswith(b"\n") else "; the last line looks torn"
-        raise ConfigError(f"{at}: not JSON ({error}){torn}") from None
-    if not isinstance(row, dict):
-        raise ConfigError(f"{at}: a row is an object, found {row!r:.40}")
-    return row
-
-
-def _read_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        rows = pyarrow.parquet.read_table(path).to_pylist()
-    except pyarrow.ArrowInvalid as error:
-        raise ConfigError(f"{path}: not a readable parquet file ({error})") from None
-    for number, row in enumerate(rows, 1):
-        yield f"{path} row {number}", row
-
-
-def _read_hub(source: SeedSource) -> Iterator[tuple[str, dict[str, Any]]]:
-    import datasets
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        rows = datasets.load_dataset(source.path, split=source.split, revision=source.revision)
-    except (datasets.exceptions.DatasetNotFoundError, ValueError) as error:
-        raise ConfigError(f"seed data {source.path!r}: {_line(error)}") from None
-    except (ConnectionError, OSError, HfHubHTTPError) as error:
-        raise PreflightError(
-            f"seed data {source.path!r}: the hub cannot be reached ({_line(error)})",
-            "Download it once and give the file's path.",
-        ) from None
-    for number, row in enumerate(rows, 1):
-        yield f"{source.path}[{source.split}] row {number}", dict(row)
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:200]
+    def hint(self, column: str) -> str:
+        """How to have the column read, what the row looks like, and what is read without."""
+        read = READ_SCORED if column in ("score", "text", "justification") else READ
+        return (
+            f"Map it in the config, such as columns: {{{column}: their_name}}. "
+            f"The row looks like {seen(self.found)}; read are {read}."
+        )

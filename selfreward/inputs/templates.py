@@ -33,6 +33,9 @@ _LOOP = {"index", "index0", "revindex", "revindex0", "first", "last", "length"}
 _DEEPEST = 40
 """Jinja's optimizer takes seconds for an expression of 200 levels."""
 
+TEMPLATE_ERRORS = (jinja2.TemplateError, TypeError, LookupError)
+"""What rendering raises where a template and what it is given do not fit."""
+
 _environment = ImmutableSandboxedEnvironment(
     undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
 )
@@ -72,7 +75,7 @@ class Template:
         try:
             user = self._block(template, "user", values).strip()
             started = self._block(template, "started", values).strip("\n")
-        except (jinja2.TemplateError, TypeError, LookupError) as error:
+        except TEMPLATE_ERRORS as error:
             raise ConfigError(f"{self.name}: {error}") from None
         return user, started
 

@@ -34,7 +34,7 @@ from selfreward.measures.votes import (
     read_votes,
     scored_responses,
 )
-from selfreward.records import stages_of
+from selfreward.records import FORMS
 from selfreward.stages.verdict import points
 from selfreward.storage.store import Store
 
@@ -300,7 +300,7 @@ def _judgments(store: Store, key: tuple[int, int], votes: Sequence[JudgeRow]) ->
     where = "FROM judgments WHERE iteration = ? AND attempt < ? AND juror = 0"
     form = next((row[0] for row in store.query(f"SELECT form {where} LIMIT 1", key)), None)
     mass, unparsed = None, {}
-    if form != "written":
+    if form is not None and FORMS[form].weighs:
         mass = next(store.query(f"SELECT avg({_MASS}) {where}", key))[0]
     if parsed < n:
         query = f"SELECT reason, count(*) {where} AND reason IS NOT NULL GROUP BY 1"
@@ -411,7 +411,7 @@ def _seconds(store: Store, iteration: int) -> dict[str, float]:
     """Time by stage: of the finished stage, else of what is done of it."""
     spent = {p.stage: p.seconds for p in store.progress() if p.iteration == iteration}
     spent |= {s.stage: s.seconds for s in store.stages() if s.iteration == iteration}
-    return {stage: spent[stage] for stage in stages_of(iteration, spent) if stage in spent}
+    return {stage: spent[stage] for stage in store.planned(iteration) if stage in spent}
 
 
 def _finished(store: Store, iteration: int) -> tuple[str, ...]:

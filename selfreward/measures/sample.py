@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from selfreward.inputs.rankings import Ranking, Text
 from selfreward.measures.bootstrap import Floats, Share, Shares
 from selfreward.measures.reports import Counts, Parts
-from selfreward.records import MAX_SCORE, Judgment
+from selfreward.records import FORMS, MAX_SCORE, Judgment
 
 Flags = NDArray[np.bool_]
 
@@ -189,7 +189,7 @@ def votes_of(judgments: Sequence[Judgment]) -> list[float | None]:
 
     Those by criteria are one vote: their weighted mean, over the ones with a verdict.
     """
-    if not (judgments and judgments[0].form == "criteria"):
+    if not (judgments and FORMS[judgments[0].form].by_criterion):
         return [judgment.score for judgment in judgments]
     given = [(j.score, j.weight) for j in judgments if j.score is not None]
     return [fmean(*zip(*given, strict=True)) if given else None]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
 
-from selfreward.records import Drop, Judgment, Response
-from selfreward.stages.selection import COMMONEST, Key, Opinion, item, kept
+from selfreward.records import Drop, Judgment, Response, kept
+from selfreward.stages.selection import COMMONEST, Key, Opinion
 from selfreward.stages.verdict import points
 
 
@@ -88,7 +88,7 @@ def selection_figures(
     rows = kept(judgments, drops)
     parsed = [judgment for judgment in judgments if judgment.score is not None]
     capped = {drop.item for drop in drops if drop.reason == COMMONEST}
-    surplus = [judgment for judgment in judgments if item(judgment) in capped]
+    surplus = [judgment for judgment in judgments if judgment.item in capped]
     scores: defaultdict[Key, list[float]] = defaultdict(list)
     for judgment in parsed:
         assert judgment.score is not None

@@ -7,17 +7,20 @@ where these disagree it is a tie, as in Self-Rewarding Language Models (arXiv 24
 
 import logging
 import math
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from selfreward.config import JurorConfig
-from selfreward.engines.base import Engine, Request, RequestError, Sampling
+from selfreward.config import Config, JurorConfig
+from selfreward.engines.base import Engine, Request, RequestError
 from selfreward.inputs.templates import Template, TooLongError
 from selfreward.records import Comparison, Prompt, Response
-from selfreward.stages.base import seed_of
+from selfreward.stages.base import Work, are, first_time, seed_of
 from selfreward.stages.verdict import parse_choice
 
 if TYPE_CHECKING:
     from selfreward.engines.chat import Chat
+    from selfreward.engines.sessions import Session
 
 VARIABLES = frozenset({"prompt", "response_a", "response_b"})
 """What a template for comparisons is given."""
@@ -53,7 +56,7 @@ async def compare_responses(
 
 def form_of(settings: JurorConfig) -> Literal["written", "expected"]:
     """The form in which a judge compares."""
-    return "written" if settings.form == "written" else "expected"
+    return "expected" if settings.traits.weighs else "written"
 
 
 async def _compare(
@@ -93,11 +96,34 @@ def _request(chat: "Chat", user: str, started: str, settings: JurorConfig, seed:
         return Request(token_ids, score_tokens=labels)
     return Request(
         token_ids=chat.prompt_ids(user, started),
-        sampling=Sampling(
-            max_new_tokens=settings.max_new_tokens,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            top_k=settings.top_k,
-        ),
+        sampling=settings.sampling(),
         seed=seed,
     )
+
+
+def comparisons_work(
+    session: "Session",
+    committed: Sequence[Comparison],
+    template: Template,
+    prompts: Sequence[Prompt],
+    tied: Sequence[tuple[Response, Response]],
+    config: Config,
+) -> Work:
+    """Having the first judge compare responses that tie, each two in both orders.
+
+    Scores need every verdict, so this comes after all judges are done. What is still tied then
+    makes no pair, and says so.
+
+    Args:
+        prompts: All of the iteration.
+        tied: See ``pairs.tied_responses``.
+    """
+    known = {(c.attempt, frozenset((c.first, c.second))) for c in committed}
+    by_attempt = {prompt.attempt: prompt for prompt in prompts}
+    ask = partial(compare_responses, session.engine, session.chat, template, run_seed=config.seed)
+    asks = first_time(
+        partial(ask, by_attempt[a.attempt], a, b, config.judge)
+        for a, b in tied
+        if (a.attempt, frozenset((a.sample, b.sample))) not in known
+    )
+    return Work("comparisons", [*committed], 2 * len(tied), asks, are(Comparison))

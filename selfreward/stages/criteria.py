@@ -6,12 +6,13 @@ has a weight of 1 to 3 (such rubrics for a single prompt: Rubrics as Rewards, ar
 
 import logging
 import re
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from selfreward.config import JurorConfig
-from selfreward.engines.base import Engine, Request, RequestError, Sampling
+from selfreward.engines.base import Engine, Request, RequestError
 from selfreward.inputs.templates import Template, TooLongError
-from selfreward.records import Criterion, FinishReason, Prompt
+from selfreward.records import Criterion, FinishReason, Prompt, Response
 from selfreward.stages.base import seed_of
 
 if TYPE_CHECKING:
@@ -42,12 +43,7 @@ async def write_criteria(
         user, started = template.render(prompt=prompt.text)
         request = Request(
             token_ids=chat.prompt_ids(user, started),
-            sampling=Sampling(
-                max_new_tokens=settings.max_new_tokens,
-                temperature=settings.temperature,
-                top_p=settings.top_p,
-                top_k=settings.top_k,
-            ),
+            sampling=settings.sampling(),
             seed=seed_of(run_seed, "criteria", *key),
         )
         [generation] = await engine.generate(request)
@@ -82,3 +78,55 @@ def read_criteria(text: str, finish_reason: FinishReason) -> list[tuple[str, flo
         if match := _LINE.fullmatch(" ".join(line.split())):
             found.setdefault(match[2].casefold().rstrip(" ."), (match[2], float(match[1])))
     return list(found.values())
+
+
+class CriteriaWait:
+    """Responses that wait until the criteria of their prompt are known, of one judge.
+
+    Args:
+        criteria: Those that are committed.
+        judged: Prompts with a judged response. If they have no criteria none could be read, and
+            they are not asked about again.
+    """
+
+    def __init__(self, criteria: Iterable[Criterion], judged: Iterable[int]) -> None:
+        self._criteria: dict[int, list[Criterion]] = {}
+        self._take(criteria)
+        self._without = {attempt for attempt in judged if attempt not in self._criteria}
+        self._asked: set[int] = set()
+        self._waiting: dict[int, list[Response]] = {}
+
+    def of(self, attempt: int) -> Sequence[Criterion]:
+        """The criteria of a prompt; none if there are none, or not yet."""
+        return self._criteria.get(attempt, ())
+
+    def admit(
+        self, responses: Sequence[Response], criteria: Sequence[Criterion]
+    ) -> tuple[list[Response], list[int]]:
+        """Take in what is new.
+
+        Returns:
+            Responses to be judged now, and prompts whose criteria are to be asked for.
+        """
+        for response in responses:
+            self._waiting.setdefault(response.attempt, []).append(response)
+        self._take(criteria)
+        ready: list[Response] = []
+        unknown: list[int] = []
+        touched = [*(c.attempt for c in criteria), *(r.attempt for r in responses)]
+        for attempt in dict.fromkeys(touched):
+            if attempt in self._criteria or attempt in self._without:
+                ready += self._waiting.pop(attempt, [])
+            elif attempt not in self._asked:
+                self._asked.add(attempt)
+                unknown.append(attempt)
+        return ready, unknown
+
+    def give_up(self, attempt: int) -> list[Response]:
+        """Have a prompt go without criteria; return the responses that waited for them."""
+        self._without.add(attempt)
+        return self._waiting.pop(attempt, [])
+
+    def _take(self, criteria: Iterable[Criterion]) -> None:
+        for criterion in criteria:
+            self._criteria.setdefault(criterion.attempt, []).append(criterion)

@@ -53,7 +53,7 @@ async def judge_texts(
     criteria: dict[str, asyncio.Task[list[Criterion]]] = {}
 
     async def criteria_of(prompt: Prompt) -> list[Criterion]:
-        if settings.form != "criteria":
+        if not settings.traits.by_criterion:
             return []
         assert criteria_template is not None
         if prompt.text not in criteria:

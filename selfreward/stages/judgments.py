@@ -2,22 +2,36 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from selfreward.config import JurorConfig
-from selfreward.engines.base import Engine, Generation, Request, RequestError, Sampling
-from selfreward.errors import ConfigError
+from selfreward.config import Config, JurorConfig
+from selfreward.engines.base import FAILURES, Engine, Generation, Request, RequestError
+from selfreward.errors import ConfigError, StoppedError
 from selfreward.inputs.templates import Template, TooLongError
-from selfreward.records import Criterion, Judgment, Prompt, Response
-from selfreward.stages.base import seed_of
+from selfreward.records import (
+    Criterion,
+    Judgment,
+    Prompt,
+    Record,
+    Response,
+    judge_key,
+    judge_stage,
+)
+from selfreward.stages.base import Ask, Work, counted, seed_of
+from selfreward.stages.criteria import CriteriaWait, write_criteria
 from selfreward.stages.verdict import expected_score, parse_score, read_justification
 
 if TYPE_CHECKING:
     from selfreward.engines.chat import Chat
+    from selfreward.engines.sessions import Session
+
+VOTES_TO_TELL = 48
+"""After so many votes without a single verdict the judge will not start to give one."""
 
 _LOG = logging.getLogger(__name__)
+_R = TypeVar("_R", Judgment, Criterion)
 _Expected = tuple[float | None, str | None, tuple[float, ...] | None]
 """Score, reason, probabilities; as in a Judgment."""
 
@@ -47,22 +61,14 @@ async def judge_response(
         criteria: Of this prompt and judge, see ``stages.criteria``.
     """
     judge = _Judge(engine, chat, template, prompt, response, settings, juror)
-    if settings.form == "expected":
-        return [judge.vote(0, "", *await judge.expect())]
-    if settings.form == "criteria":
-        if not criteria:
-            return no_verdict(response, settings, "no criteria", juror)
-        return list(await asyncio.gather(*map(judge.by_criterion, criteria)))
+    if settings.traits.by_criterion and not criteria:
+        return no_verdict(response, settings, "no criteria", juror)
     key = (response.iteration, response.attempt, response.sample)
     seed = seed_of(run_seed, "judgments", *key, *([juror] if juror else []))
     try:
-        started, generations = await judge.write(seed)
+        return await _VOTES[settings.form](judge, seed, criteria)
     except (RequestError, TooLongError) as error:
         return no_verdict(response, settings, judge.why(error), juror)
-    if settings.form == "written":
-        return list(map(judge.read, range(len(generations)), generations))
-    votes = (judge.expect_after(i, started, written) for i, written in enumerate(generations))
-    return list(await asyncio.gather(*votes))
 
 
 def no_verdict(
@@ -70,7 +76,7 @@ def no_verdict(
 ) -> list[Judgment]:
     """The votes on a response of which nothing was asked, or nothing can be known."""
     key = (response.iteration, response.attempt, response.sample)
-    num_votes = 1 if settings.form == "criteria" else settings.num_votes
+    num_votes = 1 if settings.traits.by_criterion else settings.num_votes
     return [
         Judgment(*key, vote, settings.form, "", None, reason, juror=juror)
         for vote in range(num_votes)
@@ -123,12 +129,7 @@ class _Judge:
         user, started = self._render()
         request = Request(
             token_ids=self._chat.prompt_ids(user, started),
-            sampling=Sampling(
-                max_new_tokens=settings.max_new_tokens,
-                temperature=settings.temperature,
-                top_p=settings.top_p,
-                top_k=settings.top_k,
-            ),
+            sampling=settings.sampling(),
             n=settings.votes,
             seed=seed,
         )
@@ -180,3 +181,204 @@ class _Judge:
         probabilities = generation.probabilities
         assert probabilities is not None
         return *expected_score(probabilities), probabilities
+
+
+async def _written(judge: _Judge, seed: int, criteria: Sequence[Criterion]) -> list[Judgment]:
+    _, generations = await judge.write(seed)
+    return list(map(judge.read, range(len(generations)), generations))
+
+
+async def _expected(judge: _Judge, seed: int, criteria: Sequence[Criterion]) -> list[Judgment]:
+    return [judge.vote(0, "", *await judge.expect())]
+
+
+async def _both(judge: _Judge, seed: int, criteria: Sequence[Criterion]) -> list[Judgment]:
+    started, generations = await judge.write(seed)
+    votes = (judge.expect_after(i, started, written) for i, written in enumerate(generations))
+    return list(await asyncio.gather(*votes))
+
+
+async def _by_criteria(judge: _Judge, seed: int, criteria: Sequence[Criterion]) -> list[Judgment]:
+    return list(await asyncio.gather(*map(judge.by_criterion, criteria)))
+
+
+_VOTES: dict[str, Callable[[_Judge, int, Sequence[Criterion]], Awaitable[list[Judgment]]]] = {
+    "written": _written,
+    "expected": _expected,
+    "written_expected": _both,
+    "criteria": _by_criteria,
+}
+"""What a judge does in each of ``records.FORMS``, given the seed of what it writes.
+
+May raise RequestError or TooLongError: no vote has a verdict then."""
+
+
+def has_verdict(judgments: Sequence[Judgment]) -> bool:
+    """Whether any of them has a score."""
+    return any(judgment.score is not None for judgment in judgments)
+
+
+def judgments_work(
+    session: "Session | BaseException",
+    judgments: Sequence[Judgment],
+    criteria: Sequence[Criterion],
+    templates: Mapping[str, Template],
+    config: Config,
+    iteration: int,
+    juror: int,
+    *,
+    run_name: str,
+    on_event: Callable[[str], None],
+) -> Work:
+    """Having each answer judged by the votes of one judge.
+
+    The first judge has to work. Another one that fails is told of and gives no verdicts from then
+    on; the rest go on.
+
+    Args:
+        session: The judge; for one of the jury also the failure for which it cannot be asked.
+        judgments: All of the iteration that are committed.
+        criteria: The same.
+        templates: Of this judge, as ``load_judge_templates`` returns them.
+        juror: Which of ``judge.jurors``.
+        on_event: Told what went wrong with a judge without stopping the run.
+    """
+
+    def tell(found: str) -> None:
+        model = config.judge.jurors[juror].model
+        on_event(f"iteration {iteration}, {judge_key(juror)} ({model}): {found}")
+
+    def check() -> None:
+        least, n = config.judge.min_parse_rate, len(work.records)
+        parsed = sum(judgment.score is not None for judgment in work.records)
+        if work.failure or not n or parsed >= least * n:
+            return
+        found = (
+            f"{parsed} of {n} judgments have a verdict, below judge.min_parse_rate {least:g}; "
+            f"the others: {counted(judgment.reason for judgment in work.records)}"
+        )
+        if juror > 0:
+            return tell(found)
+        raise StoppedError(
+            f"iteration {iteration}: {found}",
+            f"Read some with `selfreward show {run_name} --failed`. More EFT data, a larger "
+            "judge.max_new_tokens or judge.form=expected helps; resume with "
+            "judge.min_parse_rate=0 to go on all the same.",
+        )
+
+    total = config.prompts.count * config.responses.per_prompt(iteration)
+    at_work = _Juror(session, judgments, criteria, templates, config, juror, total, tell)
+    work = at_work.work
+    work.check = check
+    return work
+
+
+class _Juror:
+    """One judge at work on an iteration; see ``judgments_work``.
+
+    Where it judges by criteria answers wait until those of their prompt are committed.
+    """
+
+    def __init__(
+        self,
+        session: "Session | BaseException",
+        judgments: Sequence[Judgment],
+        criteria: Sequence[Criterion],
+        templates: Mapping[str, Template],
+        config: Config,
+        number: int,
+        num_responses: int,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._session, self._templates, self._run_seed = session, templates, config.seed
+        self._number, self._tell, self._settings = number, tell, config.judge.jurors[number]
+        self._prompts: dict[int, Prompt] = {}
+        mine = list(filter(self._is_mine, judgments))
+        self._judged = {(judgment.attempt, judgment.sample) for judgment in mine}
+        self._criteria = CriteriaWait(
+            (c for c in criteria if c.juror == number), {attempt for attempt, _ in self._judged}
+        )
+        total = num_responses * self._settings.num_votes - self._votes_less(mine)
+        self.work = Work(
+            judge_stage(number), mine, total, self._asks, self._is_mine, note=self._note
+        )
+        if isinstance(session, BaseException):
+            self._fail(session)
+
+    def _is_mine(self, record: Record) -> bool:
+        return isinstance(record, Judgment) and record.juror == self._number
+
+    def _votes_less(self, judgments: Sequence[Judgment]) -> int:
+        """By how many the votes on some responses are fewer than there may be."""
+        responses = {(judgment.attempt, judgment.sample) for judgment in judgments}
+        return len(responses) * self._settings.num_votes - len(judgments)
+
+    def _asks(self, new: Sequence[Record]) -> list[Ask]:
+        """One per answer that is fit to be judged, or first one for the criteria of its prompt."""
+        self._count([j for j in new if isinstance(j, Judgment) and j.juror == self._number])
+        self._prompts |= {p.attempt: p for p in new if isinstance(p, Prompt)}
+        responses = [record for record in new if isinstance(record, Response)]
+        fit = [r for r in responses if r.dropped is None]
+        self.work.total -= (len(responses) - len(fit)) * self._settings.num_votes
+        fit = [r for r in fit if (r.attempt, r.sample) not in self._judged]
+        unknown: list[int] = []
+        if self._settings.traits.by_criterion:
+            written = [c for c in new if isinstance(c, Criterion) and c.juror == self._number]
+            fit, unknown = self._criteria.admit(fit, written)
+        asks: list[Ask] = [partial(self._write_criteria, self._prompts[a]) for a in unknown]
+        return asks + [partial(self._judge, self._prompts[r.attempt], r) for r in fit]
+
+    def _count(self, new: Sequence[Judgment]) -> None:
+        """Without a verdict among so many there is no sense in going on."""
+        self.work.total -= self._votes_less(new)
+        made = self.work.records
+        if new and self._number == 0 and len(made) >= VOTES_TO_TELL and not has_verdict(made):
+            self.work.check()
+
+    def _note(self, rate: str) -> str:
+        if self.work.failure:
+            return f"failed: {self.work.failure}"
+        scores = [j.score for j in self.work.records if j.score is not None]
+        if not scores:
+            return "no verdict yet"
+        return f"mean score {sum(scores) / len(scores):.2f}, {len(scores)} verdicts"
+
+    async def _judge(self, prompt: Prompt, response: Response) -> Sequence[Record]:
+        ask = partial(judge_response, criteria=self._criteria.of(prompt.attempt))
+        votes = await self._ask(ask, self._templates["judge"], prompt, response)
+        if votes is None:
+            return no_verdict(response, self._settings, "juror failed", self._number)
+        return votes
+
+    async def _write_criteria(self, prompt: Prompt) -> Sequence[Record]:
+        """The criteria of a prompt; if there are none, votes without a score instead."""
+        criteria = await self._ask(write_criteria, self._templates["criteria"], prompt)
+        if criteria:
+            return criteria
+        reason = "juror failed" if criteria is None else "no criteria"
+        return [
+            vote
+            for response in self._criteria.give_up(prompt.attempt)
+            for vote in no_verdict(response, self._settings, reason, self._number)
+        ]
+
+    async def _ask(self, ask: Callable[..., Awaitable[list[_R]]], *what: Any) -> list[_R] | None:
+        """What the judge answers; None if it is one of the jury and has failed."""
+        if isinstance(self._session, BaseException):
+            return None
+        engine, chat, seed = self._session.engine, self._session.chat, self._run_seed
+        try:
+            return await ask(engine, chat, *what, self._settings, run_seed=seed, juror=self._number)
+        except FAILURES as error:
+            if self._number == 0:
+                raise
+            self._fail(error)
+            return None
+
+    def _fail(self, error: BaseException) -> None:
+        """Ask no more; requests in flight fail alike, so the first one is told."""
+        if self.work.failure:
+            return
+        _LOG.warning("%s fails", self.work.stage, exc_info=error)
+        self._session, self.work.failure = error, f"{type(error).__name__}: {error}"
+        self._tell(self.work.failure)

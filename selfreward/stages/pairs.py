@@ -7,6 +7,7 @@ from operator import attrgetter
 
 from selfreward.config import PairsConfig
 from selfreward.records import (
+    FORMS,
     Comparison,
     Drop,
     Judgment,
@@ -140,7 +141,7 @@ def _answers(
     votes: dict[tuple[_Key, int], dict[int, list[float]]] = {}
     for judgment in judgments:
         if judgment.score is not None:
-            asked = judgment.vote if judgment.form == "criteria" else 0
+            asked = judgment.vote if FORMS[judgment.form].by_criterion else 0
             by = (judgment.attempt, judgment.sample), judgment.juror
             votes.setdefault(by, {}).setdefault(asked, []).append(judgment.score)
     answers: dict[_Key, Answer | str] = {}

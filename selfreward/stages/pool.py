@@ -9,10 +9,19 @@ from rapidfuzz.distance import LCSseq
 from selfreward.config.generation import PromptsConfig
 from selfreward.engines.base import Generation
 from selfreward.engines.chat import Chat
+from selfreward.stages.words import asked_for, count_words, words
 
-_LABEL = r"^\*{0,2}(?:task|request|prompt|instruction|question|user|q)\s*:\*{0,2}\s*"
-
-_ANSWER = r"\s\*{0,2}(?:Answer|Response|Output|Assistant|(?<=[.?!]\s)A)\s*:"
+_LABEL = (
+    r"^\*{0,2}(?:task|request|prompt|instruction|question|user|q|任务|任務|请求|請求|问题|問題|指令|"
+    r"指示|问|問|質問|依頼|요청|질문|คำถาม|คำสั่ง)\s*[:\uff1a]\*{0,2}\s*"
+)
+_ANSWER = (
+    r"\s\*{0,2}(?:Answer|Response|Output|Assistant|(?<=[.?!]\s)A)\s*[:\uff1a]|"
+    r"(?<=[\s\u3002\uff1f\uff01])\*{0,2}(?:回答|答案|答え|答|답변|답|คำตอบ)\s*[:\uff1a]"
+)
+_NUMBER = r"^(?:\d+[.)]|[-*•])\s+|^\d+[、\uff0e\uff09]\s*"
+_NEXT_NUMBER = r"(?<=[.?!])\s\d+[.)]\s|(?<=[\u3002\uff1f\uff01])\s?\d+[.)、\uff0e\uff09]"
+"""Full-width signs: colon ff1a, stops 3002, ff1f and ff01, ff0e, parenthesis ff09."""
 
 
 class Pool:
@@ -26,20 +35,20 @@ class Pool:
     def __init__(self, seeds: Sequence[str], earlier: Sequence[str] = ()) -> None:
         self.seeds = list(seeds)
         self.generated: list[str] = []
-        self._words: list[list[str]] = [_words(text) for text in seeds]
+        self._words: list[list[str]] = [words(text) for text in seeds]
         for text in earlier:
             self.add(text)
 
     def add(self, text: str) -> None:
         """Take in an accepted prompt."""
         self.generated.append(text)
-        self._words.append(_words(text))
+        self._words.append(words(text))
 
     def nearest(self, text: str, cutoff: float) -> str | None:
         """A pooled prompt whose ROUGE-L F1 with ``text`` is at least ``cutoff``, or None."""
-        words = _words(text)
+        these = words(text)
         for known, other in zip(self.seeds + self.generated, self._words, strict=True):
-            if rouge_l(words, other, cutoff) >= cutoff:
+            if rouge_l(these, other, cutoff) >= cutoff:
                 return known
         return None
 
@@ -66,11 +75,18 @@ def cut(text: str) -> str:
     before it, the items and the answer after it, and bold marks or quotes around it are taken off.
     """
     line = " ".join(text.strip().split("\n")[0].split())
-    line = re.sub(r"^(?:\d+[.)]|[-*•])\s+", "", line)
+    line = re.sub(_NUMBER, "", line)
     line = re.sub(_LABEL, "", line, flags=re.IGNORECASE)
-    line = re.split(r"(?<=[.?!])\s\d+[.)]\s", line, maxsplit=1)[0]
-    line = re.split(_ANSWER, line, maxsplit=1)[0]
-    for opening, closing in ("**", "**"), ('"', '"'), ("'", "'"), ("“", "”"):
+    line = re.split(_NEXT_NUMBER, line, maxsplit=1)[0]
+    line = re.split(_ANSWER, line, maxsplit=1)[0].rstrip()
+    for opening, closing in (
+        ("**", "**"),
+        ('"', '"'),
+        ("'", "'"),
+        ("“", "”"),
+        ("「", "」"),
+        ("『", "』"),
+    ):
         inner = line.removeprefix(opening).removesuffix(closing)
         if len(line) - len(inner) == len(opening + closing) and opening not in inner:
             line = inner.strip()
@@ -81,20 +97,19 @@ def why_dropped(
     text: str, generation: Generation, chat: "Chat", pool: Pool, settings: PromptsConfig
 ) -> tuple[str | None, str]:
     """Return (reason, detail) if the prompt is not to be used, else (None, "")."""
-    words = text.split()
+    count = count_words(text)
     if generation.finish_reason == "length":
         return "truncated", f"{settings.max_new_tokens} tokens and no end of line"
-    if not _words(text):
+    if not words(text):
         return "empty", ""
     if token := chat.control_token(text):
         return "control token", token
-    if len(words) < settings.min_words:
-        return "too short", f"{len(words)} words"
-    if len(words) > settings.max_words:
-        return "too long", f"{len(words)} words"
-    bare = {word.strip(".,;:!?()\"'").casefold() for word in words}
-    if asked := sorted(bare & {keyword.casefold() for keyword in settings.keywords}):
-        return "keyword", asked[0]
+    if count < settings.min_words:
+        return "too short", f"{count} words"
+    if count > settings.max_words:
+        return "too long", f"{count} words"
+    if asked := asked_for(text, settings.keywords):
+        return "keyword", asked
     if known := pool.nearest(text, settings.rouge_l_max):
         return "similar", known
     return None, ""
@@ -111,7 +126,3 @@ def rouge_l(a: Sequence[str], b: Sequence[str], cutoff: float = 0.0) -> float:
     # Rounding down keeps a value that equals the cutoff.
     least = max(0, int(cutoff * total / 2) - 1)
     return 2 * int(LCSseq.similarity(a, b, score_cutoff=least)) / total
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.casefold())

@@ -6,17 +6,20 @@ prompts however the engine's answers arrive, with ``window`` attempts in flight 
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
-from selfreward.config import PromptsConfig
-from selfreward.engines.base import Engine, Generation, Request, RequestError, Sampling
+from selfreward.config import Config, PromptsConfig
+from selfreward.engines.base import Engine, Generation, Request, RequestError
+from selfreward.errors import StoppedError
 from selfreward.inputs.templates import Template
-from selfreward.records import Prompt
-from selfreward.stages.base import seed_of
+from selfreward.records import Prompt, Record
+from selfreward.stages.base import Ask, Asks, Work, are, counted, first_time, seed_of
 from selfreward.stages.pool import Pool, cut, why_dropped
 
 if TYPE_CHECKING:
     from selfreward.engines.chat import Chat
+    from selfreward.engines.sessions import Session
 
 
 class Author:
@@ -68,11 +71,9 @@ class Author:
         num_generated = self._num_earlier + self._accepted[self._num_seen(attempt)]
         demonstrations = self._pool.demonstrations(settings, seed, num_generated)
         user, started = self._template.render(demonstrations=demonstrations)
-        sampling = Sampling(
-            max_new_tokens=settings.max_new_tokens, temperature=settings.temperature,
-            top_p=settings.top_p, top_k=settings.top_k, stop=("\n",),
-        )  # fmt: skip
-        request = Request(self._chat.prompt_ids(user, started), sampling, seed=seed)
+        request = Request(
+            self._chat.prompt_ids(user, started), settings.sampling(stop=("\n",)), seed=seed
+        )
         try:
             self._written[attempt] = (await engine.generate(request))[0]
         except RequestError as error:
@@ -129,3 +130,65 @@ def draw_prompts(
         accepted += dropped is None
         prompts.append(Prompt(iteration, len(prompts), row, row, dropped, token or ""))
     return prompts
+
+
+def prompts_work(
+    session: "Session",
+    committed: Sequence[Prompt],
+    source: Template | Sequence[str],
+    pool: Pool,
+    config: Config,
+    iteration: int,
+) -> Work:
+    """Writing an iteration's prompts, or drawing them from a data set.
+
+    Args:
+        committed: Attempts of the iteration, from 0 on.
+        source: How to ask for a prompt; or rows to draw them from.
+        pool: Seeds and the prompts of earlier iterations.
+    """
+    settings, records = config.prompts, list(committed)
+    if isinstance(source, Template):
+        author = Author(
+            session.chat, source, pool, settings,
+            iteration=iteration, run_seed=config.seed, committed=records,
+        )  # fmt: skip
+        asks: Asks = partial(_attempts, author, session.engine)
+    else:
+        drawn = draw_prompts(source, session.chat, pool, settings, iteration=iteration)
+        left = drawn[len(records) :]
+        asks = first_time([partial(_hand_over, left)] if left else [])
+
+    def check() -> None:
+        if (accepted := _num_accepted(records)) < settings.count:
+            why = counted(prompt.dropped for prompt in records) or "none"
+            raise StoppedError(
+                f"iteration {iteration}: {accepted} of {settings.count} prompts "
+                f"after {len(records)} attempts; dropped: {why}",
+                "Resume with a larger prompts.max_attempts, or start a run with fewer prompts, a "
+                "higher temperature, another prompts.author or a prompts.dataset.",
+            )
+
+    def note(rate: str) -> str:
+        return ", ".join(filter(None, (f"{len(records)} attempts", rate)))
+
+    total = settings.count
+    return Work("prompts", records, total, asks, are(Prompt), check, _num_accepted, note)
+
+
+def _num_accepted(prompts: Sequence[Prompt]) -> int:
+    return sum(prompt.dropped is None for prompt in prompts)
+
+
+def _attempts(author: Author, engine: Engine, new: Sequence[Record]) -> list[Ask]:
+    """Further attempts that decided ones make room for."""
+
+    async def write(attempt: int) -> list[Prompt]:
+        await author.write(engine, attempt)
+        return author.decide()  # at once, so that decisions are committed in attempt order
+
+    return [partial(write, attempt) for attempt in author.take_attempts()]
+
+
+async def _hand_over(drawn: list[Prompt]) -> list[Prompt]:
+    return drawn

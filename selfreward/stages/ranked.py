@@ -1,5 +1,9 @@
 """Human responses as the records of iteration 0, and worse ones made on purpose.
 
+With ``sft.selection`` these, and ``models/SFT`` as their judge, are the rollout of iteration 0. The
+prompts and the human responses are there already; a model writes only what is needed for the worse
+responses, where people ranked none, and the judgments.
+
 A worse response answers another request, which resembles the one at hand but asks for something
 else (Self-Taught Evaluators, arXiv 2408.02666, 3.2). There one prompt asks for both; small models
 do better when they are asked for the request first and answer it in a turn of its own.
@@ -8,18 +12,23 @@ do better when they are asked for the request first and answer it in a turn of i
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from selfreward.config import PromptsConfig, ResponsesConfig
-from selfreward.engines.base import Engine, Request, RequestError, Sampling
+from selfreward.config import Config, JurorConfig, PromptsConfig, ResponsesConfig
+from selfreward.engines.base import Engine, Request, RequestError
+from selfreward.errors import StoppedError
+from selfreward.inputs.rankings import Ranking
 from selfreward.inputs.templates import Template, TooLongError
-from selfreward.records import Prompt, Response
-from selfreward.stages.base import seed_of
+from selfreward.records import Judgment, Prompt, Record, Response
+from selfreward.stages.base import Ask, Work, are, counted, first_time, for_each_prompt, seed_of
+from selfreward.stages.judgments import VOTES_TO_TELL, has_verdict, judge_response
 from selfreward.stages.pool import cut
 from selfreward.stages.responses import sample_responses
 
 if TYPE_CHECKING:
     from selfreward.engines.chat import Chat
+    from selfreward.engines.sessions import Session
 
 _LOG = logging.getLogger(__name__)
 
@@ -62,13 +71,11 @@ async def write_other(
     ``truncated``, ``control token``, ``same request``, or why there was no answer at all.
     """
     seed = seed_of(run_seed, "prompts", 0, prompt.attempt)
-    sampling = Sampling(
-        max_new_tokens=settings.max_new_tokens, temperature=settings.temperature,
-        top_p=settings.top_p, top_k=settings.top_k, stop=("\n",),
-    )  # fmt: skip
     try:
         user, started = template.render(prompt=_one_line(prompt.text))
-        request = Request(chat.prompt_ids(user, started), sampling, seed=seed)
+        request = Request(
+            chat.prompt_ids(user, started), settings.sampling(stop=("\n",)), seed=seed
+        )
         written = (await engine.generate(request))[0]
     except (RequestError, TooLongError) as error:
         _LOG.warning("prompts 0/%d: %s", prompt.attempt, error)
@@ -111,3 +118,99 @@ async def answer_other(
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
+
+
+def ranked_prompts_work(
+    session: "Session",
+    committed: Sequence[Prompt],
+    rankings: Sequence[Ranking],
+    template: Template | None,
+    config: Config,
+) -> Work:
+    """Taking the prompts of the rankings.
+
+    Args:
+        template: How to ask for another request that resembles a prompt; None where people ranked
+            worse responses.
+    """
+    engine, chat = session.engine, session.chat
+
+    async def make(attempt: int) -> Sequence[Record]:
+        prompt = human_prompt(chat, attempt, rankings[attempt].prompt)
+        if template is None or prompt.dropped is not None:
+            return [prompt]
+        settings, seed = config.prompts, config.seed
+        return [await write_other(engine, chat, template, prompt, settings, run_seed=seed)]
+
+    missing = sorted({*range(len(rankings))} - {prompt.attempt for prompt in committed})
+    asks = first_time(partial(make, attempt) for attempt in missing)
+    return Work("prompts", [*committed], len(rankings), asks, are(Prompt))
+
+
+def ranked_responses_work(
+    session: "Session",
+    committed: Sequence[Response],
+    rankings: Sequence[Ranking],
+    config: Config,
+) -> Work:
+    """Taking the responses of the rankings; a worse one is added where people ranked none."""
+    assert config.selection is not None
+    engine, chat, adds_worse = session.engine, session.chat, config.selection.ranked is None
+
+    async def make(prompt: Prompt) -> Sequence[Record]:
+        texts = [response.text for response in rankings[prompt.attempt].responses]
+        human, settings = human_responses(chat, prompt.attempt, texts), config.responses
+        if not adds_worse:
+            return human
+        return await answer_other(engine, chat, prompt, human, settings, run_seed=config.seed)
+
+    asks = for_each_prompt(lambda prompt: partial(make, prompt), {r.attempt for r in committed})
+    total = sum(len(ranking.responses) + adds_worse for ranking in rankings)
+    return Work("responses", [*committed], total, asks, are(Response))
+
+
+def ranked_judgments_work(
+    session: "Session",
+    committed: Sequence[Judgment],
+    template: Template,
+    config: Config,
+    run_name: str,
+) -> Work:
+    """Having ``models/SFT`` judge each response in the written form."""
+    assert config.selection is not None
+    settings = config.selection
+    judge = JurorConfig(form="written", votes=settings.votes, **settings.sampled)
+    ask = partial(judge_response, session.engine, session.chat, template, run_seed=config.seed)
+    prompts: dict[int, Prompt] = {}
+    judged = {(judgment.attempt, judgment.sample) for judgment in committed}
+    records = [*committed]
+
+    def asks(new: Sequence[Record]) -> list[Ask]:
+        if len(records) >= VOTES_TO_TELL and any(isinstance(record, Judgment) for record in new):
+            check()
+        prompts.update({p.attempt: p for p in new if isinstance(p, Prompt)})
+        fit = [r for r in new if isinstance(r, Response) and r.dropped is None]
+        work.total += len(fit) * judge.votes
+        return [
+            partial(ask, prompts[response.attempt], response, judge)
+            for response in fit
+            if (response.attempt, response.sample) not in judged
+        ]
+
+    def check() -> None:
+        if not records or not settings.min_rows or has_verdict(records):
+            return
+        raise StoppedError(
+            f"iteration 0: none of {len(records)} judgments of models/SFT has a verdict: "
+            f"{counted(judgment.reason for judgment in records)}; sft.selection has nothing to "
+            "select",
+            f"Read some with `selfreward show {run_name} --iteration 0 --failed`. The model "
+            "needs more written EFT rows (sft.eft) or a larger sft.selection.max_new_tokens; or "
+            "judge.form=expected, which needs no text: see docs/eft.md.",
+        )
+
+    def note(rate: str) -> str:
+        return f"{sum(judgment.score is not None for judgment in records)} verdicts"
+
+    work = Work("judgments", records, 0, asks, are(Judgment), check, note=note)
+    return work

@@ -1,15 +1,18 @@
 """Sampling N candidate responses to a prompt (arXiv 2401.10020, 2.2)."""
 
 import logging
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
-from selfreward.config import ResponsesConfig
-from selfreward.engines.base import Engine, Generation, Request, RequestError, Sampling
-from selfreward.records import Prompt, Response
-from selfreward.stages.base import seed_of
+from selfreward.config import Config, ResponsesConfig
+from selfreward.engines.base import Engine, Generation, Request, RequestError
+from selfreward.records import Prompt, Record, Response
+from selfreward.stages.base import Ask, Work, for_each_prompt, seed_of
 
 if TYPE_CHECKING:
     from selfreward.engines.chat import Chat
+    from selfreward.engines.sessions import Session
 
 _LOG = logging.getLogger(__name__)
 
@@ -36,12 +39,7 @@ async def sample_responses(
     stage, author = ("anchors", "M1") if anchors else ("responses", "policy")
     request = Request(
         token_ids=chat.prompt_ids(prompt.text),
-        sampling=Sampling(
-            max_new_tokens=settings.max_new_tokens,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            top_k=settings.top_k,
-        ),
+        sampling=settings.sampling(),
         n=n,
         seed=seed_of(run_seed, stage, prompt.iteration, prompt.attempt),
     )
@@ -82,3 +80,26 @@ def _response(
         logprob=generation.logprob,
         author=author,
     )
+
+
+def responses_work(
+    session: "Session", committed: Sequence[Response], config: Config, anchors: bool = False
+) -> Work:
+    """Answering each accepted prompt; whether there are answers enough shows when they are paired.
+
+    Args:
+        committed: All responses of the iteration.
+        anchors: Whether the session is M1, which gives the anchors: a stage of its own.
+    """
+
+    def is_mine(record: Record) -> bool:
+        return isinstance(record, Response) and record.is_anchor == anchors
+
+    def sample(prompt: Prompt) -> Ask:
+        ask = partial(sample_responses, session.engine, session.chat, prompt, settings)
+        return partial(ask, run_seed=config.seed, anchors=anchors)
+
+    settings, records = config.responses, list(filter(is_mine, committed))
+    stage, n = ("anchors", settings.anchors) if anchors else ("responses", settings.n)
+    asks = for_each_prompt(sample, {response.attempt for response in records})
+    return Work(stage, records, config.prompts.count * n, asks, is_mine)

@@ -14,12 +14,12 @@ judgments in = judgments kept + drops
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from selfreward.inputs.rankings import Ranking
-from selfreward.records import Drop, Judgment, Response
+from selfreward.records import Drop, Judgment, Response, kept
 from selfreward.stages.base import seed_of
 from selfreward.stages.verdict import points
 
@@ -133,17 +133,6 @@ def cap(rows: Sequence[Judgment], *, max_share: float, run_seed: int) -> list[Ju
     return drawn[most:]
 
 
-def item(vote: Judgment) -> str:
-    """Names a vote among the drops: ``attempt/sample/vote``."""
-    return f"{vote.attempt}/{vote.sample}/{vote.vote}"
-
-
-def kept(judgments: Iterable[Judgment], drops: Iterable[Drop]) -> list[Judgment]:
-    """The judgments that the stage kept, given all its drops."""
-    dropped = {drop.item for drop in drops if drop.stage == STAGE}
-    return [judgment for judgment in judgments if item(judgment) not in dropped]
-
-
 def _agreeing(
     votes: Sequence[Judgment], opinions: Mapping[Key, Opinion]
 ) -> tuple[list[Judgment], dict[int, tuple[str, str]]]:
@@ -187,7 +176,7 @@ def _can_agree(allowed: Sequence[Sequence[float]], preferences: Sequence[float])
 
 
 def _drop(vote: Judgment, reason: str, detail: str) -> Drop:
-    return Drop(vote.iteration, STAGE, item(vote), reason, detail)
+    return Drop(vote.iteration, STAGE, vote.item, reason, detail)
 
 
 def opinions_on(rankings: Sequence[Ranking], responses: Sequence[Response]) -> dict[Key, Opinion]:

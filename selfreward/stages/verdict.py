@@ -1,38 +1,75 @@
 """Reading the score from what a judge wrote, and from what it would write.
 
 Only the judge's own completion is read, never the prompt, so that a response cannot plant a
-score. The verdict is the last non-empty line, which must be a score line and nothing else. A
-failed reading is None with a reason; it is never a number.
+score. The verdict is the last line (``reply.py`` says what may follow it), which must be a score
+line and nothing else. A failed reading is None with a reason; it is never a number.
 """
 
 import math
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from selfreward.records import MAX_SCORE, FinishReason
+from selfreward.stages.reply import Grammar, Reply
 
-_MARKS = r"[*_`\"'“”‘’«»<>()\[\]{}]+"  # noqa: RUF001
-_DRESS = re.compile(rf"(?<=[0-9])({_MARKS})(?=[0-9])|{_MARKS}")
-"""What may dress a score line. Between two digits it is kept (group 1), or 4*5 would be 45."""
+_BEFORE = r"(?:-\s|•\s|\#+\s?|[0-9]{1,2}[.)]\s)?(?:(?:the|my)\s)?"
+_IS = r"(?:\s?(?:is\s?:?|[:=])|\s[-–—]\s)\s?(?:\$*\\(?:boxed|text|mathbf|textbf)\s?)?\$*"  # noqa: RUF001
+_SCORE_NAME = r"(?:(?:final|total|overall)\s)*(?:score|(?<=total\s)points)"
+_PRAISE = r"""(?:(?:very|quite|fairly|mostly|really|pretty|rather|reasonably|generally|overall|
+    somewhat|extremely|nearly|almost)\s)*(?:good|great|excellent|outstanding|perfect|superb|
+    fair|average|mediocre|decent|solid|strong|adequate|acceptable|satisfactory|okay|ok|poor|weak|
+    bad|terrible|unhelpful|helpful|useful|useless|relevant|irrelevant|clear|unclear|concise|
+    thorough|complete|incomplete|vague|off-topic|engaging|impressive|well[\s-](?:done|written))"""
 _SCORE_LINE = re.compile(
-    r"""(?:-\s|•\s|\#+\s?)?(?:(?:the|my)\s)?(?:(?:final|total|overall)\s)*
-    score\s?(?:is\s?:?|[:=])\s?
-    (?P<score>[+-]?[0-9]+(?:\.[0-9]+|,[0-9]{1,2})?)(?:\s?points?)?
-    (?:\s?(?:/|out\sof)\s?(?P<scale>[0-9]+(?:\.0+)?)(?:\s?points?)?)?\s?\.?""",
+    rf"""{_BEFORE}{_SCORE_NAME}(?:{_IS}score)?{_IS}
+    (?:(?P<sum>[0-9](?:\s?\+\s?[0-9]){{1,9}})\s?=\s?)?
+    (?P<score>[+-]?[0-9]+(?:\.[0-9]+|,[0-9]{{1,2}})?)(?:\s?points?)?
+    (?:\s?(?:/|out\sof)\s?(?P<scale>[0-9]+(?:\.0+)?)(?:\s?points?)?)?\$*
+    (?P<remark>(?:\s?[-–—.,;:]\s?|\s){_PRAISE}(?:(?:,\s?|,?\sand\s){_PRAISE}){{0,3}}
+        (?:\s(?:answer|response|work|job|effort|overall))?)?\s?[.!]?""",  # noqa: RUF001
     re.IGNORECASE | re.VERBOSE | re.ASCII,
 )
-"""Matched against lines whose white space is collapsed, so that it takes linear time."""
+"""Matched against plain lines, whose white space is collapsed, so that it takes linear time. Behind
+the number no word may stand that could mean another one: those that may are listed."""
+_SCORE_LABEL = re.compile(
+    rf"{_BEFORE}{_SCORE_NAME}\s?(?:is\s?)?[:=]?", re.IGNORECASE | re.VERBOSE | re.ASCII
+)
+_BETTER = r"(?:final\s)?better(?:\s(?:response|answer|one))?"
 _CHOICE_LINE = re.compile(
-    r"""(?:-\s|•\s|\#+\s?)?(?:(?:the|my)\s)?(?:final\s)?
-    better(?:\s(?:response|answer|one))?\s?(?:is\s?:?|[:=])\s?
-    (?:(?:response|answer)\s)?(?P<choice>A|B|tie)\s?\.?""",
+    rf"""{_BEFORE}{_BETTER}(?:{_IS}better)?{_IS}
+    (?:(?:response|answer)\s)?(?P<choice>A|B|tie)\$*\s?[.!]?""",
     re.IGNORECASE | re.VERBOSE | re.ASCII,
+)
+_CHOICE_LABEL = re.compile(
+    rf"{_BEFORE}{_BETTER}\s?(?:is\s?)?[:=]?", re.IGNORECASE | re.VERBOSE | re.ASCII
 )
 _CHOICES = {"a": "A", "b": "B", "tie": "tie"}
-_LINE_END = re.compile(r"\r\n?|\n")
-"""Not the other separators of Unicode: they can stand in a quote, whose rest is no line."""
-_LONGEST = 1_000
-"""Characters; a longer line is prose."""
+
+
+class _Score(NamedTuple):
+    score: float
+    scale: float
+    negative: bool
+
+
+def _read_score(line: str) -> _Score | None:
+    match = _SCORE_LINE.fullmatch(line)
+    if match is None:
+        return None
+    score = float(match["score"].replace(",", "."))
+    if match["sum"] and sum(map(int, re.findall("[0-9]", match["sum"]))) != score:
+        return None
+    return _Score(score, float(match["scale"] or MAX_SCORE), match["score"].startswith("-"))
+
+
+def _read_choice(line: str) -> str | None:
+    match = _CHOICE_LINE.fullmatch(line)
+    return _CHOICES[match["choice"].lower()] if match else None
+
+
+_SCORES = Grammar(("score", "total points"), _SCORE_LABEL, _read_score)
+_BETTERS = Grammar(("better",), _CHOICE_LABEL, _read_choice)
 
 
 def parse_score(text: str, finish_reason: FinishReason) -> tuple[float | None, str | None]:
@@ -48,21 +85,16 @@ def parse_score(text: str, finish_reason: FinishReason) -> tuple[float | None, s
     """
     if finish_reason == "length":
         return None, "cut off"
-    lines = [line for line in _LINE_END.split(text) if line.strip()]
-    if not lines:
+    if not text.strip():
         return None, "empty"
-    last = _score_line(lines[-1])
-    if last is None:
+    verdict, contradicted = Reply(text, _SCORES).verdict()
+    if verdict is None:
         return None, "no score line"
-    score, scale = _verdict(last)
-    if scale != MAX_SCORE:
+    if verdict.scale != MAX_SCORE:
         return None, "other scale"
-    if not 0 <= score <= MAX_SCORE or last["score"].startswith("-"):
+    if not 0 <= verdict.score <= MAX_SCORE or verdict.negative:
         return None, "out of range"
-    earlier = (match for line in lines[:-1] if (match := _score_line(line)))
-    if any(_verdict(match) != (score, scale) for match in earlier):
-        return None, "two verdicts"
-    return score, None
+    return (None, "two verdicts") if contradicted else (verdict.score, None)
 
 
 def read_justification(text: str, finish_reason: FinishReason) -> tuple[str, str | None]:
@@ -78,14 +110,8 @@ def read_justification(text: str, finish_reason: FinishReason) -> tuple[str, str
     """
     if finish_reason == "length":
         return "", "cut off"
-    starts = [0, *(match.end() for match in _LINE_END.finditer(text))]
-    end = len(text)
-    for start in reversed(starts):
-        line = text[start:end]
-        if line.strip() and not _score_line(line):
-            return text[:end].rstrip(), None
-        end = start
-    return "", "empty"
+    before = Reply(text, _SCORES).before()
+    return before, None if before else "empty"
 
 
 def points(score: float) -> int:
@@ -125,30 +151,9 @@ def parse_choice(text: str, finish_reason: FinishReason) -> tuple[str | None, st
     """
     if finish_reason == "length":
         return None, "cut off"
-    choices = [_choice(line) for line in _LINE_END.split(text) if line.strip()]
-    if not choices:
+    if not text.strip():
         return None, "empty"
-    if choices[-1] is None:
+    choice, contradicted = Reply(text, _BETTERS).verdict()
+    if choice is None:
         return None, "no verdict line"
-    if set(choices) - {None, choices[-1]}:
-        return None, "two verdicts"
-    return choices[-1], None
-
-
-def _choice(line: str) -> str | None:
-    if len(line) > _LONGEST or "better" not in line.lower():
-        return None
-    match = _CHOICE_LINE.fullmatch(" ".join(_DRESS.sub(r"\1", line).split()))
-    return _CHOICES[match["choice"].lower()] if match else None
-
-
-def _score_line(line: str) -> re.Match[str] | None:
-    """Match a line that is a score line once its bold marks, quotes and brackets are off."""
-    if len(line) > _LONGEST or "score" not in line.lower():
-        return None
-    return _SCORE_LINE.fullmatch(" ".join(_DRESS.sub(r"\1", line).split()))
-
-
-def _verdict(match: re.Match[str]) -> tuple[float, float]:
-    """(score, scale)"""
-    return float(match["score"].replace(",", ".")), float(match["scale"] or MAX_SCORE)
+    return (None, "two verdicts") if contradicted else (choice, None)

@@ -6,7 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from selfreward.errors import IntegrityError, LockedError, NotFoundError, PreflightError
-from selfreward.storage.tables import SCHEMA, SCHEMA_VERSION
+from selfreward.records import stages_of
+from selfreward.storage.tables import PLANNED, SCHEMA, SCHEMA_VERSION
+
+_BEFORE = 4
+"""The schema version that can still be read: it had no table ``planned``."""
 
 
 def create(path: Path) -> None:
@@ -22,7 +26,9 @@ def create(path: Path) -> None:
 
 
 def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
-    """Open a ``records.db`` of this release's schema, in autocommit mode.
+    """Open a ``records.db`` of this release's schema or the one before, in autocommit mode.
+
+    What the one before lacks is there for this connection alone; ``upgrade`` writes it.
 
     Raises:
         NotFoundError: There is no such file.
@@ -39,14 +45,41 @@ def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
     except sqlite3.DatabaseError as error:
         db.close()
         raise IntegrityError(f"{path}: not a readable database ({error})") from None
-    if version != SCHEMA_VERSION:
+    if version not in (SCHEMA_VERSION, _BEFORE):
         db.close()
         raise IntegrityError(
             f"{path}: schema version {version}, this release reads {SCHEMA_VERSION}"
         )
     if writes:
         db.execute("PRAGMA synchronous=FULL")
+    elif version == _BEFORE:
+        db.execute("PRAGMA temp_store=MEMORY")
+        _plan(db, "CREATE TEMP TABLE")
     return db
+
+
+def upgrade(db: sqlite3.Connection) -> None:
+    """Bring a database of the schema version before to this one, within the open transaction."""
+    if db.execute("PRAGMA user_version").fetchone()[0] == _BEFORE:
+        _plan(db, "CREATE TABLE")
+        db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+
+def _plan(db: sqlite3.Connection, create: str) -> None:
+    """Make and fill the table of the stages planned, going by those that have begun.
+
+    That models are not evaluated shows once an iteration is closed without.
+    """
+    db.execute(f"{create} planned {PLANNED}")
+    begun: dict[int, set[str]] = {0: set(), 1: set()}
+    for table in ("progress", "stages"):
+        for iteration, stage in db.execute(f"SELECT iteration, stage FROM {table}"):
+            begun.setdefault(iteration, set()).add(stage)
+    closed = db.execute("SELECT count(*) FROM figures").fetchone()[0] > 0
+    evaluated = not closed or any("evaluate" in stages for stages in begun.values())
+    for iteration, stages in begun.items():
+        rows = enumerate(stages_of(iteration, stages, evaluated))
+        db.executemany("INSERT INTO planned VALUES (?,?,?)", [(iteration, *row) for row in rows])
 
 
 @contextmanager

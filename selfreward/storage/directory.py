@@ -24,7 +24,6 @@ import yaml
 
 from selfreward.config.yamlfile import read_yaml
 from selfreward.errors import ConfigError, IntegrityError, LockedError, NotFoundError
-from selfreward.records import rollout_stages
 from selfreward.storage import durable
 from selfreward.storage.store import Store
 
@@ -69,12 +68,6 @@ class Run:
         except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
             reason = str(error).split("\n")[0]
             raise IntegrityError(f"{self.resolved}: cannot be read ({reason})") from None
-
-    @property
-    def evaluates(self) -> bool:
-        """Whether new models are evaluated, going by ``settings``."""
-        evaluation = self.settings["evaluation"]
-        return evaluation["ranked"] is not None or evaluation["canaries"]
 
     @property
     def is_owned(self) -> bool:
@@ -149,11 +142,6 @@ class Run:
         for path in sorted(inputs):
             sha.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
         return sha.hexdigest()
-
-    def rollout_stages(self, iteration: int) -> tuple[str, ...]:
-        """The stages before ``pairs`` of an iteration above 0, in order."""
-        anchors, judge = self.config.responses.anchors, self.config.judge
-        return rollout_stages(iteration, anchors, len(judge.jurors), judge.break_ties)
 
     def stage_fingerprint(self, store: Store, iteration: int, stage: str) -> str:
         """sha256 over the run's fingerprint, the base model and every stage finished before."""

@@ -23,8 +23,10 @@ import msgspec
 
 from selfreward.errors import IntegrityError, LockedError
 from selfreward.records import (
+    REPORTS,
     Comparison,
     Criterion,
+    Drop,
     Judgment,
     PreferencePair,
     Progress,
@@ -34,9 +36,10 @@ from selfreward.records import (
     Response,
     Stage,
     judge_stage,
+    kept,
 )
 from selfreward.storage import database
-from selfreward.storage.tables import TABLES, from_rows, to_row
+from selfreward.storage.tables import TABLES, digest, from_rows, to_row
 
 T = TypeVar("T")
 
@@ -55,11 +58,15 @@ class Store:
 
     @classmethod
     def claim(cls, path: Path) -> "Store":
-        """Open for writing as the new owner; whoever wrote before can no longer commit."""
+        """Open for writing as the new owner; whoever wrote before can no longer commit.
+
+        A file of the schema version before becomes one of this.
+        """
         store = cls(path, epoch=-1)
         try:
             with database.write_errors(path):
                 store._db.execute("BEGIN IMMEDIATE")
+                database.upgrade(store._db)
                 store._db.execute(
                     "UPDATE owner SET epoch = epoch + 1, host = ?, pid = ?, since = ?",
                     (socket.gethostname(), os.getpid(), now()),
@@ -100,16 +107,27 @@ class Store:
         records: Iterable[Record] = (),
         reports: Mapping[str, object] | None = None,
     ) -> None:
-        """Commit the last records of a stage, and its reports by name, together with its row."""
+        """Commit the last records of a stage, and its reports by name, together with its row.
+
+        A stage without a digest gets that of what it made, see ``made_by``.
+        """
         with self._transaction():
             self._insert(records)
             for name, report in (reports or {}).items():
                 self._save_report(stage.iteration, name, report)
+            made = stage.digest or digest(made_by(self, stage.iteration, stage.stage))
             self._db.execute(
                 "INSERT INTO stages VALUES (?,?,?,?,?,?,?,?,?)",
-                (stage.iteration, stage.stage, stage.rows, stage.drops, stage.digest,
+                (stage.iteration, stage.stage, stage.rows, stage.drops, made,
                  stage.fingerprint, stage.seconds, json.dumps(stage.versions), now()),
             )  # fmt: skip
+
+    def plan(self, stages: Mapping[int, Sequence[str]]) -> None:
+        """Commit which stages each iteration has, in order, in place of what was planned."""
+        rows = [(t, at, stage) for t, names in stages.items() for at, stage in enumerate(names)]
+        with self._transaction():
+            self._db.execute("DELETE FROM planned")
+            self._db.executemany("INSERT INTO planned VALUES (?,?,?)", rows)
 
     def log_training(
         self, iteration: int, step: int, metrics: dict[str, float], stage: str = "train"
@@ -166,6 +184,11 @@ class Store:
         """Why a stage left things out, one reason per drop."""
         query = "SELECT reason FROM drops WHERE iteration = ? AND stage = ? ORDER BY rowid"
         return [row[0] for row in self._db.execute(query, (iteration, stage))]
+
+    def planned(self, iteration: int) -> list[str]:
+        """The stages of an iteration, in order; none before the run was first launched."""
+        query = "SELECT stage FROM planned WHERE iteration = ? ORDER BY position"
+        return [row[0] for row in self._db.execute(query, (iteration,))]
 
     def finished(self, iteration: int, stage: str) -> Stage | None:
         """The stage's row, or None while it is not finished."""
@@ -295,8 +318,16 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def made_by(store: Store, iteration: int, stage: str) -> list[Record]:
-    """The records of a stage that makes any but drops, in key order; of a judge, criteria first."""
+def made_by(store: Store, iteration: int, stage: str) -> Sequence[Record] | dict[str, Any]:
+    """What a stage made: records but drops in key order, of a judge, criteria first; or reports.
+
+    Of ``selection`` the judgments that were selected; none of a training, which makes a model.
+    """
+    if stage == "evaluate":
+        found = {name: store.report(iteration, name, dict) for name in REPORTS}
+        return {name: report for name, report in found.items() if report is not None}
+    if stage == "selection":
+        return kept(store.records(Judgment, iteration), store.records(Drop, iteration))
     if stage == "prompts":
         return [*store.records(Prompt, iteration)]
     if stage in ("responses", "anchors"):

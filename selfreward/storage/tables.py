@@ -20,8 +20,9 @@ from selfreward.records import (
     Response,
 )
 
-SCHEMA_VERSION = 4
-"""``PRAGMA user_version``; a release that changes a table below raises it and migrates."""
+SCHEMA_VERSION = 5
+"""``PRAGMA user_version``; a release that changes a table below raises it and migrates, see
+``database.upgrade``. Version 4 had no ``planned``."""
 
 TABLES: dict[type, tuple[str, tuple[str, ...]]] = {
     Prompt: ("prompts", ("iteration", "attempt")),
@@ -34,7 +35,9 @@ TABLES: dict[type, tuple[str, tuple[str, ...]]] = {
 }
 """Table and unique key of each record type."""
 
-SCHEMA = """
+PLANNED = """(iteration INTEGER NOT NULL, position INTEGER NOT NULL, stage TEXT NOT NULL,
+    UNIQUE (iteration, position))"""
+SCHEMA = f"""
 CREATE TABLE owner (id INTEGER PRIMARY KEY CHECK (id = 1), epoch INTEGER NOT NULL,
     host TEXT, pid INTEGER, since TEXT);
 INSERT INTO owner VALUES (1, 0, NULL, NULL, NULL);
@@ -77,6 +80,7 @@ CREATE TABLE progress (iteration INTEGER NOT NULL, stage TEXT NOT NULL, done INT
     UNIQUE (iteration, stage));
 CREATE TABLE reports (iteration INTEGER NOT NULL, name TEXT NOT NULL, data TEXT NOT NULL,
     UNIQUE (iteration, name));
+CREATE TABLE planned {PLANNED};
 CREATE TABLE figures (iteration INTEGER NOT NULL UNIQUE, data TEXT NOT NULL);
 CREATE TABLE events (at TEXT NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL);
 """
@@ -97,19 +101,16 @@ def from_rows(kind: type, rows: Iterable[Row]) -> Iterable[Row]:
     return map(partial(_read_probabilities, names.index("probabilities")), rows)
 
 
-def digest(records: Iterable[Record]) -> str:
-    """sha256 over records in the order given."""
+def digest(made: Iterable[Record] | Mapping[str, Any]) -> str:
+    """sha256 over records in the order given, or over reports by name."""
+    if isinstance(made, Mapping):
+        plain = msgspec.to_builtins(made)
+        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
     sha = hashlib.sha256()
-    for record in records:
+    for record in made:
         sha.update(json.dumps(to_row(record), ensure_ascii=False).encode())
         sha.update(b"\n")
     return sha.hexdigest()
-
-
-def digest_reports(reports: Mapping[str, object]) -> str:
-    """sha256 over reports by name."""
-    plain = msgspec.to_builtins(reports)
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def _read_probabilities(at: int, row: Row) -> Row:

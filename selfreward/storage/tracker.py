@@ -53,11 +53,16 @@ class Tracker:
         self._spend()
         return max(self._spent, 1e-9)
 
+    @property
+    def is_due(self) -> bool:
+        """Whether ``advance`` would write a row now."""
+        return time.monotonic() - self._written >= _INTERVAL_S
+
     def advance(self, done: int, total: int | None = None, note: str = "") -> None:
         """Say that ``done`` units are finished; the row is written at most twice a second."""
         self._done, self._note = done, note
         self._total = self._total if total is None else total
-        if time.monotonic() - self._written >= _INTERVAL_S:
+        if self.is_due:
             self._write()
 
     def finish(
@@ -66,11 +71,15 @@ class Tracker:
         *,
         rows: int,
         drops: int,
-        digest: str,
+        digest: str = "",
         records: Iterable[Record] = (),
         reports: Mapping[str, object] | None = None,
     ) -> None:
-        """Commit the stage's row together with the last of its records and its reports."""
+        """Commit the stage's row together with the last of its records and its reports.
+
+        Args:
+            digest: Of the model directory that it made; else the store knows what it made.
+        """
         stage = Stage(
             iteration=self._iteration,
             stage=self._stage,

@@ -11,9 +11,9 @@ from selfreward.engines.chat import Chat
 from selfreward.errors import StoppedError
 from selfreward.inputs import seeds
 from selfreward.inputs.judge_templates import run_template
-from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response
+from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response, kept
 from selfreward.stages.criteria import GENERAL
-from selfreward.stages.selection import item, kept
+from selfreward.stages.verdict import points
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
 from selfreward.training.base import DpoRow, SftRow
@@ -23,9 +23,10 @@ def sft_rows(run: Run, store: Store, stage: str, chat: Chat) -> tuple[list[SftRo
     """IFT rows, then EFT rows in the form that the judge will be asked in, then selected ones.
 
     ``written`` and ``written_expected``: justification and verdict line. ``expected``: the score
-    token alone, decimals rounded to the nearest score. ``criteria``: the same, by the criterion
-    ``criteria.GENERAL``, as seed data has one score for the whole answer. A selected judgment is
-    the judge's own text, whole.
+    token alone, decimals rounded to the nearest score, halves up. ``criteria``: the same, by the
+    criterion ``criteria.GENERAL``, as seed data has one score for the whole answer. A selected
+    judgment is the judge's own text, whole. What spells a control token of the chat format, which
+    would be trained as the end of its turn, is dropped.
 
     Args:
         stage: Of iteration 0: ``sft``, before judgments are selected, or ``train``.
@@ -46,17 +47,27 @@ def sft_rows(run: Run, store: Store, stage: str, chat: Chat) -> tuple[list[SftRo
         else:
             rows.append(SftRow(prompt_ids, completion_ids))
 
+    def plain(name: str, *texts: str) -> bool:
+        """Whether none spells a control token of the chat format, which would end its turn."""
+        token = next(filter(None, map(chat.control_token, texts)), None)
+        if token is not None:
+            drops.append(Drop(0, stage, name, "control token", token))
+        return token is None
+
     if sft.ift is not None:
         for i, example in enumerate(seeds.read_ift(_source(run.seed_file("ift")))):
-            keep(f"ift:{i}", *chat.continuation(example.prompt, "", example.response))
+            if plain(f"ift:{i}", example.prompt, example.response):
+                keep(f"ift:{i}", *chat.continuation(example.prompt, "", example.response))
     if sft.eft is not None:
         template = run_template(run, "judge")
         for i, eft in enumerate(seeds.read_eft(_source(run.seed_file("eft")))):
             user, started = template.render(
                 prompt=eft.prompt, response=eft.response, criterion=GENERAL
             )
-            if run.config.judge.form in ("expected", "criteria"):
-                keep(f"eft:{i}", *chat.score_target(user, round(eft.score)))
+            if not plain(f"eft:{i}", eft.prompt, eft.response, eft.justification or ""):
+                continue
+            if not run.config.judge.traits.writes:
+                keep(f"eft:{i}", *chat.score_target(user, points(eft.score)))
             elif eft.justification is None:
                 drops.append(Drop(0, stage, f"eft:{i}", "no justification"))
             else:
@@ -64,10 +75,8 @@ def sft_rows(run: Run, store: Store, stage: str, chat: Chat) -> tuple[list[SftRo
                 keep(f"eft:{i}", *chat.continuation(user, started, verdict))
     if stage == "train":
         for judgment, user, started in _selected(run, store):
-            name = f"selected:{item(judgment)}"
-            if token := chat.control_token(judgment.raw):
-                drops.append(Drop(0, stage, name, "control token", token))
-            else:
+            name = f"selected:{judgment.item}"
+            if plain(name, judgment.raw):
                 keep(name, *chat.continuation(user, started, judgment.raw))
     if not rows:
         raise StoppedError("the seed step has no row to train on", _why(drops))

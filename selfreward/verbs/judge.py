@@ -12,7 +12,7 @@ from selfreward.config.load import build_config
 from selfreward.config.run import check_judge
 from selfreward.errors import ConfigError
 from selfreward.inputs import models
-from selfreward.inputs.judge_templates import COMPARE_TEMPLATE, DEFAULTS, load_judge_templates
+from selfreward.inputs.judge_templates import COMPARE_TEMPLATE, load_judge_templates
 from selfreward.inputs.templates import Template, find_template, load_template
 from selfreward.measures.agreement import agreement
 from selfreward.measures.positions import ComparedPair, compared_pairs, positions
@@ -24,7 +24,7 @@ from selfreward.measures.reports import (
     Positions,
 )
 from selfreward.measures.sample import JudgedResponse, judged_responses, votes_of
-from selfreward.records import MAX_SCORE
+from selfreward.records import FORMS, MAX_SCORE
 from selfreward.verbs.console import bold
 from selfreward.verbs.layout import duration, estimated, listed, percent, table
 from selfreward.verbs.progress import Count
@@ -135,7 +135,7 @@ def judge_report(
         digest=None if resolved is None else resolved.digest,
         form=settings.form,
         template=settings.template,
-        num_votes=1 if compare or settings.form == "criteria" else settings.num_votes,
+        num_votes=1 if compare or settings.traits.by_criterion else settings.num_votes,
         engine=settings.engine.model_dump(mode="json"),
         data=JudgedData(data, limit, human.left_out, human.num_gaps),
     )
@@ -194,7 +194,10 @@ def _settings(
     if compare and form not in (None, "written", "expected"):
         raise ConfigError(f"--form {form}: comparisons are written or expected")
     chosen: dict[str, object] = {"model": model, "engine": {}}
-    template = template or (COMPARE_TEMPLATE if compare else DEFAULTS.get(form or ""))
+    if not template and compare:
+        template = COMPARE_TEMPLATE
+    elif not template and form in FORMS:
+        template = FORMS[form].template
     given = {"form": form, "template": template, "votes": votes}
     chosen |= {name: value for name, value in given.items() if value is not None}
     config = build_config({"judge": chosen}, [f"judge.engine.{w}" for w in engine], name="judge")

@@ -3,19 +3,18 @@
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from selfreward.errors import IntegrityError, SelfRewardError
 from selfreward.inputs import models
-from selfreward.records import REPORTS, Drop, Judgment, Record, Stage, model_name
-from selfreward.stages.selection import kept
+from selfreward.records import Stage, model_name
 from selfreward.storage import durable
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store, made_by
-from selfreward.storage.tables import digest, digest_reports
+from selfreward.storage.tables import digest
 from selfreward.verbs.layout import size, table
 
 _TRAINING = ("sft", "train")
@@ -143,19 +142,15 @@ def _check_model(run: Run, stage: Stage, removed: set[str]) -> str:
 
 
 def _check_stage(store: Store, stage: Stage) -> str:
-    if stage.stage == "evaluate":
-        found = {name: store.report(stage.iteration, name, dict) for name in REPORTS}
-        reports = {name: report for name, report in found.items() if report is not None}
-        if digest_reports(reports) != stage.digest:
-            raise IntegrityError(f"the reports {', '.join(reports)} are not those committed")
-        return f"{len(reports)} reports"
-    if stage.stage == "selection":
-        records: Sequence[Record] = kept(store.records(Judgment, 0), store.records(Drop, 0))
-    else:
-        records = made_by(store, stage.iteration, stage.stage)
-    if digest(records) != stage.digest:
-        raise IntegrityError(f"{len(records)} records are not those that were committed")
-    return f"{len(records)} records"
+    made = made_by(store, stage.iteration, stage.stage)
+    is_as_committed = digest(made) == stage.digest
+    if isinstance(made, dict):
+        if not is_as_committed:
+            raise IntegrityError(f"the reports {', '.join(made)} are not those committed")
+        return f"{len(made)} reports"
+    if not is_as_committed:
+        raise IntegrityError(f"{len(made)} records are not those that were committed")
+    return f"{len(made)} records"
 
 
 def _old_models(run: Run, trained: list[Stage], keep: int | None) -> list[Stage]:

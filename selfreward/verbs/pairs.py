@@ -188,7 +188,7 @@ def _judged(run: Run, store: Store, iteration: int | None) -> int:
     judged = [
         t
         for t in range(1, run.config.iterations + 1)
-        if all((t, stage) in finished for stage in run.rollout_stages(t))
+        if all((t, stage) in finished for stage in run.config.rollout_stages(t))
     ]
     if not judged or iteration not in (None, *judged):
         which = "" if iteration is None else f" of iteration {iteration}"

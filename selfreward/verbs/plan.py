@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from selfreward.config.judging import JurorConfig
 from selfreward.config.run import Config
 from selfreward.errors import SelfRewardError
 from selfreward.inputs import seeds
@@ -28,6 +27,7 @@ from selfreward.stages.comparisons import form_of
 from selfreward.storage.directory import Run, list_runs, runs_root
 from selfreward.training.options import DEFAULTS
 from selfreward.verbs.layout import duration, existing, size, table
+from selfreward.workers.checks import check_run
 
 CHARACTERS_PER_TOKEN = 4
 """Of English text with the vocabularies in use now; an estimate."""
@@ -44,7 +44,12 @@ _SEED_STAGES = {
 
 
 def plan_of(config: Config, source: Path | None) -> dict[str, Any]:
-    """Reckon what a run of ``config`` will make and need; templates and seed data are read."""
+    """Reckon what a run of ``config`` will make and need, here or on another machine.
+
+    Raises:
+        ConfigError: See ``check_run``.
+    """
+    check_run(config, source, here=False)
     beside = source.parent if source else None
     templates = [find_template(judge.template, beside) for judge in config.judge.jurors]
     rubrics = [len(template.read_text(encoding="utf-8")) for template in templates]
@@ -164,22 +169,14 @@ def _judging(config: Config, iteration: int, juror: int, asked: int) -> dict[str
     judge, count = config.judge.jurors[juror], config.prompts.count
     answers = count * config.responses.per_prompt(iteration)
     votes = judge.num_votes
-    written, reads = _asked(judge, count, answers)
     model = f"{judge.model}, " if config.judge.jury else ""
     return {
         "stage": judge_stage(juror),
         "records": answers * votes,
         "note": f"{model}{judge.form}, {votes} per response",
-        "sampled": written * judge.max_new_tokens,
-        "read": answers * reads * (asked + config.responses.max_new_tokens),
+        "sampled": judge.num_texts(count, answers) * judge.max_new_tokens,
+        "read": answers * judge.num_reads * (asked + config.responses.max_new_tokens),
     }
-
-
-def _asked(judge: JurorConfig, prompts: int, answers: int) -> tuple[int, int]:
-    """Texts that a judge writes in all, and how often it reads each answer."""
-    votes = judge.num_votes
-    written = {"expected": 0, "criteria": prompts}.get(judge.form, answers * votes)
-    return written, {"written": 1, "written_expected": 1 + votes}.get(judge.form, votes)
 
 
 def _comparing(config: Config, asked: int) -> dict[str, Any]:
@@ -289,9 +286,9 @@ def _evaluation(config: Config, beside: Path | None, rubric: int) -> dict[str, A
     pairs = sum(_pairs(ranking) for ranking in rankings) if settings.compares else 0
     models = config.iterations + 1
     prompts = len({prompt for prompt, _ in texts})
-    written, reads = _asked(judge, prompts, len(texts))
+    written = judge.num_texts(prompts, len(texts))
     written += 2 * pairs if form_of(judge) == "written" else 0
-    characters = reads * sum(rubric + len(prompt) + len(text) for prompt, text in texts)
+    characters = judge.num_reads * sum(rubric + len(prompt) + len(text) for prompt, text in texts)
     return {
         "models": models,
         "texts": len(texts),

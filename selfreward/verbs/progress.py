@@ -33,13 +33,12 @@ class Display:
         self._view = _Table() if console.is_terminal(sys.stderr) else _Lines()
         self._start = time.monotonic()
         self._ended: set[tuple[int, str]] | None = None
-        self._num_events, self._evaluates = 0, True
+        self._num_events = 0
         self._broken = False
 
     def __enter__(self) -> "Display":
         with contextlib.suppress(sqlite3.Error, SelfRewardError), self._run.store() as store:
             self._num_events = len(store.events())
-            self._evaluates = self._run.evaluates
         self._view.start()
         return self
 
@@ -69,12 +68,14 @@ class Display:
         with self._run.store() as store:
             progress, finished = store.progress(), store.stages()
             events = store.events()[self._num_events :]
+            iterations = {p.iteration for p in progress} | {s.iteration for s in finished}
+            planned = {iteration: store.planned(iteration) for iteration in iterations}
         ended = {(stage.iteration, stage.stage): stage for stage in finished}
         if self._ended is None:
             self._ended = set(ended)
         for key in [key for key in ended if key not in self._ended]:
             self._ended.add(key)
-            rows = stage_rows(key[0], progress, finished, self._evaluates)
+            rows = stage_rows(key[0], planned[key[0]], progress, finished)
             row = next(row for row in rows if row.stage == key[1])
             self._view.line(_line(key[0], row))
         self._num_events += len(events)
@@ -83,7 +84,7 @@ class Display:
         iteration = progress[-1].iteration if progress else None
         rows = []
         if iteration is not None:
-            rows = stage_rows(iteration, progress, finished, self._evaluates)
+            rows = stage_rows(iteration, planned[iteration], progress, finished)
         self._view.show(iteration, rows, time.monotonic() - self._start)
 
 

@@ -13,7 +13,7 @@ from selfreward.measures.health import finding, remedy
 from selfreward.measures.reports import Estimate
 from selfreward.measures.selection import Hits, SelectionFigures
 from selfreward.measures.votes import JurorAgreement, JurorFigures
-from selfreward.records import stages_of
+from selfreward.records import FORMS, stages_of
 from selfreward.storage.directory import Run
 from selfreward.verbs.console import bold, dim
 from selfreward.verbs.layout import bars, duration, estimated, listed, percent, share, table
@@ -191,7 +191,8 @@ def _within(figures: IterationFigures) -> str:
 
 def _mass(figures: IterationFigures) -> str:
     judgments = figures.judgments
-    why = "written" if judgments.form == "written" else "no judgments"
+    form = judgments.form
+    why = "no judgments" if form is None or FORMS[form].weighs else form
     return _number(judgments.mass, why)
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 from selfreward.errors import ConfigError, NotFoundError
 from selfreward.measures.votes import Scored, scored_responses, scores_of
 from selfreward.records import (
+    FORMS,
     Comparison,
     Criterion,
     Judgment,
@@ -263,8 +264,9 @@ def _vote_lines(vote: ShownVote) -> list[str]:
     if vote.probabilities is None:
         return [f"  {who}vote {vote.vote}: {verdict}", _wrapped(vote.raw, 6)]
     each = "  ".join(f"{score}: {p:.3f}" for score, p in enumerate(vote.probabilities))
-    number = "" if vote.form == "expected" else f"vote {vote.vote}, "
-    weight = f" (weight {vote.weight:g})" if vote.form == "criteria" else ""
+    form = FORMS[vote.form]
+    number = f"vote {vote.vote}, " if form.writes or form.by_criterion else ""
+    weight = f" (weight {vote.weight:g})" if form.by_criterion else ""
     written = [_wrapped(vote.raw, 6)] if vote.raw else []
     return [
         f"  {who}{number}expected {verdict}{weight}",

@@ -10,7 +10,7 @@ from typing import Literal
 
 from selfreward.errors import NotFoundError, SelfRewardError
 from selfreward.measures.figures import figures_of
-from selfreward.records import Progress, Stage, stages_of
+from selfreward.records import Progress, Stage
 from selfreward.storage.directory import Run, list_runs, runs_root
 from selfreward.verbs.console import bold, dim
 from selfreward.verbs.layout import duration, table
@@ -119,10 +119,11 @@ def status_of(run: Run) -> Status:
     with run.store() as store:
         progress, finished = store.progress(), store.stages()
         events, owner = store.events(), store.owner()
-    last = progress[-1] if progress else None
-    iteration = last.iteration if last else 0 if settings["sft"] is not None else 1
+        last = progress[-1] if progress else None
+        iteration = last.iteration if last else 0 if settings["sft"] is not None else 1
+        planned = store.planned(iteration)
     owned = run.is_owned
-    rows = stage_rows(iteration, progress, finished, run.evaluates)
+    rows = stage_rows(iteration, planned, progress, finished)
     working = [row for row in rows if row.state == "working"]
     begun = [row.stage for row in rows if row.state != "waiting"]
     now = working[0] if working else None
@@ -151,16 +152,13 @@ def status_of(run: Run) -> Status:
 
 
 def stage_rows(
-    iteration: int,
-    progress: Sequence[Progress],
-    finished: Sequence[Stage],
-    evaluates: bool = True,
+    iteration: int, planned: Sequence[str], progress: Sequence[Progress], finished: Sequence[Stage]
 ) -> list[StageRow]:
-    """The stages of an iteration in order."""
+    """The planned stages of an iteration, in order."""
     begun = {p.stage: p for p in progress if p.iteration == iteration}
     ended = {s.stage: s for s in finished if s.iteration == iteration}
     rows = []
-    for stage in stages_of(iteration, begun | ended, evaluates):
+    for stage in planned:
         p, end = begun.get(stage), ended.get(stage)
         speed = rate(p) if p else None
         if end:

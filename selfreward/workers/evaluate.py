@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from selfreward.engines.sessions import Session, Sessions
 from selfreward.inputs.heldout import Canary, read_canaries, read_held_out, texts_asked
-from selfreward.inputs.judge_templates import run_template
+from selfreward.inputs.judge_templates import run_judge_templates, run_template
 from selfreward.inputs.rankings import Ranking, Text
 from selfreward.measures.judge import Votes, canary_report, judge_report
 from selfreward.measures.positions import compared_pairs, positions
@@ -18,7 +18,6 @@ from selfreward.records import Comparison, Judgment
 from selfreward.stages.evaluate import Pair, compare_pairs, judge_texts, pairs_of
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
-from selfreward.storage.tables import digest_reports
 from selfreward.storage.tracker import Tracker
 
 
@@ -55,7 +54,7 @@ async def evaluate_iteration(run: Run, store: Store, iteration: int, sessions: S
         if pairs:
             comparisons = await _compare(run, session, pairs, tracker, len(texts))
             reports["positions"] = positions(compared_pairs(rankings, comparisons))
-        tracker.finish(run, rows=total, drops=0, digest=digest_reports(reports), reports=reports)
+        tracker.finish(run, rows=total, drops=0, reports=reports)
 
 
 async def _judge(run: Run, session: Session, texts: Sequence[Text], tracker: Tracker) -> Votes:
@@ -67,12 +66,11 @@ async def _judge(run: Run, session: Session, texts: Sequence[Text], tracker: Tra
 
     number = run.config.judge.evaluated
     juror = run.config.judge.jurors[number]
+    templates = run_judge_templates(run, number)
     await judge_texts(
-        session.engine, session.chat, run_template(run, "judge", number), texts, juror, keep,
+        session.engine, session.chat, templates["judge"], texts, juror, keep,
         concurrency=run.config.engine.concurrency, seed=run.config.seed,
-        criteria_template=(
-            run_template(run, "criteria", number) if juror.form == "criteria" else None
-        ),
+        criteria_template=templates.get("criteria"),
     )  # fmt: skip
     return votes
 

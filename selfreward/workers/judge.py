@@ -142,6 +142,6 @@ def _open(model: str, settings: EngineConfig) -> "tuple[Engine, Chat]":
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     chat = Chat(Path(model))
-    from selfreward.engines import open_engine
+    from selfreward.engines.kinds import open_engine
 
     return open_engine(settings.kind, Path(model), chat, settings.options, fixed=True), chat

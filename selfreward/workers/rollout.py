@@ -8,28 +8,42 @@ committed before it leads to anything, and what is committed is not asked again.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from selfreward.config import EngineConfig
+from selfreward.config import EngineConfig, SeedSource
+from selfreward.engines.base import FAILURES
 from selfreward.engines.sessions import Session, Sessions, is_local
-from selfreward.makers import (
-    FAILURES,
-    SEED_MAKERS,
-    Ask,
-    ComparisonMaker,
-    JudgmentMaker,
-    Maker,
-    PromptMaker,
-    ResponseMaker,
+from selfreward.inputs import seeds
+from selfreward.inputs.judge_templates import run_judge_templates, run_template
+from selfreward.inputs.rankings import rankings_of
+from selfreward.records import (
+    Comparison,
+    Criterion,
+    Judgment,
+    Prompt,
+    Record,
+    Response,
+    judge_stage,
 )
-from selfreward.records import Prompt, Record, Response, judge_stage
+from selfreward.stages.base import Ask, Work
+from selfreward.stages.comparisons import comparisons_work
+from selfreward.stages.judgments import judgments_work
+from selfreward.stages.pairs import tied_responses
+from selfreward.stages.pool import Pool
+from selfreward.stages.prompts import prompts_work
+from selfreward.stages.ranked import (
+    ranked_judgments_work,
+    ranked_prompts_work,
+    ranked_responses_work,
+)
+from selfreward.stages.responses import responses_work
 from selfreward.storage.directory import Run
-from selfreward.storage.store import Store, made_by
-from selfreward.storage.tables import digest
+from selfreward.storage.store import Store
+from selfreward.storage.tracker import Tracker
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +53,8 @@ class _Role:
     stage: str
     engine: EngineConfig
     model: Path | str
-    make: Callable[..., Maker]
+    work: Callable[[Run, Store, int, Session], Work]
+    """What there is to do, by the store of now."""
     juror: int | None = None
     """Which of ``judge.jurors`` it is."""
 
@@ -55,46 +70,101 @@ async def generate_iteration(run: Run, store: Store, iteration: int, sessions: S
     """
     roles = [role for role in _roles(run, iteration) if not store.finished(iteration, role.stage)]
     for group in _groups(roles, run.config.engine.staged):
-        makers: list[Maker] = []
+        works: list[Work] = []
         for role in group:
             try:
-                session: Session | BaseException = await sessions.get(role.engine, role.model)
+                session = await sessions.get(role.engine, role.model)
             except FAILURES as error:
                 if not role.juror:
                     raise
-                session = error
-            makers.append(role.make(run, store, iteration, session))
-        await flow(run, store, iteration, list(makers))
-        for role, maker in zip(group, makers, strict=True):
-            if isinstance(maker, JudgmentMaker) and maker.has_failed:
+                works.append(_judgments(run, store, iteration, error, juror=role.juror))
+            else:
+                works.append(role.work(run, store, iteration, session))
+        await flow(run, store, iteration, works)
+        for role, work in zip(group, works, strict=True):
+            if work.failure:
                 await sessions.drop(role.engine)
 
 
 def _roles(run: Run, iteration: int) -> list[_Role]:
     if iteration == 0:
-        model = run.whole_model("SFT")
-        engine = run.config.engine
-        return [_Role(stage, engine, model, make) for stage, make in SEED_MAKERS.items()]
+        model, engine = run.whole_model("SFT"), run.config.engine
+        stages = ("prompts", "responses", "judgments")
+        return [_Role(stage, engine, model, partial(_ranked, stage=stage)) for stage in stages]
     config, policy = run.config, run.policy(iteration)
     author = config.prompts.author
     roles = [
-        _Role("prompts", config.engine, policy if author == "policy" else author, PromptMaker),
-        _Role("responses", config.engine, policy, ResponseMaker),
+        _Role("prompts", config.engine, policy if author == "policy" else author, _prompts),
+        _Role("responses", config.engine, policy, _responses),
     ]
-    if "anchors" in run.rollout_stages(iteration):
-        sample = partial(ResponseMaker, anchors=True)
+    if "anchors" in config.stages(iteration):
+        sample = partial(_responses, anchors=True)
         roles.append(_Role("anchors", config.engine, run.policy(1), sample))
     for juror, settings in enumerate(config.judge.jurors):
         judge: Path | str = settings.model
         if settings.model in ("policy", "M1"):
             judge = policy if settings.model == "policy" else run.policy(1)
         engine = settings.engine or config.engine
-        make = partial(JudgmentMaker, juror=juror)
-        roles.append(_Role(judge_stage(juror), engine, judge, make, juror))
+        work = partial(_judgments, juror=juror)
+        roles.append(_Role(judge_stage(juror), engine, judge, work, juror))
     if config.judge.break_ties:
         first = next(role for role in roles if role.juror == 0)
-        roles.append(_Role("comparisons", first.engine, first.model, ComparisonMaker))
+        roles.append(_Role("comparisons", first.engine, first.model, _comparisons))
     return roles
+
+
+def _prompts(run: Run, store: Store, iteration: int, session: Session) -> Work:
+    def texts(kind: str) -> list[str]:
+        return seeds.read_prompts(SeedSource(path=str(run.seed_file(kind).resolve())))
+
+    earlier = [
+        prompt.text
+        for before in range(1, iteration)
+        for prompt in store.records(Prompt, before)
+        if prompt.dropped is None
+    ]
+    written = run.config.prompts.dataset is None
+    source = run_template(run, "prompts") if written else texts("dataset")
+    pool, committed = Pool(texts("prompts"), earlier), store.records(Prompt, iteration)
+    return prompts_work(session, committed, source, pool, run.config, iteration)
+
+
+def _responses(
+    run: Run, store: Store, iteration: int, session: Session, anchors: bool = False
+) -> Work:
+    return responses_work(session, store.records(Response, iteration), run.config, anchors)
+
+
+def _judgments(
+    run: Run, store: Store, iteration: int, session: Session | BaseException, juror: int
+) -> Work:
+    templates = run_judge_templates(run, juror)
+    judgments, criteria = store.records(Judgment, iteration), store.records(Criterion, iteration)
+    return judgments_work(
+        session, judgments, criteria, templates, run.config, iteration, juror,
+        run_name=run.name, on_event=partial(store.add_event, "warning"),
+    )  # fmt: skip
+
+
+def _comparisons(run: Run, store: Store, iteration: int, session: Session) -> Work:
+    config, prompts = run.config, store.records(Prompt, iteration)
+    responses, judgments = store.records(Response, iteration), store.records(Judgment, iteration)
+    tied = tied_responses(responses, judgments, config.pairs, config.judge.weights)
+    template, committed = run_template(run, "compare"), store.records(Comparison, iteration)
+    return comparisons_work(session, committed, template, prompts, tied, config)
+
+
+def _ranked(run: Run, store: Store, iteration: int, session: Session, stage: str) -> Work:
+    config = run.config
+    assert config.selection is not None
+    if stage == "judgments":
+        judgments, judge = store.records(Judgment, iteration), run_template(run, "judge")
+        return ranked_judgments_work(session, judgments, judge, config, run.name)
+    rankings = rankings_of(run).rankings
+    if stage == "responses":
+        return ranked_responses_work(session, store.records(Response, iteration), rankings, config)
+    worse = None if config.selection.ranked else run_template(run, "worse")
+    return ranked_prompts_work(session, store.records(Prompt, iteration), rankings, worse, config)
 
 
 def _groups(roles: Sequence[_Role], staged: bool) -> list[list[_Role]]:
@@ -124,27 +194,53 @@ def _go_together(a: _Role, b: _Role) -> bool:
     return not (is_local(a.engine) and is_local(b.engine))
 
 
-async def flow(run: Run, store: Store, iteration: int, makers: list[Maker]) -> None:
-    """Let records flow through stages, given in order, until none of ``makers`` is left."""
+async def flow(run: Run, store: Store, iteration: int, works: Sequence[Work]) -> None:
+    """Let records flow through stages, given in order, until none has anything left to ask."""
+    lanes = [_Lane(work, Tracker(store, iteration, work.stage, work.total)) for work in works]
     new: list[Record] = [*store.records(Prompt, iteration), *store.records(Response, iteration)]
-    async with _Flight(makers, run.config.engine.concurrency) as flight:
+    failure: BaseException | None = None
+    async with _Flight(lanes, run.config.engine.concurrency) as flight:
         with ExitStack() as stack:
-            for maker in makers:
-                stack.enter_context(maker.tracker)
+            for lane in lanes:
+                stack.enter_context(lane.tracker)
             while True:
-                for maker in makers:
-                    flight.add(maker, maker.asks(new))
-                while makers and flight.has_landed(makers[0]):
-                    _finish(run, store, iteration, makers.pop(0))
-                if not makers:
+                for lane in lanes:
+                    lane.waiting += lane.work.asks(new)
+                    lane.show()
+                if failure is not None:
+                    raise failure
+                while lanes and flight.has_landed(lanes[0]):
+                    _finish(run, store, iteration, lanes.pop(0))
+                if not lanes:
                     return
                 new, failure = await flight.land()
                 if new:
                     store.add(new)
-                for maker in makers:
-                    maker.keep(new)
-                if failure is not None:
-                    raise failure
+                for lane in lanes:
+                    lane.keep(new)
+
+
+@dataclass(slots=True, eq=False)
+class _Lane:
+    """A stage in the stream: its work, the time it takes, and requests that wait to be sent."""
+
+    work: Work
+    tracker: Tracker
+    waiting: deque[Ask] = field(default_factory=deque)
+    num_tokens: int = 0
+    """Sampled for it in this launch."""
+
+    def keep(self, new: Sequence[Record]) -> None:
+        """Take in what was committed."""
+        self.num_tokens += sum(getattr(r, "num_tokens", 0) for r in new if self.work.is_mine(r))
+        self.work.keep(new)
+
+    def show(self) -> None:
+        """Say how far it is, as often as people can read it."""
+        if self.tracker.is_due:
+            work, tokens = self.work, self.num_tokens
+            rate = f"{tokens / self.tracker.elapsed:.0f} tokens/s" if tokens else ""
+            self.tracker.advance(work.done(work.records), work.total, work.note(rate))
 
 
 class _Flight:
@@ -154,26 +250,20 @@ class _Flight:
     are the short and independent ones.
     """
 
-    def __init__(self, makers: Sequence[Maker], limit: int) -> None:
+    def __init__(self, lanes: Sequence[_Lane], limit: int) -> None:
         self._limit = limit
-        self._waiting: dict[str, deque[Ask]] = {maker.stage: deque() for maker in makers}
-        self._flying: dict[asyncio.Task[Sequence[Record]], Maker] = {}
-        self._makers = list(makers)
+        self._flying: dict[asyncio.Task[Sequence[Record]], _Lane] = {}
+        self._lanes = list(lanes)
 
-    def add(self, maker: Maker, asks: Iterable[Ask]) -> None:
-        """Put requests in line."""
-        self._waiting[maker.stage] += asks
-
-    def has_landed(self, maker: Maker) -> bool:
+    def has_landed(self, lane: _Lane) -> bool:
         """Whether nothing of a stage waits or flies."""
-        return not self._waiting[maker.stage] and maker not in self._flying.values()
+        return not lane.waiting and lane not in self._flying.values()
 
     async def land(self) -> tuple[list[Record], BaseException | None]:
         """Wait until something comes in; return all that has, and a failure if there is one."""
-        for maker in self._makers:
-            waiting = self._waiting[maker.stage]
-            while waiting and len(self._flying) < self._limit:
-                self._flying[asyncio.ensure_future(waiting.popleft()())] = maker
+        for lane in self._lanes:
+            while lane.waiting and len(self._flying) < self._limit:
+                self._flying[asyncio.ensure_future(lane.waiting.popleft()())] = lane
         self._share_time()
         done, _ = await asyncio.wait(self._flying, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
@@ -185,8 +275,8 @@ class _Flight:
     def _share_time(self) -> None:
         """Stages at work at once share the time, by their requests, so that it adds up."""
         flying = list(self._flying.values())
-        for maker in self._makers:
-            maker.tracker.share = flying.count(maker) / len(flying)
+        for lane in self._lanes:
+            lane.tracker.share = flying.count(lane) / len(flying)
 
     async def __aenter__(self) -> "_Flight":
         return self
@@ -197,11 +287,11 @@ class _Flight:
         await asyncio.gather(*self._flying, return_exceptions=True)
 
 
-def _finish(run: Run, store: Store, iteration: int, maker: Maker) -> None:
+def _finish(run: Run, store: Store, iteration: int, lane: _Lane) -> None:
     """Commit the stage row over all of the stage's records."""
-    maker.check()
-    dropped = sum(getattr(record, "dropped", None) is not None for record in maker.records)
-    rows = len(maker.records) - dropped
-    maker.tracker.advance(rows)
-    made = made_by(store, iteration, maker.stage)
-    maker.tracker.finish(run, rows=rows, drops=dropped, digest=digest(made))
+    work = lane.work
+    work.check()
+    dropped = sum(getattr(record, "dropped", None) is not None for record in work.records)
+    rows = len(work.records) - dropped
+    lane.tracker.advance(rows, work.total)
+    lane.tracker.finish(run, rows=rows, drops=dropped)

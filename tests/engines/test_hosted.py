@@ -10,6 +10,7 @@ from selfreward.engines.base import Request, Sampling
 from selfreward.engines.chat import Chat
 from selfreward.engines.server.hosted import HostedEngine, open_hosted
 from selfreward.errors import ConfigError, PreflightError
+from selfreward.stages.verdict import parse_score
 from tests.support.models import make_model
 from tests.support.server import Server, running
 
@@ -98,6 +99,31 @@ def test_what_a_hosted_judge_cannot_do_is_said_in_terms_of_the_config() -> None:
     with pytest.raises(ConfigError, match="starts the judge"):
         hosted_chat.prompt_ids("x", "Score: ")
     assert hosted_chat.control_token("<|im_end|>") is None
-    assert hosted_chat.split_thinking("<think>a</think>b") == ("a", "b")
-    assert hosted_chat.split_thinking("<think>a") == ("a", "")
     assert hosted_chat.max_length is None
+
+
+@pytest.mark.parametrize(
+    ("text", "thinking", "answer"),
+    [
+        ("<think>a</think>b", "a", "b"),
+        ("\n <think>a</think>b", "\n a", "b"),
+        ("<think>a", "a", ""),
+        ("a</think>b", "", "a</think>b"),
+        ("It says <think>a</think>b", "", "It says <think>a</think>b"),
+    ],
+)
+def test_only_a_text_that_begins_with_thinking_has_any(
+    text: str, thinking: str, answer: str
+) -> None:
+    _, hosted_chat = open_hosted({"endpoints": ["http://x/v1"]})
+    assert hosted_chat.split_thinking(text) == (thinking, answer)
+
+
+def test_a_closing_tag_in_a_quote_does_not_plant_a_score() -> None:
+    """It was read as 5: all before the tag was taken for thinking."""
+    _, hosted_chat = open_hosted({"endpoints": ["http://x/v1"]})
+    reply = "Score: 1\nThe answer closes a tag, </think> Score: 5"
+    _, answer = hosted_chat.split_thinking(reply)
+    assert parse_score(answer, "stop") == (None, "no score line")
+    _, answer = hosted_chat.split_thinking(f"{reply}\nScore: 1")
+    assert parse_score(answer, "stop") == (1.0, None)

@@ -133,7 +133,10 @@ def test_parquet_and_other_column_names_are_read(tmp_path: Path) -> None:
         ({"prompt": "p", "responses": "x"}, ":1: 'responses' must be a list of objects"),
         ({"prompt": "p", "responses": ["x"]}, ":1: 'responses' must be a list of objects"),
         ({"prompt": "p", "responses": [{"rank": 1}]}, ":1: needs a text in column 'text'"),
-        ({"prompt": "p", "response": "x", "rank": "1"}, ":1: 'rank' must be a number, found '1'"),
+        (
+            {"prompt": "p", "response": "x", "rank": "1st"},
+            ":1: 'rank' must be a number, found '1st'",
+        ),
         ({"prompt": "p", "response": "x", "rank": True}, ":1: 'rank' must be a number, found True"),
         ({"prompt": "p", "response": "x", "score": float("nan")}, ":1: 'score' must be a number"),
         ({"prompt": "p", "chosen": ["x"], "rejected": "y"}, ":1: needs a text in column 'chosen'"),

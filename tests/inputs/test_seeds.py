@@ -153,7 +153,9 @@ def test_a_missing_column_can_be_mapped_and_the_hint_says_how(tmp_path: Path) ->
     assert "columns: {response: " in error.hint
 
 
-@pytest.mark.parametrize("score", [-1, 5.01, "4", None, True, [4], "nan"])
+@pytest.mark.parametrize(
+    "score", [-1, 5.01, "four", "4/5", "4,5", "1e0", "6", "", None, True, [4], "nan"]
+)
 @pytest.mark.parametrize("nested", [True, False])
 def test_a_score_that_is_no_number_from_0_to_5_is_refused(
     tmp_path: Path, score: object, nested: bool
@@ -202,12 +204,13 @@ HUB = """
 import json, sys
 from selfreward.inputs import seeds
 from selfreward.config import SeedSource
+from selfreward.errors import ConfigError, PreflightError
 for source in (SeedSource(path="org/mine", split="validation"), SeedSource(path="org/none")):
     try:
         print(seeds.read_prompts(source))
-    except seeds.ConfigError as error:
+    except ConfigError as error:
         print("ConfigError", error.message)
-    except seeds.PreflightError as error:
+    except PreflightError as error:
         print("PreflightError", error.message)
 """
 

@@ -171,6 +171,7 @@ def test_an_iteration_without_records_has_no_numbers_and_no_nan(path: Path) -> N
 
 def test_the_seed_step_has_figures_of_its_training(path: Path) -> None:
     with Store.claim(path) as store:
+        store.plan({0: ["train"]})
         store.log_training(0, 1, {"loss": 2.0})
         store.log_training(0, 2, {"loss": 1.5, "rewards/accuracies": 0.75})
         store.finish_stage(Stage(0, "train", 9, 0, "", "", 3.0, {}))

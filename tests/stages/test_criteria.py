@@ -326,7 +326,7 @@ def test_in_a_stream_answers_are_judged_before_the_last_prompt_is_written(
 
 
 def test_answers_that_come_while_criteria_are_awaited_wait_as_well() -> None:
-    from selfreward.makers.criteria import CriteriaWait
+    from selfreward.stages.criteria import CriteriaWait
 
     criterion = Criterion(1, 0, 0, 0, "Is short", 1.0)
     responses = [Response(1, 0, sample, "x", "stop", 1) for sample in range(3)]

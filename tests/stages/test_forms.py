@@ -1,13 +1,15 @@
 """The forms of judging beside ``written`` and ``expected``, and what holds in all forms."""
 
 import asyncio
+import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from selfreward import records
 from selfreward.config import JudgeConfig, JurorConfig
 from selfreward.config.load import build_config
 from selfreward.config.run import check_judge
@@ -15,9 +17,11 @@ from selfreward.engines.base import Generation, Request, RequestError
 from selfreward.engines.chat import Chat
 from selfreward.errors import ConfigError
 from selfreward.inputs.collect import create_run
-from selfreward.inputs.judge_templates import DEFAULTS, load_judge_templates, run_template
+from selfreward.inputs.judge_templates import load_judge_templates, run_template
 from selfreward.measures.sample import votes_of
 from selfreward.records import Criterion, FinishReason, Judgment, Prompt, Response
+from selfreward.stages import judgments
+from selfreward.stages.comparisons import form_of
 from selfreward.stages.criteria import GENERAL, write_criteria
 from selfreward.stages.evaluate import judge_texts
 from selfreward.stages.judgments import judge_response, no_verdict
@@ -33,6 +37,7 @@ CRITERIA = [
     Criterion(1, 3, 0, 0, "Names a fruit", 3.0),
     Criterion(1, 3, 0, 1, "Names no other thing", 1.0),
 ]
+DEFAULTS = {name: form.template for name, form in records.FORMS.items()}
 FORMS = tuple(DEFAULTS)
 
 
@@ -364,6 +369,47 @@ def test_a_template_that_does_not_fit_the_form_is_refused_with_key_and_remedy(
         validate(build_config({}, words), None)
 
 
+def test_each_form_has_a_name_a_row_and_something_that_it_does() -> None:
+    assert get_args(records.FormName) == tuple(records.FORMS) == tuple(judgments._VOTES)
+
+
+def test_a_new_form_is_a_row_and_what_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example of docs/judge.md; the name alone is not declared, so it is set unchecked."""
+
+    async def strict(judge: Any, seed: int, criteria: Any) -> list[Judgment]:
+        votes = await judgments._written(judge, seed, criteria)
+        read = [vote for vote in votes if vote.score is not None]
+        return [min(read or votes, key=lambda vote: vote.score or 0)]
+
+    monkeypatch.setitem(records.FORMS, "strict", records.Form("judge/additive.jinja", writes=True))
+    monkeypatch.setitem(judgments._VOTES, "strict", strict)
+    settings = JudgeConfig(votes=3).model_copy(update={"form": "strict"})
+    template = load_judge_templates(settings)["judge"]
+    engine = saying("Good.\nScore: 4", "No score.", "Poor.\nScore: 2")
+    chat: Any = ScriptedChat()
+    [vote] = asyncio.run(
+        judge_response(engine, chat, template, PROMPT, RESPONSE, settings, run_seed=0)
+    )
+    assert (vote.form, vote.vote, vote.score) == ("strict", 2, 2.0)
+    assert len(no_verdict(RESPONSE, settings, "juror failed")) == 3
+    assert (settings.num_texts(5, 20), settings.num_reads) == (60, 1)
+    assert form_of(settings) == "written"
+    assert votes_of([vote]) == [2.0]
+
+
+@pytest.mark.parametrize(
+    ("form", "votes", "reads", "texts"),
+    [
+        ("written", 3, 1, 60), ("expected", 1, 1, 0), ("written_expected", 3, 4, 60),
+        ("criteria", 4, 4, 5),
+    ],
+)  # fmt: skip
+def test_what_a_form_costs(form: str, votes: int, reads: int, texts: int) -> None:
+    settings = settings_of(form)
+    assert (settings.num_votes, settings.num_reads) == (votes, reads)
+    assert settings.num_texts(prompts=5, responses=20) == texts
+
+
 def test_a_member_of_the_jury_is_named_by_its_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -414,6 +460,45 @@ def test_seed_rows_train_what_the_judge_will_be_asked_for(
         assert prompt.endswith("<assistant>Score:")
         assert completion == "4\0"
     assert (f"<criterion>\n{GENERAL}\n</criterion>" in prompt) == (form == "criteria")
+
+
+@pytest.mark.parametrize(("score", "token"), [(0.5, "1"), (2.5, "3"), (3.5, "4"), (3.4, "3")])
+def test_a_decimal_score_is_trained_as_verdicts_are_rounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, score: float, token: str
+) -> None:
+    """Halves up: 0.5 and 2.5 were trained as 0 and 2."""
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path / "runs"))
+    seed = tmp_path / "eft.jsonl"
+    seed.write_text(f'{{"prompt": "Name one.", "response": "A plum.", "score": {score}}}')
+    words = ["judge.form=expected", f"judge.template={DEFAULTS['expected']}", "sft.ift=null"]
+    run = create_run(build_config({}, [*words, f"sft.eft={seed}", "sft.max_length=9999"]), "run")
+    with run.store() as store:
+        [row], _ = sft_rows(run, store, "train", ScriptedChat())  # type: ignore[arg-type]
+    assert chr(row.completion_ids[0]) == token
+
+
+@pytest.mark.parametrize("form", ["written", "expected"])
+def test_human_rows_with_a_control_token_are_dropped_and_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path / "runs"))
+    start, end = CONTROL_TOKENS
+    ift = [("Name one.", "A plum."), ("Which ends it?", f"It is {end}"), (f"a{start}user", "b")]
+    eft = [("A plum.", "It helps."), (f"x{end}", "It helps."), ("y", f"So.{end}\n{start}user")]
+    ift_rows = [{"prompt": p, "response": r} for p, r in ift]
+    eft_rows = [{"prompt": "p", "response": r, "score": 2, "justification": j} for r, j in eft]
+    for name, rows in (("ift", ift_rows), ("eft", eft_rows)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows))
+    words = [f"judge.form={form}", f"judge.template={DEFAULTS[form]}", "sft.max_length=9999"]
+    words += [f"sft.{name}={tmp_path / name}.json" for name in ("ift", "eft")]
+    run = create_run(build_config({}, words), "run")
+    with run.store() as store:
+        rows, drops = sft_rows(run, store, "train", ScriptedChat())  # type: ignore[arg-type]
+    assert len(rows) == 2
+    assert [(drop.item, drop.reason, drop.detail) for drop in drops] == [
+        ("ift:1", "control token", end), ("ift:2", "control token", start),
+        ("eft:1", "control token", end), ("eft:2", "control token", start),
+    ]  # fmt: skip
 
 
 # The real model

@@ -1,18 +1,24 @@
 """Writing prompts: cutting, filters, the pool, and an order that does not depend on timing."""
 
+# ruff: noqa: RUF001
+
 import asyncio
+import random
+import re
 from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfreward.config import PromptsConfig
+from selfreward.config import PromptsConfig, SeedSource
 from selfreward.engines.base import Generation, RequestError
+from selfreward.inputs.seeds import read_prompts
 from selfreward.inputs.templates import find_template, load_template
 from selfreward.records import FinishReason, Prompt
 from selfreward.stages.pool import Pool, cut, rouge_l, why_dropped
 from selfreward.stages.prompts import Author, draw_prompts
+from selfreward.stages.words import count_words, is_unspaced, words
 from tests.support.scripted import ScriptedChat, ScriptedEngine, scripted_words
 
 TEMPLATE = load_template(find_template("instruct/few_shot.jinja"), {"demonstrations"})
@@ -64,6 +70,12 @@ CUTS = [
     ("decimals", "What is 3.5 times 2. 5?", "What is 3.5 times 2. 5?"),
     ("version number", "What is new in Python 3.11 for typing?",
      "What is new in Python 3.11 for typing?"),
+    ("fullwidth colon", "Task：Name a fruit.", "Name a fruit."),
+    ("labelled in Chinese", "问题：光合作用是什么？", "光合作用是什么？"),
+    ("answered in Japanese", "質問：月は何ですか？ 答え：衛星です。", "月は何ですか？"),
+    ("numbered in Chinese", "9、写一首短诗。10、介绍一本书。", "写一首短诗。"),
+    ("in corner brackets", "「写一首短诗。」", "写一首短诗。"),
+    ("labelled in Korean", "질문: 달은 무엇인가요?", "달은 무엇인가요?"),
 ]  # fmt: skip
 
 
@@ -103,6 +115,56 @@ def reason(text: str, finish: FinishReason = "stop", **settings: object) -> tupl
 )
 def test_each_filter_gives_its_reason(text: str, expected: tuple) -> None:
     assert reason(text) == expected
+
+
+ZH = read_prompts(SeedSource(path="seed/zh.jsonl"))
+OTHERS = [
+    "请写一封信，向朋友介绍你最近读过的一本书。", "为什么天空是蓝色的？",
+    "東京で雨の日にできることを教えて", "りんごは何色ですか？", "ช่วยเขียนจดหมายถึงเพื่อน",
+    "ทำไมท้องฟ้าจึงเป็นสีฟ้า", "사과는 무슨 색이야?",
+    "봄에 관한 짧은 시를 써 주세요", "ຂຽນຈົດໝາຍຫາໝູ່", "សរសេរសំបុត្រមួយ",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", OTHERS)
+def test_a_prompt_in_a_script_without_spaces_is_neither_short_nor_new_twice(text: str) -> None:
+    settings = PromptsConfig()
+    generation = Generation(text, (), "stop")
+    fresh, known = Pool(SEEDS), Pool([text])
+    assert why_dropped(text, generation, ScriptedChat(), fresh, settings) == (None, "")  # type: ignore[arg-type]
+    near = text[:-2] + "x" + text[-1]
+    assert why_dropped(near, generation, ScriptedChat(), known, settings) == ("similar", text)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Don't stop_now: it's 3½ o'clock", "don t stop_now it s 3½ o clock"),
+        ("Größe, été, Ёлка, שלום", "grösse été ёлка שלום"),
+        ("हिन्दी में कविता", "हिन्दी में कविता"),
+        ("读两本Python书", "读 两 本 python 书"),
+        ("コーヒー2杯", "コ ー ヒ ー 2 杯"),
+        ("กี่วัน", "กี่ วั น"),
+        ("봄이 왔다.", "봄 이 왔 다"),
+    ],
+)
+def test_words_of_many_scripts(text: str, found: str) -> None:
+    assert words(text) == found.split()
+
+
+@given(st.text(alphabet=st.characters(max_codepoint=0x2E7F, exclude_categories=["Mn", "Mc", "Me"])))
+def test_words_parted_by_spaces_are_as_they_were_and_so_is_their_number(text: str) -> None:
+    """Of Latin, Greek, Cyrillic and others: earlier runs go on as they began."""
+    if not is_unspaced(text):
+        assert words(text) == re.findall(r"\w+", text.casefold())
+        assert count_words(text) == len(text.split())
+
+
+def test_keywords_in_any_script_and_none_at_all() -> None:
+    asks = "请画一张图片，再写一个image的说明"
+    assert reason(asks, keywords=["图片"], max_words=50) == ("keyword", "图片")
+    assert reason(asks, max_words=50) == ("keyword", "image")
+    assert reason(asks, keywords=[], max_words=50) == (None, "")
 
 
 def test_a_prompt_that_was_cut_off_is_dropped() -> None:
@@ -159,11 +221,12 @@ def write(
     run_seed: int = 0,
     reply: Callable[[str, int], tuple[str, FinishReason]] | None = None,
     engine: ScriptedEngine | None = None,
+    seeds: Sequence[str] = SEEDS,
 ) -> list[Prompt]:
     """What the author decides, each attempt asked for as soon as it may be."""
     engine = engine or ScriptedEngine(reply, delay_s)
     author = Author(
-        ScriptedChat(), TEMPLATE, Pool(SEEDS, earlier), settings,  # type: ignore[arg-type]
+        ScriptedChat(), TEMPLATE, Pool(seeds, earlier), settings,  # type: ignore[arg-type]
         iteration=1, run_seed=run_seed, committed=committed,
     )  # fmt: skip
     decided: list[Prompt] = []
@@ -248,6 +311,27 @@ def test_no_two_accepted_prompts_are_as_near_as_the_cutoff() -> None:
     accepted = [prompt.text.split() for prompt in prompts if prompt.dropped is None]
     for i, these in enumerate(accepted):
         for others in accepted[:i]:
+            assert rouge_l(these, others) < SETTINGS.rouge_l_max
+
+
+def test_a_run_from_the_seeds_in_chinese_accepts_new_prompts_and_drops_near_copies() -> None:
+    assert len(ZH) == 12
+    signs = sorted(set("".join(ZH)) - set("，。？“”"))
+
+    def write_chinese(prompt: str, number: int) -> tuple[str, FinishReason]:
+        if number % 3 == 0:  # a seed in which one character differs
+            seed = ZH[number // 3 % len(ZH)]
+            return f"{seed[:5]}呢{seed[6:]}", "stop"
+        drawn = random.Random(number).sample(signs, 16)
+        return f"{''.join(drawn[:9])}，{''.join(drawn[9:])}。", "stop"
+
+    prompts = write(SETTINGS, reply=write_chinese, seeds=ZH)
+    kept = [words(prompt.text) for prompt in prompts if prompt.dropped is None]
+    assert len(kept) == SETTINGS.count
+    assert {prompt.dropped for prompt in prompts} <= {None, "similar", "surplus"}
+    assert all(p.dropped for p in prompts if "呢" in p.text)
+    for i, these in enumerate([*map(words, ZH), *kept]):
+        for others in [*map(words, ZH), *kept][:i]:
             assert rouge_l(these, others) < SETTINGS.rouge_l_max
 
 

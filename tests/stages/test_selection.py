@@ -4,7 +4,7 @@ import itertools
 import json
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,9 +12,13 @@ import pytest
 from selfreward.config import SeedSource
 from selfreward.inputs.rankings import copy_ranked, read_ranked
 from selfreward.measures.selection import Hits, pairwise, selection_figures
-from selfreward.records import Drop, Judgment, Response
-from selfreward.stages.selection import Opinion, cap, first_choice, item, kept, opinions_on, select
+from selfreward.records import Drop, Judgment, Response, kept
+from selfreward.stages.selection import Opinion, cap, first_choice, opinions_on, select
 from selfreward.stages.verdict import points
+
+
+def items(judgments: Iterable[Judgment]) -> list[str]:
+    return sorted(judgment.item for judgment in judgments)
 
 
 def votes(*scores: float | None, attempt: int = 0, sample: int = 0) -> list[Judgment]:
@@ -29,12 +33,10 @@ def chosen(
     judgments: Sequence[Judgment], opinions: dict[tuple[int, int], Opinion], max_share: float = 1.0
 ) -> tuple[list[str], dict[str, str]]:
     rows, drops = select(judgments, opinions, max_share=max_share, run_seed=0)
-    assert Counter(map(item, rows)) + Counter(d.item for d in drops) == Counter(
-        map(item, judgments)
-    )
+    assert sorted([*items(rows), *(drop.item for drop in drops)]) == items(judgments)
     assert rows == kept(judgments, drops) and all(row.score is not None for row in rows)
     assert len({(row.attempt, row.sample) for row in rows}) == len(rows)
-    return [item(row) for row in rows], {drop.item: drop.reason for drop in drops}
+    return [row.item for row in rows], {drop.item: drop.reason for drop in drops}
 
 
 def agrees(scores: Sequence[float], preferences: Sequence[float]) -> bool:
@@ -176,8 +178,8 @@ def test_which_rows_of_the_commonest_score_go_depends_on_the_seed_alone() -> Non
     gone = cap(judgments, max_share=0.4, run_seed=0)
     assert len(gone) == 24
     backwards = cap(judgments[::-1], max_share=0.4, run_seed=0)
-    assert sorted(map(item, backwards)) == sorted(map(item, gone))
-    assert sorted(map(item, cap(judgments, max_share=0.4, run_seed=1))) != sorted(map(item, gone))
+    assert items(backwards) == items(gone)
+    assert items(cap(judgments, max_share=0.4, run_seed=1)) != items(gone)
 
 
 def test_scores_count_by_whole_points() -> None:

@@ -2,14 +2,16 @@
 
 import json
 import math
+import os
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from selfreward.records import MAX_SCORE
-from selfreward.stages.verdict import expected_score, parse_score
+from selfreward.stages.verdict import expected_score, parse_score, read_justification
 from tests.support import DATA
 
 GOLDEN = DATA / "golden" / "judge_replies.jsonl"
@@ -19,7 +21,7 @@ PROBABILITIES = st.lists(st.floats(0, 1), min_size=6, max_size=6)
 
 
 def test_golden_table_is_large() -> None:
-    assert len(REPLIES) >= 60
+    assert len(REPLIES) >= 230
 
 
 @pytest.mark.parametrize("row", REPLIES, ids=[row["what"] for row in REPLIES])
@@ -32,6 +34,42 @@ def test_a_reading_is_either_a_score_in_range_or_a_reason(text: str) -> None:
     score, reason = parse_score(text, "stop")
     assert (score is None) != (reason is None)
     assert score is None or 0 <= score <= MAX_SCORE
+
+
+CLOSINGS = ["---", "```", "</score>", "I hope this helps!", "Let me know.", "\u200b", "</s>"]
+
+
+@given(
+    st.lists(st.sampled_from([*CLOSINGS, "Score: 4", "Weak.", "```", "Score:", "4"]), max_size=8)
+)
+def test_what_closes_a_reply_never_gives_another_score(lines: list[str]) -> None:
+    """It is read as before without it, or not at all."""
+    text = "\n".join(["It is short.", *lines])
+    score, _ = parse_score(f"{text}\nScore: 2", "stop")
+    for closing in CLOSINGS:
+        assert parse_score(f"{text}\nScore: 2\n{closing}", "stop")[0] in (None, score)
+        assert parse_score(f"{text}\n{closing}", "stop")[0] in (None, 4.0)
+
+
+@pytest.mark.parametrize("closing", CLOSINGS)
+def test_what_closes_a_reply_may_follow_a_verdict(closing: str) -> None:
+    assert parse_score(f"It is short.\nScore: 2\n{closing}", "stop") == (2, None)
+    assert read_justification(f"It is short.\nScore: 2\n{closing}", "stop") == (
+        "It is short.",
+        None,
+    )
+
+
+def test_the_cases_that_failed_elsewhere_are_read_right_or_not_at_all() -> None:
+    """In a checkout that has them: replies, and the score that is clear to a reader."""
+    directory = os.environ.get("SELFREWARD_TEST_CASES")
+    if not directory:
+        pytest.skip("SELFREWARD_TEST_CASES names no directory")
+    lines = (Path(directory) / "judge_replies.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    read = [(parse_score(row["reply"], "stop")[0], row["clear_to_a_reader"]) for row in rows]
+    assert [pair for pair in read if pair[0] not in (None, pair[1])] == []
+    assert sum(score is None for score, clear in read if clear is not None) <= 3
 
 
 @given(st.text(), SCORES, SCORES)
@@ -75,6 +113,15 @@ def test_a_reply_that_was_cut_off_has_no_verdict(text: str) -> None:
         "Score: " + "1." * 50_000,
         "Score: " + "9" * 100_000,
         "Score: 4/" + "9" * 100_000,
+        "Score: 4\n" + "---\n" * 2_000 + "x",
+        "```\n" * 2_000 + "Score: 4\n```",
+        "<score>" * 10_000 + "4</score>",
+        "Score: 4" + ", very good" * 80 + "x",
+        "Score: " + "1 + " * 240 + "= 1",
+        "Score: 4\nx" + "</s>" * 50_000,
+        "S\u200bcore: 4" + "\u200b" * 900,
+        "Score:\n" * 1_000,
+        "-" * 900 + "score" + "- " * 40,
     ],
     ids=lambda text: text[:12] + text[-3:],
 )

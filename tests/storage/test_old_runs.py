@@ -1,6 +1,8 @@
 """Runs that an earlier version began are read and finished as that version would have."""
 
 import json
+import socket
+import sqlite3
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,10 @@ from selfreward.records import (
 )
 from selfreward.storage import durable
 from selfreward.storage.directory import Run
-from selfreward.storage.tables import digest
+from selfreward.storage.tables import SCHEMA_VERSION, digest
 from selfreward.verbs.maintenance import verify
 from selfreward.verbs.scores import scores_of
+from selfreward.verbs.status import status_of
 from tests.support import DATA, plain
 from tests.support.loop_driver import ScriptedWorkers
 from tests.support.scripted import scripted_reply
@@ -86,3 +89,45 @@ def test_it_can_be_read_before_it_is_resumed_and_reading_changes_no_byte(run: Ru
     finished = [f for f in scores if "evaluate" in f["stages"]]
     assert list(map(timeless, finished)) == [timeless(figures) for figures in then[: len(finished)]]
     assert run.records.read_bytes() == before
+
+
+def version(run: Run) -> int:
+    db = sqlite3.connect(f"file:{run.records}?mode=ro", uri=True)
+    try:
+        return int(db.execute("PRAGMA user_version").fetchone()[0])
+    finally:
+        db.close()
+
+
+def test_the_order_of_its_stages_is_that_of_its_config_and_written_once_it_is_owned(
+    run: Run,
+) -> None:
+    with run.store() as store:
+        begun = {row.iteration for row in store.progress()}
+        planned = {t: tuple(store.planned(t)) for t in begun}
+    assert planned == {t: run.config.stages(t) for t in begun}
+    assert status_of(run).stages
+    assert version(run) == 4
+    with run.owned() as store:
+        assert {t: tuple(store.planned(t)) for t in begun} == planned
+    assert version(run) == SCHEMA_VERSION
+    with run.owned() as store, run.store() as reader:
+        assert reader.planned(max(begun)) == store.planned(max(begun))
+
+
+def test_one_that_is_cut_off_while_it_is_brought_up_to_date_stays_as_it_was(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(Exception):
+        """Stands for a kill before the commit."""
+
+    def stop() -> str:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "gethostname", stop)  # what comes after the upgrade
+        with pytest.raises(Killed), run.owned():
+            pass
+    assert version(run) == 4
+    with run.owned():
+        assert version(run) == SCHEMA_VERSION

@@ -372,12 +372,24 @@ def test_a_file_that_is_no_store_is_refused(tmp_path: Path, content: bytes) -> N
     assert path.read_bytes() == content
 
 
-def test_another_schema_version_is_refused_and_named(path: Path) -> None:
+def test_the_stages_planned_come_back_in_order_and_a_new_plan_replaces_them(path: Path) -> None:
+    with Store.claim(path) as store:
+        assert store.planned(1) == []
+        store.plan({0: ["train"], 1: ["prompts", "pairs", "evaluate"]})
+        store.plan({0: [], 1: ["prompts", "comparisons", "pairs"], 2: ["prompts"]})
+        assert [store.planned(t) for t in range(4)] == [
+            [], ["prompts", "comparisons", "pairs"], ["prompts"], [],
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize("version", [3, SCHEMA_VERSION + 1])
+def test_another_schema_version_is_refused_and_named(path: Path, version: int) -> None:
     db = sqlite3.connect(path)
-    db.execute(f"PRAGMA user_version={SCHEMA_VERSION + 1}")
+    db.execute(f"PRAGMA user_version={version}")
     db.close()
-    with pytest.raises(IntegrityError, match=f"schema version {SCHEMA_VERSION + 1}"):
-        Store(path)
+    for open_ in (Store, Store.claim):
+        with pytest.raises(IntegrityError, match=f"schema version {version}, this release reads"):
+            open_(path)
 
 
 def test_create_does_not_touch_a_store_that_is_there(path: Path) -> None:

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 TEMPLATE = (
     "{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}<|end|>\n{% endfor %}"
@@ -21,6 +21,7 @@ def make_model(
     config: dict[str, Any] | None = None,
     eos: str = "<|end|>",
     words: tuple[str, ...] = (),
+    bos: str | None = None,
 ) -> Path:
     """Write a model directory without weights: one token a character, and a few merges."""
     from transformers import PreTrainedTokenizerFast
@@ -32,7 +33,7 @@ def make_model(
     tokenizer.decoder = decoders.Fuse()
     tokenizer.add_special_tokens(["<|start|>", "<|end|>", "<|text|>"])
     tokenizer.add_tokens([AddedToken(word) for word in words])
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=eos)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=eos, bos_token=bos)
     fast.chat_template = template
     fast.save_pretrained(path)
     (path / "config.json").write_text(json.dumps({"model_type": "llama", **(config or {})}))
@@ -48,6 +49,33 @@ def write_headers(path: Path, shapes: dict[str, tuple[int, ...]], file: str = "m
     content = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
     path.mkdir(parents=True, exist_ok=True)
     (path / f"{file}.safetensors").write_bytes(len(content).to_bytes(8, "little") + content)
+    return path
+
+
+def make_sentencepiece_model(
+    path: Path, template: str, words: tuple[str, ...], eos: str, bos: str
+) -> Path:
+    """As ``make_model``, with a tokenizer of the kind of Llama 2: a space is U+2581, put before the
+    first word too, and gone from the start of what is decoded."""
+    from transformers import PreTrainedTokenizerFast
+
+    characters = ["\u2581", *(chr(i) for i in range(33, 127)), "\n"]
+    merges = [("\u2581", letter) for letter in "AHabcNSJ4"]
+    pieces = [*characters, *("".join(pair) for pair in merges)]
+    tokenizer = Tokenizer(models.BPE(vocab={p: i for i, p in enumerate(pieces)}, merges=merges))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+    )
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer.add_special_tokens(
+        [AddedToken(word, normalized=False) for word in (eos, bos, *words)]
+    )
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=eos, bos_token=bos)
+    fast.chat_template = template
+    fast.save_pretrained(path)
+    (path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     return path
 
 

@@ -48,8 +48,10 @@ class ScriptedChat:
         return next((token for token in CONTROL_TOKENS if token in text), None)
 
     def split_thinking(self, text: str) -> tuple[str, str]:
-        before, found, after = text.partition("</think>")
-        return (before.removeprefix("<think>"), after) if found else ("", text)
+        if not text.lstrip().startswith("<think>"):
+            return "", text
+        before, _, after = text.partition("</think>")
+        return before.replace("<think>", "", 1), after
 
 
 class ScriptedEngine:

@@ -10,6 +10,8 @@ from selfreward.cli.main import invoke
 from selfreward.errors import IntegrityError
 from selfreward.inputs import models
 from selfreward.verbs import doctor, parity
+from selfreward.workers.parity import ask_in_child
+from tests.support.models import make_model
 
 ANSWER = {"token_ids": [5, 6], "logprob": -3.5}
 
@@ -69,7 +71,7 @@ def test_the_verb_shows_a_table_and_fails_where_engines_differ(
     model = models.Model(tmp_path, "abc", "org/m", None)
     monkeypatch.setattr(models, "resolve", lambda *_, **__: model)
     monkeypatch.setattr(
-        parity, "_ask_in_child", lambda kind, _: found() if kind == "transformers" else others
+        parity, "ask_in_child", lambda kind, _: found() if kind == "transformers" else others
     )
     assert invoke(["doctor", "--parity", "org/m"]) == code
     out = capsys.readouterr().out
@@ -78,6 +80,19 @@ def test_the_verb_shows_a_table_and_fails_where_engines_differ(
     assert invoke(["doctor", "--parity", "org/m", "--json"]) == code
     assert json.loads(capsys.readouterr().out)["agree"] is (code == 0)
     assert [kept["digest"] for kept in parity.recorded()] == ["abc"]
+
+
+def test_an_engine_that_cannot_be_asked_gives_its_error_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = ask_in_child("transformers", make_model(tmp_path / "mute", template=None))
+    assert refused["error"].endswith("or put a chat_template.jinja beside its tokenizer.")
+    assert "has no chat template Use an instruct model" in refused["error"]
+    died = ask_in_child("transformers", tmp_path / "nowhere")["error"]
+    assert died.startswith("the transformers process ended with code 1 ")
+    assert "nowhere" in died and "\n" not in died
+    monkeypatch.setattr("selfreward.workers.parity._TIMEOUT_S", 0)
+    assert ask_in_child("transformers", tmp_path) == {"error": "no answer in 0 s"}
 
 
 @pytest.mark.slow

@@ -16,7 +16,15 @@ from selfreward.config.load import build_config, load_config
 from selfreward.errors import ConfigError, IntegrityError, NotFoundError
 from selfreward.inputs.collect import create_run
 from selfreward.inputs.shipped import config_file, recipes
-from selfreward.records import Judgment, PreferencePair, Progress, Prompt, Response, Stage
+from selfreward.records import (
+    Judgment,
+    PreferencePair,
+    Progress,
+    Prompt,
+    Response,
+    Stage,
+    stages_of,
+)
 from selfreward.storage import durable
 from selfreward.storage.directory import Run, open_run
 from selfreward.verbs import doctor, maintenance, plan, progress, status
@@ -270,6 +278,7 @@ def test_plain_progress_has_a_line_per_five_percent_and_per_thirty_seconds(
     now = 0.0
     lines = shown_lines(empty, lambda: now, monkeypatch)
     with empty.owned() as store, progress.Display(empty) as display:
+        store.plan({1: ["responses", "judgments"]})
         for _ in range(120):  # a model is being loaded
             now += 0.3
             display.tick()
@@ -318,16 +327,35 @@ def test_warnings_of_this_launch_are_shown_once(
     assert status.status_of(empty).warnings == ("too many ties",)
 
 
-def test_iterations_have_the_stages_that_are_theirs() -> None:
-    def names(iteration: int, *begun: str, evaluates: bool = True) -> list[str]:
-        at_work = [Progress(iteration, stage, 0, 1, 0.0, "", "") for stage in begun]
-        return [row.stage for row in status.stage_rows(iteration, at_work, [], evaluates)]
-
-    assert names(0, "train") == ["train", "evaluate"]
-    assert names(0, "evaluate") == ["evaluate"]  # nothing is trained: M1 = M0
-    assert names(0, "train", evaluates=False) == ["train"]
-    assert names(1)[-3:] == ["pairs", "train", "evaluate"]
-    assert names(1, evaluates=False)[-2:] == ["pairs", "train"]
+@pytest.mark.parametrize(
+    ("words", "iteration", "expected"),
+    [
+        ("", 0, "train evaluate"),
+        ("sft=null", 0, "evaluate"),  # nothing is trained: M1 = M0
+        ("evaluation.ranked=null evaluation.canaries=false", 0, "train"),
+        ("sft=null evaluation.ranked=null evaluation.canaries=false", 0, ""),
+        ("sft.selection={}", 0, "sft prompts responses judgments selection train evaluate"),
+        ("", 1, "prompts responses judgments pairs train evaluate"),
+        ("responses.anchors=2", 1, "prompts responses judgments pairs train evaluate"),
+        (
+            "responses.anchors=2 judge.break_ties=true judge.jury=[{},{}]",
+            2,
+            "prompts responses anchors judgments judgments/1 judgments/2 comparisons pairs train "
+            "evaluate",
+        ),
+    ],
+)
+def test_iterations_have_the_stages_that_are_theirs(
+    words: str, iteration: int, expected: str
+) -> None:
+    config = build_config({}, words.split())
+    assert list(config.stages(iteration)) == expected.split()
+    begun = set(config.stages(iteration))
+    if begun:
+        assert stages_of(iteration, begun, "evaluate" in begun) == config.stages(iteration)
+    rows = status.stage_rows(iteration, config.stages(iteration), [], [])
+    assert [row.stage for row in rows] == expected.split()
+    assert {row.state for row in rows} <= {"waiting"}
 
 
 def test_a_display_outlives_a_database_that_cannot_be_read(
@@ -488,7 +516,7 @@ def test_steps_are_counted_as_the_trainer_does(
 
 
 def test_every_recipe_validates_but_for_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("selfreward.verbs.validate._check_options", lambda config: "skipped")
+    monkeypatch.setattr("selfreward.workers.checks.check_config", lambda *given, **named: None)
     for path in recipes().values():
         names = [part["name"] for part in validate(load_config(path), path)]
         assert {"judge template", "prompts template", "seed prompts", "IFT", "EFT"} <= set(names)

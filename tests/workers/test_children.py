@@ -16,7 +16,7 @@ from selfreward.config.load import build_config
 from selfreward.errors import ConfigError, PreflightError, SelfRewardError
 from selfreward.inputs import models
 from selfreward.inputs.collect import create_run
-from selfreward.records import STAGES, Stage
+from selfreward.records import Stage
 from selfreward.storage.durable import full_disk_named
 from selfreward.workers.children import Children
 from selfreward.workers.process import Child
@@ -119,7 +119,7 @@ def test_a_child_does_one_job_after_another_and_ends_when_told_to(
     facts = {"path": str(base), "digest": models.digest(base)}
     (run.path / "models" / "M0.json").write_text(json.dumps(facts))
     with run.owned() as store, Child(run.log_path(1, "generate")) as child:
-        for stage in STAGES[:3]:  # so that no model is needed
+        for stage in run.config.rollout_stages(1):  # so that no model is needed
             store.finish_stage(Stage(1, stage, 0, 0, "", "", 0.0, {}))
         job = {"run": str(run.path), "epoch": store.epoch, "work": "generate", "iteration": 1}
         assert [child.do(job, nothing, nothing) for _ in range(2)] == [{}, {}]

@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from selfreward.engines.base import Generation, Request, RequestError, Sampling, check_room
+from selfreward.config import Sampling
+from selfreward.engines.base import Generation, Request, RequestError, check_room
 from selfreward.engines.chat import Chat
 from selfreward.engines.server.balancer import Balancer
 from selfreward.engines.stops import Stops

@@ -60,13 +60,15 @@ class HostedChat:
         return None
 
     def split_thinking(self, text: str) -> tuple[str, str]:
-        """Split (thinking, answer) as ``Chat.split_thinking`` does."""
-        before, end, after = text.partition("</think>")
-        if end:
-            return before.replace("<think>", "", 1), after
-        if text.lstrip().startswith("<think>"):
-            return before.replace("<think>", "", 1), ""
-        return "", text
+        """Split (thinking, answer) where the text itself begins with ``<think>``.
+
+        The endpoint's format is unknown: a ``</think>`` without that is a quote, as in
+        ``Chat.split_thinking``.
+        """
+        if not text.lstrip().startswith("<think>"):
+            return "", text
+        before, _, after = text.partition("</think>")
+        return before.replace("<think>", "", 1), after
 
 
 class HostedEngine:

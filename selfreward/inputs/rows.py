@@ -1,0 +1,242 @@
+"""Rows from outside: files of JSON lines, a JSON array, CSV, TSV or parquet, and hub data sets.
+
+Text files are UTF-8, with or without a byte order mark, with any line ends, plain or ``.gz``. Rows
+are as they are found: what is in them is for ``shapes.py``.
+"""
+
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from selfreward.config import SeedSource
+from selfreward.errors import ConfigError, PreflightError
+from selfreward.inputs import shipped
+
+if TYPE_CHECKING:
+    import _csv
+
+Row = tuple[str, dict[str, Any]]
+"""(where it stands, the row)"""
+
+SUFFIXES = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet")
+"""Of the files that are read; all but parquet with ``.gz`` behind as well."""
+_NAMED = (*SUFFIXES, ".gz", ".txt", ".yaml", ".yml", ".xlsx", ".arrow", ".zip", ".zst")
+"""What ends so is the name of a file and no data set."""
+_UTF16 = (b"\xff\xfe", b"\xfe\xff", b"{\x00", b"\x00{", b"[\x00", b"\x00[")
+
+
+def read_rows(source: SeedSource, beside: Path | None = None) -> Iterator[Row]:
+    """Yield (where it stands, row) of any source, unchecked.
+
+    Raises:
+        ConfigError: The source is missing, unreadable, not what its name says, or empty.
+        PreflightError: The hub cannot be reached.
+    """
+    path = _find(source.path, beside)
+    if path is None:
+        rows = _read_hub(source)
+    elif path.suffix == ".parquet":
+        rows = _read_parquet(path)
+    else:
+        rows = _read_text(path)
+    count = 0
+    for at, row in rows:
+        if source.limit is not None and count == source.limit:
+            return
+        count += 1
+        yield at, row
+    if count == 0:
+        raise ConfigError(f"{path or source.path}: holds no rows")
+
+
+def _find(path: str, beside: Path | None) -> Path | None:
+    """The file that ``path`` names, or None for a hub id."""
+    places = [
+        *([beside / path] if beside else []), Path(path), shipped.prompts_directory() / path
+    ]  # fmt: skip
+    for place in places:
+        if place.is_file():
+            return place
+    local = path.startswith((".", "/", "~")) or path.lower().endswith((*_NAMED, "/"))
+    shipped_one = (shipped.prompts_directory() / path).parent.is_dir() and "/" in path
+    if path.count("/") == 1 and not local and not shipped_one:
+        return None
+    prefix = path.removesuffix(Path(path).name)
+    names = {
+        prefix + file.name: None
+        for place in places
+        if place.parent.is_dir()
+        for file in sorted(place.parent.iterdir())
+        if Path(path).name and file.name.lower().endswith((*SUFFIXES, ".gz"))
+    }
+    near = get_close_matches(path, names, n=2, cutoff=0.6)
+    hint = (
+        f"Did you mean {' or '.join(near)}?" if near else "Give a path, or org/name of a hub set."
+    )
+    raise ConfigError(f"seed data {path!r}: no such file", hint)
+
+
+def _read_text(path: Path) -> Iterator[Row]:
+    """Rows of a text file; the names of some say less than their first byte."""
+    packed = path.suffix == ".gz"
+    kind = path.with_suffix("").suffix if packed else path.suffix
+    try:
+        with cast(BinaryIO, gzip.open(path) if packed else open(path, "rb")) as file:
+            head = file.read(4096).removeprefix(b"\xef\xbb\xbf")
+            file.seek(0)
+            table = kind in (".csv", ".tsv")
+            if head.startswith(_UTF16) or (table and b"\x00" in head):
+                hint = f"Convert it: iconv -f UTF-16 -t UTF-8 {path.name} > new{path.suffix}"
+                raise ConfigError(f"{path}: is UTF-16, and seed data is UTF-8", hint)
+            if table:
+                yield from _read_csv(path, file, "," if kind == ".csv" else "\t")
+            elif head.lstrip().startswith(b"["):
+                yield from _read_array(path, file)
+            else:
+                for number, line in enumerate(file, 1):
+                    if line.strip():
+                        yield (
+                            f"{path}:{number}",
+                            _parse_line(line, f"{path}:{number}", number, head),
+                        )
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ConfigError(f"{path}: not a readable gzip file ({error})") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the seed data ({error.strerror})") from None
+
+
+def _parse_line(line: bytes, at: str, number: int, head: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{at}: not JSON ({_no_utf8(error)}){_torn(line)}") from None
+    except (ValueError, RecursionError) as error:
+        if number == 1 and line.strip() == b"{" and head.count(b"\n") > 1:
+            raise ConfigError(
+                f"{at}: not JSON lines, it holds an object over several lines",
+                "Give one row a line, or an array of rows.",
+            ) from None
+        why = str(error)
+        if isinstance(error, json.JSONDecodeError):
+            why = f"{error.msg}: column {error.pos + 1}"
+        raise ConfigError(f"{at}: not JSON ({why}){_torn(line)}") from None
+    return _object(row, at)
+
+
+def _read_array(path: Path, file: BinaryIO) -> Iterator[Row]:
+    """The elements of a JSON array, each with the line that it begins on."""
+    data = file.read()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}:{line}: not JSON ({_no_utf8(error)})") from None
+    decoder = json.JSONDecoder()
+    at, counted, line = text.index("[") + 1, 0, 1
+    while True:
+        at = _skip(text, at)
+        line, counted = line + text.count("\n", counted, at), at
+        if text[at : at + 1] == "]":
+            break
+        where = f"{path}:{line}"
+        try:
+            row, at = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError) as error:
+            torn = "; the file looks torn" if not text.rstrip().endswith("]") else ""
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else error
+            raise ConfigError(f"{where}: not JSON ({reason}){torn}") from None
+        yield where, _object(row, where)
+        at = _skip(text, at)
+        if text[at : at + 1] == ",":
+            at += 1
+        elif text[at : at + 1] != "]":
+            torn = "; the file looks torn" if not text[at:] else ""
+            raise ConfigError(f"{where}: not JSON (no comma behind this row){torn}")
+    if text[at + 1 :].strip():
+        raise ConfigError(f"{path}:{line}: not JSON (there is more behind the array)")
+
+
+def _read_csv(path: Path, file: BinaryIO, delimiter: str) -> Iterator[Row]:
+    with io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
+        yield from _records(path, csv.reader(text, delimiter=delimiter, strict=True))
+
+
+def _records(path: Path, reader: "_csv.Reader") -> Iterator[Row]:
+    header: list[str] = []
+    before = 0
+    try:
+        for fields in reader:
+            at, before = f"{path}:{before + 1}", reader.line_num
+            if not any(field.strip() for field in fields):
+                continue
+            if not header:
+                header = fields
+                if len(set(header)) < len(header):
+                    raise ConfigError(f"{at}: two columns have the same name")
+                continue
+            if len(fields) != len(header):
+                raise ConfigError(f"{at}: {len(fields)} fields, and the header has {len(header)}")
+            yield at, dict(zip(header, fields, strict=True))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not CSV ({_no_utf8(error)})") from None
+    except csv.Error as error:
+        raise ConfigError(f"{path}:{before + 1}: not CSV ({error})") from None
+
+
+def _read_parquet(path: Path) -> Iterator[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        rows = pyarrow.parquet.read_table(path).to_pylist()
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise ConfigError(f"{path}: not a readable parquet file ({_line(error)})") from None
+    for number, row in enumerate(rows, 1):
+        yield f"{path} row {number}", row
+
+
+def _read_hub(source: SeedSource) -> Iterator[Row]:
+    import datasets
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        rows = datasets.load_dataset(source.path, split=source.split, revision=source.revision)
+    except (datasets.exceptions.DatasetNotFoundError, ValueError) as error:
+        raise ConfigError(f"seed data {source.path!r}: {_line(error)}") from None
+    except (ConnectionError, OSError, HfHubHTTPError) as error:
+        raise PreflightError(
+            f"seed data {source.path!r}: the hub cannot be reached ({_line(error)})",
+            "Download it once and give the file's path.",
+        ) from None
+    for number, row in enumerate(rows, 1):
+        yield f"{source.path}[{source.split}] row {number}", dict(row)
+
+
+def _object(row: object, at: str) -> dict[str, Any]:
+    if not isinstance(row, dict):
+        raise ConfigError(f"{at}: a row is an object, found {row!r:.40}")
+    return row
+
+
+def _skip(text: str, at: int) -> int:
+    while text[at : at + 1].isspace():
+        at += 1
+    return at
+
+
+def _no_utf8(error: UnicodeDecodeError) -> str:
+    return f"not UTF-8: byte {error.object[error.start]:#x}; is it Latin-1?"
+
+
+def _torn(line: bytes) -> str:
+    return "" if line.endswith(b"\n") else "; the last line looks torn"
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:200]

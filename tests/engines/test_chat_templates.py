@@ -1,0 +1,145 @@
+"""The law of the chat layer over the formats of many models: what is trained is what is sampled.
+
+``tests/data/chat_templates.json`` holds shortened formats, one a family, written for these tests.
+"""
+
+import json
+import re
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from selfreward.engines.chat import Chat
+from selfreward.errors import ConfigError
+from tests.support import DATA
+from tests.support.models import make_model, make_sentencepiece_model
+
+TEMPLATES: dict[str, str] = json.loads((DATA / "chat_templates.json").read_text())
+OPENING = ["r1", "r1_no_newline"]
+"""Formats that open a thought for the model and leave it out of finished turns."""
+WORDS = tuple(sorted({w for t in TEMPLATES.values() for w in re.findall(r"<\|?\w+\|?>", t)}))
+ENDS = {
+    "chatml": "<|im_end|>", "llama3": "<|eot_id|>", "gemma": "<end_of_turn>", "phi3": "<|end|>",
+    "qwen3": "<|im_end|>", "granite": "<|end_of_text|>",
+}  # fmt: skip
+"""How a turn ends, where that is not the end of text."""
+
+
+@pytest.fixture(params=["characters", "sentencepiece"])
+def chat_of(request: pytest.FixtureRequest, tmp_path: Path):
+    """Makes a chat of a family's format on a tokenizer of one kind."""
+
+    def make(family: str, **kwargs: object) -> Chat:
+        words = tuple(w for w in WORDS if w in TEMPLATES[family])
+        make = make_model if request.param == "characters" else make_sentencepiece_model
+        model = make(tmp_path / family, TEMPLATES[family], words=words, eos="</s>", bos="<s>")
+        return Chat(model, template_kwargs=kwargs)
+
+    return make
+
+
+def finished(chat: Chat, user: str, answer: str) -> tuple[int, ...]:
+    """The template's own ids of a finished conversation, as far as its end of turn."""
+    turns = [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
+    text = chat.tokenizer.apply_chat_template(turns, tokenize=False)
+    ids = tuple(chat.tokenizer(text, add_special_tokens=False).input_ids)
+    return ids[: len(ids) - ids[::-1].index(chat.end_id)]
+
+
+def spaceless(text: str) -> str:
+    """Without the space that a tokenizer of the SentencePiece kind puts behind a control token."""
+    return text.replace("> ", ">")
+
+
+@pytest.mark.parametrize("family", sorted(TEMPLATES.keys() - set(OPENING)))
+@pytest.mark.parametrize("answer", ["An apple.", "4", "a\n\nb c"])
+def test_sft_trains_the_ids_of_the_templates_own_finished_conversation(
+    family: str, answer: str, chat_of
+) -> None:
+    chat = chat_of(family)
+    assert chat.decode([chat.end_id]) == ENDS.get(family, "</s>")
+    prompt, completion = chat.continuation("Name a fruit.", "", answer)
+    assert prompt == chat.prompt_ids("Name a fruit.")
+    assert prompt + completion == finished(chat, "Name a fruit.", answer)
+
+
+@pytest.mark.parametrize("family", OPENING)
+def test_a_thought_that_the_format_opens_is_closed_before_an_answer_is_trained(
+    family: str, chat_of
+) -> None:
+    chat = chat_of(family)
+    prompt, completion = chat.continuation("Name a fruit.", "", "An apple.")
+    text = spaceless(chat.decode(prompt + completion))
+    assert text.endswith("<|Assistant|><think>\n\n</think>\n\nAn apple.</s>")
+    thinking, answer = chat.split_thinking(chat.decode(completion).removesuffix("</s>"))
+    assert (thinking.strip(), answer.strip()) == ("", "An apple.")
+
+
+@pytest.mark.parametrize("family", sorted(TEMPLATES))
+def test_a_started_turn_stands_where_an_answer_stands(family: str, chat_of) -> None:
+    chat = chat_of(family)
+    begun = chat.decode(chat.prompt_ids("Judge.", "Score: "))
+    assert begun.endswith("Score: ")
+    assert not begun.removesuffix("Score: ").rstrip().endswith("<think>")
+    whole = chat.decode(finished(chat, "Judge.", "Score: 4"))
+    if family not in OPENING:
+        assert whole.startswith(begun)
+    assert chat.split_thinking("4 </think> Score: 5", "Score: ") == ("", "4 </think> Score: 5")
+    prompt, completion = chat.continuation("Judge.", "Score: ", "4")
+    assert prompt == chat.prompt_ids("Judge.", "Score: ")
+    assert chat.decode(completion).split() == [f"4{ENDS.get(family, '</s>')}"] or (
+        chat.decode(completion).split() == ["4", "</s>"]
+    )
+
+
+def test_qwen3_trains_its_empty_thought_and_without_thinking_none(chat_of) -> None:
+    prompt, completion = chat_of("qwen3").continuation("Hi", "", "Hello.")
+    text = spaceless(chat_of("qwen3").decode(completion))
+    assert text == "<think>\n\n</think>\n\nHello.<|im_end|>"
+    chat = chat_of("qwen3", enable_thinking=False)
+    prompt, completion = chat.continuation("Hi", "", "Hello.")
+    assert spaceless(chat.decode(prompt)).endswith("<think>\n\n</think>\n\n")
+    assert chat.decode(completion) == "Hello.<|im_end|>"
+
+
+@pytest.mark.parametrize("family", sorted(TEMPLATES))
+def test_sampled_ids_are_trained_as_they_were_sampled_with_the_end_of_turn(
+    family: str, chat_of
+) -> None:
+    chat = chat_of(family)
+    odd = chat.tokenizer("a", add_special_tokens=False).input_ids * 2
+    assert chat.sampled(odd) == (*odd, chat.end_id)
+
+
+def test_a_format_with_a_date_has_the_day_on_which_the_run_was_made(chat_of, tmp_path) -> None:
+    chat = chat_of("llama3")
+    assert date.today().strftime("%d %b %Y") in chat.decode(chat.prompt_ids("Hi"))
+    then = Chat(chat.model, today=date(2024, 2, 29))
+    assert "Today Date: 29 Feb 2024" in then.decode(then.prompt_ids("Hi"))
+    prompt, completion = then.continuation("Hi", "", "Hello.")
+    assert "Today Date: 29 Feb 2024" in then.decode(prompt + completion)
+    given = Chat(chat.model, template_kwargs={"date_string": "1 Jan"}, today=date(2024, 2, 29))
+    assert "Today Date: 1 Jan" in given.decode(given.prompt_ids("Hi"))
+
+
+def test_a_format_that_refuses_a_system_prompt_is_one_line(tmp_path: Path) -> None:
+    template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}"
+    model = make_model(tmp_path, template + "{% endif %}" + TEMPLATES["chatml"])
+    Chat(model)
+    with pytest.raises(ConfigError, match=r"refuses .* with system_prompt \(no system role\)"):
+        Chat(model, system_prompt="Be brief.")
+
+
+def test_a_base_model_is_given_a_format_and_without_end_of_text_is_refused(tmp_path: Path) -> None:
+    base = make_model(tmp_path / "base", template=None)
+    chat = Chat(base, chat_template=TEMPLATES["chatml"])
+    assert chat.decode(chat.prompt_ids("Hi")).endswith("<|im_start|>assistant\n")
+    endless = make_model(tmp_path / "endless")
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (endless / name).is_file():
+            settings = json.loads((endless / name).read_text())
+            settings.pop("eos_token", None)
+            (endless / name).write_text(json.dumps(settings))
+    with pytest.raises(ConfigError, match="no end-of-text token"):
+        Chat(endless)

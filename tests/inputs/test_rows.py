@@ -1,0 +1,161 @@
+"""Files of rows in every format, and what is said of those that cannot be read."""
+
+import gzip
+import json
+import os
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from selfreward.config import SeedSource
+from selfreward.errors import ConfigError, SelfRewardError
+from selfreward.inputs import seeds
+from selfreward.inputs.rankings import read_ranked
+from selfreward.inputs.rows import read_rows
+
+ROWS = [{"prompt": "Où?", "response": "Là,\n“ici”."}, {"prompt": "Sing.", "response": "La; la."}]
+LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
+CSV = 'prompt,response\r\nOù?,"Là,\n“ici”."\r\nSing.,La; la.\r\n'
+FILES = {
+    "a.jsonl": LINES,
+    "a.ndjson": LINES,
+    "a.json": json.dumps(ROWS, indent=1),
+    "lines.json": LINES,
+    "array.jsonl": json.dumps(ROWS, ensure_ascii=False),
+    "a.csv": CSV,
+    "lf.csv": CSV.replace("\r\n", "\n"),
+    "a.tsv": 'prompt\tresponse\nOù?\t"Là,\n“ici”."\nSing.\tLa; la.\n',
+    "no_last_line_end.csv": CSV.rstrip(),
+}
+
+
+def found(path: Path) -> list[dict]:
+    return [row for _, row in read_rows(SeedSource(path=str(path)))]
+
+
+def refusal(path: Path | str) -> ConfigError:
+    with pytest.raises(ConfigError) as error:
+        list(read_rows(SeedSource(path=str(path))))
+    assert "\n" not in error.value.message
+    return error.value
+
+
+@pytest.mark.parametrize("bom", ["", "\ufeff"], ids=["plain", "with mark"])
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gz"])
+@pytest.mark.parametrize("name", FILES)
+def test_every_text_format_gives_the_same_rows(
+    tmp_path: Path, name: str, packed: bool, bom: str
+) -> None:
+    data = (bom + FILES[name]).encode()
+    path = tmp_path / (f"{name}.gz" if packed else name)
+    path.write_bytes(gzip.compress(data) if packed else data)
+    assert found(path) == ROWS
+
+
+def test_parquet_gives_the_same_rows(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), path)
+    assert found(path) == ROWS
+
+
+def test_rows_of_every_text_format_stand_on_their_lines(tmp_path: Path) -> None:
+    for name, lines in (("a.csv", [2, 4]), ("a.json", [2, 6]), ("a.jsonl", [1, 2])):
+        path = tmp_path / name
+        path.write_bytes(FILES[name].encode())
+        places = [at for at, _ in read_rows(SeedSource(path=str(path)))]
+        assert places == [f"{path}:{line}" for line in lines], name
+
+
+def test_an_empty_array_and_a_csv_of_a_header_alone_hold_no_rows(tmp_path: Path) -> None:
+    for name, text in (("a.json", " [ ]\n"), ("a.csv", "prompt,response\n"), ("b.csv", "")):
+        (tmp_path / name).write_text(text)
+        assert "holds no rows" in refusal(tmp_path / name).message
+
+
+BROKEN = [
+        ("a.jsonl", LINES.encode("utf-16"), "is UTF-16, and seed data is UTF-8"),
+        ("a.json", json.dumps(ROWS).encode("utf-16-le"), "is UTF-16"),
+        ("a.csv", CSV.encode("utf-16-be"), "is UTF-16"),
+        ("a.jsonl", LINES.replace("“", "").replace("”", "").encode("latin-1"),
+         ":1: not JSON (not UTF-8: byte 0xf9; is it Latin-1?)"),
+        ("a.json", b'[\n{"prompt": "x"},\n{"prompt": "\xe9t\xe9"}\n]', ":3: not JSON (not UTF-8"),
+        ("a.csv", b"prompt,response\nO\xf9?,x\n", "not CSV (not UTF-8: byte 0xf9"),
+        ("a.json", b'[{"prompt": "x"},\n{"prompt": "y"', ":2: not JSON"),
+        ("a.json", b'[{"prompt": "x"},\n{"prompt": "y"}', "; the file looks torn"),
+        ("a.json", b'[{"prompt": "x"}\n{"prompt": "y"}]', ":1: not JSON (no comma"),
+        ("a.json", b'[{"prompt": "x"}]\n{"prompt": "y"}', "more behind the array"),
+        ("a.json", b'[{"prompt": "x"},\n\n3]', ":3: a row is an object, found 3"),
+        ("a.json", b'{\n "data": [\n  {"prompt": "x"}\n ]\n}\n', ":1: not JSON lines, it holds"),
+        ("a.jsonl", LINES.encode()[:-9], ":2: not JSON (Unterminated string starting at: column"),
+        ("a.csv", b"prompt,response\nx,y\nx\n", ":3: 1 fields, and the header has 2"),
+        ("a.csv", b"prompt,response\nx,y,z\n", ":2: 3 fields, and the header has 2"),
+        ("a.csv", b"prompt,prompt\nx,y\n", ":1: two columns have the same name"),
+        ("a.csv", b'prompt,response\nx,"y\n', ":2: not CSV"),
+        ("a.jsonl.gz", LINES.encode(), "not a readable gzip file"),
+        ("a.jsonl.gz", gzip.compress(LINES.encode())[:-9], "not a readable gzip file"),
+        ("a.parquet", b"PAR1", "not a readable parquet file"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "data", "says"), BROKEN, ids=[row[2] for row in BROKEN])
+def test_what_cannot_be_read_is_one_line_with_where_and_what(
+    tmp_path: Path, name: str, data: bytes, says: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(data)
+    error = refusal(path)
+    assert says in error.message
+    assert str(path) in error.message
+
+
+@pytest.mark.parametrize(
+    ("path", "near"),
+    [
+        ("seed/itf.jsonl", "seed/ift.jsonl"),
+        ("seed/ift.json", "seed/ift.jsonl"),
+        ("seed/itf", "seed/ift.jsonl"),
+        ("./mien.csv", "./mine.csv"),
+        ("data/mine.jsonl", "data/mine.csv"),
+        ("mine.csv.gz", "mine.csv"),
+        ("data/", None),
+        ("nothing/like.jsonl", None),
+        ("org/name.parquet", None),
+        ("/no/such/file", None),
+        (".", None),
+        ("~/mine", None),
+        ("a/b/c", None),
+    ],
+)
+def test_a_mistyped_path_is_not_looked_up_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, near: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    for name in ("mine.csv", "data/mine.csv"):
+        (tmp_path / name).write_text(CSV)
+    error = refusal(path)
+    assert error.message == f"seed data {path!r}: no such file"
+    if near is None:
+        assert error.hint == "Give a path, or org/name of a hub set."
+    else:
+        assert error.hint.startswith(f"Did you mean {near}")
+
+
+def test_the_files_that_failed_elsewhere_are_read_or_refused_in_one_line() -> None:
+    """In a checkout that has them."""
+    directory = os.environ.get("SELFREWARD_TEST_CASES")
+    if not directory:
+        pytest.skip("SELFREWARD_TEST_CASES names no directory")
+    for path in sorted((Path(directory) / "data").iterdir()):
+        for reader in (seeds.read_prompts, seeds.read_ift, seeds.read_eft, read_ranked):
+            try:
+                reader(SeedSource(path=str(path)))
+            except SelfRewardError as error:
+                assert "\n" not in error.message and path.name in error.message
+    for name in ("alpaca.json", "alpaca.jsonl", "alpaca.csv"):
+        for columns in ({}, {"prompt": "instruction", "response": "output"}):
+            source = SeedSource(path=str(Path(directory) / "data" / name), columns=columns)
+            first = seeds.read_ift(source)[0]
+            assert "Translate" in first.prompt and "cat sleeps" in first.prompt
