@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
+
 from selfreward.config import EngineConfig, JudgeConfig
 from selfreward.config.judging import HOSTED
 from selfreward.inputs.rankings import Text
@@ -119,18 +121,13 @@ def _in_child(
     def hear(judged: list[Any]) -> None:
         nonlocal done
         for number, rows in judged:
-            found[number] = [_record(kind, row) for row in rows]
+            found[number] = [msgspec.convert(row, kind) for row in rows]
         done += len(judged)
         on_judged(done)
 
     with Child() as child:
         child.work(job, "judging process", hear=hear)
     return found
-
-
-def _record(kind: type[R], row: dict[str, Any]) -> R:
-    probabilities = row["probabilities"]
-    return kind(**row | {"probabilities": probabilities and tuple(probabilities)})
 
 
 def _open(model: str, settings: EngineConfig) -> "tuple[Engine, Chat]":
