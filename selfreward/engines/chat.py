@@ -113,7 +113,7 @@ class Chat:
         """Training ids of a completion of ``prompt_ids(user)``: as sampled, and the end of turn."""
         return (*token_ids, self.end_id)
 
-    def score_prompt(self, user: str, before: str = "") -> tuple[Ids, Ids]:
+    def score_prompt(self, user: str, before: str = "", started: str = "") -> tuple[Ids, Ids]:
         """Ids after which the next token is the score, and the ids of the scores 0 to 5.
 
         Whether the space before the score is a token of its own depends on the tokenizer: the six
@@ -123,12 +123,13 @@ class Chat:
         Args:
             user: What the judge is told.
             before: What the judge has written, if anything; the score stands on the next line.
+            started: How its turn was started, before that.
 
         Raises:
             ConfigError: They do not.
         """
         if before:
-            return self._labeled(f"{self._begun(user, before)}\n{_STARTED}")
+            return self._labeled(f"{self._begun(user, started)}{before}\n{_STARTED}")
         ids = self.prompt_ids(user, f"{_STARTED}0")
         return ids[:-1], self._score_ids
 

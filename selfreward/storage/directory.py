@@ -16,6 +16,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,6 +98,13 @@ class Run:
     def store(self) -> Store:
         """The records, for reading."""
         return Store(self.records)
+
+    @property
+    def made(self) -> date:
+        """UTC day of the first launch, which templates that tell the date are given."""
+        with self.store() as store:
+            events = store.events()
+        return datetime.fromisoformat(events[0][0]).date() if events else datetime.now(UTC).date()
 
     def model_directory(self, model: int | str) -> Path:
         """``models/M<index>`` or ``models/SFT``, which exists only whole."""

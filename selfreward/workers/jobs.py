@@ -10,7 +10,6 @@ from typing import Any
 
 from selfreward.config import EngineConfig
 from selfreward.config.judging import HOSTED
-from selfreward.config.run import Config
 from selfreward.engines.chat import Chat
 from selfreward.engines.kinds import open_engine
 from selfreward.engines.sessions import OpenSession, Session, Sessions
@@ -47,7 +46,7 @@ def prepare(run: Run) -> None:
     model = models.resolve(
         config.model, revision=config.revision, trust_remote_code=config.trust_remote_code
     )
-    chat = _chat(config, model.path)
+    chat = _chat(run, model.path)
     if any(j.traits.weighs for j in config.judge.jurors if j.model in ("policy", "M1")):
         chat.score_prompt("")
     measured = config.judge.jurors[config.judge.evaluated]
@@ -89,14 +88,14 @@ class Generator:
         """Make what is missing of an iteration."""
         if iteration == 1 and run.config.sft is None:
             _check_base(run, models.digest(run.policy(1)))
-        self._sessions = self._sessions or Sessions(_opener(run.config))
+        self._sessions = self._sessions or Sessions(_opener(run))
         self._runner.run(generate_iteration(run, store, iteration, self._sessions))
 
     def evaluate(self, run: Run, store: Store, iteration: int) -> None:
         """Measure the model that an iteration made."""
         if iteration == 0 and run.config.sft is None:
             _check_base(run, models.digest(run.policy(1)))
-        self._sessions = self._sessions or Sessions(_opener(run.config))
+        self._sessions = self._sessions or Sessions(_opener(run))
         self._runner.run(evaluate_iteration(run, store, iteration, self._sessions))
 
     def judge(self, job: dict[str, Any], say: Callable[[Any], None]) -> None:
@@ -116,7 +115,7 @@ class Generator:
         self._runner.close()
 
 
-def _opener(config: Config) -> OpenSession:
+def _opener(run: Run) -> OpenSession:
     def open_session(settings: EngineConfig, model: Path | str) -> Session:
         if model == HOSTED:
             from selfreward.engines.server.hosted import open_hosted
@@ -125,7 +124,7 @@ def _opener(config: Config) -> OpenSession:
             return Session(engine, hosted)  # type: ignore[arg-type]  # it has what a judge needs
         fixed = not isinstance(model, Path)
         path = models.resolve(str(model)).path if fixed else Path(model)
-        chat = _chat(config, path)
+        chat = _chat(run, path, is_policy=not fixed)
         return Session(open_engine(settings.kind, path, chat, settings.options, fixed=fixed), chat)
 
     return open_session
@@ -138,7 +137,7 @@ def train(run: Run, store: Store, iteration: int, stage: str = "train") -> None:
     """
     if iteration == 0:
         _check_base(run, models.digest(run.policy(0)))
-    chat = _chat(run.config, run.policy(iteration))
+    chat = _chat(run, run.policy(iteration))
     train_iteration(run, store, iteration, chat, _fit(run, iteration, stage), stage)
 
 
@@ -212,11 +211,16 @@ def _check_base(run: Run, digest: str) -> None:
         )
 
 
-def _chat(config: Config, model: Path) -> Chat:
+def _chat(run: Run, model: Path, *, is_policy: bool = True) -> Chat:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    config, template = run.config, None
+    if config.chat_template and is_policy:
+        template = (run.path / "templates" / "chat.jinja").read_text(encoding="utf-8")
     return Chat(
         model,
         system_prompt=config.system_prompt,
         template_kwargs=config.chat_template_kwargs,
         trust_remote_code=config.trust_remote_code,
+        chat_template=template,
+        today=run.made,
     )

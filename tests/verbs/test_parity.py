@@ -86,7 +86,7 @@ def test_an_engine_that_cannot_be_asked_gives_its_error_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused = ask_in_child("transformers", make_model(tmp_path / "mute", template=None))
-    assert refused["error"].endswith("or put a chat_template.jinja beside its tokenizer.")
+    assert refused["error"].endswith("or set chat_template to a file or to chat/chatml.jinja.")
     assert "has no chat template Use an instruct model" in refused["error"]
     died = ask_in_child("transformers", tmp_path / "nowhere")["error"]
     assert died.startswith("the transformers process ended with code 1 ")
