@@ -32,7 +32,8 @@ HEAVY = {
 }  # fmt: skip
 WRAPPERS = {
     "selfreward.engines.ctranslate2", "selfreward.engines.transformers", "selfreward.engines.vllm",
-    "selfreward.training.dpo", "selfreward.training.loop", "selfreward.training.sft",
+    "selfreward.training.dpo", "selfreward.training.identity", "selfreward.training.loop",
+    "selfreward.training.sft",
 }  # fmt: skip
 """The modules that wrap a heavy library; child processes alone import them."""
 
