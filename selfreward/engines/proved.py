@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -89,14 +90,14 @@ async def open_proved(
     check_options(kind, options)
     weights.check_finite(model)
     with closing(_Yardstick(model, chat)) as yardstick:
-        for name in candidates(kind)[:-1]:
+        for name, following in pairwise(candidates(kind)):
             setting = _Setting(name, chat, own_options(name, options), fixed)
             try:
                 return await _open(setting, model, yardstick, tell)
             except (PreflightError, ConfigError) as error:
                 if isinstance(error, ConfigError) and name != "vllm":
                     raise  # vLLM says of a model unknown to it what it says of a wrong option
-                tell(f"engine.kind=auto passes over {name}: {error.message}")
+                tell(f"{error.message}; engine.kind=auto tries {following}")
         last = candidates(kind)[-1]
         own = own_options(last, options) if kind == "auto" else options
         return await _open(_Setting(last, chat, own, fixed), model, yardstick, tell)
@@ -107,20 +108,26 @@ async def _open(
 ) -> "ProvedEngine":
     """Open an engine, and prove it first if it was not."""
     on_gpu = has_gpu()
-    long = proofs.long_length(model, setting.chat.max_length, setting.options)
     device = "cuda" if on_gpu else "cpu"
-    key = proofs.key(setting.kind, yardstick.digest, long, setting.options, device)
     precision = proofs.precision_of(setting.kind, setting.options, model, on_gpu)
+    proved, proved_in = setting, precision
+    if precision == "int8":
+        proved = replace(setting, options={**setting.options, "compute_type": "float32"})
+        proved_in = "float32"
+    long = proofs.long_length(model, setting.chat.max_length, setting.options)
+    key = proofs.key(setting.kind, yardstick.digest, long, proved.options, device)
     proof, engine = proofs.recorded(key), None
     if proof is None:
-        engine, proof = await _prove(setting, yardstick, long, precision)
+        engine, proof = await _prove(proved, yardstick, long, proved_in)
         proofs.record(key, proof)
         if proof.note:
             tell(f"engine.kind={setting.kind}: {proof.note}")
     if proof.problem:
         raise setting.refusal(model, proof.problem)
-    if engine is None:
-        engine = setting.open(model)
+    if engine is not None and proved != setting:
+        await engine.close()
+        engine = None
+    engine = engine or setting.open(model)
     return ProvedEngine(engine, setting, precision, yardstick.is_small, tell)
 
 
@@ -232,7 +239,7 @@ class ProvedEngine:
 
     async def _problem(self, model: Path) -> str:
         """What it says of the short prompts otherwise than transformers; empty if nothing."""
-        if not self._is_small:
+        if not self._is_small or self._precision == "int8":
             return ""
         chat, rough = self._setting.chat, self._precision != "float32"
         expected = reference(
