@@ -18,9 +18,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from selfreward.engines import open_engine
 from selfreward.engines.base import Engine, Request
 from selfreward.engines.chat import Chat
+from selfreward.engines.kinds import open_engine
 from selfreward.inputs import models, shipped
 from selfreward.inputs.seeds import EftExample, SeedSource, read_eft
 from selfreward.inputs.templates import Template, find_template, load_template

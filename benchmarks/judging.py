@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 
-from selfreward.engines import open_engine
 from selfreward.engines.base import Engine, Request
 from selfreward.engines.chat import Chat
+from selfreward.engines.kinds import open_engine
 from selfreward.inputs import models
 from selfreward.inputs.templates import find_template, load_template
 

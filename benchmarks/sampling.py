@@ -14,9 +14,9 @@ import statistics
 import time
 from pathlib import Path
 
-from selfreward.engines import open_engine
 from selfreward.engines.base import Engine, Request, Sampling
 from selfreward.engines.chat import Chat
+from selfreward.engines.kinds import open_engine
 from selfreward.inputs import models
 
 NUM_PROMPTS, NUM_SAMPLES, NUM_TOKENS = 16, 4, 64

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from selfreward.config.load import build_config
-from selfreward.engines import open_engine
 from selfreward.engines.base import Engine, Generation, Request
 from selfreward.engines.chat import Chat
+from selfreward.engines.kinds import open_engine
 from selfreward.engines.sessions import Session, Sessions
 from selfreward.inputs import models
 from selfreward.inputs.collect import create_run

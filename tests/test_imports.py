@@ -41,7 +41,6 @@ WRITERS = {
     "selfreward.storage.database": "opens records.db, to which the store alone writes",
     "selfreward.workers.process": "appends to a child's log",
     "selfreward.workers.main": "answers through a pipe",
-    "selfreward.verbs.parity": "answers its parent through a pipe",
     "selfreward.training.distributed": "tells the train child by lines of its output",
     "selfreward.engines.reference": "lets transformers save into a directory that is soon deleted",
     "selfreward.inputs.models": "lets transformers save into a directory that durable publishes",
@@ -149,7 +148,7 @@ def test_only_wrappers_import_heavy_libraries_at_the_top() -> None:
     [
         ("jinja2", {"selfreward.inputs.templates"}),
         ("ctranslate2", {"selfreward.engines.ctranslate2"}),
-        ("trl", {"selfreward.training." + m for m in ("dpo", "loop", "options", "sft")}),
+        ("trl", {"selfreward.training." + m for m in ("checks", "dpo", "loop", "options", "sft")}),
         ("pickle", set()),
     ],
 )

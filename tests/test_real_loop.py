@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from selfreward.engines import open_engine
 from selfreward.engines.chat import Chat
+from selfreward.engines.kinds import open_engine
 from selfreward.inputs.heldout import read_held_out
 from selfreward.inputs.judge_templates import run_template
 from selfreward.inputs.rankings import texts_of

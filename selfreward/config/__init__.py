@@ -2,19 +2,17 @@
 
 Figures marked SRLM are those of Self-Rewarding Language Models, arXiv 2401.10020. Options of TRL
 (``sft``, ``dpo``), peft (``lora``) and the engines pass through by their own names; they are
-checked against their own classes by ``selfreward.training.options`` and ``selfreward.engines``.
+checked against their own classes by ``training.options`` and ``engines.kinds``.
 """
 
-from selfreward.config.base import EngineConfig, SeedSource, Source
+from selfreward.config.base import EngineConfig, SeedSource
 from selfreward.config.generation import PairsConfig, PromptsConfig, ResponsesConfig
 from selfreward.config.judging import EvaluationConfig, HealthConfig, JudgeConfig, JurorConfig
-from selfreward.config.run import RUNTIME_KEYS, Config, check_judge, is_runtime_key
-from selfreward.config.training import DpoConfig, LaunchConfig, SelectionConfig, SftConfig
+from selfreward.config.run import Config
+from selfreward.config.training import LaunchConfig
 
 __all__ = [
-    "RUNTIME_KEYS",
     "Config",
-    "DpoConfig",
     "EngineConfig",
     "EvaluationConfig",
     "HealthConfig",
@@ -25,9 +23,4 @@ __all__ = [
     "PromptsConfig",
     "ResponsesConfig",
     "SeedSource",
-    "SelectionConfig",
-    "SftConfig",
-    "Source",
-    "check_judge",
-    "is_runtime_key",
 ]

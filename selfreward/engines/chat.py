@@ -33,7 +33,8 @@ class Chat:
         trust_remote_code: Whether code that comes with the model may run.
 
     Raises:
-        ConfigError: The tokenizer has no chat template, or tokens that the model lacks.
+        ConfigError: The tokenizer has no chat template, or several of which none is the default, or
+            tokens that the model lacks.
     """
 
     def __init__(
@@ -50,7 +51,8 @@ class Chat:
         self.tokenizer: Any = AutoTokenizer.from_pretrained(
             model, trust_remote_code=trust_remote_code, local_files_only=True
         )
-        if not self.tokenizer.chat_template:
+        template = self.tokenizer.chat_template
+        if not template or (isinstance(template, dict) and "default" not in template):
             raise ConfigError(
                 f"{model}: its tokenizer has no chat template",
                 "Use an instruct model, or put a chat_template.jinja beside its tokenizer.",

@@ -73,6 +73,15 @@ class Found:
     greedy: Generation
     scored: Generation
 
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> "Found":
+        """From what ``asdict`` made of it, and JSON of that."""
+        each: list[dict[str, Any]] = [
+            {k: tuple(v) if isinstance(v, list) else v for k, v in plain[name].items()}
+            for name in ("greedy", "scored")
+        ]
+        return cls(*(Generation(**one) for one in each))
+
 
 @dataclass(frozen=True, slots=True)
 class Proof:

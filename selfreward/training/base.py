@@ -1,8 +1,12 @@
-"""What trainings are made of: rows of token ids, and who is told of their progress."""
+"""What trainings are made of: what is trained where, rows of token ids, who is told of progress."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+Method = Literal["sft", "dpo"]
 
 OnLog = Callable[[int, dict[str, float]], None]
 """Told an optimizer step, from 1, and its figures."""
@@ -40,7 +44,37 @@ class DpoRow:
         return len(self.prompt_ids) + max(len(self.chosen_ids), len(self.rejected_ids))
 
 
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What is trained, from where to where."""
+
+    method: Method
+    model: Path
+    """Start model, as ``models.resolve`` returns it; left as it is. For DPO the reference too."""
+    output: Path
+    """Directory to publish: float32 ``model.safetensors``, config, tokenizer."""
+    checkpoints: Path
+    """Directory for checkpoints, removed after the publish."""
+    options: Mapping[str, object]
+    """TRL's ``SFTConfig`` or ``DPOConfig`` by its own names."""
+    lora: Mapping[str, object] | None
+    """peft's ``LoraConfig`` by its own names; the adapter is merged. None trains all."""
+    seed: int
+    """Decides order, dropout and adapter initialization."""
+    trust_remote_code: bool = False
+    """Whether code in ``model`` may run."""
+
+
+class Fit(Protocol):
+    """Does a training: ``sft.train_sft``, ``dpo.train_dpo``, or either in several processes."""
+
+    def __call__(
+        self, training: Training, rows: Sequence[Any], *, on_log: OnLog, on_step: OnStep
+    ) -> None:
+        """Publish ``training.output``, or do nothing where that was done before."""
+
+
 def num_processes() -> int:
     """How many processes train together with this one, itself included."""
-    # Some clusters set WORLD_SIZE for whatever they run; launchers set both.
+    # Launchers set both. WORLD_SIZE alone does not count: some clusters set it for every program.
     return int(os.environ.get("WORLD_SIZE", 1)) if "LOCAL_RANK" in os.environ else 1

@@ -5,8 +5,8 @@
         on_log, on_step, error  <-------- lines of the launcher's output ------  rank 0, any rank
 
 The child alone writes to ``records.db``: SQLite is not to be shared between machines. No process
-outlives the others: the launcher ends with the child, whose process group it is in, and each rank
-ends itself when its launcher is gone or its job is.
+outlives the others. The launcher is in the process group of the child and ends with it. A rank ends
+itself when its launcher is gone, or the file of its job.
 """
 
 import json
@@ -23,7 +23,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -32,8 +32,16 @@ from selfreward.errors import KINDS, ConfigError, PreflightError, SelfRewardErro
 from selfreward.inputs import shipped
 from selfreward.storage import durable
 from selfreward.storage.durable import full_disk_named
-from selfreward.training.base import DpoRow, OnLog, OnStep, SftRow, num_processes
-from selfreward.training.options import Method
+from selfreward.training.base import (
+    DpoRow,
+    Fit,
+    Method,
+    OnLog,
+    OnStep,
+    SftRow,
+    Training,
+    num_processes,
+)
 
 _MARK = "selfreward-rank: "
 """Starts a line that a rank has for the child; other lines go to the log."""
@@ -46,16 +54,13 @@ _REPORT = re.compile(r"rank\s*: (\d+) \(local_rank: \d+\)\s*exitcode\s*: (-?\d+)
 
 
 def train_processes(
-    method: Method,
     launch: LaunchConfig,
     log: Path,
-    model: Path,
+    training: Training,
     rows: Sequence[SftRow | DpoRow],
     *,
-    checkpoints: Path,
     on_log: OnLog,
     on_step: OnStep,
-    **arguments: Any,
 ) -> None:
     """Do what ``sft.train_sft`` or ``dpo.train_dpo`` does in ``launch.processes`` processes.
 
@@ -64,23 +69,16 @@ def train_processes(
 
     Args:
         log: Where the output of this process goes; for error messages.
-        arguments: The other arguments of ``train_sft``, as they are.
 
     Raises:
         SelfRewardError: What ``train_sft`` raises, or a process that ended otherwise, with its
             rank.
         PreflightError: The launcher cannot be started.
     """
-    job = {
-        "method": method,
-        "processes": launch.processes,
-        "model": str(model),
-        "checkpoints": str(checkpoints),
-        **arguments,
-    }
+    job = {"processes": launch.processes, "training": asdict(training)}
     tail: deque[str] = deque(maxlen=500)
     error: SelfRewardError | None = None
-    with _job_directory(checkpoints.parent) as directory:
+    with _job_directory(training.checkpoints.parent) as directory:
         lines = [json.dumps(astuple(row)) + "\n" for row in rows]
         durable.write_file(directory / "rows.jsonl", "".join(lines))
         durable.write_file(directory / "job.json", json.dumps(job, default=str))
@@ -133,10 +131,7 @@ def _started(launch: LaunchConfig, job: Path) -> Iterator[subprocess.Popen[str]]
             errors="replace",
         )
     except OSError as error:
-        raise PreflightError(
-            f"launch.command: cannot start {command[0]} ({error.strerror})",
-            "Install it in this environment, or correct the command.",
-        ) from None
+        raise not_started(command[0], str(error.strerror)) from None
     with process:
         try:
             yield process
@@ -147,6 +142,14 @@ def _started(launch: LaunchConfig, job: Path) -> Iterator[subprocess.Popen[str]]
                     process.wait(_GRACE_S)
                 except subprocess.TimeoutExpired:
                     process.kill()
+
+
+def not_started(program: str, why: str) -> PreflightError:
+    """The error of a launcher that cannot be started."""
+    return PreflightError(
+        f"launch.command: cannot start {program} ({why})",
+        "Install it in this environment, or correct the command.",
+    )
 
 
 def launch_command(launch: LaunchConfig) -> list[str]:
@@ -167,7 +170,10 @@ def launch_command(launch: LaunchConfig) -> list[str]:
 
 
 def _told(output: IO[str], tail: deque[str]) -> Iterator[dict[str, Any]]:
-    """What ranks told; every other line is passed on to the log and kept in ``tail``."""
+    """Yield the messages of ranks that are among the lines of the launcher's output.
+
+    The other lines are written to the log of this process, and the last of them kept in ``tail``.
+    """
     for line in output:
         _, mark, told = line.partition(_MARK)
         if mark:
@@ -182,7 +188,9 @@ def _ending(output: str, code: int) -> str:
     failures = [(int(rank), int(how)) for rank, how in _REPORT.findall(output)]
     if not failures:
         return f"the training processes ended with code {code}"
-    # Those that lose a peer fail in turn, and those that are left are sent SIGTERM.
+    # The first to fail is the cause, but the report does not say which it was. A process that was
+    # killed is one, unless by SIGTERM: the launcher sends that to all that are left. Where none
+    # was, it is the last in the report, torchrun's root cause; the others lost their peer.
     killed = [(rank, how) for rank, how in failures if how < 0 and how != -signal.SIGTERM]
     rank, how = (killed or failures[-1:])[0]
     ending = f"was killed by signal {-how}" if how < 0 else f"ended with code {how}"
@@ -217,17 +225,19 @@ def _end(code: int) -> NoReturn:
 
 
 def _train(job: dict[str, Any], rows: Path) -> None:
-    started, expected = num_processes(), job.pop("processes")
+    started, expected = num_processes(), job["processes"]
     if started != expected:
         raise ConfigError(
             f"launch.command started {started} processes, but launch.processes is {expected}",
             f"Set launch.processes={started}, or start as many as it says.",
         )
     _check_devices()
-    fit, kind = _method(job.pop("method"))
+    told = job["training"]
+    paths = {name: Path(told[name]) for name in ("model", "output", "checkpoints")}
+    training = Training(**told | paths)
+    fit, kind = _method(training.method)
     with open(rows, encoding="utf-8") as lines:
         read = [kind(*map(tuple, json.loads(line))) for line in lines]
-    paths = {name: Path(job.pop(name)) for name in ("model", "output", "checkpoints")}
 
     def on_step(done: int, total: int) -> None:
         _tell({"step": [done, total]})
@@ -235,14 +245,14 @@ def _train(job: dict[str, Any], rows: Path) -> None:
     def on_log(step: int, figures: Mapping[str, float]) -> None:
         _tell({"log": [step, dict(figures)]})
 
-    fit(paths.pop("model"), read, **paths, **job, on_log=on_log, on_step=on_step)
+    fit(training, read, on_log=on_log, on_step=on_step)
     import torch
 
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
-def _method(name: Method) -> tuple[Callable[..., None], Callable[..., SftRow | DpoRow]]:
+def _method(name: Method) -> tuple[Fit, Callable[..., SftRow | DpoRow]]:
     if name == "sft":
         from selfreward.training.sft import train_sft
 
@@ -256,9 +266,18 @@ def _check_devices() -> None:
     import torch
 
     here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    if torch.cuda.is_available() and torch.cuda.device_count() < here:
+    check_num_gpus(here, torch.cuda.device_count() if torch.cuda.is_available() else 0)
+
+
+def check_num_gpus(processes: int, gpus: int) -> None:
+    """Check that each training process of this machine has a GPU, where there are any.
+
+    Raises:
+        PreflightError: There are fewer.
+    """
+    if 0 < gpus < processes:
         raise PreflightError(
-            f"{here} training processes on this machine, but {torch.cuda.device_count()} GPUs",
+            f"{processes} training processes on this machine, but {gpus} GPUs",
             "Lower launch.processes, or give more GPUs in launch.train_devices.",
         )
 

@@ -1,8 +1,7 @@
 """Direct preference optimization: pairs in, the next model out, with TRL's ``DPOTrainer``."""
 
 import copy
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
 from datasets import Dataset
@@ -10,24 +9,14 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_
 from torch.utils.data import DataLoader
 from trl import DPOConfig, DPOTrainer
 
-from selfreward.training.base import DpoRow, OnLog, OnStep
+from selfreward.training.base import DpoRow, OnLog, OnStep, Training
 from selfreward.training.loop import Job, is_published, is_sharded, load_policy, plan, train
 
 
 def train_dpo(
-    model: Path,
-    rows: Sequence[DpoRow],
-    *,
-    output: Path,
-    checkpoints: Path,
-    options: Mapping[str, object],
-    lora: Mapping[str, object] | None,
-    seed: int,
-    on_log: OnLog,
-    on_step: OnStep,
-    trust_remote_code: bool = False,
+    training: Training, rows: Sequence[DpoRow], *, on_log: OnLog, on_step: OnStep
 ) -> None:
-    """Train ``model`` on preference pairs against itself as the reference.
+    """Train a model on preference pairs against itself as the reference.
 
     Arguments, resume and errors are those of ``sft.train_sft``, with TRL's ``DPOConfig``.
     ``on_log`` gets, besides ``loss`` and ``grad_norm``, TRL's ``rewards/chosen``,
@@ -36,37 +25,25 @@ def train_dpo(
 
     Source: Rafailov et al. 2023, arXiv 2305.18290.
     """
-    job = plan(
-        "dpo",
-        rows,
-        model=model,
-        output=output,
-        checkpoints=checkpoints,
-        options=options,
-        lora=lora,
-        seed=seed,
-    )
-    if is_published(job):
-        return
-    trainer = make_trainer(job, rows, trust_remote_code=trust_remote_code)
-    train(trainer, job, on_log=on_log, on_step=on_step)
+    job = plan(training, rows)
+    if not is_published(job):
+        train(make_trainer(job, rows), job, on_log=on_log, on_step=on_step)
 
 
-def make_trainer(
-    job: Job, rows: Sequence[DpoRow], *, trust_remote_code: bool = False
-) -> DPOTrainer:
+def make_trainer(job: Job, rows: Sequence[DpoRow]) -> DPOTrainer:
     """Return TRL's trainer, its data set laid out row by row as it will be trained on.
 
     With ``precompute_ref_log_probs``, which is our default, the data set holds the reference's
     log-probabilities already.
     """
-    ours = {"precompute_ref_log_probs": False, "trust_remote_code": trust_remote_code}
+    trust = job.training.trust_remote_code
+    ours = {"precompute_ref_log_probs": False, "trust_remote_code": trust}
     config = DPOConfig(**{**job.arguments, **ours})
-    policy, tokenizer = load_policy(job.model, trust_remote_code)
+    policy, tokenizer = load_policy(job.training)
     # A model in shards that has an adapter can be asked only while it is trained.
     asked_once = job.arguments["precompute_ref_log_probs"] and not (is_sharded() and job.lora)
     # A shallow copy shares the weights: the policy before its first step is the reference. Shards
-    # cannot be shared so, and without a copy TRL loads the reference, in shards, from `job.model`.
+    # cannot be shared so: without a copy TRL loads the reference, in shards, from the start model.
     shares = asked_once and not is_sharded() and job.lora is None
     trainer = DPOTrainer(
         policy,

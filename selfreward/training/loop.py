@@ -37,21 +37,18 @@ from transformers import (
 
 from selfreward.errors import ConfigError, IntegrityError, PreflightError, StoppedError
 from selfreward.storage import durable
-from selfreward.training.base import DpoRow, OnLog, OnStep, SftRow, num_processes
+from selfreward.training.base import DpoRow, OnLog, OnStep, SftRow, Training, num_processes
 from selfreward.training.checkpoints import seal_checkpoint, settle_checkpoint
-from selfreward.training.options import COMMON, DEFAULTS, Method, check_lora, check_options
+from selfreward.training.options import check_lora, chosen_options, trl_arguments
 
 _TOKENIZER_FILES = (".json", ".jinja", ".model", ".txt", ".py")  # and generation_config.json
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One training, from where to where."""
+    """A training with all that it depends on settled."""
 
-    model: Path
-    """The start model; for DPO the reference too."""
-    output: Path
-    checkpoints: Path
+    training: Training
     digest: str
     """Of method, rows, options, LoRA options, seed and the number of processes: what a checkpoint
     must agree with."""
@@ -59,7 +56,6 @@ class Job:
     """For TRL's config class."""
     lora: LoraConfig | None
     epochs: float
-    seed: int
 
     def order(self, config: TrainingArguments, rows: Sequence[SftRow | DpoRow]) -> list[int]:
         """Return which row is trained on when, over all epochs or ``max_steps``."""
@@ -74,57 +70,31 @@ class Job:
             [row.length for row in rows],
             rows_per_step=per_step,
             num_rows=per_step * config.max_steps if config.max_steps > 0 else in_all,
-            seed=self.seed,
+            seed=self.training.seed,
         )
 
 
-def plan(
-    method: Method,
-    rows: Sequence[SftRow | DpoRow],
-    *,
-    model: Path,
-    output: Path,
-    checkpoints: Path,
-    options: Mapping[str, object],
-    lora: Mapping[str, object] | None,
-    seed: int,
-) -> Job:
+def plan(training: Training, rows: Sequence[SftRow | DpoRow]) -> Job:
     """Check the options and settle all that the training depends on.
 
     Raises:
         ConfigError: There are no rows, or an option is wrong.
     """
+    method, seed, processes = training.method, training.seed, num_processes()
     if not rows:
         raise ConfigError(f"{method}: no rows to train on")
-    chosen = {**COMMON, **DEFAULTS[method], **check_options(method, options)}
-    adapter = None if lora is None else check_lora(lora)
+    chosen = chosen_options(method, training.options)
+    adapter = None if training.lora is None else check_lora(training.lora)
     told = [method, [astuple(row) for row in rows], chosen, adapter, seed]
-    if num_processes() > 1:
-        told.append(num_processes())  # batch sizes are per process
+    if processes > 1:
+        told.append(processes)  # batch sizes are per process
     digest = hashlib.sha256(json.dumps(told, default=str, sort_keys=True).encode()).hexdigest()
-    epochs = float(chosen.pop("num_train_epochs"))
-    on_cuda = torch.cuda.is_available() and not chosen.get("use_cpu", False)
-    arguments = {
-        # The reference's and the policy's activations fit in memory where there is no GPU, and
-        # recomputing them costs a third of the time.
-        "gradient_checkpointing": on_cuda,
-        "dataloader_pin_memory": on_cuda,
-        # Else accelerate would not see that there are others.
-        "use_cpu": num_processes() > 1 and not on_cuda,
-        **chosen,
-        "output_dir": str(checkpoints),
-        "seed": seed,
-        "num_train_epochs": 1,  # the rows are laid out for all epochs, see `order`
-        "train_sampling_strategy": "sequential",
-        "max_length": None,
-        "save_strategy": "steps",
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,
-        "report_to": "none",
-        "disable_tqdm": True,
-    }
+    arguments = trl_arguments(
+        chosen, checkpoints=training.checkpoints, seed=seed, processes=processes
+    )
+    epochs = float(chosen["num_train_epochs"])
     config = None if adapter is None else LoraConfig(task_type="CAUSAL_LM", **adapter)
-    return Job(model, output, checkpoints, digest, arguments, config, epochs, seed)
+    return Job(training, digest, arguments, config, epochs)
 
 
 def is_published(job: Job) -> bool:
@@ -133,11 +103,13 @@ def is_published(job: Job) -> bool:
     Raises:
         IntegrityError: The output is whole but another job made it.
     """
-    if not durable.is_whole(job.output):
+    if not durable.is_whole(job.training.output):
         return False
-    if durable.read_manifest(job.output).get("job") != job.digest:
-        raise IntegrityError(f"{job.output}: holds a model trained on other rows or options")
-    shutil.rmtree(job.checkpoints, ignore_errors=True)
+    if durable.read_manifest(job.training.output).get("job") != job.digest:
+        raise IntegrityError(
+            f"{job.training.output}: holds a model trained on other rows or options"
+        )
+    shutil.rmtree(job.training.checkpoints, ignore_errors=True)
     return True
 
 
@@ -147,10 +119,8 @@ def is_sharded() -> bool:
     return any(parse_flag_from_env(flag) for flag in flags)
 
 
-def load_policy(
-    model: Path, trust_remote_code: bool
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Return the model in float32 and its tokenizer; silence what would write to the terminal.
+def load_policy(training: Training) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return the start model in float32 and its tokenizer; silence what writes to the terminal.
 
     TRL's config must have been made before: ZeRO-3 and FSDP load the model in parts only then.
     """
@@ -159,14 +129,15 @@ def load_policy(
     # TRL reports each trainer that is made to Hugging Face.
     huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
     _project_completions_only()
+    model, trusted = training.model, training.trust_remote_code
     policy = AutoModelForCausalLM.from_pretrained(
         model,
         dtype=torch.float32,  # bfloat16 weights would swallow updates of 1e-6
-        trust_remote_code=trust_remote_code,
+        trust_remote_code=trusted,
         local_files_only=True,
     )
     tokenizer = AutoTokenizer.from_pretrained(
-        model, trust_remote_code=trust_remote_code, local_files_only=True
+        model, trust_remote_code=trusted, local_files_only=True
     )
     return policy, tokenizer
 
@@ -183,7 +154,7 @@ def _project_completions_only() -> None:
 
 
 def train(trainer: Trainer, job: Job, *, on_log: OnLog, on_step: OnStep) -> None:
-    """Train, resuming from the last whole checkpoint, and publish the model as ``job.output``.
+    """Train, resuming from the last whole checkpoint, and publish the model.
 
     Raises:
         ConfigError: DeepSpeed would publish rounded weights.
@@ -205,7 +176,7 @@ def train(trainer: Trainer, job: Job, *, on_log: OnLog, on_step: OnStep) -> None
     trainer.add_callback(_Watch(job, on_log, on_step))
     found: list[Path | None] = [None]
     if trainer.is_world_process_zero():
-        found = [settle_checkpoint(job.checkpoints, job.digest)]
+        found = [settle_checkpoint(job.training.checkpoints, job.digest)]
     checkpoint = broadcast_object_list(found)[0]  # the others must not look while it removes
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     # All processes take part: each may hold but a shard of every weight. The first gets them whole.
@@ -216,7 +187,7 @@ def train(trainer: Trainer, job: Job, *, on_log: OnLog, on_step: OnStep) -> None
             trained = _merged(trained, state)
             state = trained.state_dict()
         _publish(trained, state, job)
-        shutil.rmtree(job.checkpoints, ignore_errors=True)
+        shutil.rmtree(job.training.checkpoints, ignore_errors=True)
 
 
 def _merged(adapted: PeftModel, state: Mapping[str, torch.Tensor]) -> PreTrainedModel:
@@ -237,11 +208,11 @@ def _publish(trained: PreTrainedModel, state: Mapping[str, torch.Tensor], job: J
     for name, tensor in state.items():
         if not bool(torch.isfinite(tensor).all()):
             raise StoppedError(f"trained weight {name} is not finite", _LOWER)
-    with durable.publish_directory(job.output, facts={"job": job.digest}) as directory:
+    with durable.publish_directory(job.training.output, facts={"job": job.digest}) as directory:
         # Weights that are tied look like two when they come from shards.
         once = {name: state[name] for name in state if name not in trained.all_tied_weights_keys}
         trained.save_pretrained(directory, state_dict=once)
-        for path in job.model.iterdir():
+        for path in job.training.model.iterdir():
             ours = path.name in ("config.json", durable.MANIFEST)
             ours = ours or path.name.endswith(".index.json")
             if path.suffix in _TOKENIZER_FILES and not ours:
@@ -292,7 +263,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         PartialState().wait_for_everyone()  # each process writes some of the files
         if state.is_world_process_zero:
-            seal_checkpoint(self.job.checkpoints, state.global_step, self.job.digest)
+            seal_checkpoint(self.job.training.checkpoints, state.global_step, self.job.digest)
 
 
 def step_order(

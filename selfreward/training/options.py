@@ -7,15 +7,17 @@ themselves. Checking imports these libraries, which takes seconds, but loads no 
 import dataclasses
 import difflib
 import enum
+import re
 import typing
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from selfreward.errors import ConfigError
-
-Method = Literal["sft", "dpo"]
+from selfreward.training.base import Method
 
 DEFAULTS: dict[Method, dict[str, Any]] = {
     # 16 rows a step: Self-Rewarding Language Models, arXiv 2401.10020, section 3.1.3. The split
@@ -84,11 +86,15 @@ _REFUSED_LORA = {
 _POSITIVE = (
     "per_device_train_batch_size gradient_accumulation_steps num_train_epochs beta r lora_alpha"
 )
-# TRL 1.16, DPOConfig.loss_type; TRL itself looks only at the first step
+_NOT_NEGATIVE = "dataloader_num_workers neftune_noise_alpha"
+# TRL 1.16, DPOTrainer; TRL itself looks when the trainer is made, or only at the first step
 _DPO_LOSSES = (
     "sigmoid hinge ipo exo_pair nca_pair robust bco_pair sppo_hard aot aot_unpaired apo_zero "
     "apo_down discopop sft sigmoid_norm"
 )
+_DIVERGENCES = "reverse_kl forward_kl js_divergence alpha_divergence"
+_DIVERGENCE_LOSSES = "sigmoid sigmoid_norm hinge ipo exo_pair robust discopop sft"
+_UNWEIGHTED_LOSSES = "aot aot_unpaired"
 
 
 def check_options(method: Method, options: Mapping[str, object]) -> dict[str, Any]:
@@ -105,11 +111,14 @@ def check_options(method: Method, options: Mapping[str, object]) -> dict[str, An
         from trl import DPOConfig as kind
     checked = _check(method, kind, _REFUSED, options)
     if method == "dpo":
-        for loss in checked.get("loss_type", []):
-            if loss not in _DPO_LOSSES.split():
-                raise ConfigError(
-                    f"dpo.loss_type: found {loss!r}", _suggest(loss, _DPO_LOSSES.split())
-                )
+        _check_losses(checked)
+    for name in _NOT_NEGATIVE.split():
+        if (checked.get(name) or 0) < 0:
+            raise ConfigError(f"{method}.{name}: found {checked[name]}, expected 0 or more")
+    if checked.get("max_steps") == 0:
+        raise ConfigError(
+            f"{method}.max_steps: 0, expected 1 or more", "-1 trains for num_train_epochs."
+        )
     limit = checked.get("save_total_limit")
     if limit is not None and limit < 2:
         raise ConfigError(
@@ -123,7 +132,8 @@ def check_lora(options: Mapping[str, object]) -> dict[str, Any]:
     """Return the options of peft's ``LoraConfig``, converted to their types.
 
     Raises:
-        ConfigError: As ``check_options``, or the adapter is on ``lm_head``.
+        ConfigError: As ``check_options``, the adapter is on ``lm_head``, or peft refuses what the
+            options are together.
     """
     from peft import LoraConfig
 
@@ -133,7 +143,103 @@ def check_lora(options: Mapping[str, object]) -> dict[str, Any]:
             "lora.target_modules: TRL reads lm_head's own weight, so an adapter is never trained",
             "remove lm_head",
         )
+    with named_refusal("lora", LoraConfig):
+        LoraConfig(**checked)
     return checked
+
+
+def chosen_options(method: Method, options: Mapping[str, object]) -> dict[str, Any]:
+    """Return the options and, where they say nothing, our defaults; see ``check_options``."""
+    return {**COMMON, **DEFAULTS[method], **check_options(method, options)}
+
+
+def trl_arguments(
+    chosen: Mapping[str, Any], *, checkpoints: Path, seed: int, processes: int
+) -> dict[str, Any]:
+    """Return all that TRL's config class is given for a training.
+
+    Args:
+        chosen: Of ``chosen_options``.
+        checkpoints: Directory for checkpoints.
+        processes: How many train together.
+    """
+    import torch
+
+    on_cuda = torch.cuda.is_available() and not chosen.get("use_cpu", False)
+    return {
+        # The reference's and the policy's activations fit in memory where there is no GPU, and
+        # recomputing them costs a third of the time.
+        "gradient_checkpointing": on_cuda,
+        "dataloader_pin_memory": on_cuda,
+        # Else accelerate would not see that there are others.
+        "use_cpu": processes > 1 and not on_cuda,
+        **chosen,
+        "output_dir": str(checkpoints),
+        "seed": seed,
+        "num_train_epochs": 1,  # the rows are laid out for all epochs, see `loop.Job.order`
+        "train_sampling_strategy": "sequential",
+        "max_length": None,
+        "save_strategy": "steps",
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
+@contextmanager
+def named_refusal(group: str, kind: type, *likely: str) -> Iterator[None]:
+    """Turn whatever a library raises of options into a ConfigError that names them.
+
+    Args:
+        group: ``sft``, ``dpo`` or ``lora``.
+        kind: The class that has the options.
+        likely: Options that are meant, if it takes no reading to know; else those it names.
+    """
+    try:
+        yield
+    except Exception as error:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        words = set(re.findall(r"\w+", said))
+        named = [field.name for field in dataclasses.fields(kind) if field.name in words]
+        keys = ", ".join(f"{group}.{name}" for name in likely or named)
+        hint = f"Look at {keys}." if keys else f"See the options of {kind.__name__}."
+        raise ConfigError(f"{group}: {said}", hint) from error
+
+
+def _check_losses(checked: Mapping[str, Any]) -> None:
+    """Check which losses DPO takes, and which of their options go together."""
+    losses: Sequence[str] = checked.get("loss_type", ["sigmoid"])
+    for loss in losses:
+        if loss not in _DPO_LOSSES.split():
+            raise ConfigError(f"dpo.loss_type: found {loss!r}", _suggest(loss, _DPO_LOSSES.split()))
+    weights = checked.get("loss_weights")
+    if weights is not None and len(weights) != len(losses):
+        raise ConfigError(
+            f"dpo.loss_weights: {len(weights)} for {len(losses)} of dpo.loss_type",
+            f"Give one for each of: {', '.join(losses)}.",
+        )
+    divergence = checked.get("f_divergence_type", "reverse_kl")
+    if divergence not in _DIVERGENCES.split():
+        raise ConfigError(
+            f"dpo.f_divergence_type: found {divergence!r}",
+            _suggest(divergence, _DIVERGENCES.split()),
+        )
+    for loss in losses:
+        if divergence != "reverse_kl" and loss not in _DIVERGENCE_LOSSES.split():
+            raise ConfigError(
+                f"dpo.f_divergence_type={divergence} does not go with dpo.loss_type={loss}",
+                f"It goes with: {', '.join(_DIVERGENCE_LOSSES.split())}.",
+            )
+        if checked.get("use_weighting") and loss in _UNWEIGHTED_LOSSES.split():
+            raise ConfigError(
+                f"dpo.use_weighting does not go with dpo.loss_type={loss}", "Set one of the two."
+            )
+        if loss == "exo_pair" and not checked.get("label_smoothing"):
+            raise ConfigError(
+                "dpo.loss_type=exo_pair needs dpo.label_smoothing above 0",
+                "Set dpo.label_smoothing=1e-3, as its paper does.",
+            )
 
 
 def _check(

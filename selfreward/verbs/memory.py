@@ -22,7 +22,8 @@ from selfreward.config.run import Config
 from selfreward.errors import PreflightError
 from selfreward.inputs import shipped
 from selfreward.inputs.bundled import BUNDLED, bundled_file
-from selfreward.training.options import COMMON, DEFAULTS, Method
+from selfreward.training.base import Method
+from selfreward.training.options import COMMON, DEFAULTS
 from selfreward.verbs.layout import size, table
 
 Shapes = dict[str, tuple[int, ...]]

@@ -1,44 +1,26 @@
 """Whether the engines agree on a model: the same greedy text and the same probabilities.
 
-Each engine runs in a child process of its own, in float32, and plain transformers is the yardstick.
+Each engine runs in a child process of its own, in float32, and plain forward passes of transformers
+are the yardstick, as in the proof without which no engine is used; see ``engines.proof``.
 The last result for a model is kept in the cache, under the digest of the model.
 """
 
-import asyncio
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from selfreward.engines.vllm_build import version, vllm_problem, vllm_version
+from selfreward.engines.proof import LOGPROB_TOLERANCE, PROBABILITY_TOLERANCE, Found, difference
+from selfreward.engines.reference import Expected
+from selfreward.engines.vllm_build import version, vllm_version
 from selfreward.errors import IntegrityError
 from selfreward.inputs import models, shipped
 from selfreward.storage import durable
 from selfreward.verbs.layout import table
-
-LOGPROB_TOLERANCE = 1e-3
-"""Of the summed raw log-probability of an answer of up to 24 tokens, in nats."""
-PROBABILITY_TOLERANCE = 1e-4
-"""Of the probability of a score, so that an expected score moves by less than 0.002 points."""
+from selfreward.workers.parity import OPTIONS, ask_in_child
 
 _YARDSTICK = "transformers"
-_OPTIONS: dict[str, dict[str, Any]] = {
-    "transformers": {"dtype": "float32"},
-    "ctranslate2": {"compute_type": "float32"},
-    "vllm": {"dtype": "float32"},
-}
-_PROMPTS = (
-    "Name three fruits.",
-    "What is the capital of France?",
-    "Write a short poem about the sea and the wind that blows over it in the winter.",
-    "Explain in a few sentences why the sky is blue during the day and red in the evening.",
-)
-_NEW_TOKENS = 24
-_TIMEOUT_S = 900
 
 
 def measure(source: str, report: Callable[[str], None]) -> dict[str, Any]:
@@ -60,10 +42,11 @@ def measure(source: str, report: Callable[[str], None]) -> dict[str, Any]:
     """
     model = models.resolve(source, report=report)
     answers: dict[str, dict[str, Any]] = {}
-    for kind in _OPTIONS:
+    for kind in OPTIONS:
         if kind != "vllm" or vllm_version():
             report(f"asking {kind}")
-            answers[kind] = _ask_in_child(kind, model.path)
+            expected = answers.get(_YARDSTICK, {}).get("expected")
+            answers[kind] = ask_in_child(kind, model.path, expected)
     engines = {kind: compare(kind, answers) for kind in answers}
     result = {
         "model": source,
@@ -95,7 +78,7 @@ def recorded() -> list[dict[str, Any]]:
 
 def parity_text(result: dict[str, Any]) -> str:
     """What ``selfreward doctor --parity`` prints."""
-    rows = [["engine", "version", "same text", "log-probability", "score probability", ""]]
+    rows = [["engine", "version", "same text", "log-probability", "probability", ""]]
     for kind, engine in result["engines"].items():
         verdict = "yardstick" if kind == _YARDSTICK else "agrees" if engine["agrees"] else "differs"
         rows.append(
@@ -110,7 +93,7 @@ def parity_text(result: dict[str, Any]) -> str:
         )
     return (
         f"{table(rows)}\nlargest differences in float32; tolerated: {LOGPROB_TOLERANCE:g} in the "
-        f"log-probability of an answer, {PROBABILITY_TOLERANCE:g} in that of a score"
+        f"log-probability of an answer, {PROBABILITY_TOLERANCE:g} in the probability of a token"
     )
 
 
@@ -128,23 +111,6 @@ def _directory() -> Path:
     return shipped.cache_directory() / "parity"
 
 
-def _ask_in_child(kind: str, model: Path) -> dict[str, Any]:
-    """What ``_ask`` returns, or ``{"error": ...}``."""
-    if kind == "vllm" and (problem := vllm_problem()):
-        return {"error": f"{problem.message}: {problem.fix}"}
-    command = [sys.executable, "-m", "selfreward.verbs.parity", kind, str(model)]
-    try:
-        child = subprocess.run(
-            command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return {"error": f"no answer in {_TIMEOUT_S} s"}
-    if child.returncode:
-        return {"error": (child.stderr.strip().splitlines() or [f"code {child.returncode}"])[-1]}
-    answer: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
-    return answer
-
-
 def compare(kind: str, answers: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """One engine against the yardstick."""
     found, expected = answers[kind], answers[_YARDSTICK]
@@ -156,62 +122,19 @@ def compare(kind: str, answers: dict[str, dict[str, Any]]) -> dict[str, Any]:
     if "error" in found or "error" in expected:
         row["error"] = row["error"] or f"{_YARDSTICK} failed, so there is nothing to compare with"
         return row
-    pairs = list(zip(found["answers"], expected["answers"], strict=True))
-    same = [(a, b) for a, b in pairs if a["token_ids"] == b["token_ids"]]
+    pairs = [
+        (Expected.of(e), Found.of(f))
+        for e, f in zip(expected["expected"], found["found"], strict=True)
+    ]
+    same = [(e, f.greedy) for e, f in pairs if e.continuation == f.greedy.token_ids]
     row |= {"texts": len(same), "prompts": len(pairs)}
-    if same and all(a["logprob"] is not None for a, _ in same):
-        row["logprob"] = max(abs(a["logprob"] - b["logprob"]) for a, b in same)
-    scores = zip(found["probabilities"], expected["probabilities"], strict=True)
-    row["probability"] = max((abs(a - b) for a, b in scores), default=None)
-    row["agrees"] = (
-        len(same) == len(pairs)
-        and (row["logprob"] or 0.0) <= LOGPROB_TOLERANCE
-        and (row["probability"] or 0.0) <= PROBABILITY_TOLERANCE
-    )
+    logprobs = [abs(f.logprob - e.logprob) for e, f in same if f.logprob is not None]
+    row["logprob"] = max(logprobs, default=None)
+    probabilities = [
+        abs(a - b)
+        for e, f in pairs
+        for a, b in zip(e.probabilities, f.scored.probabilities or (), strict=True)
+    ]
+    row["probability"] = max(probabilities, default=None)
+    row["agrees"] = not any(difference(e, f, "float32") for e, f in pairs)
     return row
-
-
-async def _ask(kind: str, model: Path) -> dict[str, Any]:
-    """Greedy answers and score probabilities of one engine.
-
-    Returns:
-        ``answers``, of which each has ``token_ids`` and ``logprob``, and ``probabilities`` of the
-        scores after all prompts, one list; empty if the tokenizer has no token for each score.
-    """
-    from selfreward.engines import open_engine
-    from selfreward.engines.base import Request, Sampling
-    from selfreward.engines.chat import Chat
-    from selfreward.errors import ConfigError
-
-    chat = Chat(model)
-    greedy = Sampling(max_new_tokens=_NEW_TOKENS, temperature=0.0)
-    requests = [Request(chat.prompt_ids(prompt), greedy) for prompt in _PROMPTS]
-    try:
-        asked = [chat.score_prompt(prompt) for prompt in _PROMPTS]
-    except ConfigError:
-        asked = []
-    requests += [Request(prompt, score_tokens=scores) for prompt, scores in asked]
-    engine = open_engine(kind, model, chat, _OPTIONS[kind])
-    try:
-        answers = [answer for [answer] in await asyncio.gather(*map(engine.generate, requests))]
-    finally:
-        await engine.close()
-    said, scored = answers[: len(_PROMPTS)], answers[len(_PROMPTS) :]
-    return {
-        "answers": [{"token_ids": a.token_ids, "logprob": a.logprob} for a in said],
-        "probabilities": [p for answer in scored for p in answer.probabilities or ()],
-    }
-
-
-def _main(kind: str, model: Path) -> None:
-    """Print what ``_ask`` returns as the last line; an error of ours is the last line instead."""
-    from selfreward.errors import SelfRewardError
-
-    try:
-        os.write(1, f"{json.dumps(asyncio.run(_ask(kind, model)))}\n".encode())
-    except SelfRewardError as error:
-        sys.exit(f"{error.message} {error.hint}".replace("\n", " "))
-
-
-if __name__ == "__main__":
-    _main(sys.argv[1], Path(sys.argv[2]))

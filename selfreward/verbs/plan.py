@@ -22,6 +22,7 @@ from selfreward.verbs.evaluation_plan import evaluation_plan, evaluation_text
 from selfreward.verbs.layout import existing, size, table
 from selfreward.verbs.memory import memory_of, memory_text
 from selfreward.verbs.plan_time import time_of, time_text
+from selfreward.workers.checks import check_run
 
 CHARACTERS_PER_TOKEN = 4
 """Of English text with the vocabularies in use now; an estimate."""
@@ -32,7 +33,12 @@ _CHECKPOINTS = 3
 
 
 def plan_of(config: Config, source: Path | None) -> dict[str, Any]:
-    """Reckon what a run of ``config`` will make and need; templates and seed data are read."""
+    """Reckon what a run of ``config`` will make and need, here or on another machine.
+
+    Raises:
+        ConfigError: See ``check_run``.
+    """
+    check_run(config, source, here=False)
     beside = source.parent if source else None
     templates = [find_template(judge.template, beside) for judge in config.judge.jurors]
     rubrics = [len(template.read_text(encoding="utf-8")) for template in templates]

@@ -1,13 +1,14 @@
-"""Checking a config without running it: templates rendered, seed data read, option names known."""
+"""Checking a config without running it: templates rendered, seed data read, options tried."""
 
 from pathlib import Path
 from typing import Any
 
 from selfreward.config.run import Config
 from selfreward.inputs import seeds
-from selfreward.inputs.collect import run_inputs, selection_inputs
+from selfreward.inputs.collect import selection_inputs
 from selfreward.inputs.judge_templates import PROMPTS_VARIABLES, load_jury_templates
 from selfreward.inputs.templates import find_template, load_template
+from selfreward.workers.checks import check_run
 
 
 def validate(config: Config, source: Path | None) -> list[dict[str, Any]]:
@@ -19,6 +20,7 @@ def validate(config: Config, source: Path | None) -> list[dict[str, Any]]:
     Raises:
         ConfigError: The first thing that is wrong.
     """
+    inputs = check_run(config, source)
     beside = source.parent if source else None
     judges = load_jury_templates(config.judge, beside)
     author = load_template(find_template(config.prompts.template, beside), PROMPTS_VARIABLES)
@@ -45,28 +47,9 @@ def validate(config: Config, source: Path | None) -> list[dict[str, Any]]:
             parts.append(("EFT", f"{len(seeds.read_eft(config.sft.eft, beside))} rows"))
     for name, text in selection_inputs(config, beside).items():
         parts.append(("selection", f"{name}, {len(text.splitlines())} lines"))
-    for name, text in run_inputs(config, source).items():
+    for name, text in inputs.items():
         if Path(name).stem in ("heldout", "canaries"):
             parts.append(("evaluation", f"{name}, {len(text.splitlines())} rows"))
-    parts.append(("options", _check_options(config)))
+    groups = {"engine": True, "sft": config.sft, "dpo": True, "lora": config.lora is not None}
+    parts.append(("options", f"{', '.join(name for name in groups if groups[name])}: known"))
     return [{"name": name, "detail": detail} for name, detail in parts]
-
-
-def _check_options(config: Config) -> str:
-    """Check pass-through options against the classes of their libraries; return what was."""
-    from selfreward import engines
-    from selfreward.training import options
-
-    engines.check_options(config.engine.kind, config.engine.options)
-    checked = ["engine"]
-    # Each of these imports its library, which takes seconds: only where there is a need.
-    if config.sft and config.sft.options:
-        options.check_options("sft", config.sft.options)
-        checked.append("sft")
-    if config.dpo.options:
-        options.check_options("dpo", config.dpo.options)
-        checked.append("dpo")
-    if config.lora is not None:
-        options.check_lora(config.lora)
-        checked.append("lora")
-    return f"{', '.join(checked)}: known"

@@ -11,24 +11,27 @@ from typing import Any
 
 from selfreward.config import EngineConfig
 from selfreward.config.judging import HOSTED
-from selfreward.config.run import Config, check_judge
-from selfreward.engines import check_options as check_engine_options
+from selfreward.config.run import Config
 from selfreward.engines.chat import Chat
 from selfreward.engines.proved import open_proved
 from selfreward.engines.sessions import OpenSession, Session, Sessions
 from selfreward.errors import ConfigError, IntegrityError
 from selfreward.inputs import models
+from selfreward.inputs.judge_templates import run_template, template_name
+from selfreward.inputs.templates import Template
 from selfreward.records import model_name
 from selfreward.stages.comparisons import LABELS, STARTED, form_of
 from selfreward.storage import durable
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
 from selfreward.storage.tracker import Tracker
-from selfreward.training import options
+from selfreward.training.base import DpoRow, Fit, SftRow, Training
 from selfreward.training.distributed import train_processes
 from selfreward.training.rows import dpo_rows, sft_rows
+from selfreward.workers.checks import check_config
 from selfreward.workers.evaluate import evaluate_iteration
 from selfreward.workers.judge import judge_job
+from selfreward.workers.parity import parity_job
 from selfreward.workers.rollout import generate_iteration
 
 _LOG = logging.getLogger(__name__)
@@ -38,19 +41,12 @@ def prepare(run: Run) -> None:
     """Resolve M0 into ``models/M0.json`` and check all that does not need hours of work.
 
     Raises:
-        ConfigError: An option that TRL, peft or the engine does not know, a model without a chat
-            template or with too few positions, or a judge form that the tokenizer cannot serve.
+        ConfigError: See ``check_config``; or a model without a chat template or with too few
+            positions, or a judge form that the tokenizer cannot serve.
         IntegrityError: M0 is not the model that this run began with.
     """
     config = run.config
-    for engine in filter(None, (config.engine, *(j.engine for j in config.judge.jurors))):
-        check_engine_options(engine.kind, engine.options)
-    check_judge(config)
-    options.check_options("dpo", config.dpo.options)
-    if config.sft is not None:
-        options.check_options("sft", config.sft.options)
-    if config.lora is not None:
-        options.check_lora(config.lora)
+    check_config(config, _templates(run))
     model = models.resolve(
         config.model, revision=config.revision, trust_remote_code=config.trust_remote_code
     )
@@ -96,6 +92,14 @@ def _check_room(config: Config, chat: Chat) -> None:
             )
 
 
+def _templates(run: Run) -> dict[str, Template]:
+    found = {"prompts": run_template(run, "prompts")}
+    for juror, judge in enumerate(run.config.judge.jurors):
+        for kind in ("judge", "criteria") if judge.form == "criteria" else ("judge",):
+            found[template_name(kind, juror)] = run_template(run, kind, juror)
+    return found
+
+
 class Generator:
     """Makes iterations' prompts, responses and judgments; a context manager that frees the engine.
 
@@ -120,8 +124,12 @@ class Generator:
         self._runner.run(evaluate_iteration(run, store, iteration, self._open(run, store)))
 
     def judge(self, job: dict[str, Any], say: Callable[[Any], None]) -> None:
-        """Judge texts of no run; see ``evaluation.child``."""
+        """Judge texts of no run; see ``judge_in_child``."""
         self._runner.run(judge_job(job, say))
+
+    def parity(self, job: dict[str, Any], say: Callable[[Any], None]) -> None:
+        """Ask one engine what all are asked; see ``ask_in_child``."""
+        self._runner.run(parity_job(job, say))
 
     def _open(self, run: Run, store: Store) -> Sessions:
         self._store = store
@@ -171,11 +179,10 @@ def train(run: Run, store: Store, iteration: int, stage: str = "train") -> None:
     train_iteration(run, store, iteration, chat, _fit(run, iteration, stage), stage)
 
 
-def _fit(run: Run, iteration: int, stage: str) -> Callable[..., None]:
+def _fit(run: Run, iteration: int, stage: str) -> Fit:
     launch = run.config.launch
     if launch.processes > 1 or launch.command is not None:
-        method: options.Method = "sft" if iteration == 0 else "dpo"
-        return partial(train_processes, method, launch, run.log_path(iteration, stage))
+        return partial(train_processes, launch, run.log_path(iteration, stage))
     if iteration == 0:
         from selfreward.training.sft import train_sft
 
@@ -190,43 +197,44 @@ def train_iteration(
     store: Store,
     iteration: int,
     chat: Chat,
-    fit: Callable[..., None],
+    fit: Fit,
     stage: str = "train",
 ) -> None:
     """Make the training rows, fit a model to them, and commit the stage once it is published.
 
     Args:
-        fit: ``train_sft`` or ``train_dpo``, which do nothing where the model is published; or
-            ``train_processes`` with its first arguments.
         stage: ``sft`` of iteration 0, else ``train``.
     """
     config, name = run.config, model_name(iteration, stage)
-    output = run.model_directory(name)
-    method = config.sft if iteration == 0 else config.dpo
-    assert method is not None
-    rows: list[Any]
+    group = config.sft if iteration == 0 else config.dpo
+    assert group is not None
+    training = Training(
+        method="sft" if iteration == 0 else "dpo",
+        model=run.policy(iteration),
+        output=run.model_directory(name),
+        checkpoints=run.checkpoints_directory(name),
+        options=group.options,
+        lora=config.lora,
+        seed=config.seed + iteration,
+        trust_remote_code=config.trust_remote_code,
+    )
+    rows: list[SftRow] | list[DpoRow]
     if iteration == 0:
         rows, drops = sft_rows(run, store, stage, chat)
     else:
         rows, drops = dpo_rows(run, store, iteration, chat)
     with Tracker(store, iteration, stage, total=0) as tracker:
         fit(
-            run.policy(iteration),
+            training,
             rows,
-            output=output,
-            checkpoints=run.checkpoints_directory(name),
-            options=method.options,
-            lora=config.lora,
-            seed=config.seed + iteration,
             on_log=lambda step, metrics: store.log_training(iteration, step, metrics, stage),
             on_step=lambda done, total: tracker.advance(done, total),
-            trust_remote_code=config.trust_remote_code,
         )
         tracker.finish(
             run,
             rows=len(rows),
             drops=len(drops),
-            digest=durable.verify_directory(output),
+            digest=durable.verify_directory(training.output),
             records=drops,
         )
 

@@ -98,14 +98,18 @@ class Child:
         return None
 
     def _answers(self, tick: Callable[[], None]) -> Iterator[dict[str, Any]]:
-        """What the process answers, until it ends."""
+        """Yield each line that the process answers, and call ``tick`` while there is none.
+
+        It is over when the pipe is closed. Where a process that the child started still holds the
+        pipe open, it is over when the child has ended and the pipe is empty.
+        """
         assert self._process.stdout is not None
         begun = b""
         while True:
-            ended = self._process.poll() is not None
+            ended = self._process.poll() is not None  # asked first: what it wrote before is there
             if not select.select([self._process.stdout], [], [], _TICK_S)[0]:
                 if ended:
-                    return  # though what it started may hold the pipe open
+                    return
                 tick()
                 continue
             part = os.read(self._process.stdout.fileno(), 1 << 16)

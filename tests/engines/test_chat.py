@@ -37,6 +37,19 @@ def test_a_tokenizer_without_chat_template_is_refused(tmp_path: Path) -> None:
     assert "instruct" in error.value.hint
 
 
+def test_of_several_chat_templates_one_must_be_the_default(tmp_path: Path) -> None:
+    def several(name: str) -> Path:
+        path = make_model(tmp_path / name, template=None)
+        config = json.loads((path / "tokenizer_config.json").read_text())
+        config["chat_template"] = [{"name": name, "template": TEMPLATE}]
+        (path / "tokenizer_config.json").write_text(json.dumps(config))
+        return path
+
+    assert Chat(several("default")).prompt_ids("hi")
+    with pytest.raises(ConfigError, match="no chat template"):
+        Chat(several("tool_use"))
+
+
 @pytest.mark.parametrize(
     ("config", "length"),
     [

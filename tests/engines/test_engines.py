@@ -18,12 +18,12 @@ from typing import Any
 import psutil
 import pytest
 
-from selfreward.engines import check_options, open_engine
 from selfreward.engines.base import Engine, Generation, Request, RequestError, Sampling
 from selfreward.engines.chat import Chat
+from selfreward.engines.kinds import check_options, open_engine
+from selfreward.engines.proof import LOGPROB_TOLERANCE, PROBABILITY_TOLERANCE
 from selfreward.engines.vllm_build import vllm_version
 from selfreward.errors import ConfigError, PreflightError
-from selfreward.verbs.parity import LOGPROB_TOLERANCE, PROBABILITY_TOLERANCE
 from tests.support.models import make_model
 
 KINDS = (
@@ -537,7 +537,7 @@ def test_unknown_engines_and_options_are_refused_with_a_suggestion() -> None:
 
 def test_checking_options_loads_no_library() -> None:
     code = (
-        "import sys; from selfreward.engines import check_options; "
+        "import sys; from selfreward.engines.kinds import check_options; "
         "check_options('auto', {'dtype': 'float32'}); "
         "check_options('server', {'endpoints': ['http://a/v1']}); "
         "heavy = ('torch', 'transformers', 'ctranslate2', 'vllm'); "

@@ -13,10 +13,10 @@ from typing import Any
 import psutil
 import pytest
 
-from selfreward.engines import check_options, open_engine
 from selfreward.engines import vllm_build as builds
 from selfreward.engines.base import Generation, Request, RequestError, Sampling
 from selfreward.engines.chat import Chat
+from selfreward.engines.kinds import check_options, open_engine
 from selfreward.engines.vllm_log import ErrorLog
 from selfreward.errors import ConfigError, PreflightError
 
@@ -257,7 +257,7 @@ def test_what_vllm_starts_stays_in_the_process_group_and_dies_with_it(model_dir:
     """The process that owns the engine may be killed first: nothing else would end the others."""
     code = (
         "import sys\nfrom pathlib import Path\nfrom selfreward.engines.chat import Chat\n"
-        "from selfreward.engines import open_engine\n"
+        "from selfreward.engines.kinds import open_engine\n"
         "if __name__ == '__main__':\n"
         f"    path = Path({str(model_dir)!r})\n"
         f"    engine = open_engine('vllm', path, Chat(path), {SMALL!r})\n"

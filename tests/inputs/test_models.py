@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from selfreward.errors import ConfigError, IntegrityError, PreflightError
 from selfreward.inputs.bundled import BUNDLED
-from selfreward.inputs.models import check_chat_template, resolve
+from selfreward.inputs.models import resolve
 from selfreward.storage import durable
 from tests.support import ROOT
 
@@ -152,32 +152,6 @@ def test_a_hub_models_code_needs_the_revision_that_was_read():
 def test_a_revision_is_refused_where_it_would_mean_nothing(tmp_path):
     with pytest.raises(ConfigError, match="not a hub model"):
         resolve(str(make_model(tmp_path / "a")), revision="main")
-
-
-# --- chat template ---
-
-
-@pytest.mark.parametrize(
-    ("files", "has_one"),
-    [
-        ({"tokenizer_config.json": {"chat_template": "{{ x }}"}}, True),
-        ({"tokenizer_config.json": {"chat_template": None}}, False),
-        ({"tokenizer_config.json": {}}, False),
-        ({}, False),
-        ({"chat_template.jinja": "{{ x }}"}, True),
-        ({"chat_template.json": {"chat_template": "{{ x }}"}}, True),
-        ({"tokenizer_config.json": {"chat_template": [{"name": "default"}]}}, True),
-        ({"tokenizer_config.json": {"chat_template": [{"name": "tool_use"}]}}, False),
-    ],
-)
-def test_a_chat_template_is_found_wherever_transformers_would_look(tmp_path, files, has_one):
-    for name, content in files.items():
-        (tmp_path / name).write_text(content if isinstance(content, str) else json.dumps(content))
-    if has_one:
-        check_chat_template(tmp_path)
-    else:
-        with pytest.raises(ConfigError, match="no chat template"):
-            check_chat_template(tmp_path)
 
 
 # --- the hub ---
@@ -370,7 +344,6 @@ def test_a_gguf_file_is_converted_once_to_float32_though_the_first_try_is_killed
     assert durable.verify_directory(model.path) == model.digest
     weights = load_file(model.path / "model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {np.dtype(np.float32)}
-    check_chat_template(model.path)
 
     shutil.copy(path, tmp_path / "copy.gguf")
     again = resolve(str(tmp_path / "copy.gguf"), report=lines.append)

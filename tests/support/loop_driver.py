@@ -10,13 +10,16 @@ import asyncio
 import hashlib
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from selfreward.controller import launch
 from selfreward.engines.sessions import Session, Sessions
 from selfreward.storage import durable
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
+from selfreward.training.base import OnLog, OnStep, Training
 from selfreward.workers.evaluate import evaluate_iteration
 from selfreward.workers.jobs import train_iteration
 from selfreward.workers.rollout import generate_iteration
@@ -61,19 +64,23 @@ class ScriptedWorkers:
             return Store(self.run.records, epoch=reader.owner()["epoch"])
 
 
-def scripted_fit(start: Path, rows: list, *, output: Path, checkpoints: Path, seed: int, **kw):
+def scripted_fit(
+    training: Training, rows: Sequence[Any], *, on_log: OnLog, on_step: OnStep
+) -> None:
     """Weights that are a hash of everything a trainer would see; one checkpoint on the way."""
-    text = json.dumps([(start / "weights").read_text(), seed, [str(row) for row in rows]])
+    text = json.dumps(
+        [(training.model / "weights").read_text(), training.seed, [str(row) for row in rows]]
+    )
     weights = hashlib.sha256(text.encode()).hexdigest()
-    checkpoint = checkpoints / "checkpoint-1"
+    checkpoint = training.checkpoints / "checkpoint-1"
     with durable.publish_directory(checkpoint) as directory:
         durable.write_file(directory / "weights", weights)
-    kw["on_log"](1, {"loss": 0.5})
-    kw["on_step"](1, 2)
-    with durable.publish_directory(output) as directory:
+    on_log(1, {"loss": 0.5})
+    on_step(1, 2)
+    with durable.publish_directory(training.output) as directory:
         durable.write_file(directory / "weights", (checkpoint / "weights").read_text())
-    kw["on_log"](2, {"loss": 0.25})
-    kw["on_step"](2, 2)
+    on_log(2, {"loss": 0.25})
+    on_step(2, 2)
 
 
 def main() -> None:

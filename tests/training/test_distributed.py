@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from selfreward.errors import (
 )
 from selfreward.inputs import shipped
 from selfreward.storage import durable
+from selfreward.training.base import Fit, Method, Training
 from selfreward.training.distributed import _ending, _num_cores, launch_command, train_processes
 from tests.support import ROOT
 from tests.support.training import dpo_rows, sft_rows, tiny_model, weights
@@ -51,16 +53,16 @@ def train(
     from selfreward.training.sft import train_sft
 
     logs: Logs = {}
-    method = "sft" if hasattr(rows[0], "completion_ids") else "dpo"
-    arguments = {
-        "output": root / "M1", "checkpoints": root / "checkpoints" / "M1", "lora": lora, "seed": 0,
-        "options": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1, **options},
-        "on_log": logs.__setitem__, "on_step": on_step or (lambda done, total: None),
-    }  # fmt: skip
-    if launch is None:
-        (train_sft if method == "sft" else train_dpo)(model, rows, **arguments)
-    else:
-        train_processes(method, launch, Path("logs/0-train.log"), model, rows, **arguments)
+    method: Method = "sft" if hasattr(rows[0], "completion_ids") else "dpo"
+    chosen = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1, **options}
+    checkpoints = root / "checkpoints" / "M1"
+    training = Training(method, model, root / "M1", checkpoints, chosen, lora, 0)
+    fit: Fit = (
+        partial(train_processes, launch, Path("logs/0-train.log"))
+        if launch
+        else (train_sft if method == "sft" else train_dpo)
+    )
+    fit(training, rows, on_log=logs.__setitem__, on_step=on_step or (lambda done, total: None))
     return logs
 
 

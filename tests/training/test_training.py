@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from selfreward.errors import ConfigError, IntegrityError, StoppedError
 from selfreward.inputs import models
 from selfreward.storage import durable
-from selfreward.training.base import DpoRow, SftRow
+from selfreward.training.base import DpoRow, SftRow, Training
 from selfreward.training.checkpoints import last_complete_checkpoint, seal_checkpoint
 from selfreward.training.loop import step_order
 from selfreward.training.options import check_lora, check_options
@@ -39,7 +39,7 @@ def dropping(start, tmp_path):
     return directory
 
 
-class Training:
+class Call:
     """One call of `train_sft` or `train_dpo` with its paths and what it told."""
 
     def __init__(self, start, root, rows, *, lora=None, seed=0, die_at=None, **options):
@@ -52,11 +52,11 @@ class Training:
         self.die_at, self.logs, self.steps = die_at, {}, []
 
     @property
-    def paths(self):
-        return {
-            "output": self.output, "checkpoints": self.checkpoints, "options": self.options,
-            "lora": self.lora, "seed": self.seed,
-        }  # fmt: skip
+    def training(self):
+        method = "sft" if isinstance(self.rows[0], SftRow) else "dpo"
+        return Training(
+            method, self.start, self.output, self.checkpoints, self.options, self.lora, self.seed
+        )
 
     def run(self):
         from selfreward.training.dpo import train_dpo
@@ -69,9 +69,7 @@ class Training:
 
         train = train_sft if isinstance(self.rows[0], SftRow) else train_dpo
         try:
-            train(
-                self.start, self.rows, on_log=self.logs.__setitem__, on_step=on_step, **self.paths
-            )
+            train(self.training, self.rows, on_log=self.logs.__setitem__, on_step=on_step)
         except KeyboardInterrupt:
             assert self.die_at is not None
         return self
@@ -79,9 +77,8 @@ class Training:
     def trainer(self):
         from selfreward.training import dpo, loop, sft
 
-        method, module = ("sft", sft) if isinstance(self.rows[0], SftRow) else ("dpo", dpo)
-        job = loop.plan(method, self.rows, model=self.start, **self.paths)
-        return module.make_trainer(job, self.rows)
+        module = sft if isinstance(self.rows[0], SftRow) else dpo
+        return module.make_trainer(loop.plan(self.training, self.rows), self.rows)
 
 
 def plain_log_prob(directory, prompt, completion):
@@ -103,7 +100,7 @@ def plain_log_prob(directory, prompt, completion):
 def test_sft_trains_on_the_given_ids_and_takes_loss_on_the_completion_only(start, tmp_path):
     rows = [*sft_rows(5), SftRow(tuple(range(3, 60)) * 30, (5, 6, EOS))]  # 1713 tokens: uncut
     seen = []
-    for batch in Training(start, tmp_path, rows).trainer().get_train_dataloader():
+    for batch in Call(start, tmp_path, rows).trainer().get_train_dataloader():
         for ids, mask, labels in zip(
             batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True
         ):
@@ -118,7 +115,7 @@ def test_dpo_trains_on_the_given_ids_and_compares_the_completions_only(start, tm
     long = DpoRow(tuple(range(3, 60)) * 30, (5, 6, EOS), (7, EOS))
     rows = [*dpo_rows(5), long]
     seen = []
-    for batch in Training(start, tmp_path, rows).trainer().get_train_dataloader():
+    for batch in Call(start, tmp_path, rows).trainer().get_train_dataloader():
         completions = []
         for ids, mask, part in zip(
             batch["input_ids"], batch["attention_mask"], batch["completion_mask"], strict=True
@@ -136,7 +133,7 @@ def test_dpo_trains_on_the_given_ids_and_compares_the_completions_only(start, tm
 
 def test_the_reference_is_the_start_model_for_every_pair(start, tmp_path):
     rows = dpo_rows(7)
-    for row in Training(start, tmp_path, rows).trainer().train_dataset:
+    for row in Call(start, tmp_path, rows).trainer().train_dataset:
         prompt = row["prompt_ids"]
         for name in ("chosen", "rejected"):
             expected = plain_log_prob(start, prompt, row[f"{name}_ids"])
@@ -158,7 +155,7 @@ def test_the_lm_head_runs_on_the_completions_alone_and_the_loss_is_the_plain_one
 
     original = upstream._ChunkedLogProbFunction
     monkeypatch.setattr(upstream, "_ChunkedLogProbFunction", Recorder)
-    training = Training(start, tmp_path, rows).run()
+    training = Call(start, tmp_path, rows).run()
     num_tokens = sum(len(row.completion_ids) for row in rows)
     assert sum(projected) == num_tokens
     log_probs = [plain_log_prob(start, row.prompt_ids, row.completion_ids) for row in rows]
@@ -199,7 +196,7 @@ def test_another_epoch_and_another_seed_give_another_order():
 
 
 def test_the_first_dpo_loss_is_ln_2_and_figures_arrive_by_step(start, tmp_path):
-    training = Training(start, tmp_path, dpo_rows(10)).run()
+    training = Call(start, tmp_path, dpo_rows(10)).run()
     assert training.logs[1]["loss"] == pytest.approx(math.log(2), abs=1e-5)
     assert training.logs[1]["rewards/margins"] == pytest.approx(0, abs=1e-4)
     assert list(training.logs) == [1, 2, 3]
@@ -211,14 +208,14 @@ def test_the_first_dpo_loss_is_ln_2_and_figures_arrive_by_step(start, tmp_path):
 
 
 def test_asking_the_reference_at_each_step_gives_the_same_figures(start, tmp_path):
-    once = Training(start, tmp_path / "once", dpo_rows(10)).run()
-    each = Training(start, tmp_path / "each", dpo_rows(10), precompute_ref_log_probs=False).run()
+    once = Call(start, tmp_path / "once", dpo_rows(10)).run()
+    each = Call(start, tmp_path / "each", dpo_rows(10), precompute_ref_log_probs=False).run()
     for step, log in once.logs.items():
         assert log == pytest.approx(each.logs[step], rel=1e-4, abs=1e-4)
 
 
 def test_overfitting_four_pairs_raises_the_reward_margin(start, tmp_path):
-    training = Training(start, tmp_path, dpo_rows(4), num_train_epochs=15, beta=0.5).run()
+    training = Call(start, tmp_path, dpo_rows(4), num_train_epochs=15, beta=0.5).run()
     margins = [log["rewards/margins"] for log in training.logs.values()]
     assert margins[-1] > margins[0] + 1
     row = training.rows[0]
@@ -235,7 +232,7 @@ def test_one_epoch_changes_every_parameter_and_leaves_the_start_model_alone(star
     import torch
 
     before = {path: path.read_bytes() for path in start.iterdir()}
-    training = Training(start, tmp_path, rows).run()
+    training = Call(start, tmp_path, rows).run()
     assert {path: path.read_bytes() for path in start.iterdir()} == before
     old, new = weights(start), weights(training.output)
     assert old.keys() == new.keys()
@@ -243,7 +240,7 @@ def test_one_epoch_changes_every_parameter_and_leaves_the_start_model_alone(star
 
 
 def test_sft_lowers_the_loss(start, tmp_path):
-    logs = Training(start, tmp_path, sft_rows(8), num_train_epochs=10).run().logs
+    logs = Call(start, tmp_path, sft_rows(8), num_train_epochs=10).run().logs
     assert logs[max(logs)]["loss"] < 0.7 * logs[1]["loss"]
 
 
@@ -256,12 +253,11 @@ def test_a_published_model_is_whole_float32_and_loads_with_the_start_models_toke
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    training = Training(start, tmp_path, sft_rows(4)).run()
+    training = Call(start, tmp_path, sft_rows(4)).run()
     assert durable.is_whole(training.output)
     names = {path.name for path in training.output.iterdir()}
     assert names == {path.name for path in start.iterdir()} | {durable.MANIFEST}
     assert models.resolve(str(training.output)).digest == durable.verify_directory(training.output)
-    models.check_chat_template(training.output)
     model = AutoModelForCausalLM.from_pretrained(training.output)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     tokenizer = AutoTokenizer.from_pretrained(training.output)
@@ -276,7 +272,7 @@ def test_a_half_precision_start_model_is_trained_and_published_in_float32(start,
     half = tmp_path / "half"
     shutil.copytree(start, half)
     AutoModelForCausalLM.from_pretrained(start, dtype=torch.bfloat16).save_pretrained(half)
-    training = Training(half, tmp_path, sft_rows(4)).run()
+    training = Call(half, tmp_path, sft_rows(4)).run()
     assert {tensor.dtype for tensor in weights(training.output).values()} == {torch.float32}
     assert json.loads((training.output / "config.json").read_bytes())["dtype"] == "float32"
 
@@ -286,7 +282,7 @@ def test_a_lora_adapter_is_merged_into_the_published_weights(start, tmp_path, ro
     import torch
 
     lora = {"r": 4, "target_modules": ["q_proj", "v_proj"]}
-    training = Training(start, tmp_path, rows, lora=lora).run()
+    training = Call(start, tmp_path, rows, lora=lora).run()
     assert training.logs[1]["loss"] > 0
     old, new = weights(start), weights(training.output)
     assert old.keys() == new.keys()
@@ -295,16 +291,16 @@ def test_a_lora_adapter_is_merged_into_the_published_weights(start, tmp_path, ro
 
 
 def test_nothing_is_done_twice_and_another_job_never_takes_a_finished_output(start, tmp_path):
-    training = Training(start, tmp_path, sft_rows(4)).run()
+    training = Call(start, tmp_path, sft_rows(4)).run()
     digest = durable.verify_directory(training.output)
-    assert Training(start, tmp_path, sft_rows(4)).run().steps == []
+    assert Call(start, tmp_path, sft_rows(4)).run().steps == []
     with pytest.raises(IntegrityError, match="other rows or options"):
-        Training(start, tmp_path, sft_rows(4, seed=1)).run()
+        Call(start, tmp_path, sft_rows(4, seed=1)).run()
     assert durable.verify_directory(training.output) == digest
 
 
 def test_training_writes_nothing_to_standard_output(start, tmp_path, capfd):
-    Training(start, tmp_path, dpo_rows(4)).run()
+    Call(start, tmp_path, dpo_rows(4)).run()
     assert capfd.readouterr().out == ""
 
 
@@ -320,10 +316,10 @@ def test_a_resumed_training_gives_the_same_losses_and_weights(dropping, tmp_path
     import torch
 
     options = {"num_train_epochs": 2, "save_steps": 1, "learning_rate": 1e-3, "lora": lora}
-    whole = Training(dropping, tmp_path / "whole", rows, **options).run()
-    killed = Training(dropping, tmp_path / "killed", rows, die_at=4, **options).run()
+    whole = Call(dropping, tmp_path / "whole", rows, **options).run()
+    killed = Call(dropping, tmp_path / "killed", rows, die_at=4, **options).run()
     assert not killed.output.exists()
-    resumed = Training(dropping, tmp_path / "killed", rows, **options).run()
+    resumed = Call(dropping, tmp_path / "killed", rows, **options).run()
     assert resumed.steps[0] == (3, 5)
     assert list(resumed.logs) == [4, 5]
     for step, log in resumed.logs.items():
@@ -338,31 +334,62 @@ def test_a_training_that_failed_to_publish_publishes_without_training_again(star
     import torch
 
     (tmp_path / "file").touch()
-    failed = Training(start, tmp_path, sft_rows(10))
+    failed = Call(start, tmp_path, sft_rows(10))
     failed.output = tmp_path / "file" / "M1"
     with pytest.raises(OSError, match="file"):
         failed.run()
-    resumed = Training(start, tmp_path, sft_rows(10)).run()
+    resumed = Call(start, tmp_path, sft_rows(10)).run()
     assert resumed.steps == [(3, 3)]
-    whole = Training(start, tmp_path / "whole", sft_rows(10)).run()
+    whole = Call(start, tmp_path / "whole", sft_rows(10)).run()
     for name, tensor in weights(whole.output).items():
         assert torch.equal(tensor, weights(resumed.output)[name])
 
 
 def test_a_checkpoint_of_other_rows_is_not_resumed(start, tmp_path, caplog):
-    Training(start, tmp_path, sft_rows(10), die_at=2, save_steps=1).run()
-    resumed = Training(start, tmp_path, sft_rows(10, seed=1)).run()
+    Call(start, tmp_path, sft_rows(10), die_at=2, save_steps=1).run()
+    resumed = Call(start, tmp_path, sft_rows(10, seed=1)).run()
     assert resumed.steps[0] == (0, 3)
     assert "other rows or options" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("method", "rows", "options", "lora", "processes", "digest"),
+    [
+        ("sft", [SftRow((3, 4), (5, 2)), SftRow((6,), (7, 8, 2))],
+         {"learning_rate": "3e-5", "num_train_epochs": 2}, None, 1,
+         "414dc81ec632538cde30eb2ccd0a290a9872565083a720aac09ca993e20ca7e2"),
+        ("dpo", [DpoRow((3, 4), (5, 2), (6, 2))],
+         {"beta": 0.1, "learning_rate": 1e-6, "lr_scheduler_type": "cosine"},
+         {"r": 8, "target_modules": ["q_proj", "v_proj"]}, 1,
+         "1d496e433e6180362e14bab37d41bacfcd82fc3383e9fd8263191b9488975798"),
+        ("dpo", [DpoRow((3, 4), (5, 2), (6, 2))],
+         {"beta": 0.1, "learning_rate": 1e-6, "loss_type": "sigmoid"}, None, 2,
+         "aa4fc5be7180319ae5a0f36485f6d8fbce77a8aeeaac37434a37652ad09f4cfe"),
+    ],
+    ids=["sft", "lora", "two processes"],
+)  # fmt: skip
+def test_a_checkpoint_of_an_earlier_version_is_still_of_the_same_job(
+    method, rows, options, lora, processes, digest, monkeypatch
+):
+    """The digests are those that versions before this test gave."""
+    from selfreward.training import loop
+
+    if processes > 1:
+        monkeypatch.setenv("WORLD_SIZE", str(processes))
+        monkeypatch.setenv("LOCAL_RANK", "0")
+    path = Path("anywhere")
+    seed = {1: len(lora or ()) // 2, 2: 2}[processes]
+    training = Training(method, path, path, path, options, lora, seed)
+    assert loop.plan(training, rows).digest == digest
+
+
 def test_a_broken_checkpoint_is_passed_over_by_name_and_training_goes_on(start, tmp_path, caplog):
     rows, options = sft_rows(16), {"save_steps": 1, "learning_rate": 1e-3}
-    whole = Training(start, tmp_path / "whole", rows, **options).run()
-    Training(start, tmp_path, rows, die_at=4, **options).run()
+    whole = Call(start, tmp_path / "whole", rows, **options).run()
+    Call(start, tmp_path, rows, die_at=4, **options).run()
     broken = tmp_path / "checkpoints" / "checkpoint-3" / "optimizer.pt"
     broken.write_bytes(broken.read_bytes()[:-1])
-    resumed = Training(start, tmp_path, rows, **options).run()
+    resumed = Call(start, tmp_path, rows, **options).run()
     assert resumed.steps[0] == (2, 4)
     assert str(broken) in caplog.text
     assert resumed.logs[4]["loss"] == pytest.approx(whole.logs[4]["loss"], rel=1e-6)
@@ -410,7 +437,7 @@ def test_only_a_sealed_checkpoint_of_the_same_job_is_ever_taken(tmp_path):
 
 @pytest.mark.parametrize("rows", [sft_rows(8), dpo_rows(8)], ids=["sft", "dpo"])
 def test_a_loss_that_is_not_finite_stops_at_its_step_and_publishes_nothing(start, tmp_path, rows):
-    training = Training(start, tmp_path, rows, learning_rate=1e30, max_grad_norm=0.0)
+    training = Call(start, tmp_path, rows, learning_rate=1e30, max_grad_norm=0.0)
     with pytest.raises(StoppedError, match=r"(loss|grad_norm) is (nan|inf) at step 2") as stopped:
         training.run()
     assert "learning_rate" in stopped.value.hint
@@ -419,7 +446,7 @@ def test_a_loss_that_is_not_finite_stops_at_its_step_and_publishes_nothing(start
 
 
 def test_weights_that_are_not_finite_are_never_published(start, tmp_path):
-    training = Training(start, tmp_path, sft_rows(4), learning_rate=1e38, max_grad_norm=0.0)
+    training = Call(start, tmp_path, sft_rows(4), learning_rate=1e38, max_grad_norm=0.0)
     training.options["weight_decay"] = 1e10  # the one and only step breaks them, after its loss
     with pytest.raises(StoppedError, match=r"trained weight .* is not finite"):
         training.run()
@@ -504,10 +531,7 @@ def test_no_rows_is_an_error(start, tmp_path):
     with pytest.raises(ConfigError, match="no rows"):
         from selfreward.training import loop
 
-        loop.plan(
-            "sft", [], model=start, output=tmp_path / "a", checkpoints=tmp_path / "b",
-            options={}, lora=None, seed=0,
-        )  # fmt: skip
+        loop.plan(Training("sft", start, tmp_path / "a", tmp_path / "b", {}, None, 0), [])
 
 
 def test_importing_rows_and_options_imports_no_torch():
@@ -521,7 +545,7 @@ _REAL = """
 import json, os, signal, sys
 from pathlib import Path
 from selfreward.inputs import models
-from selfreward.training import SftRow
+from selfreward.training.base import SftRow, Training
 from selfreward.training.sft import train_sft
 root, die_at, log = Path(sys.argv[1]), int(sys.argv[2]), open(sys.argv[3], "a")
 model = models.resolve("bundled:smollm2-135m").path
@@ -529,10 +553,10 @@ rows = [SftRow(tuple(range(100 + i, 112 + 2 * i)), (300 + i, 2)) for i in range(
 def on_step(done, total):
     if done == die_at:
         os.kill(os.getpid(), signal.SIGKILL)
-train_sft(model, rows, output=root / "M1", checkpoints=root / "checkpoints",
-    options={"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1,
-             "save_steps": 2, "learning_rate": 1e-5},
-    lora=None, seed=0, on_step=on_step,
+options = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1,
+           "save_steps": 2, "learning_rate": 1e-5}
+training = Training("sft", model, root / "M1", root / "checkpoints", options, None, 0)
+train_sft(training, rows, on_step=on_step,
     on_log=lambda step, figures: print(json.dumps([step, figures["loss"]]), file=log, flush=True))
 """
 

@@ -1,0 +1,123 @@
+"""What a library would refuse only when a training begins, which is after hours of sampling.
+
+TRL's own config object is built as the training will build it, and an optimizer and a learning-rate
+schedule for one number. Nothing is loaded or written. A model could still be one that an option
+does not fit, such as ``lora.target_modules``.
+"""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from selfreward.config import LaunchConfig
+from selfreward.errors import ConfigError
+from selfreward.training.base import Method
+from selfreward.training.distributed import check_num_gpus, launch_command, not_started
+from selfreward.training.options import chosen_options, named_refusal, trl_arguments
+
+_OF_THE_MACHINE = ("bf16", "fp16", "tf32")
+_OF_THE_LAUNCH = ("ddp_backend", "deepspeed", "fsdp", "fsdp_config", "parallelism_config")
+_STEPS = 10
+
+
+def check_training(
+    method: Method, options: Mapping[str, object], launch: LaunchConfig, *, here: bool = True
+) -> None:
+    """Check the options of SFT or DPO, alone and together.
+
+    Args:
+        here: Whether the training is to run on this machine. What depends on its devices is left
+            out elsewhere, as it is with ``launch.command``, which may start it elsewhere.
+
+    Raises:
+        ConfigError: TRL, transformers, accelerate or torch would refuse them.
+    """
+    chosen = chosen_options(method, options)
+    left = _OF_THE_LAUNCH if launch.processes > 1 or launch.command is not None else ()
+    chosen = {name: value for name, value in chosen.items() if name not in left}
+    if launch.command is not None or not here:
+        chosen |= dict.fromkeys(_OF_THE_MACHINE, False)
+    arguments = trl_arguments(
+        chosen, checkpoints=Path("checkpoints"), seed=0, processes=launch.processes
+    )
+    _check_bf16(method, arguments)
+    _build(method, arguments)
+
+
+def check_launch(launch: LaunchConfig, *, here: bool = True) -> None:
+    """Check that the training processes can be started.
+
+    Args:
+        here: Whether on this machine; else only what holds on any is checked.
+
+    Raises:
+        ConfigError: ``launch.command`` is no command line, or one process would see several GPUs.
+        PreflightError: The command is not installed, or there are fewer GPUs than processes.
+    """
+    try:
+        program = launch_command(launch)[:1]
+    except ValueError as error:
+        raise ConfigError(f"launch.command: {error}", "Correct its quotes.") from None
+    if not program:
+        raise ConfigError("launch.command: empty", "Give a command, or null for torchrun.")
+    if here and shutil.which(program[0]) is None:
+        raise not_started(program[0], "No such file or directory")
+    if launch.command is not None or not here:
+        return
+    import torch
+
+    seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if seen and launch.train_devices is not None:
+        seen = len(launch.train_devices.split(","))
+    if seen > 1 and launch.processes == 1:
+        raise ConfigError(
+            f"launch.processes=1, but training would see {seen} GPUs, of which TRL uses one",
+            f"Set launch.processes={seen}, or name one GPU in launch.train_devices.",
+        )
+    check_num_gpus(launch.processes, seen)
+
+
+def _check_bf16(method: Method, arguments: Mapping[str, Any]) -> None:
+    from transformers.utils import is_torch_bf16_gpu_available
+
+    if arguments.get("bf16") and not arguments["use_cpu"] and not is_torch_bf16_gpu_available():
+        raise ConfigError(
+            f"{method}.bf16: there is no GPU here that computes in bfloat16",
+            f"Remove {method}.bf16, or set {method}.use_cpu=true to have a CPU compute in it.",
+        )
+
+
+def _build(method: Method, arguments: dict[str, Any]) -> None:
+    """Build what TRL's trainer does of its arguments alone."""
+    import torch
+    from accelerate.utils import TorchDynamoPlugin
+    from transformers import Trainer, get_scheduler
+
+    if method == "sft":
+        from trl import SFTConfig as Config
+    else:
+        from trl import DPOConfig as Config
+    with named_refusal(method, Config):
+        config = Config(**arguments)
+    if config.torch_compile:
+        with named_refusal(method, Config, "torch_compile_backend"):
+            TorchDynamoPlugin(backend=config.torch_compile_backend)
+    layer = torch.nn.Linear(1, 1)
+    optimizer: torch.optim.Optimizer = torch.optim.SGD(layer.parameters())
+    if config.optim_target_modules is None:  # which are the model's
+        with named_refusal(method, Config, "optim", "optim_args", "learning_rate"):
+            kind, settings = Trainer.get_optimizer_cls_and_kwargs(config, layer)
+            if kind.__module__.startswith("torch."):
+                optimizer = kind(layer.parameters(), **settings)
+    with named_refusal(method, Config, "lr_scheduler_type", "lr_scheduler_kwargs"):
+        schedule = get_scheduler(
+            config.lr_scheduler_type,
+            optimizer,
+            config.get_warmup_steps(_STEPS),
+            _STEPS,
+            config.lr_scheduler_kwargs,
+        )
+        for _ in range(_STEPS):
+            optimizer.step()
+            schedule.step()

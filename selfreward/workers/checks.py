@@ -1,0 +1,112 @@
+"""All that can be checked of a config before the work: one function for every verb that asks.
+
+``validate`` and ``plan`` call it, and so does a run before it looks for its model; so they refuse
+the same configs with the same words. ``plan`` may be asked about another machine.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from selfreward.config import Config, EngineConfig, JurorConfig
+from selfreward.config.judging import HOSTED
+from selfreward.config.run import check_judge
+from selfreward.engines.kinds import check_options as check_engine_options
+from selfreward.errors import ConfigError, PreflightError, SelfRewardError
+from selfreward.inputs.collect import run_inputs
+from selfreward.inputs.judge_templates import (
+    PROMPTS_VARIABLES,
+    load_jury_templates,
+    template_name,
+)
+from selfreward.inputs.models import check_source
+from selfreward.inputs.templates import Template, find_template, load_template
+from selfreward.records import judge_key
+from selfreward.training import checks, options
+
+
+def check_run(config: Config, source: Path | None, *, here: bool = True) -> dict[str, str]:
+    """Check all that ``run`` does before it works.
+
+    Args:
+        source: The config file; templates and seed data are also looked for beside it.
+        here: See ``check_config``.
+
+    Returns:
+        Text of every input file of the run; see ``run_inputs``.
+
+    Raises:
+        ConfigError, PreflightError: See ``run_inputs`` and ``check_config``.
+    """
+    inputs = run_inputs(config, source)
+    beside = source.parent if source else None
+    author = load_template(find_template(config.prompts.template, beside), PROMPTS_VARIABLES)
+    templates = load_jury_templates(config.judge, beside) | {"prompts": author}
+    check_config(config, templates, here=here)
+    return inputs
+
+
+def check_config(config: Config, templates: Mapping[str, Template], *, here: bool = True) -> None:
+    """Check models' names, engines, judges, templates, launch and training, but load no model.
+
+    It imports TRL, which takes seconds.
+
+    Args:
+        templates: Those of the judges by ``template_name``, and ``prompts``.
+        here: Whether the run is to happen on this machine; else what it lacks is no fault.
+
+    Raises:
+        ConfigError: The first thing that is wrong, with its key and what to do.
+        PreflightError: The machine lacks what the config asks for.
+    """
+    check_source(config.model, revision=config.revision, trust_remote_code=config.trust_remote_code)
+    if config.prompts.author != "policy":
+        check_source(config.prompts.author, key="prompts.author")
+    _check_engine(config.engine, "engine", here)
+    for juror, judge in enumerate(config.judge.jurors):
+        key = judge_key(juror)
+        if judge.model not in ("policy", "M1", HOSTED):
+            check_source(judge.model, key=f"{key}.model")
+        if judge.engine is not None:
+            _check_engine(judge.engine, f"{key}.engine", here)
+    check_judge(config)
+    _check_templates(config, templates)
+    checks.check_launch(config.launch, here=here)
+    checks.check_training("dpo", config.dpo.options, config.launch, here=here)
+    if config.sft is not None:
+        checks.check_training("sft", config.sft.options, config.launch, here=here)
+    if config.lora is not None:
+        options.check_lora(config.lora)
+
+
+def _check_engine(engine: EngineConfig, key: str, here: bool) -> None:
+    try:
+        check_engine_options(engine.kind, engine.options)
+    except SelfRewardError as error:  # which speaks of `engine`, as it knows no other
+        if here or not isinstance(error, PreflightError):
+            message = error.message
+            if message.startswith("engine."):
+                message = f"{key}.{message.removeprefix('engine.')}"
+            raise type(error)(message, error.hint) from None
+
+
+def _check_templates(config: Config, templates: Mapping[str, Template]) -> None:
+    """Check that each template can be filled in, and that a hosted judge's leaves its turn."""
+    shown = ["?"] * config.prompts.human_shots
+    started = {
+        name: replace(template, name=f"{name} template").render(
+            prompt="?", response="?", criterion="?", demonstrations=shown
+        )[1]
+        for name, template in templates.items()
+    }
+    for juror, judge in enumerate(config.judge.jurors):
+        if judge.model == HOSTED and started[template_name("judge", juror)]:
+            raise _starts(judge, judge_key(juror))
+
+
+def _starts(judge: JurorConfig, key: str) -> ConfigError:
+    return ConfigError(
+        f"{key}.template={judge.template} starts the judge's turn, which a hosted judge does not "
+        "let us do",
+        f"Set {key}.template to one without a started turn, or name the judge's model.",
+    )

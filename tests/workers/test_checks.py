@@ -1,0 +1,236 @@
+"""What `validate`, `plan` and a run refuse before any work: the same configs, in the same words."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from selfreward.cli.main import invoke
+from selfreward.config import LaunchConfig
+from selfreward.config.load import build_config
+from selfreward.errors import ConfigError, PreflightError, SelfRewardError
+from selfreward.inputs import models
+from selfreward.inputs.collect import create_run
+from selfreward.inputs.shipped import recipes
+from selfreward.training.base import Training
+from selfreward.training.checks import check_launch, check_training
+from selfreward.verbs.plan import plan_of
+from selfreward.verbs.validate import validate
+from selfreward.workers import jobs
+from tests.support.training import dpo_rows, tiny_model
+
+AT = "{kind: server, endpoints: ['http://127.0.0.1:1/v1']}"
+ELSEWHERE = AT.replace("127.0.0.1:1", "127.0.0.1:2")
+HOSTED = ["judge.model=hosted", f"judge.engine={AT}", "judge.form=written"]
+
+
+class Resolving(Exception):
+    """The run begins to look for its model: all was accepted before."""
+
+
+def validated(words: list[str]) -> None:
+    validate(build_config({}, words), None)
+
+
+def planned(words: list[str]) -> None:
+    plan_of(build_config({}, words), None)
+
+
+def prepared(words: list[str]) -> None:
+    run = create_run(build_config({}, words), "run")
+    with pytest.raises(Resolving):
+        jobs.prepare(run)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolve(*given: object, **named: object) -> None:
+        raise Resolving
+
+    monkeypatch.setattr(models, "resolve", resolve)
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path / "runs"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "started.jinja").write_text(
+        "{% block user %}{{ prompt }} {{ response }}{% endblock %}"
+        "{% block started %}Score: {% endblock %}"
+    )
+    (tmp_path / "second.jinja").write_text("{% block user %}{{ demonstrations[99] }}{% endblock %}")
+    (tmp_path / "model.bin").touch()
+
+
+def refusal(check: Callable[[list[str]], None], words: list[str]) -> tuple[type, str, str]:
+    with pytest.raises(SelfRewardError) as refused:
+        check(words)
+    return type(refused.value), refused.value.message, refused.value.hint
+
+
+BAD = [
+    # what the config's own types say
+    (["model=no/such/model"], "model: no/such/model does not exist"),
+    (["model=bundled:nothing"], "no bundled model is named 'nothing'"),
+    (["model=model.bin"], "neither a directory nor a .gguf"),
+    (["model=org/m", "trust_remote_code=true"], "without a revision"),
+    (["revision=main"], "not a hub model"),
+    (["prompts.author=nobody"], "prompts.author: nobody does not exist"),
+    (["iterations=-1"], "iterations"),
+    (["pairs.rule=anchored"], "responses.anchors"),
+    (["health.stop_on=[luck]"], "health.stop_on"),
+    (["evaluation.limit=0"], "evaluation.limit"),
+    (["launch.processes=0"], "launch.processes"),
+    # templates and seed data
+    (["prompts.template=second.jinja"], "prompts template: "),
+    (["judge.form=expected", "judge.template=judge/criterion.jinja"], "does not fit"),
+    (["sft.selection={}", "judge.form=expected"], "sft.selection: makes written judgments"),
+    (["sft.ift=nowhere.jsonl"], "nowhere.jsonl"),
+    # engines
+    (["engine.kind=ctranslate"], "engine.kind: no engine 'ctranslate'"),
+    (["engine.intra_thread=2"], "engine.intra_thread: auto has no such option"),
+    (["engine.max_batch_size=0"], "engine.max_batch_size: 0"),
+    (["engine.kind=server"], "engine.endpoints: expected a list"),
+    (["judge.engine.kind=foo"], "judge.engine.kind: no engine 'foo'"),
+    (["judge.engine={kind: server, endpoints: [ftp://a]}"], "judge.engine.endpoints: ftp://a"),
+    (["judge.jury=[{engine: {kind: transformers, beams: 2}}]"], "judge.jury.0.engine.beams"),
+    # judges
+    (["judge.model=hosted"], "judge.model=hosted, but judge.engine.kind is auto"),
+    (["judge.model=no/such/judge"], "judge.model: no/such/judge does not exist"),
+    ([*HOSTED, "judge.form=expected", "judge.template=judge/expected.jinja"], "tokenizer"),
+    ([*HOSTED, "judge.template=started.jinja"], "judge.template=started.jinja starts"),
+    ([f"judge.jury=[{{model: org/a, engine: {AT}}}, {{model: org/b, engine: {AT}}}]"], "serves"),
+    # TRL, transformers, accelerate and torch
+    (["dpo.loss_weights=[1, 2]"], "dpo.loss_weights: 2 for 1"),
+    (["dpo.loss_type=[sigmoid, sft]", "dpo.loss_weights=[1]"], "dpo.loss_weights: 1 for 2"),
+    (["dpo.loss_type=nonsense"], "dpo.loss_type: found 'nonsense'"),
+    (["dpo.loss_type=exo_pair"], "dpo.label_smoothing"),
+    (["dpo.loss_type=aot", "dpo.use_weighting=true"], "dpo.use_weighting"),
+    (["dpo.f_divergence_type=nonsense"], "dpo.f_divergence_type: found 'nonsense'"),
+    (["dpo.f_divergence_type=forward_kl", "dpo.loss_type=apo_zero"], "does not go with"),
+    (["dpo.lr_scheduler_type=cosine_with_min_lr"], "lr_scheduler_kwargs"),
+    (["sft.lr_scheduler_type=reduce_lr_on_plateau"], "sft: lr_scheduler_type"),
+    (["sft.lr_scheduler_kwargs={min_lr: 0}"], "unexpected keyword argument 'min_lr'"),
+    (["sft.learning_rate=-1"], "sft: Invalid learning rate"),
+    (["sft.max_steps=0"], "sft.max_steps: 0"),
+    (["sft.adam_beta1=2"], "sft: Invalid beta"),
+    (["dpo.torch_compile_backend=foo"], "DynamoBackend"),
+    (["dpo.dataloader_prefetch_factor=2"], "dataloader_num_workers"),
+    (["dpo.accelerator_config={x: 1}"], "dpo: AcceleratorConfig"),
+    (["dpo.optim=adamw"], "dpo.optim: found 'adamw'"),
+    # peft
+    (["lora={r: 0}"], "lora.r: found 0"),
+    (["lora={target_modules: [lm_head]}"], "lora.target_modules"),
+    (["lora={target_modules: all-linear, layers_pattern: h}"], "lora: `layers_pattern`"),
+    (["lora={init_lora_weights: loftq}"], "lora: `loftq_config`"),
+    # launch
+    (["launch.command=no-such-launcher --nodes 2"], "cannot start no-such-launcher"),
+    (["launch.command=accelerate 'launch"], "launch.command: No closing quotation"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), BAD, ids=[" ".join(words) for words, _ in BAD])
+def test_what_a_run_refuses_before_it_works_validate_and_plan_refuse_in_the_same_words(
+    words: list[str], said: str
+) -> None:
+    kind, message, hint = refusal(validated, words)
+    assert said in message
+    assert "\n" not in message
+    assert (kind, message, hint) == refusal(prepared, words)
+    if kind is PreflightError:
+        planned(words)  # another machine may have what this one lacks
+    else:
+        assert (kind, message, hint) == refusal(planned, words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["sft=null", "dpo.bf16=true", "dpo.use_cpu=true"],
+        ["launch.command=sh", "dpo.bf16=true", "dpo.tf32=true"],  # another machine's to know
+        ["launch.processes=2", "sft.bf16=true", "dpo.ddp_backend=gloo"],
+        ["lora={r: 8, target_modules: all-linear}", "dpo.loss_type=[sigmoid, sft]"],
+        ["dpo.loss_type=exo_pair", "dpo.label_smoothing=0.001", "dpo.optim=adafactor"],
+        [*HOSTED, f"judge.jury=[{{model: policy}}, {{model: org/judge, engine: {ELSEWHERE}}}]"],
+        ["prompts.author=org/author", "sft.lr_scheduler_type=cosine", "sft.warmup_steps=0.1"],
+    ],
+    ids=" ".join,
+)
+def test_what_a_run_accepts_validate_and_plan_accept(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    validated(words)
+    planned(words)
+    prepared(words)
+
+
+@pytest.mark.parametrize("name", ["quickstart", "self-rewarding"])
+def test_every_recipe_is_accepted(name: str) -> None:
+    assert invoke(["validate", str(recipes()[name])]) == 0
+
+
+def test_bfloat16_needs_a_gpu_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.utils.is_torch_bf16_gpu_available", lambda: False)
+    for check in (validated, prepared):
+        assert "dpo.bf16: there is no GPU here" in refusal(check, ["dpo.bf16=true"])[1]
+    planned(["dpo.bf16=true"])
+
+
+def test_training_must_see_a_gpu_for_each_process_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    with pytest.raises(ConfigError, match="but training would see 4 GPUs"):
+        check_launch(LaunchConfig())
+    with pytest.raises(PreflightError, match="8 training processes on this machine, but 4 GPUs"):
+        check_launch(LaunchConfig(processes=8))
+    with pytest.raises(PreflightError, match="but 2 GPUs"):
+        check_launch(LaunchConfig(processes=4, train_devices="2,3"))
+    check_launch(LaunchConfig(processes=4))
+    check_launch(LaunchConfig(train_devices="3"))
+    check_launch(LaunchConfig(processes=8, command=sys.executable))
+
+
+def test_the_command_line_refuses_alike(capfd: pytest.CaptureFixture[str]) -> None:
+    said = []
+    for verb in (["validate"], ["plan"], ["run", "--name", "bad"]):
+        assert invoke([*verb, str(recipes()["quickstart"]), "dpo.loss_weights=[1, 2]"]) == 2
+        errors = capfd.readouterr().err.splitlines()
+        said.append([line for line in errors if line.startswith(("error:", "hint:"))])
+    assert said[0] == said[1] == said[2]
+    assert said[0][0] == "error: dpo.loss_weights: 2 for 1 of dpo.loss_type"
+
+
+def test_validate_says_what_it_checked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["validate", str(recipes()["quickstart"]), "--json"]) == 0
+    parts = json.loads(capsys.readouterr().out)["parts"]
+    assert parts[-1] == {"name": "options", "detail": "engine, sft, dpo: known"}
+
+
+def test_losses_that_pass_with_a_divergence_are_those_that_trl_trains_with(tmp_path: Path) -> None:
+    from selfreward.training.dpo import train_dpo
+    from selfreward.training.options import _DPO_LOSSES
+
+    trained, passed = set(), set()
+    options = {"f_divergence_type": "js_divergence", "label_smoothing": 0.1, "max_steps": 1}
+    with tiny_model(tmp_path / "M0") as start, pytest.MonkeyPatch.context() as patch:
+        for loss in _DPO_LOSSES.split():
+            chosen = {**options, "loss_type": loss}
+            try:
+                check_training("dpo", chosen, LaunchConfig())
+                passed.add(loss)
+            except ConfigError:
+                patch.setattr("selfreward.training.options._check_losses", lambda checked: None)
+            try:
+                train_dpo(
+                    Training("dpo", start, tmp_path / loss, tmp_path / "c", chosen, None, 0),
+                    dpo_rows(2),
+                    on_log=lambda *_: None,
+                    on_step=lambda *_: None,
+                )
+                trained.add(loss)
+            except ValueError:
+                pass
+            patch.undo()
+    assert passed == trained
