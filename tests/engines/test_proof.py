@@ -357,22 +357,41 @@ def test_whatever_an_engine_fails_with_auto_goes_on(
     assert ("RuntimeError: CUDA error" in told[0]) or ("no: idea" in told[0])
 
 
-def test_endpoints_that_tell_no_probabilities_are_used_unproved(
-    tmp_path: Path, told: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = make_family(tmp_path / "a", "SmolLM 2")
-    silent = Failing(PreflightError("the endpoint tells no log-probabilities by token id"))
-    monkeypatch.setattr(proved, "open_engine", lambda *_, **__: silent)
+class Silent(Failing):
+    """Endpoints that continue prompts and tell no probabilities."""
 
+    async def generate(self, request: Request) -> list[Generation]:
+        return [GREEDY] if request.sampling else await super().generate(request)
+
+
+def open_server(model: Path, told: list[str]) -> str:
     async def main() -> str:
         options = {"endpoints": ["http://127.0.0.1:1/v1"]}
         engine = await proved.open_proved("server", model, Chat(model), options, tell=told.append)
         return engine.kind
 
-    assert asyncio.run(main()) == "server"
-    assert told == [
-        "engine.kind=server: not proved: the endpoint tells no log-probabilities by token id"
-    ]
+    return asyncio.run(main())
+
+
+def test_endpoints_that_tell_no_probabilities_are_used_unproved(
+    tmp_path: Path, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_family(tmp_path / "a", "SmolLM 2")
+    error = PreflightError("the endpoint tells no log-probabilities by token id")
+    monkeypatch.setattr(proved, "open_engine", lambda *_, **__: Silent(error))
+    assert [open_server(model, told) for _ in range(2)] == ["server"] * 2
+    assert told == [f"engine.kind=server: not proved: {error}"] * 2  # which is not kept as a proof
+
+
+def test_endpoints_that_give_no_answer_at_all_are_an_error_as_ever(
+    tmp_path: Path, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_family(tmp_path / "a", "SmolLM 2")
+    error = PreflightError("http://127.0.0.1:1/v1 serves something else")
+    monkeypatch.setattr(proved, "open_engine", lambda *_, **__: Failing(error))
+    with pytest.raises(PreflightError, match="something else"):
+        open_server(model, told)
+    assert told == []
 
 
 def test_a_full_disk_is_no_reason_to_take_another_engine(

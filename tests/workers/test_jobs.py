@@ -7,6 +7,7 @@ import pytest
 
 from selfreward.config.load import build_config
 from selfreward.config.run import check_judge
+from selfreward.engines.sessions import Sessions
 from selfreward.errors import ConfigError, IntegrityError
 from selfreward.inputs import models
 from selfreward.inputs.collect import create_run
@@ -86,3 +87,24 @@ def test_what_does_not_fit_into_the_models_positions_is_refused_before_anything_
         with pytest.raises(ConfigError, match="do not fit into the 256 positions") as error:
             jobs.prepare(run)
         assert error.value.message.startswith(word.partition("=")[0])
+
+
+def test_an_engine_that_is_passed_over_is_among_the_warnings_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("SELFREWARD_CACHE", str(tmp_path / "cache"))
+    model = make_family(tmp_path / "model", "Llama, gelu")
+    words = ["engine.kind=auto", f"judge.model={model}", "prompts.count=1"]
+    run = create_run(build_config({"model": str(model), "sft": None}, words), "run")
+    jobs.prepare(run)
+
+    async def kind(sessions: Sessions) -> str:
+        session = await sessions.get(run.config.engine, run.policy(0))
+        return session.engine.kind  # type: ignore[attr-defined]
+
+    with run.owned() as store, jobs.Generator() as generator:
+        sessions = generator._open(run, store)
+        assert generator._runner.run(kind(sessions)) == "transformers"
+        [warning] = [text for _, event, text in store.events() if event == "warning"]
+    assert "by transformers; engine.kind=auto tries transformers" in warning
