@@ -84,6 +84,7 @@ class Config(Group):
 
 
 _ENGINE_RUNTIME_KEYS = (
+    "kind",  # they are proved to answer alike but for rounding
     "concurrency", "staged", "max_batch_size", "max_batch_tokens",
     "gpu_memory_utilization", "kv_cache_memory_bytes", "max_model_len", "max_num_seqs",
     "max_num_batched_tokens", "tensor_parallel_size", "pipeline_parallel_size",
