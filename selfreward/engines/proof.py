@@ -16,8 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from selfreward.config import Sampling
 from selfreward.config.run import is_runtime_key
-from selfreward.engines.base import Generation, Request, Sampling
+from selfreward.engines.base import Generation, Request
 from selfreward.engines.chat import Chat
 from selfreward.engines.reference import Expected, Ids
 from selfreward.engines.vllm_build import version

@@ -11,8 +11,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from selfreward.config import Sampling
 from selfreward.engines import proof as proofs
-from selfreward.engines.base import Engine, Generation, Request, RequestError, Sampling
+from selfreward.engines.base import Engine, Generation, Request, RequestError
 from selfreward.engines.chat import Chat
 from selfreward.engines.kinds import candidates, check_options, open_engine, own_options
 from selfreward.engines.proof import Found, Precision, Proof
