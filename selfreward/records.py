@@ -165,6 +165,9 @@ class Response:
     ``engines.base.Generation``; None where the engine does not tell."""
     author: str = "policy"
     """``policy``, ``M1`` for an anchor, which is never chosen, or ``human``."""
+    token_ids: tuple[int, ...] | None = None
+    """As sampled, thinking included and the end of turn not; None where tokenizing ``text`` gives
+    the same ids, and of an answer that cannot be paired."""
 
     @property
     def truncated(self) -> bool:

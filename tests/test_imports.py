@@ -32,7 +32,8 @@ HEAVY = {
 }  # fmt: skip
 WRAPPERS = {
     "selfreward.engines.ctranslate2", "selfreward.engines.transformers", "selfreward.engines.vllm",
-    "selfreward.training.dpo", "selfreward.training.loop", "selfreward.training.sft",
+    "selfreward.training.dpo", "selfreward.training.identity", "selfreward.training.loop",
+    "selfreward.training.sft",
 }  # fmt: skip
 """The modules that wrap a heavy library; child processes alone import them."""
 
@@ -42,6 +43,7 @@ WRITERS = {
     "selfreward.workers.process": "appends to a child's log",
     "selfreward.workers.main": "answers through a pipe",
     "selfreward.training.distributed": "tells the train child by lines of its output",
+    "selfreward.engines.reference": "lets transformers save into a directory that is soon deleted",
     "selfreward.inputs.models": "lets transformers save into a directory that durable publishes",
     "selfreward.training.loop": "lets transformers save into a directory that durable publishes",
     "selfreward.verbs.maintenance": "renames what it is about to delete",

@@ -32,6 +32,9 @@ class Config(Group):
     """DPO rounds after M1 (SRLM: 2, giving M2 and M3)."""
     seed: int = Field(default=0, ge=0)
     system_prompt: str | None = None
+    chat_template: str | None = None
+    """File of a chat template, for a base model whose tokenizer has none, such as the shipped
+    ``chat/chatml.jinja``; null: the tokenizer's own."""
     chat_template_kwargs: dict[str, Any] = Field(default={})
     """Passed to the model's chat template, such as ``{enable_thinking: false}``."""
     engine: EngineConfig = EngineConfig()
@@ -81,6 +84,7 @@ class Config(Group):
 
 
 _ENGINE_RUNTIME_KEYS = (
+    "kind",  # they are proved to answer alike but for rounding
     "concurrency", "staged", "max_batch_size", "max_batch_tokens",
     "gpu_memory_utilization", "kv_cache_memory_bytes", "max_model_len", "max_num_seqs",
     "max_num_batched_tokens", "tensor_parallel_size", "pipeline_parallel_size",

@@ -56,6 +56,9 @@ class DpoConfig(Passthrough):
     """SRLM 3.1.3: 1e-6, decaying to 1e-7"""
     max_length: int = Field(default=1024, ge=8)
     """Tokens of prompt and response; longer pairs are dropped and recorded, never cut."""
+    train_thinking: bool = True
+    """Train what the model thought before it answered too, as it was sampled; false: the answer
+    alone, in the format of a finished turn."""
 
     @property
     def options(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Who answers: inference engines behind one small protocol.
+"""Inference engines behind one small protocol; see ``base.py``.
 
 Each engine has a module, the only one that imports its library; ``kinds`` chooses among them.
 """

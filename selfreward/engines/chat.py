@@ -27,6 +27,9 @@ SCORES = range(6)
 _STARTED = "Score: "
 """What stands before the score, in the model's turn, as in the verdict line of ``written``."""
 
+_LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
+"""What configs call the positions of a model: most of them; GPT-2 and GPT-J; MPT; others."""
+
 Ids = tuple[int, ...]
 
 
@@ -43,8 +46,8 @@ class Chat:
 
     Raises:
         ConfigError: The tokenizer has no chat template, or several of which none is the default, or
-            no end of text; or the template refuses a conversation of this kind, such as one with
-            a system prompt.
+            no end of text, or tokens that the model lacks; or the template refuses a conversation
+            of this kind, such as one with a system prompt.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class Chat:
                 if system
                 else "Set chat_template to a file, or to chat/chatml.jinja.",
             ) from None
+        self._check_rows()
 
     def prompt_ids(self, user: str, started: str = "") -> Ids:
         """Ids of the user turn and the beginning of the model's turn, tokenized as one text."""
@@ -113,7 +117,7 @@ class Chat:
         """Training ids of a completion of ``prompt_ids(user)``: as sampled, and the end of turn."""
         return (*token_ids, self.end_id)
 
-    def score_prompt(self, user: str, before: str = "") -> tuple[Ids, Ids]:
+    def score_prompt(self, user: str, before: str = "", started: str = "") -> tuple[Ids, Ids]:
         """Ids after which the next token is the score, and the ids of the scores 0 to 5.
 
         Whether the space before the score is a token of its own depends on the tokenizer: the six
@@ -123,12 +127,13 @@ class Chat:
         Args:
             user: What the judge is told.
             before: What the judge has written, if anything; the score stands on the next line.
+            started: How its turn was started, before that.
 
         Raises:
             ConfigError: They do not.
         """
         if before:
-            return self._labeled(f"{self._begun(user, before)}\n{_STARTED}")
+            return self._labeled(f"{self._begun(user, started)}{before}\n{_STARTED}")
         ids = self.prompt_ids(user, f"{_STARTED}0")
         return ids[:-1], self._score_ids
 
@@ -213,9 +218,40 @@ class Chat:
     @cached_property
     def max_length(self) -> int | None:
         """Positions that the model was made for; None if its config does not say."""
-        config = json.loads((self.model / "config.json").read_text())
-        length = config.get("text_config", config).get("max_position_embeddings")
-        return length if length is None else int(length)
+        lengths = (self._config.get(name) for name in _LENGTHS)
+        return next((int(length) for length in lengths if length is not None), None)
+
+    @cached_property
+    def _config(self) -> dict[str, Any]:
+        config: dict[str, Any] = json.loads((self.model / "config.json").read_text())
+        return dict(config.get("text_config", config))
+
+    def _check_rows(self) -> None:
+        """Check that the model has an embedding for each token that can come up.
+
+        Special tokens that the template does not write cannot: text that spells them is dropped,
+        and Gemma 3 has one for images beyond the rows of its text models.
+        """
+        rows = self._config.get("vocab_size")
+        tokens = self.tokenizer.get_vocab()
+        if not isinstance(rows, int) or max(tokens.values(), default=0) < rows:
+            return
+        template = str(self.tokenizer.chat_template)
+        used = {self.tokenizer.eos_token, self.tokenizer.bos_token, self.tokenizer.pad_token}
+        idle = {
+            index
+            for index, token in self.tokenizer.added_tokens_decoder.items()
+            if token.special and str(token) not in template and str(token) not in used
+        }
+        lacking = {i: t for t, i in tokens.items() if i >= rows and i not in idle}
+        if lacking:
+            last = max(lacking)
+            raise ConfigError(
+                f"{self.model}: its tokenizer has tokens up to number {last} ({lacking[last]!r}), "
+                f"the model's embedding only {rows} rows",
+                "Take the tokenizer that the model was made with, or resize the embedding and "
+                "train it.",
+            )
 
     @cached_property
     def _frame(self) -> tuple[str, str]:

@@ -13,6 +13,7 @@ library that shape this file (version 4.8.5, src/decoding.cc and src/models/lang
 """
 
 import ctypes
+import errno
 import os
 import random
 import shutil
@@ -85,8 +86,12 @@ def _convert(model: Path, directory: Path) -> None:
         TransformersConverter(str(model)).convert(
             str(directory), quantization="float32", force=True
         )
-    except (ValueError, NotImplementedError) as error:
+    except Exception as error:  # it has no class of its own: KeyError, AttributeError, ...
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise
         reason = str(error).split("\n")[0]
+        if not isinstance(error, ValueError | NotImplementedError):
+            reason = f"{type(error).__name__}: {reason}"
         raise PreflightError(
             f"{model}: CTranslate2 cannot convert this model ({reason})",
             "Set engine.kind=transformers.",

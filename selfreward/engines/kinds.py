@@ -81,15 +81,26 @@ def open_engine(
         more = {"fixed": fixed} if kind == "server" else {}
         engine: Engine = _module(kind).open_engine(model, chat, options, **more)
         return engine
-    if _has_vllm_on_cuda():
-        known = _module("vllm").OPTIONS
-        return open_engine("vllm", model, chat, _own(options, known))
-    for name in _AUTO[:-1]:
+    *others, last = candidates(kind)
+    for name in others:
         try:
-            return open_engine(name, model, chat, _own(options, OPTIONS[name]))
+            return open_engine(name, model, chat, own_options(name, options))
         except PreflightError:
             continue
-    return open_engine(_AUTO[-1], model, chat, _own(options, OPTIONS[_AUTO[-1]]))
+    return open_engine(last, model, chat, own_options(last, options))
+
+
+def candidates(kind: str) -> tuple[str, ...]:
+    """The engines that a kind may come to, in order of preference: one, but for ``auto``."""
+    if kind != "auto":
+        return (kind,)
+    return ("vllm", *_AUTO) if _has_vllm_on_cuda() else _AUTO
+
+
+def own_options(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the options that an engine has."""
+    known = set(_module("vllm").OPTIONS if kind == "vllm" else OPTIONS[kind])
+    return {key: value for key, value in options.items() if key in known}
 
 
 def _module(kind: str) -> ModuleType:
@@ -123,11 +134,6 @@ def _has_vllm_on_cuda() -> bool:
     import torch
 
     return bool(torch.cuda.is_available())
-
-
-def _own(options: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
-    known = set(known)
-    return {key: value for key, value in options.items() if key in known}
 
 
 def _near(name: str, known: Iterable[str], otherwise: str = "") -> str:

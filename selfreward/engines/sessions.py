@@ -1,6 +1,7 @@
 """Models that are open: one in this machine's memory at a time, and any number of endpoints."""
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,8 +18,8 @@ class Session:
     chat: Chat
 
 
-OpenSession = Callable[[EngineConfig, Path | str], Session]
-"""Opens a model directory, or resolves and opens a model source."""
+OpenSession = Callable[[EngineConfig, Path | str], Session | Awaitable[Session]]
+"""Opens a model directory, or resolves and opens a model source, and may take its time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,9 @@ class Sessions:
         if held is None:
             if is_local(settings):
                 await self._close([other for other in self._held if is_local(other.settings)])
-            held = _Held(settings, model, self._open(settings, model))
+            opened = self._open(settings, model)
+            session = await opened if inspect.isawaitable(opened) else opened
+            held = _Held(settings, model, session)
             self._held.append(held)
         return held.session
 

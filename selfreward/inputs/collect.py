@@ -51,6 +51,9 @@ def run_inputs(config: Config, source: Path | None) -> dict[str, str]:
         "templates/prompts.jinja": author.source,
         "seeds/prompts.jsonl": dump(seeds.read_prompts(config.prompts.seeds, beside)),
     }
+    if config.chat_template:
+        chat = find_template(config.chat_template, beside)
+        files["templates/chat.jinja"] = chat.read_text(encoding="utf-8")
     if config.prompts.dataset:
         rows = seeds.read_prompts(config.prompts.dataset, beside)
         files["seeds/dataset.jsonl"] = dump(rows)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selfreward.errors import ConfigError, PreflightError
-from selfreward.inputs import shipped
+from selfreward.inputs import shipped, weights
 from selfreward.inputs.bundled import bundled_file, bundled_model
 from selfreward.storage import durable
 
@@ -64,7 +64,8 @@ def resolve(
         report: Told what takes long, one line each.
 
     Raises:
-        ConfigError: The source is unknown, incomplete, not safetensors, or wants to run code.
+        ConfigError: The source is unknown, incomplete, not safetensors, wants to run code, has an
+            adapter beside its weights, or weights that are NaN or infinite.
         IntegrityError: A directory that this project published was altered.
         PreflightError: The bundled package is missing or damaged, or the hub is out of reach.
     """
@@ -81,6 +82,7 @@ def resolve(
         revision = directory.name
     _check_files(directory)
     _check_remote_code(directory, trust_remote_code)
+    weights.check_finite(directory)
     return Model(directory, digest(directory), source, revision)
 
 
@@ -228,6 +230,12 @@ def _check_files(directory: Path) -> None:
 
     if not (directory / "config.json").is_file():
         raise ConfigError(f"model: {directory} has no config.json, so it is not a model")
+    if (directory / "adapter_config.json").is_file():
+        raise ConfigError(
+            f"model: {directory} holds weights and an adapter (adapter_config.json): transformers "
+            "would add the adapter to weights that may have it already",
+            "merge the adapter if it is not, then remove adapter_config.json and adapter_model.*",
+        )
     if not any((directory / name).is_file() for name in _TOKENIZERS):
         raise ConfigError(f"model: {directory} has no tokenizer (none of {', '.join(_TOKENIZERS)})")
     present = {path.name for path in directory.glob("*.safetensors")}

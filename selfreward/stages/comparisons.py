@@ -83,7 +83,7 @@ async def _compare(
         ahead = probabilities[0] - probabilities[1]
         winner = None if ahead == 0 else first.sample if ahead > 0 else second.sample
         return Comparison(*key, form, "", winner, None, probabilities)
-    _, verdict = chat.split_thinking(generation.text)
+    _, verdict = chat.split_thinking(generation.text, started)
     choice, reason = parse_choice(verdict, generation.finish_reason)
     winner = {"A": first.sample, "B": second.sample}.get(choice or "")
     num_tokens = len(generation.token_ids)

@@ -50,7 +50,7 @@ async def write_criteria(
     except (RequestError, TooLongError) as error:
         _LOG.warning("criteria %d/%d of judge %d: %s", *key, error)
         return []
-    _, written = chat.split_thinking(generation.text)
+    _, written = chat.split_thinking(generation.text, started)
     begun = started.rpartition("\n")[2] if written.split("\n")[0].strip() else ""
     found = read_criteria(begun + written, generation.finish_reason)
     safe = [(text, weight) for text, weight in found if not chat.control_token(text)]

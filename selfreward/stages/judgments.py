@@ -135,23 +135,23 @@ class _Judge:
         )
         return started, await self._engine.generate(request)
 
-    def read(self, number: int, written: Generation) -> Judgment:
+    def read(self, number: int, started: str, written: Generation) -> Judgment:
         """The vote whose verdict is in the text."""
-        _, answer = self._chat.split_thinking(written.text)
+        _, answer = self._chat.split_thinking(written.text, started)
         score, reason = parse_score(answer, written.finish_reason)
         num_tokens = len(written.token_ids)
         return self.vote(number, written.text, score, reason, num_tokens=num_tokens)
 
     async def expect_after(self, number: int, started: str, written: Generation) -> Judgment:
         """The vote whose score is expected after the text; its own score line is not read."""
-        thinking, answer = self._chat.split_thinking(written.text)
+        thinking, answer = self._chat.split_thinking(written.text, started)
         justification, reason = read_justification(answer, written.finish_reason)
         if reason is None and self._chat.control_token(f"{thinking}\n{justification}"):
             reason = "control token"  # tokenized again it would end the judge's turn
         expected: _Expected = (None, reason, None)
         if reason is None:
-            before = started + written.text.removesuffix(answer) + justification
-            expected = await self.expect(before)
+            before = written.text.removesuffix(answer) + justification
+            expected = await self.expect(before, started)
         return self.vote(number, written.text, *expected, num_tokens=len(written.token_ids))
 
     async def by_criterion(self, criterion: Criterion) -> Judgment:
@@ -159,16 +159,17 @@ class _Judge:
         expected = await self.expect(criterion=criterion.text)
         return self.vote(criterion.number, "", *expected, weight=criterion.weight)
 
-    async def expect(self, before: str = "", **variables: str) -> _Expected:
+    async def expect(self, before: str = "", started: str = "", **variables: str) -> _Expected:
         """Ask for the probabilities of the scores.
 
         Args:
             before: What the judge has written; empty if the score comes first.
+            started: How its turn was started, before that.
             variables: Of the template, beside prompt and response.
         """
         try:
             user, _ = self._render(**variables)
-            token_ids, score_tokens = self._chat.score_prompt(user, before)
+            token_ids, score_tokens = self._chat.score_prompt(user, before, started)
             [generation] = await self._engine.generate(
                 Request(token_ids, score_tokens=score_tokens)
             )
@@ -184,8 +185,8 @@ class _Judge:
 
 
 async def _written(judge: _Judge, seed: int, criteria: Sequence[Criterion]) -> list[Judgment]:
-    _, generations = await judge.write(seed)
-    return list(map(judge.read, range(len(generations)), generations))
+    started, generations = await judge.write(seed)
+    return [judge.read(i, started, written) for i, written in enumerate(generations)]
 
 
 async def _expected(judge: _Judge, seed: int, criteria: Sequence[Criterion]) -> list[Judgment]:

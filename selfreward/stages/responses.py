@@ -79,7 +79,22 @@ def _response(
         dropped=dropped,
         logprob=generation.logprob,
         author=author,
+        token_ids=None if dropped else _odd_ids(chat, prompt, text, generation),
     )
+
+
+def _odd_ids(
+    chat: "Chat", prompt: Prompt, text: str, generation: Generation
+) -> tuple[int, ...] | None:
+    """The sampled ids if tokenizing the answer would give others, so that DPO trains what was said.
+
+    They differ where a model thinks first, and now and then for no visible reason: a text can be
+    written with several sequences of tokens.
+    """
+    if generation.finish_reason != "stop":  # never paired
+        return None
+    _, again = chat.continuation(prompt.text, "", text)
+    return None if again == chat.sampled(generation.token_ids) else generation.token_ids
 
 
 def responses_work(

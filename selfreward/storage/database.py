@@ -10,7 +10,7 @@ from selfreward.records import stages_of
 from selfreward.storage.tables import PLANNED, SCHEMA, SCHEMA_VERSION
 
 _BEFORE = 4
-"""The schema version that can still be read: it had no table ``planned``."""
+"""The schema version that can still be read: without table ``planned`` and ``token_ids``."""
 
 
 def create(path: Path) -> None:
@@ -55,6 +55,7 @@ def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
     elif version == _BEFORE:
         db.execute("PRAGMA temp_store=MEMORY")
         _plan(db, "CREATE TEMP TABLE")
+        db.execute("CREATE TEMP VIEW responses AS SELECT *, NULL AS token_ids FROM main.responses")
     return db
 
 
@@ -62,6 +63,7 @@ def upgrade(db: sqlite3.Connection) -> None:
     """Bring a database of the schema version before to this one, within the open transaction."""
     if db.execute("PRAGMA user_version").fetchone()[0] == _BEFORE:
         _plan(db, "CREATE TABLE")
+        db.execute("ALTER TABLE responses ADD COLUMN token_ids TEXT")
         db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
 

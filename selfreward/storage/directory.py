@@ -14,9 +14,11 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, date, datetime
 from functools import cached_property
+from itertools import chain, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,7 @@ import yaml
 
 from selfreward.config.yamlfile import read_yaml
 from selfreward.errors import ConfigError, IntegrityError, LockedError, NotFoundError
+from selfreward.records import Stage
 from selfreward.storage import durable
 from selfreward.storage.store import Store
 
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _EXTENDABLE = frozenset({"iterations"})
+_EARLIER_KINDS = ("auto", "ctranslate2", "transformers", "vllm", "server")
+"""What ``engine.kind`` could be while it was frozen and part of the fingerprint."""
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the resolved config is our own dump
 
 
@@ -98,6 +103,13 @@ class Run:
         """The records, for reading."""
         return Store(self.records)
 
+    @property
+    def made(self) -> date:
+        """UTC day of the first launch, which templates that tell the date are given."""
+        with self.store() as store:
+            events = store.events()
+        return datetime.fromisoformat(events[0][0]).date() if events else datetime.now(UTC).date()
+
     def model_directory(self, model: int | str) -> Path:
         """``models/M<index>`` or ``models/SFT``, which exists only whole."""
         return self.path / "models" / _model_name(model)
@@ -122,6 +134,10 @@ class Run:
         can be extended and resumed on another machine. The config counts as it was written when
         the run was made: a key that a later release adds is not in it.
         """
+        return self._fingerprint({})
+
+    def _fingerprint(self, kinds: Mapping[str, str]) -> str:
+        """The fingerprint with kinds of engines taken in, by key."""
         from selfreward.config.run import is_runtime_key
 
         def deciding(data: Any, key: str) -> Any:
@@ -131,9 +147,9 @@ class Run:
                 return data
             inner = ((f"{key}.{name}".lstrip("."), name, value) for name, value in data.items())
             return {
-                name: deciding(value, at)
+                name: kinds.get(at) or deciding(value, at)
                 for at, name, value in inner
-                if not is_runtime_key(at) and at not in _EXTENDABLE
+                if at in kinds or not (is_runtime_key(at) or at in _EXTENDABLE)
             }
 
         config = deciding(read_yaml(self.resolved)[0], "")
@@ -143,16 +159,34 @@ class Run:
             sha.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
         return sha.hexdigest()
 
-    def stage_fingerprint(self, store: Store, iteration: int, stage: str) -> str:
-        """sha256 over the run's fingerprint, the base model and every stage finished before."""
+    def stage_fingerprint(
+        self, store: Store, iteration: int, stage: str, fingerprint: str | None = None
+    ) -> str:
+        """sha256 over the run's fingerprint, the base model and every stage finished before.
+
+        Args:
+            fingerprint: Of the run, where it is not that of this version.
+        """
         earlier = []
         for row in store.stages():
             if (row.iteration, row.stage) == (iteration, stage):
                 break
             earlier.append((row.iteration, row.stage, row.digest))
         base = self.base_model().get("digest")
-        text = json.dumps([self.fingerprint, base, iteration, stage, earlier])
+        text = json.dumps([fingerprint or self.fingerprint, base, iteration, stage, earlier])
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def _is_made_from_this(self, store: Store, row: Stage) -> bool:
+        """Whether a stage was made from the config, templates and data that lie here now."""
+        fingerprints = chain([None], self._earlier_fingerprints())
+        made = (self.stage_fingerprint(store, row.iteration, row.stage, f) for f in fingerprints)
+        return row.fingerprint in made
+
+    def _earlier_fingerprints(self) -> Iterator[str]:
+        """Fingerprints that the kinds of engines were part of, by all that these may have been."""
+        keys = _engine_kinds(read_yaml(self.resolved)[0])
+        for kinds in product(_EARLIER_KINDS, repeat=len(keys)):
+            yield self._fingerprint(dict(zip(keys, kinds, strict=True)))
 
     def check_fingerprints(self, store: Store) -> None:
         """Compare every finished stage with what its inputs are now.
@@ -161,7 +195,7 @@ class Run:
             IntegrityError: Config, templates or seed data were altered after the fact.
         """
         for row in store.stages():
-            if row.fingerprint != self.stage_fingerprint(store, row.iteration, row.stage):
+            if not self._is_made_from_this(store, row):
                 raise IntegrityError(
                     f"{self.path}: {row.stage} of iteration {row.iteration} was made from another "
                     "config, template, seed data or base model than lies here now",
@@ -283,6 +317,16 @@ def open_run(name: str) -> Run:
 def list_runs() -> list[Run]:
     """Every run under the runs directory, by name."""
     return [Run(p.parent) for p in sorted(runs_root().glob("[!.]*/records.db"))]
+
+
+def _engine_kinds(data: Any, key: str = "") -> list[str]:
+    """Keys of all kinds of engines in a config, such as ``judge.engine.kind``."""
+    if not isinstance(data, dict | list):
+        return []
+    entries = data.items() if isinstance(data, dict) else enumerate(data)
+    inner = [(f"{key}.{name}".lstrip("."), value) for name, value in entries]
+    own = [at for at, _ in inner if at.endswith("engine.kind")]
+    return own + [found for at, value in inner for found in _engine_kinds(value, at)]
 
 
 def _model_name(model: int | str) -> str:

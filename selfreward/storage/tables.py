@@ -47,7 +47,7 @@ CREATE TABLE prompts (iteration INTEGER NOT NULL, attempt INTEGER NOT NULL, text
 CREATE TABLE responses (iteration INTEGER NOT NULL, attempt INTEGER NOT NULL,
     sample INTEGER NOT NULL, text TEXT NOT NULL, finish_reason TEXT NOT NULL,
     num_tokens INTEGER NOT NULL, thinking TEXT NOT NULL, dropped TEXT, logprob REAL,
-    author TEXT NOT NULL,
+    author TEXT NOT NULL, token_ids TEXT,
     UNIQUE (iteration, attempt, sample));
 CREATE TABLE judgments (iteration INTEGER NOT NULL, attempt INTEGER NOT NULL,
     sample INTEGER NOT NULL, vote INTEGER NOT NULL, form TEXT NOT NULL, raw TEXT NOT NULL,
@@ -86,19 +86,21 @@ CREATE TABLE events (at TEXT NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL);
 """
 
 Row = Sequence[Any]
+_TUPLES = {"probabilities", "token_ids"}
+"""Columns that hold JSON."""
 
 
 def to_row(record: Record) -> tuple[Any, ...]:
-    """Values of the columns, in order; probabilities as JSON."""
+    """Values of the columns, in order; tuples as JSON."""
     return tuple(json.dumps(v) if isinstance(v, tuple) else v for v in astuple(record))
 
 
 def from_rows(kind: type, rows: Iterable[Row]) -> Iterable[Row]:
     """The values of the fields of records of one type, from their columns."""
     names = [field.name for field in fields(kind)]
-    if "probabilities" not in names:
-        return rows
-    return map(partial(_read_probabilities, names.index("probabilities")), rows)
+    for name in _TUPLES & set(names):
+        rows = map(partial(_read_tuple, names.index(name)), rows)
+    return rows
 
 
 def digest(made: Iterable[Record] | Mapping[str, Any]) -> str:
@@ -108,10 +110,13 @@ def digest(made: Iterable[Record] | Mapping[str, Any]) -> str:
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
     sha = hashlib.sha256()
     for record in made:
-        sha.update(json.dumps(to_row(record), ensure_ascii=False).encode())
+        row = to_row(record)
+        if isinstance(record, Response) and record.token_ids is None:
+            row = row[:-1]  # as before there was the field
+        sha.update(json.dumps(row, ensure_ascii=False).encode())
         sha.update(b"\n")
     return sha.hexdigest()
 
 
-def _read_probabilities(at: int, row: Row) -> Row:
+def _read_tuple(at: int, row: Row) -> Row:
     return row if row[at] is None else (*row[:at], tuple(json.loads(row[at])), *row[at + 1 :])

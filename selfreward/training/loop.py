@@ -9,8 +9,9 @@ import json
 import math
 import random
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from selfreward.errors import ConfigError, IntegrityError, PreflightError, Stopp
 from selfreward.storage import durable
 from selfreward.training.base import DpoRow, OnLog, OnStep, SftRow, Training, num_processes
 from selfreward.training.checkpoints import seal_checkpoint, settle_checkpoint
+from selfreward.training.identity import check_published, check_start, completion_logps
 from selfreward.training.options import check_lora, chosen_options, trl_arguments
 
 _TOKENIZER_FILES = (".json", ".jinja", ".model", ".txt", ".py")  # and generation_config.json
@@ -153,12 +155,20 @@ def _project_completions_only() -> None:
     trl.trainer.utils._use_triton = lambda device: True
 
 
-def train(trainer: Trainer, job: Job, *, on_log: OnLog, on_step: OnStep) -> None:
+def train(
+    trainer: Trainer,
+    job: Job,
+    rows: Sequence[SftRow | DpoRow],
+    *,
+    on_log: OnLog,
+    on_step: OnStep,
+) -> None:
     """Train, resuming from the last whole checkpoint, and publish the model.
 
     Raises:
         ConfigError: DeepSpeed would publish rounded weights.
         PreflightError: The processes cannot work together on this kind of device.
+        IntegrityError: See ``identity``; nothing is published.
         StoppedError: Loss, gradient norm or a trained weight is not finite; nothing is published.
     """
     if trainer.is_deepspeed_enabled and trainer.accelerator.mixed_precision != "no":
@@ -180,13 +190,22 @@ def train(trainer: Trainer, job: Job, *, on_log: OnLog, on_step: OnStep) -> None
     checkpoint = broadcast_object_list(found)[0]  # the others must not look while it removes
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     # All processes take part: each may hold but a shard of every weight. The first gets them whole.
+    is_half = trainer.accelerator.mixed_precision != "no"
+    logps = completion_logps(trainer.model_wrapped, rows)
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if trainer.is_world_process_zero():
         trained = trainer.accelerator.unwrap_model(trainer.model)
         if isinstance(trained, PeftModel):
             trained = _merged(trained, state)
             state = trained.state_dict()
-        _publish(trained, state, job)
+        check = partial(
+            check_published,
+            rows=rows,
+            trained=logps,
+            trust_remote_code=job.training.trust_remote_code,
+            is_half=is_half,
+        )
+        _publish(trained, state, job, check)
         shutil.rmtree(job.training.checkpoints, ignore_errors=True)
 
 
@@ -204,7 +223,12 @@ def _merged(adapted: PeftModel, state: Mapping[str, torch.Tensor]) -> PreTrained
     return whole.merge_and_unload()
 
 
-def _publish(trained: PreTrainedModel, state: Mapping[str, torch.Tensor], job: Job) -> None:
+def _publish(
+    trained: PreTrainedModel,
+    state: Mapping[str, torch.Tensor],
+    job: Job,
+    check: Callable[[Path], None],
+) -> None:
     for name, tensor in state.items():
         if not bool(torch.isfinite(tensor).all()):
             raise StoppedError(f"trained weight {name} is not finite", _LOWER)
@@ -217,6 +241,7 @@ def _publish(trained: PreTrainedModel, state: Mapping[str, torch.Tensor], job: J
             ours = ours or path.name.endswith(".index.json")
             if path.suffix in _TOKENIZER_FILES and not ours:
                 shutil.copyfile(path, directory / path.name)
+        check(directory)
 
 
 _LOWER = "lower learning_rate, or look for broken rows; checkpoints before this step are kept"
@@ -227,6 +252,8 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, job: Job, on_log: OnLog, on_step: OnStep) -> None:
         self.job, self.tell_log, self.tell_step = job, on_log, on_step
+        keeps_dropout = not job.arguments.get("disable_dropout", True)  # whose draws are no reward
+        self.is_held_to_start = job.training.method == "dpo" and not keeps_dropout
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -253,6 +280,8 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         for name in ("loss", "grad_norm"):
             if not math.isfinite(logs.get(name, 0.0)):
                 raise StoppedError(f"{name} is {logs[name]} at step {state.global_step}", _LOWER)
+        if state.global_step == 1 and self.is_held_to_start:
+            check_start(logs, args.beta, is_half=bool(args.bf16 or args.fp16))
         if state.is_world_process_zero:
             figures = {name: float(value) for name, value in logs.items()}
             figures["epoch"] = self.job.epochs * state.global_step / state.max_steps

@@ -74,6 +74,9 @@ _REFUSED = {
     "set `model`, `revision` and `trust_remote_code` of the run": (
         "model_init_kwargs trust_remote_code"
     ),
+    "the reference of an iteration is M(t) from its first step to its last": (
+        "sync_ref_model ref_model_mixup_alpha ref_model_sync_steps"
+    ),
     "the launcher sets it": "local_rank",
     "TRL is to remove it": "use_liger_kernel liger_kernel_config label_smoothing_factor",
 }
@@ -81,8 +84,16 @@ _REFUSED_LORA = {
     "the run decides it": (
         "task_type peft_type peft_version auto_mapping base_model_name_or_path revision "
         "inference_mode runtime_config"
-    )
+    ),
+    "what is saved whole beside an adapter is not merged into the published model": (
+        "modules_to_save trainable_token_indices"
+    ),
 }
+_LORA_STARTS = (True, "gaussian", "orthogonal")
+"""Ways to begin an adapter as no change at all, so that the policy starts as M(t) and M(t) stays
+the reference; the others of peft alter the weights below it, or start elsewhere."""
+_EMBEDDINGS = "embed_tokens embed_in wte word_embeddings tok_embeddings"
+"""Names of input embeddings, which most models tie to their output."""
 _POSITIVE = (
     "per_device_train_batch_size gradient_accumulation_steps num_train_epochs beta r lora_alpha"
 )
@@ -95,6 +106,11 @@ _DPO_LOSSES = (
 _DIVERGENCES = "reverse_kl forward_kl js_divergence alpha_divergence"
 _DIVERGENCE_LOSSES = "sigmoid sigmoid_norm hinge ipo exo_pair robust discopop sft"
 _UNWEIGHTED_LOSSES = "aot aot_unpaired"
+_READ_BY = {
+    "label_smoothing": "robust exo_pair aot aot_unpaired",
+    "discopop_tau": "discopop",
+}
+"""Options that these losses read and all others pass over."""
 
 
 def check_options(method: Method, options: Mapping[str, object]) -> dict[str, Any]:
@@ -138,7 +154,21 @@ def check_lora(options: Mapping[str, object]) -> dict[str, Any]:
     from peft import LoraConfig
 
     checked = _check("lora", LoraConfig, _REFUSED_LORA, options)
-    if "lm_head" in (checked.get("target_modules") or ()):
+    start = checked.get("init_lora_weights", True)
+    if start not in _LORA_STARTS:
+        raise ConfigError(
+            f"lora.init_lora_weights={start} does not start as the model itself",
+            "Its reference would not be M(t). Take true, gaussian or orthogonal.",
+        )
+    targets = checked.get("target_modules") or ()
+    named = {targets} if isinstance(targets, str) else set(targets)
+    if on := sorted(named & set(_EMBEDDINGS.split())):
+        raise ConfigError(
+            f"lora.target_modules: an adapter on {on[0]} is lost, or doubled, where the output is "
+            "tied to it",
+            f"remove {on[0]}",
+        )
+    if "lm_head" in named:
         raise ConfigError(
             "lora.target_modules: TRL reads lm_head's own weight, so an adapter is never trained",
             "remove lm_head",
@@ -219,7 +249,18 @@ def _check_losses(checked: Mapping[str, Any]) -> None:
             f"dpo.loss_weights: {len(weights)} for {len(losses)} of dpo.loss_type",
             f"Give one for each of: {', '.join(losses)}.",
         )
+    for name, readers in _READ_BY.items():
+        if name in checked and not set(losses) & set(readers.split()):
+            raise ConfigError(
+                f"dpo.{name} means nothing to dpo.loss_type={', '.join(losses)}",
+                f"Remove it, or take one of: {', '.join(readers.split())}.",
+            )
     divergence = checked.get("f_divergence_type", "reverse_kl")
+    if "f_alpha_divergence_coef" in checked and divergence != "alpha_divergence":
+        raise ConfigError(
+            f"dpo.f_alpha_divergence_coef means nothing to dpo.f_divergence_type={divergence}",
+            "Remove it, or set dpo.f_divergence_type=alpha_divergence.",
+        )
     if divergence not in _DIVERGENCES.split():
         raise ConfigError(
             f"dpo.f_divergence_type: found {divergence!r}",

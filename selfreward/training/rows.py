@@ -90,14 +90,18 @@ def dpo_rows(run: Run, store: Store, iteration: int, chat: Chat) -> tuple[list[D
         StoppedError: No pair is short enough.
     """
     prompts = {p.attempt: p.text for p in store.records(Prompt, iteration)}
-    texts = {(r.attempt, r.sample): r.text for r in store.records(Response, iteration)}
+    responses = {(r.attempt, r.sample): r for r in store.records(Response, iteration)}
+    thinks = run.config.dpo.train_thinking
     rows: list[DpoRow] = []
     drops: list[Drop] = []
     longest = run.config.dpo.max_length
     for pair in store.records(PreferencePair, iteration):
         prompt = prompts[pair.attempt]
-        prompt_ids, chosen = chat.continuation(prompt, "", texts[pair.attempt, pair.chosen])
-        _, rejected = chat.continuation(prompt, "", texts[pair.attempt, pair.rejected])
+        prompt_ids = chat.prompt_ids(prompt)
+        chosen, rejected = (
+            _completion(chat, prompt, responses[pair.attempt, sample], thinks)
+            for sample in (pair.chosen, pair.rejected)
+        )
         length = len(prompt_ids) + max(len(chosen), len(rejected))
         if length > longest:
             detail = f"{length} tokens > dpo.max_length {longest}"
@@ -108,6 +112,13 @@ def dpo_rows(run: Run, store: Store, iteration: int, chat: Chat) -> tuple[list[D
     if not rows:
         raise StoppedError(f"iteration {iteration} has no pair to train on", _why(drops))
     return rows, drops
+
+
+def _completion(chat: Chat, prompt: str, response: Response, thinks: bool) -> tuple[int, ...]:
+    """The ids that were sampled; or, without its thinking, those of the finished turn."""
+    if response.token_ids is not None and (thinks or not response.thinking):
+        return chat.sampled(response.token_ids)
+    return chat.continuation(prompt, "", response.text)[1]
 
 
 def _selected(run: Run, store: Store) -> Iterator[tuple[Judgment, str, str]]:

@@ -29,7 +29,7 @@ def train_sft(
     """
     job = plan(training, rows)
     if not is_published(job):
-        train(make_trainer(job, rows), job, on_log=on_log, on_step=on_step)
+        train(make_trainer(job, rows), job, rows, on_log=on_log, on_step=on_step)
 
 
 def make_trainer(job: Job, rows: Sequence[SftRow]) -> SFTTrainer:

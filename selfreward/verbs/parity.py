@@ -1,6 +1,7 @@
 """Whether the engines agree on a model: the same greedy text and the same probabilities.
 
-Each engine runs in a child process of its own, in float32, and plain transformers is the yardstick.
+Each engine runs in a child process of its own, in float32, and plain forward passes of transformers
+are the yardstick, as in the proof without which no engine is used; see ``engines.proof``.
 The last result for a model is kept in the cache, under the digest of the model.
 """
 
@@ -10,17 +11,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from selfreward.engines.proof import LOGPROB_TOLERANCE, PROBABILITY_TOLERANCE, Found, difference
+from selfreward.engines.reference import Expected
 from selfreward.engines.vllm_build import version, vllm_version
 from selfreward.errors import IntegrityError
 from selfreward.inputs import models, shipped
 from selfreward.storage import durable
 from selfreward.verbs.layout import table
 from selfreward.workers.parity import OPTIONS, ask_in_child
-
-LOGPROB_TOLERANCE = 1e-3
-"""Of the summed raw log-probability of an answer of up to 24 tokens, in nats."""
-PROBABILITY_TOLERANCE = 1e-4
-"""Of the probability of a score, so that an expected score moves by less than 0.002 points."""
 
 _YARDSTICK = "transformers"
 
@@ -47,7 +45,8 @@ def measure(source: str, report: Callable[[str], None]) -> dict[str, Any]:
     for kind in OPTIONS:
         if kind != "vllm" or vllm_version():
             report(f"asking {kind}")
-            answers[kind] = ask_in_child(kind, model.path)
+            expected = answers.get(_YARDSTICK, {}).get("expected")
+            answers[kind] = ask_in_child(kind, model.path, expected)
     engines = {kind: compare(kind, answers) for kind in answers}
     result = {
         "model": source,
@@ -79,7 +78,7 @@ def recorded() -> list[dict[str, Any]]:
 
 def parity_text(result: dict[str, Any]) -> str:
     """What ``selfreward doctor --parity`` prints."""
-    rows = [["engine", "version", "same text", "log-probability", "score probability", ""]]
+    rows = [["engine", "version", "same text", "log-probability", "probability", ""]]
     for kind, engine in result["engines"].items():
         verdict = "yardstick" if kind == _YARDSTICK else "agrees" if engine["agrees"] else "differs"
         rows.append(
@@ -94,7 +93,7 @@ def parity_text(result: dict[str, Any]) -> str:
         )
     return (
         f"{table(rows)}\nlargest differences in float32; tolerated: {LOGPROB_TOLERANCE:g} in the "
-        f"log-probability of an answer, {PROBABILITY_TOLERANCE:g} in that of a score"
+        f"log-probability of an answer, {PROBABILITY_TOLERANCE:g} in the probability of a token"
     )
 
 
@@ -123,16 +122,19 @@ def compare(kind: str, answers: dict[str, dict[str, Any]]) -> dict[str, Any]:
     if "error" in found or "error" in expected:
         row["error"] = row["error"] or f"{_YARDSTICK} failed, so there is nothing to compare with"
         return row
-    pairs = list(zip(found["answers"], expected["answers"], strict=True))
-    same = [(a, b) for a, b in pairs if a["token_ids"] == b["token_ids"]]
+    pairs = [
+        (Expected.of(e), Found.of(f))
+        for e, f in zip(expected["expected"], found["found"], strict=True)
+    ]
+    same = [(e, f.greedy) for e, f in pairs if e.continuation == f.greedy.token_ids]
     row |= {"texts": len(same), "prompts": len(pairs)}
-    if same and all(a["logprob"] is not None for a, _ in same):
-        row["logprob"] = max(abs(a["logprob"] - b["logprob"]) for a, b in same)
-    scores = zip(found["probabilities"], expected["probabilities"], strict=True)
-    row["probability"] = max((abs(a - b) for a, b in scores), default=None)
-    row["agrees"] = (
-        len(same) == len(pairs)
-        and (row["logprob"] or 0.0) <= LOGPROB_TOLERANCE
-        and (row["probability"] or 0.0) <= PROBABILITY_TOLERANCE
-    )
+    logprobs = [abs(f.logprob - e.logprob) for e, f in same if f.logprob is not None]
+    row["logprob"] = max(logprobs, default=None)
+    probabilities = [
+        abs(a - b)
+        for e, f in pairs
+        for a, b in zip(e.probabilities, f.scored.probabilities or (), strict=True)
+    ]
+    row["probability"] = max(probabilities, default=None)
+    row["agrees"] = not any(difference(e, f, "float32") for e, f in pairs)
     return row

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 from collections.abc import Callable
 from functools import partial
@@ -12,9 +13,9 @@ from selfreward.config import EngineConfig
 from selfreward.config.judging import HOSTED
 from selfreward.config.run import Config
 from selfreward.engines.chat import Chat
-from selfreward.engines.kinds import open_engine
+from selfreward.engines.proved import open_proved
 from selfreward.engines.sessions import OpenSession, Session, Sessions
-from selfreward.errors import IntegrityError
+from selfreward.errors import ConfigError, IntegrityError
 from selfreward.inputs import models
 from selfreward.inputs.judge_templates import run_template, template_name
 from selfreward.inputs.templates import Template
@@ -33,13 +34,15 @@ from selfreward.workers.judge import judge_job
 from selfreward.workers.parity import parity_job
 from selfreward.workers.rollout import generate_iteration
 
+_LOG = logging.getLogger(__name__)
+
 
 def prepare(run: Run) -> None:
     """Resolve M0 into ``models/M0.json`` and check all that does not need hours of work.
 
     Raises:
-        ConfigError: See ``check_config``; or a model without a chat template, or a judge form that
-            the tokenizer cannot serve.
+        ConfigError: See ``check_config``; or a model without a chat template or with too few
+            positions, or a judge form that the tokenizer cannot serve.
         IntegrityError: M0 is not the model that this run began with.
     """
     config = run.config
@@ -47,7 +50,8 @@ def prepare(run: Run) -> None:
     model = models.resolve(
         config.model, revision=config.revision, trust_remote_code=config.trust_remote_code
     )
-    chat = _chat(config, model.path)
+    chat = _chat(run, model.path)
+    _check_room(config, chat)
     if any(j.traits.weighs for j in config.judge.jurors if j.model in ("policy", "M1")):
         chat.score_prompt("")
     measured = config.judge.jurors[config.judge.evaluated]
@@ -67,6 +71,27 @@ def prepare(run: Run) -> None:
     durable.write_file(path, json.dumps(facts, indent=1))
 
 
+def _check_room(config: Config, chat: Chat) -> None:
+    """Check that what is asked for by length fits into the positions that the model has."""
+    asked = {
+        "prompts.max_new_tokens": config.prompts.max_new_tokens,
+        "responses.max_new_tokens": config.responses.max_new_tokens,
+        "dpo.max_length": config.dpo.max_length,
+    }
+    if config.sft is not None:
+        asked["sft.max_length"] = config.sft.max_length
+    for key, tokens in asked.items():
+        is_new = key.endswith("new_tokens")
+        needed = tokens + (len(chat.prompt_ids("")) if is_new else 0)
+        if chat.max_length is not None and needed > chat.max_length:
+            beside = " and the chat format" if is_new else ""
+            raise ConfigError(
+                f"{key}: {tokens} tokens{beside} do not fit into the {chat.max_length} positions "
+                f"of {config.model}",
+                f"Set {key} lower, or take a model with a longer context.",
+            )
+
+
 def _templates(run: Run) -> dict[str, Template]:
     found = {"prompts": run_template(run, "prompts")}
     for juror, judge in enumerate(run.config.judge.jurors):
@@ -84,20 +109,19 @@ class Generator:
     def __init__(self) -> None:
         self._runner = asyncio.Runner()
         self._sessions: Sessions | None = None
+        self._store: Store | None = None
 
     def generate(self, run: Run, store: Store, iteration: int) -> None:
         """Make what is missing of an iteration."""
         if iteration == 1 and run.config.sft is None:
             _check_base(run, models.digest(run.policy(1)))
-        self._sessions = self._sessions or Sessions(_opener(run.config))
-        self._runner.run(generate_iteration(run, store, iteration, self._sessions))
+        self._runner.run(generate_iteration(run, store, iteration, self._open(run, store)))
 
     def evaluate(self, run: Run, store: Store, iteration: int) -> None:
         """Measure the model that an iteration made."""
         if iteration == 0 and run.config.sft is None:
             _check_base(run, models.digest(run.policy(1)))
-        self._sessions = self._sessions or Sessions(_opener(run.config))
-        self._runner.run(evaluate_iteration(run, store, iteration, self._sessions))
+        self._runner.run(evaluate_iteration(run, store, iteration, self._open(run, store)))
 
     def judge(self, job: dict[str, Any], say: Callable[[Any], None]) -> None:
         """Judge texts of no run; see ``judge_in_child``."""
@@ -106,6 +130,16 @@ class Generator:
     def parity(self, job: dict[str, Any], say: Callable[[Any], None]) -> None:
         """Ask one engine what all are asked; see ``ask_in_child``."""
         self._runner.run(parity_job(job, say))
+
+    def _open(self, run: Run, store: Store) -> Sessions:
+        self._store = store
+        self._sessions = self._sessions or Sessions(_opener(run, self._warn))
+        return self._sessions
+
+    def _warn(self, line: str) -> None:
+        _LOG.warning(line)
+        if self._store is not None:
+            self._store.add_event("warning", line)
 
     def __enter__(self) -> "Generator":
         return self
@@ -116,17 +150,20 @@ class Generator:
         self._runner.close()
 
 
-def _opener(config: Config) -> OpenSession:
-    def open_session(settings: EngineConfig, model: Path | str) -> Session:
+def _opener(run: Run, tell: Callable[[str], None]) -> OpenSession:
+    async def open_session(settings: EngineConfig, model: Path | str) -> Session:
         if model == HOSTED:
             from selfreward.engines.server.hosted import open_hosted
 
-            engine, hosted = open_hosted(settings.options)
-            return Session(engine, hosted)  # type: ignore[arg-type]  # it has what a judge needs
+            asked, hosted = open_hosted(settings.options)
+            return Session(asked, hosted)  # type: ignore[arg-type]  # it has what a judge needs
         fixed = not isinstance(model, Path)
         path = models.resolve(str(model)).path if fixed else Path(model)
-        chat = _chat(config, path)
-        return Session(open_engine(settings.kind, path, chat, settings.options, fixed=fixed), chat)
+        chat = _chat(run, path, is_policy=not fixed)
+        engine = await open_proved(
+            settings.kind, path, chat, settings.options, fixed=fixed, tell=tell
+        )
+        return Session(engine, chat)
 
     return open_session
 
@@ -138,7 +175,7 @@ def train(run: Run, store: Store, iteration: int, stage: str = "train") -> None:
     """
     if iteration == 0:
         _check_base(run, models.digest(run.policy(0)))
-    chat = _chat(run.config, run.policy(iteration))
+    chat = _chat(run, run.policy(iteration))
     train_iteration(run, store, iteration, chat, _fit(run, iteration, stage), stage)
 
 
@@ -212,11 +249,16 @@ def _check_base(run: Run, digest: str) -> None:
         )
 
 
-def _chat(config: Config, model: Path) -> Chat:
+def _chat(run: Run, model: Path, *, is_policy: bool = True) -> Chat:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    config, template = run.config, None
+    if config.chat_template and is_policy:
+        template = (run.path / "templates" / "chat.jinja").read_text(encoding="utf-8")
     return Chat(
         model,
         system_prompt=config.system_prompt,
         template_kwargs=config.chat_template_kwargs,
         trust_remote_code=config.trust_remote_code,
+        chat_template=template,
+        today=run.made,
     )

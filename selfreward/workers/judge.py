@@ -69,7 +69,7 @@ async def judge_job(job: dict[str, Any], say: Callable[[Any], None]) -> None:
     settings = EngineConfig.model_validate(job["engine"])
     templates = {name: Template(**template) for name, template in job["templates"].items()}
     template, judge = templates["judge"], JudgeConfig.model_validate(job["judge"])
-    engine, chat = _open(job["model"], settings)
+    engine, chat = await _open(job["model"], settings)
     judged: list[Any] = []
 
     def keep(number: int, records: Sequence[Judgment | Comparison]) -> None:
@@ -130,7 +130,7 @@ def _in_child(
     return found
 
 
-def _open(model: str, settings: EngineConfig) -> "tuple[Engine, Chat]":
+async def _open(model: str, settings: EngineConfig) -> "tuple[Engine, Chat]":
     if model == HOSTED:
         from selfreward.engines.server.hosted import open_hosted
 
@@ -139,6 +139,7 @@ def _open(model: str, settings: EngineConfig) -> "tuple[Engine, Chat]":
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     chat = Chat(Path(model))
-    from selfreward.engines.kinds import open_engine
+    from selfreward.engines.proved import open_proved
 
-    return open_engine(settings.kind, Path(model), chat, settings.options, fixed=True), chat
+    engine = await open_proved(settings.kind, Path(model), chat, settings.options, fixed=True)
+    return engine, chat

@@ -1,20 +1,22 @@
 """What one engine answers on a model, in a child process of its own and in float32.
 
-Greedy text and score probabilities, which all engines should give alike.
+The questions are those by which engines are proved before they are used; see ``engines.proof``.
 """
 
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from selfreward.config import Sampling
-from selfreward.engines.base import Request
+from selfreward.engines import proof
 from selfreward.engines.chat import Chat
 from selfreward.engines.kinds import open_engine
+from selfreward.engines.proof import Found
+from selfreward.engines.reference import Expected, reference
 from selfreward.engines.vllm_build import vllm_problem
-from selfreward.errors import ConfigError, SelfRewardError
+from selfreward.errors import SelfRewardError
 from selfreward.workers.process import Child
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -23,22 +25,16 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "vllm": {"dtype": "float32"},
 }
 """By engine that can be asked, the options that make it compute in float32."""
-_PROMPTS = (
-    "Name three fruits.",
-    "What is the capital of France?",
-    "Write a short poem about the sea and the wind that blows over it in the winter.",
-    "Explain in a few sentences why the sky is blue during the day and red in the evening.",
-)
-_NEW_TOKENS = 24
 _TIMEOUT_S = 900
 
 
-def ask_in_child(kind: str, model: Path) -> dict[str, Any]:
+def ask_in_child(kind: str, model: Path, expected: Any = None) -> dict[str, Any]:
     """What ``parity_job`` says of an engine, or ``{"error": ...}`` in one line.
 
     Args:
         kind: One of ``OPTIONS``.
         model: Model directory.
+        expected: What another child has said that transformers makes of it.
     """
     if kind == "vllm" and (problem := vllm_problem()):
         return {"error": f"{problem.message}: {problem.fix}"}
@@ -49,7 +45,7 @@ def ask_in_child(kind: str, model: Path) -> dict[str, Any]:
         if time.monotonic() > until:
             raise TimeoutError
 
-    job = {"work": "parity", "kind": kind, "model": str(model)}
+    job = {"work": "parity", "kind": kind, "model": str(model), "expected": expected}
     try:
         with Child() as child:
             child.work(job, f"{kind} process", tick, answers.append)
@@ -62,28 +58,21 @@ def ask_in_child(kind: str, model: Path) -> dict[str, Any]:
 
 
 async def parity_job(job: dict[str, Any], say: Callable[[Any], None]) -> None:
-    """Say the greedy answers and score probabilities of one engine.
+    """Say what transformers makes of the prompts, ``expected``, and what an engine does, ``found``.
 
-    That is ``answers``, of which each has ``token_ids`` and ``logprob``, and ``probabilities`` of
-    the scores after all prompts, one list; empty if the tokenizer has no token for each score.
+    The former as given or, where it is not, found out first; see ``Expected`` and ``Found``.
     """
     chat = Chat(Path(job["model"]))
-    greedy = Sampling(max_new_tokens=_NEW_TOKENS, temperature=0.0)
-    requests = [Request(chat.prompt_ids(prompt), greedy) for prompt in _PROMPTS]
-    try:
-        asked = [chat.score_prompt(prompt) for prompt in _PROMPTS]
-    except ConfigError:
-        asked = []
-    requests += [Request(prompt, score_tokens=scores) for prompt, scores in asked]
-    engine = open_engine(job["kind"], chat.model, chat, OPTIONS[job["kind"]])
+    kind, options = job["kind"], OPTIONS[job["kind"]]
+    told = job["expected"]
+    if told is None:
+        prompts = proof.prompts(chat, proof.long_length(chat.model, chat.max_length, options))
+        told = list(map(asdict, reference(chat.model, chat, prompts, proof.NEW_TOKENS)))
+    requests = [request for one in told for request in proof.requests(Expected.of(one))]
+    engine = open_engine(kind, chat.model, chat, options)
     try:
         answers = [answer for [answer] in await asyncio.gather(*map(engine.generate, requests))]
     finally:
         await engine.close()
-    said, scored = answers[: len(_PROMPTS)], answers[len(_PROMPTS) :]
-    say(
-        {
-            "answers": [{"token_ids": a.token_ids, "logprob": a.logprob} for a in said],
-            "probabilities": [p for answer in scored for p in answer.probabilities or ()],
-        }
-    )
+    found = [Found(*both) for both in zip(answers[::2], answers[1::2], strict=True)]
+    say({"expected": told, "found": list(map(asdict, found))})

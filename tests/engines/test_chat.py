@@ -50,6 +50,36 @@ def test_of_several_chat_templates_one_must_be_the_default(tmp_path: Path) -> No
         Chat(several("tool_use"))
 
 
+@pytest.mark.parametrize(
+    ("config", "length"),
+    [
+        ({"max_position_embeddings": 99, "n_ctx": 7}, 99),
+        ({"n_positions": 256}, 256),
+        ({"text_config": {"max_position_embeddings": 99}}, 99),
+        ({}, None),
+    ],
+)
+def test_the_length_of_the_context_goes_by_several_names(
+    config: dict[str, Any], length: int | None, tmp_path: Path
+) -> None:
+    assert Chat(make_model(tmp_path, config=config)).max_length == length
+
+
+def test_a_tokenizer_with_tokens_that_the_embedding_lacks_is_refused(tmp_path: Path) -> None:
+    """Such a token ends training in an index error, hours later."""
+    Chat(make_model(tmp_path / "as many", config={"vocab_size": 102}))
+    with pytest.raises(ConfigError, match=r"up to number 101 .*, the model's embedding only 101"):
+        Chat(make_model(tmp_path / "more", config={"vocab_size": 101}, eos="<|text|>"))
+    with pytest.raises(ConfigError, match=r"up to number 100 \('<.end.>'\), .* only 98 rows"):
+        Chat(make_model(tmp_path / "plain", config={"vocab_size": 98}, template="{{ messages }}"))
+
+
+def test_a_special_token_that_nothing_writes_may_lack_a_row(tmp_path: Path) -> None:
+    """As that for images in the text models of Gemma 3."""
+    chat = Chat(make_model(tmp_path, config={"vocab_size": 101}))
+    assert chat.control_token("a<|text|>") == "<|text|>"  # what spells it is dropped
+
+
 def test_training_ids_are_what_sampling_sees_and_what_it_would_sample(model: Path) -> None:
     chat = Chat(model)
     prompt, completion = chat.continuation("hi", "1.", " abc")

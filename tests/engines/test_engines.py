@@ -21,9 +21,9 @@ import pytest
 from selfreward.engines.base import Engine, Generation, Request, RequestError, Sampling
 from selfreward.engines.chat import Chat
 from selfreward.engines.kinds import check_options, open_engine
+from selfreward.engines.proof import LOGPROB_TOLERANCE, PROBABILITY_TOLERANCE
 from selfreward.engines.vllm_build import vllm_version
 from selfreward.errors import ConfigError, PreflightError
-from selfreward.verbs.parity import LOGPROB_TOLERANCE, PROBABILITY_TOLERANCE
 from tests.support.models import make_model
 
 KINDS = (

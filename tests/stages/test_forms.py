@@ -150,11 +150,11 @@ def test_a_started_turn_stands_before_the_justification(tmp_path: Path) -> None:
 def test_a_tokenizer_that_joins_text_and_score_gives_a_reason_and_never_a_wrong_score() -> None:
     class Joining(ScriptedChat):
         def score_prompt(
-            self, user: str, before: str = ""
+            self, user: str, before: str = "", started: str = ""
         ) -> tuple[tuple[int, ...], tuple[int, ...]]:
             if before.endswith("Hm."):
                 raise ConfigError("no single token")
-            return super().score_prompt(user, before)
+            return super().score_prompt(user, before, started)
 
     votes = judge(saying("Good.", "Hm."), chat=Joining(), votes=2)
     assert [vote.reason for vote in votes] == [None, "no score token"]

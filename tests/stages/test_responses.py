@@ -103,3 +103,14 @@ def test_a_request_that_fails_gives_n_answers_without_text_and_with_the_reason()
     assert [(r.attempt, r.sample, r.text, r.finish_reason, r.dropped) for r in responses] == [
         (7, i, "", "error", "too long") for i in range(3)
     ]
+
+
+def test_sampled_ids_are_kept_where_the_text_would_be_tokenized_otherwise() -> None:
+    same, thought, spaced = sample(
+        saying("An apple.", "<think>Hm.</think>A pear.", " A plum. "), ResponsesConfig(n=3)
+    )
+    assert same.token_ids is None
+    assert thought.token_ids == tuple(map(ord, "<think>Hm.</think>A pear."))
+    assert spaced.token_ids == tuple(map(ord, " A plum. "))
+    cut_off, _ = sample(saying(" never", " paired", finish="length"), ResponsesConfig(n=2))
+    assert cut_off.token_ids is None

@@ -154,7 +154,7 @@ def test_a_run_that_cannot_be_written_is_not_made(
 def test_only_what_decides_no_record_can_change_when_a_run_is_resumed() -> None:
     run = make("run", "iterations=2")
     before = (run.path / "config.resolved.yaml").read_bytes()
-    for word in ("dpo.beta=0.2", "responses.n=8", "seed=1", "engine.kind=transformers"):
+    for word in ("dpo.beta=0.2", "responses.n=8", "seed=1", "engine.compute_type=int8"):
         with pytest.raises(IntegrityError, match=word.partition("=")[0]):
             run.configure([word])
     with pytest.raises(IntegrityError):
@@ -175,6 +175,24 @@ def test_iterations_can_grow_and_speed_can_change_without_another_fingerprint() 
     assert (run.config.iterations, again.config.iterations) == (5, 5)
     assert again.config.engine.concurrency == 3
     assert again.fingerprint == before
+
+
+def test_another_engine_may_go_on_with_a_run_also_with_one_of_an_earlier_version() -> None:
+    """Earlier versions took the kinds of engines into the fingerprint."""
+    judge = "judge.engine={kind: ctranslate2}"
+    run = make("run", "engine.kind=auto", "judge.model=org/judge", judge)
+    kinds = {"engine.kind": "auto", "judge.engine.kind": "ctranslate2"}
+    with run.owned() as store:
+        earlier = run.stage_fingerprint(store, 0, "train", run._fingerprint(kinds))
+        store.finish_stage(Stage(0, "train", 1, 0, "d", earlier, 1.0, {}))
+        finish(run, store, 1, "prompts")
+        run.check_fingerprints(store)
+        run.configure(["engine.kind=transformers", "judge.engine.kind=transformers"])
+        assert Run(run.path).config.engine.kind == "transformers"
+        Run(run.path).check_fingerprints(store)
+        run.resolved.write_text(run.resolved.read_text().replace("beta: 0.1", "beta: 0.2"))
+        with pytest.raises(IntegrityError, match="train of iteration 0"):
+            Run(run.path).check_fingerprints(store)
 
 
 # Fingerprint
@@ -215,7 +233,8 @@ def other(key: str, value: Any) -> Any:
             return "other"
 
 
-OPTIONS = [f"{key}=1" for key in RUNTIME_KEYS if "engine." in key and "staged" not in key]
+ENGINE = [key for key in RUNTIME_KEYS if "engine." in key and "staged" not in key]
+OPTIONS = [f"{key}={'server' if key.endswith('kind') else 1}" for key in ENGINE]
 OPTIONS = [word for word in OPTIONS if not word.startswith("launch.")] + ["sft.selection={}"]
 FULL = yaml.safe_load(yaml.safe_dump(build_config({}, [*SMALL, *OPTIONS]).model_dump(mode="json")))
 LEAVES = [key for key, _ in leaves(FULL) if key != "pairs.rule"]  # which has one value only

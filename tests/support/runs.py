@@ -60,6 +60,7 @@ def _make_hostile(run: Run) -> None:
     ]
     drops = [Drop(1, "pairs", "0/1", HOSTILE, HOSTILE), Drop(1, "train", "0", HOSTILE, HOSTILE)]
     with run.owned() as store:
+        store.plan({1: run.config.stages(1)})
         store.add([*prompts, *responses, *judgments, *drops])
         store.finish_stage(
             Stage(1, "pairs", 1, 1, digest([]), "", 1.0, {}), [PreferencePair(1, 0, 1, 0, 5.0, 1.5)]

@@ -31,9 +31,11 @@ class ScriptedChat:
     ) -> tuple[tuple[int, ...], tuple[int, ...]]:
         return self.prompt_ids(user, started), (*map(ord, text), 0)
 
-    def score_prompt(self, user: str, before: str = "") -> tuple[tuple[int, ...], tuple[int, ...]]:
-        started = f"{before}\nScore:" if before else "Score:"
-        return self.prompt_ids(user, started), tuple(map(ord, "012345"))
+    def score_prompt(
+        self, user: str, before: str = "", started: str = ""
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        turn = f"{started}{before}\nScore:" if before else "Score:"
+        return self.prompt_ids(user, turn), tuple(map(ord, "012345"))
 
     def label_prompt(
         self, user: str, started: str, labels: Sequence[str]
@@ -47,7 +49,10 @@ class ScriptedChat:
     def control_token(self, text: str) -> str | None:
         return next((token for token in CONTROL_TOKENS if token in text), None)
 
-    def split_thinking(self, text: str) -> tuple[str, str]:
+    def sampled(self, token_ids: Sequence[int]) -> tuple[int, ...]:
+        return (*token_ids, 0)
+
+    def split_thinking(self, text: str, started: str = "") -> tuple[str, str]:
         if not text.lstrip().startswith("<think>"):
             return "", text
         before, _, after = text.partition("</think>")

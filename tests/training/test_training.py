@@ -580,3 +580,70 @@ def test_the_real_model_killed_and_resumed_gives_the_losses_of_an_uninterrupted_
     assert resumed == pytest.approx({step: whole[step] for step in resumed}, rel=1e-6)
     assert os.listdir(tmp_path / "killed") == ["M1"]
     assert Path(tmp_path / "killed" / "M1" / "model.safetensors").stat().st_size > 500_000_000
+
+
+def test_a_training_whose_reference_is_another_model_ends_at_its_first_step(start, tmp_path):
+    from selfreward.training import dpo
+
+    def other_reference(trainer, data, lengths):
+        columns = {"ref_chosen_logps": -1.0, "ref_rejected_logps": -2.0}
+        for name, value in columns.items():
+            data = data.add_column(name, [value] * len(data))
+        return data
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dpo, "_with_reference", other_reference)
+        call = Call(start, tmp_path, dpo_rows(4))
+        with pytest.raises(IntegrityError, match="the reference is not the model"):
+            call.run()
+    assert not call.output.exists()
+
+
+def test_weights_that_are_not_those_trained_are_not_published(start, tmp_path):
+    from selfreward.training import loop
+
+    def unmerged(adapted, state):
+        return adapted.unload()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "_merged", unmerged)
+        call = Call(start, tmp_path, dpo_rows(8), lora={"r": 8}, num_train_epochs=4)
+        with pytest.raises(IntegrityError, match="not those that were trained"):
+            call.run()
+    assert not call.output.exists()
+    again = Call(start, tmp_path, dpo_rows(8), lora={"r": 8}, num_train_epochs=4).run()
+    assert again.output.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "lora"),
+    [
+        ("dpo", {"sync_ref_model": True}, None),
+        ("dpo", {"ref_model_sync_steps": 1}, None),
+        ("dpo", {"label_smoothing": 0.1}, None),
+        ("dpo", {"label_smoothing": 0.1, "loss_type": "ipo"}, None),
+        ("dpo", {"discopop_tau": 0.1}, None),
+        ("dpo", {"f_alpha_divergence_coef": 0.5}, None),
+        ("dpo", {}, {"init_lora_weights": "pissa"}),
+        ("dpo", {}, {"init_lora_weights": "pissa_niter_4"}),
+        ("dpo", {}, {"init_lora_weights": "olora"}),
+        ("dpo", {}, {"init_lora_weights": False}),
+        ("dpo", {}, {"modules_to_save": ["embed_tokens"]}),
+        ("dpo", {}, {"target_modules": ["q_proj", "embed_tokens"]}),
+    ],
+)
+def test_options_that_would_change_the_reference_or_the_weights_are_refused(method, options, lora):
+    with pytest.raises(ConfigError):
+        check_options(method, options)
+        check_lora(lora or {})
+
+
+@pytest.mark.parametrize("init", [True, "gaussian", "orthogonal"])
+def test_adapters_that_start_as_the_model_itself_train_and_are_published(init, start, tmp_path):
+    lora = {"r": 2, "init_lora_weights": init}
+    assert Call(start, tmp_path, dpo_rows(4), lora=lora).run().output.is_dir()
+
+
+def test_smoothed_labels_go_with_the_losses_that_read_them():
+    assert check_options("dpo", {"label_smoothing": 0.1, "loss_type": "robust"})
+    assert check_options("dpo", {"discopop_tau": 0.1, "loss_type": ["sigmoid", "discopop"]})

@@ -1,28 +1,38 @@
 """Comparing engines on a model, and what is kept of it."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from selfreward.cli.main import invoke
+from selfreward.engines.base import Generation
+from selfreward.engines.proof import Found
+from selfreward.engines.reference import Expected
 from selfreward.errors import IntegrityError
 from selfreward.inputs import models
 from selfreward.verbs import doctor, parity
 from selfreward.workers.parity import ask_in_child
+from tests.support.families import make_family
 from tests.support.models import make_model
-
-ANSWER = {"token_ids": [5, 6], "logprob": -3.5}
 
 
 def found(
     logprob: float | None = -3.5, token: int = 6, probability: float = 0.25
 ) -> dict[str, Any]:
-    return {
-        "answers": [ANSWER, {"token_ids": [5, token], "logprob": logprob}],
-        "probabilities": [0.5, probability],
-    }
+    """What a child says, as it comes over the pipe."""
+    expected = Expected((1, 2), (5, 6), -3.5, (1.0, 1.0), (5, 6, 7), (0.5, 0.25, 0.1))
+    said = [
+        Found(
+            Generation("", (5, token), "length", logprob),
+            Generation("", (), "stop", None, (0.5, probability, 0.1)),
+        )
+        for token, logprob, probability in ((6, -3.5, 0.25), (token, logprob, probability))
+    ]
+    answer = {"expected": [asdict(expected)] * 2, "found": list(map(asdict, said))}
+    return json.loads(json.dumps(answer))
 
 
 @pytest.mark.parametrize(
@@ -71,7 +81,7 @@ def test_the_verb_shows_a_table_and_fails_where_engines_differ(
     model = models.Model(tmp_path, "abc", "org/m", None)
     monkeypatch.setattr(models, "resolve", lambda *_, **__: model)
     monkeypatch.setattr(
-        parity, "ask_in_child", lambda kind, _: found() if kind == "transformers" else others
+        parity, "ask_in_child", lambda kind, *_: found() if kind == "transformers" else others
     )
     assert invoke(["doctor", "--parity", "org/m"]) == code
     out = capsys.readouterr().out
@@ -86,13 +96,26 @@ def test_an_engine_that_cannot_be_asked_gives_its_error_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused = ask_in_child("transformers", make_model(tmp_path / "mute", template=None))
-    assert refused["error"].endswith("or put a chat_template.jinja beside its tokenizer.")
+    assert refused["error"].endswith("or set chat_template to a file or to chat/chatml.jinja.")
     assert "has no chat template Use an instruct model" in refused["error"]
     died = ask_in_child("transformers", tmp_path / "nowhere")["error"]
     assert died.startswith("the transformers process ended with code 1 ")
     assert "nowhere" in died and "\n" not in died
     monkeypatch.setattr("selfreward.workers.parity._TIMEOUT_S", 0)
     assert ask_in_child("transformers", tmp_path) == {"error": "no answer in 0 s"}
+
+
+@pytest.mark.parametrize(("family", "agree"), [("SmolLM 2", True), ("Llama, gelu", False)])
+def test_engines_are_compared_as_they_are_before_they_are_used(
+    family: str, agree: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SELFREWARD_CACHE", str(tmp_path / "cache"))
+    model = make_family(tmp_path / "model", family)
+    result = parity.measure(str(model), report=lambda line: None)
+    assert result["agree"] is agree
+    assert result["engines"]["transformers"]["agrees"]
+    assert result["engines"]["ctranslate2"]["agrees"] is agree
+    assert result["engines"]["ctranslate2"]["prompts"] == 3
 
 
 @pytest.mark.slow
@@ -104,7 +127,7 @@ def test_the_engines_agree_on_the_real_model_and_doctor_shows_it_later(
     assert result["agree"]
     for engine in result["engines"].values():
         assert engine["error"] is None
-        assert engine["texts"] == engine["prompts"] == 4
+        assert engine["texts"] == engine["prompts"] == 3
     [kept] = parity.recorded()
     assert kept == json.loads(json.dumps(result))
     [check] = [c for c in doctor.doctor() if c["name"] == f"parity of {model_dir}"]
@@ -112,7 +135,7 @@ def test_the_engines_agree_on_the_real_model_and_doctor_shows_it_later(
     assert check["detail"].startswith("transformers, ctranslate2")
     assert " agreed on " in check["detail"]
     text = parity.parity_text(result)
-    assert "yardstick" in text and "4 of 4" in text
+    assert "yardstick" in text and "3 of 3" in text
 
 
 def test_doctor_warns_of_engines_that_disagreed_and_of_a_torn_record(

@@ -7,10 +7,12 @@ import pytest
 
 from selfreward.config.load import build_config
 from selfreward.config.run import check_judge
+from selfreward.engines.sessions import Sessions
 from selfreward.errors import ConfigError, IntegrityError
 from selfreward.inputs import models
 from selfreward.inputs.collect import create_run
 from selfreward.workers import jobs
+from tests.support.families import make_family
 
 
 def test_a_base_model_altered_between_launches_is_refused(
@@ -67,3 +69,42 @@ def test_each_judge_of_a_jury_is_checked_by_its_own_key() -> None:
         check(hosted, {**hosted, "form": "expected"})
     with pytest.raises(ConfigError, match=r"judge.jury.0.engine.kind is auto"):
         check({"model": "hosted"})
+
+
+def test_what_does_not_fit_into_the_models_positions_is_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("SELFREWARD_CACHE", str(tmp_path / "cache"))
+    model = make_family(tmp_path / "gpt2", "GPT-2", n_positions=256)
+    fits = [
+        "prompts.max_new_tokens=64", "responses.max_new_tokens=64", "dpo.max_length=256",
+        "sft.max_length=256",
+    ]  # fmt: skip
+    jobs.prepare(create_run(build_config({"model": str(model)}, fits), "fits"))
+    for i, word in enumerate(("responses.max_new_tokens=250", "sft.max_length=257")):
+        run = create_run(build_config({"model": str(model)}, [*fits, word]), f"run{i}")
+        with pytest.raises(ConfigError, match="do not fit into the 256 positions") as error:
+            jobs.prepare(run)
+        assert error.value.message.startswith(word.partition("=")[0])
+
+
+def test_an_engine_that_is_passed_over_is_among_the_warnings_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("SELFREWARD_CACHE", str(tmp_path / "cache"))
+    model = make_family(tmp_path / "model", "Llama, gelu")
+    words = ["engine.kind=auto", f"judge.model={model}", "prompts.count=1"]
+    run = create_run(build_config({"model": str(model), "sft": None}, words), "run")
+    jobs.prepare(run)
+
+    async def kind(sessions: Sessions) -> str:
+        session = await sessions.get(run.config.engine, run.policy(0))
+        return session.engine.kind  # type: ignore[attr-defined]
+
+    with run.owned() as store, jobs.Generator() as generator:
+        sessions = generator._open(run, store)
+        assert generator._runner.run(kind(sessions)) == "transformers"
+        [warning] = [text for _, event, text in store.events() if event == "warning"]
+    assert "by transformers; engine.kind=auto tries transformers" in warning

@@ -59,7 +59,7 @@ class HostedChat:
         """None: what is a control token there is the endpoint's to know, and to keep apart."""
         return None
 
-    def split_thinking(self, text: str) -> tuple[str, str]:
+    def split_thinking(self, text: str, started: str = "") -> tuple[str, str]:
         """Split (thinking, answer) where the text itself begins with ``<think>``.
 
         The endpoint's format is unknown: a ``</think>`` without that is a quote, as in

@@ -1,0 +1,118 @@
+"""Proof, at each training, that it starts from M(t) and publishes what was trained.
+
+    first step       every reward is 0: the reference is the model that the policy starts as
+    publishing       a few training rows have the log-probabilities in the published model that they
+                     had in the trainer's
+
+Options of TRL, peft and transformers can break either without a word; what is known to is refused
+by ``options``. Both checks are cheap beside one training step.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from selfreward.errors import IntegrityError
+from selfreward.training.base import DpoRow, SftRow
+
+START_NATS = 0.05
+"""Most that a log-probability of a whole completion may differ between policy and reference at the
+first step, in float32: batches are padded differently. In bfloat16 ``HALF`` times as much."""
+PUBLISHED_NATS = 2e-3
+"""Most that the mean log-probability of a token may differ between trained and published model, in
+float32: an adapter that is merged rounds once more. In bfloat16 ``HALF`` times as much."""
+HALF = 100.0
+"""How much coarser bfloat16 is here: 8 bits of a number against 24, over sums of many tokens."""
+_NUM_ROWS, _NUM_TOKENS = 2, 512
+
+
+def check_start(figures: Mapping[str, float], beta: float, *, is_half: bool) -> None:
+    """Check the rewards that TRL logged at the first step of DPO.
+
+    A reward is beta x (log-probability under the policy - under the reference), arXiv 2305.18290.
+
+    Raises:
+        IntegrityError: They are not 0, so the reference is not the start model.
+    """
+    most = START_NATS * (HALF if is_half else 1.0)
+    for name in ("rewards/chosen", "rewards/rejected"):
+        nats = abs(figures.get(name, 0.0)) / beta
+        if nats > most:
+            raise IntegrityError(
+                f"the reference is not the model that training starts from: {name} is "
+                f"{figures[name]:.3g} at the first step, where it is 0 by definition",
+                "An option changes the policy or the reference before the first step; look at lora "
+                "and at dpo's options about the reference.",
+            )
+
+
+def completion_logps(model: Any, rows: Sequence[SftRow | DpoRow]) -> list[tuple[float, int]]:
+    """Log-probability of the completions of a few rows, each with its number of tokens.
+
+    Args:
+        model: Called as it is; in shards, by every process at once.
+        rows: The first few are taken; of a preference pair both completions.
+
+    Returns:
+        (sum in nats, tokens) of each completion, cut to its first tokens.
+    """
+    found = []
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        for prompt, completion in _completions(rows[:_NUM_ROWS]):
+            ids = torch.tensor([[*prompt, *completion]], device=device)
+            logits = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
+            told = torch.log_softmax(logits.float(), -1)
+            logps = told.gather(1, ids[0, len(prompt) :, None])
+            found.append((float(logps.sum()), len(completion)))
+    model.train(was_training)
+    return found
+
+
+def check_published(
+    directory: Path,
+    rows: Sequence[SftRow | DpoRow],
+    trained: Sequence[tuple[float, int]],
+    *,
+    trust_remote_code: bool,
+    is_half: bool,
+) -> None:
+    """Load what is about to be published and ask it what the trainer's model was asked.
+
+    Args:
+        trained: ``completion_logps`` of the trainer's model.
+
+    Raises:
+        IntegrityError: Its answers differ, so these are not the weights that were trained.
+    """
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        directory, dtype=torch.float32, trust_remote_code=trust_remote_code, local_files_only=True
+    )
+    most = PUBLISHED_NATS * (HALF if is_half else 1.0)
+    published = completion_logps(model, rows)
+    for (there, tokens), (here, _) in zip(trained, published, strict=True):
+        if not abs(there - here) <= most * tokens:
+            raise IntegrityError(
+                f"the weights that were saved are not those that were trained: a completion of "
+                f"{tokens} tokens has log-probability {here:.4g} in them, {there:.4g} in training",
+                "Nothing was published. Look at lora: target_modules and modules_to_save on tied "
+                "embeddings cannot be merged; and at dtype options.",
+            )
+
+
+def _completions(
+    rows: Sequence[SftRow | DpoRow],
+) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    pairs = []
+    for row in rows:
+        both = (
+            (row.completion_ids,) if isinstance(row, SftRow) else (row.chosen_ids, row.rejected_ids)
+        )
+        prompt = row.prompt_ids[-_NUM_TOKENS:]
+        pairs += [(prompt, completion[:_NUM_TOKENS]) for completion in both]
+    return pairs
