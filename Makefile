@@ -34,7 +34,7 @@ quickstart: install
 	else $(RUN) run runs/quickstart.yaml --name $(NAME); fi
 
 test: install
-	$(BIN)/python -m pytest --numprocesses 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow --durations=12
