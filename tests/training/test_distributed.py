@@ -77,7 +77,7 @@ def processes_of(root: Path) -> list[psutil.Process]:
 
 
 def nothing_is_left(root: Path) -> bool:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while processes_of(root) and time.monotonic() < deadline:
         time.sleep(0.1)
     return not processes_of(root)
@@ -256,7 +256,7 @@ def test_a_rank_ends_with_its_launcher_and_with_its_job(gone: str, tmp_path: Pat
     else:
         job.unlink()
     with contextlib.suppress(psutil.NoSuchProcess):
-        rank.wait(timeout=5)
+        rank.wait(timeout=30)
     launcher.communicate()
     assert not rank.is_running()
 

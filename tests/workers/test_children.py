@@ -45,7 +45,7 @@ def test_a_child_ends_when_its_parent_closes_the_pipe() -> None:
     assert process.stdin is not None and process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
     process.stdin.close()
-    assert process.wait(timeout=5) != 0
+    assert process.wait(timeout=20) != 0
     process.stdout.close()
 
 
@@ -105,7 +105,7 @@ def test_what_a_child_started_ends_with_it(tmp_path: Path, monkeypatch: pytest.M
     assert started.is_running()
     assert child.kill() == -signal.SIGKILL
     assert not Path(child._scratch.name).exists()
-    assert not psutil.wait_procs([started], timeout=5)[1]
+    assert not psutil.wait_procs([started], timeout=20)[1]
 
 
 def test_a_child_does_one_job_after_another_and_ends_when_told_to(
