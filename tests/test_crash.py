@@ -60,7 +60,7 @@ def facts(run: Run) -> dict[str, object]:
     return {"records": records, "stages": stages, "logs": logs, "models": models}
 
 
-@pytest.mark.parametrize("num_kills", [8, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_kills", [8, pytest.param(50, marks=pytest.mark.long)])
 def test_random_kills_leave_the_records_of_an_uninterrupted_run(
     num_kills: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

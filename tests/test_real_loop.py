@@ -23,8 +23,6 @@ from selfreward.stages.evaluate import judge_texts
 from selfreward.storage import durable
 from selfreward.storage.directory import Run
 
-pytestmark = pytest.mark.slow
-
 # One request at a time: then no batch depends on what was in flight, and the real engine is as
 # deterministic as the scripted one.
 SMALL = [
@@ -59,6 +57,7 @@ def wait_for(run: Run, condition: str, process: subprocess.Popen[bytes]) -> None
     pytest.fail(f"the run ended (code {process.returncode}) before: {condition}")
 
 
+@pytest.mark.long
 def test_three_kills_over_the_real_loop_leave_the_records_of_an_uninterrupted_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,6 +78,7 @@ def test_three_kills_over_the_real_loop_leave_the_records_of_an_uninterrupted_ru
     assert facts(run, 1, 2) == facts(Run(tmp_path / "whole"), 1, 2)
 
 
+@pytest.mark.long
 def test_an_engine_that_lives_on_judges_with_the_new_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +115,7 @@ def rejudged(run: Run, policy: int) -> list[float | None]:
     return [response.score for response in judged_responses(rankings, votes)]
 
 
+@pytest.mark.slow
 def test_terminated_runs_exit_143_within_ten_seconds_and_leave_no_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,7 +27,7 @@ from selfreward.engines.server.hosted import open_hosted
 from selfreward.errors import PreflightError
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vllm is not installed"),
 ]
 KEY, KEY_ENV = "loopback-key", "SELFREWARD_TEST_KEY"

@@ -147,7 +147,7 @@ def test_dpo_in_two_processes_has_the_right_reference_for_an_odd_number_of_pairs
 # --- resume and failure ---
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_rank_ends_all_is_named_and_a_resume_gives_the_same_weights(
     start: Path,
     whole: tuple[Path, Logs],
@@ -175,7 +175,7 @@ def test_a_killed_rank_ends_all_is_named_and_a_resume_gives_the_same_weights(
     assert farthest(whole[0] / "M1", tmp_path / "M1") < 1e-6
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_loss_that_is_not_finite_is_the_same_error_as_in_one_process(
     start: Path,
     tmp_path: Path,
@@ -375,7 +375,7 @@ print(json.dumps([args.use_fsdp, os.environ["ACCELERATE_MIXED_PRECISION"],
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_accelerate_reads_the_fsdp2_config_as_it_is_meant() -> None:
     path = shipped.SHARE / "runs" / "accelerate" / "fsdp2.yaml"
     done = subprocess.run(
@@ -405,7 +405,7 @@ def fsdp2(monkeypatch: pytest.MonkeyPatch) -> None:
         )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("fsdp2")
 @pytest.mark.parametrize(
     ("rows", "lora"),
@@ -433,7 +433,7 @@ def test_shards_train_and_publish_what_one_process_does(
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("fsdp2")
 def test_a_sharded_training_resumes_from_its_shards(start: Path, tmp_path: Path) -> None:
     def interrupt(done: int, total: int) -> None:
@@ -453,7 +453,7 @@ def test_a_sharded_training_resumes_from_its_shards(start: Path, tmp_path: Path)
 # --- the real model ---
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_real_model_has_the_same_losses_in_two_processes_as_in_one(tmp_path: Path) -> None:
     from selfreward.inputs import models
     from selfreward.training.base import SftRow
