@@ -128,7 +128,7 @@ def test_two_processes_train_as_one_that_accumulates_twice_as_much(
     assert nothing_is_left(root)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_dpo_in_two_processes_has_the_right_reference_for_an_odd_number_of_pairs(
     start: Path,
     tmp_path: Path,
@@ -209,7 +209,7 @@ train(Path(sys.argv[1]), Path(sys.argv[2]), sft_rows(16), TWO, num_train_epochs=
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_no_process_outlives_the_child_that_started_it(
     number: signal.Signals,

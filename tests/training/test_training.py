@@ -561,7 +561,7 @@ train_sft(training, rows, on_step=on_step,
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_real_model_killed_and_resumed_gives_the_losses_of_an_uninterrupted_run(tmp_path):
     def run(name, die_at):
         log = tmp_path / f"{name}.jsonl"
