@@ -25,7 +25,7 @@ PUBLISHED_NATS = 2e-3
 """Most that the mean log-probability of a token may differ between trained and published model, in
 float32: an adapter that is merged rounds once more. In bfloat16 ``HALF`` times as much."""
 HALF = 100.0
-"""How much coarser bfloat16 may be: its numbers have 8 bits, those of float32 have 24. Ours, and wide:
+"""How much coarser bfloat16 may be: its numbers have 8 bits, those of float32 24. Ours, and wide:
 not measured on a GPU."""
 _NUM_ROWS, _NUM_TOKENS = 2, 512
 
