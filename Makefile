@@ -37,11 +37,11 @@ test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 
 test-slow: install
-	$(BIN)/python -m pytest -m slow --durations=12
+	$(BIN)/python -m pytest -m slow --timeout 1200 --durations=12
 
 # Whole loops killed many times, real servers, shards: half an hour and more.
 test-long: install
-	$(BIN)/python -m pytest -m long --durations=12
+	$(BIN)/python -m pytest -m long --timeout 3600 --durations=12
 
 check: install
 	$(BIN)/ruff check .

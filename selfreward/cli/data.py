@@ -6,13 +6,25 @@ from typing import Annotated
 import typer
 
 from selfreward.cli.options import Json
-from selfreward.errors import ConfigError
+from selfreward.errors import ConfigError, StoppedError
 from selfreward.verbs import console
+
+NO_VERDICT = (
+    "The model does not keep to the template's format: try --form expected, another --template, "
+    "or judge.max_new_tokens=... where they are cut off."
+)
 
 
 def judge(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Any model source, or `hosted`.")],
     data: Annotated[str, typer.Option(help="Responses that people ranked: JSON, CSV or parquet.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Such as system_prompt='Be strict.'"),
+    ] = None,
+    like: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Ask as this run does; MODEL may be M1, ...")
+    ] = None,
     template: Annotated[str | None, typer.Option(help="Default: that of the form.")] = None,
     form: Annotated[str | None, typer.Option(help="Default: written.")] = None,
     compare: Annotated[
@@ -28,7 +40,9 @@ def judge(
     as_json: Json = False,
 ) -> None:
     """Measure a judge against people, and against length."""
+    from selfreward.storage.directory import open_run
     from selfreward.verbs.judge import ScoredReport, judge_report, judge_text
+    from selfreward.verbs.layout import listed
     from selfreward.verbs.plot import check_path, save_calibration
 
     if plot:
@@ -36,9 +50,9 @@ def judge(
             raise ConfigError("--plot: comparisons have no scores to draw")
         check_path(plot)
     found = judge_report(
-        model, data,
-        compare=compare, form=form, template=template, votes=votes, engine=engine or [],
-        limit=limit, report=console.note,
+        model, data, overrides or [],
+        like=open_run(like) if like else None, compare=compare, form=form, template=template,
+        votes=votes, engine=engine or [], limit=limit, report=console.note,
     )  # fmt: skip
     if plot and isinstance(found, ScoredReport):
         save_calibration(found, plot)
@@ -47,6 +61,8 @@ def judge(
         console.data_json(found)
     else:
         console.data(judge_text(found))
+    if found.parse_rate.value == 0:
+        raise StoppedError(f"no vote has a verdict: {listed(found.reasons)}", NO_VERDICT)
 
 
 def oasst(

@@ -1,18 +1,23 @@
 """What ``selfreward judge`` does: a judge against people, beside the longer response."""
 
+import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from selfreward.config import JudgeConfig, SeedSource
-from selfreward.config.judging import HOSTED
+from selfreward.config import Config, JudgeConfig, SeedSource
+from selfreward.config.judging import HOSTED, JurorConfig
 from selfreward.config.load import build_config
 from selfreward.config.run import check_judge
 from selfreward.errors import ConfigError
 from selfreward.inputs import models
-from selfreward.inputs.judge_templates import COMPARE_TEMPLATE, load_judge_templates
+from selfreward.inputs.judge_templates import (
+    COMPARE_TEMPLATE,
+    load_judge_templates,
+    template_name,
+)
 from selfreward.inputs.templates import Template, find_template, load_template
 from selfreward.measures.agreement import agreement
 from selfreward.measures.positions import ComparedPair, compared_pairs, positions
@@ -28,10 +33,12 @@ from selfreward.records import FORMS, MAX_SCORE
 from selfreward.verbs.console import bold
 from selfreward.verbs.layout import duration, estimated, listed, percent, table
 from selfreward.verbs.progress import Count
+from selfreward.workers.judge import Asking, compare_in_child, judge_in_child
 
 if TYPE_CHECKING:
     from selfreward.inputs.rankings import Ranking
     from selfreward.records import Comparison, Judgment
+    from selfreward.storage.directory import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +102,9 @@ Report = ScoredReport | ComparedReport
 def judge_report(
     model: str,
     data: str,
+    words: Sequence[str] = (),
     *,
+    like: "Run | None" = None,
     compare: bool = False,
     form: str | None = None,
     template: str | None = None,
@@ -107,8 +116,11 @@ def judge_report(
     """Have human-ranked responses judged, and put what people think beside it.
 
     Args:
-        model: Any model source, or ``hosted``.
+        model: Any model source, or ``hosted``; with ``like`` also the run's ``M0``,
+            ``SFT``, ``M1``, ....
         data: See ``evaluation.ranked``.
+        words: ``KEY=VALUE`` of the config, of those keys that say how a judge is asked.
+        like: Ask as this run asks the judge that it evaluates, but for what is given here.
         compare: Have each two responses compared instead of scoring each.
         form: Of the judge; None for that of the config, like the next two.
         template: Name or path.
@@ -123,11 +135,25 @@ def judge_report(
     """
     from selfreward.inputs.rankings import read_ranked
 
-    settings = _settings(model, compare, form, template, votes, engine)
-    templates = _templates(settings, compare)
+    if like is not None and re.fullmatch(r"M\d+|SFT", model):
+        model = str(like.whole_model("SFT") if model == "SFT" else like.policy(int(model[1:])))
+    words = [*(f"judge.engine.{word}" for word in engine), *words]
+    config = _config(model, like, compare, form, template, votes, words)
+    settings, templates = config.judge, _templates(config.judge, compare)
     human = read_ranked(SeedSource(path=data), limit=limit)
-    resolved = None if model == HOSTED else models.resolve(model, report=report)
-    where = HOSTED if resolved is None else str(resolved.path)
+    resolved = None
+    if model != HOSTED:
+        trusted = config.trust_remote_code
+        resolved = models.resolve(
+            model, revision=config.revision, trust_remote_code=trusted, report=report
+        )
+    asking = Asking(
+        model=HOSTED if resolved is None else str(resolved.path),
+        settings=settings,
+        templates=templates,
+        seed=config.seed,
+        chat=_chat_options(config, like),
+    )
     assert settings.engine is not None
     judging = partial(
         Judging,
@@ -140,20 +166,20 @@ def judge_report(
         data=JudgedData(data, limit, human.left_out, human.num_gaps),
     )
     judge = _compared if compare else _scored
-    return judge(where, human.rankings, templates, settings, report, judging)
+    return judge(asking, human.rankings, report, judging)
 
 
 def _scored(
-    model: str, rankings: "Sequence[Ranking]", templates: Mapping[str, Template],
-    settings: JudgeConfig, report: Callable[[str], None], judging: Callable[..., Judging],
-) -> ScoredReport:  # fmt: skip
+    asking: Asking,
+    rankings: "Sequence[Ranking]",
+    report: Callable[[str], None],
+    judging: Callable[..., Judging],
+) -> ScoredReport:
     from selfreward.inputs.rankings import texts_of
-    from selfreward.workers.judge import judge_in_child
 
     texts = texts_of(rankings)
     progress = Count(len(texts), "responses", report)
-    assert settings.engine is not None
-    votes = judge_in_child(model, settings.engine, templates, texts, settings, progress.show)
+    votes = judge_in_child(asking, texts, progress.show)
     how = judging(reasons=_reasons(votes), seconds=JudgeSeconds(**progress.seconds()))
     scores = {text: votes_of(given) for text, given in zip(texts, votes, strict=True)}
     responses = judged_responses(rankings, scores)
@@ -161,16 +187,16 @@ def _scored(
 
 
 def _compared(
-    model: str, rankings: "Sequence[Ranking]", templates: Mapping[str, Template],
-    settings: JudgeConfig, report: Callable[[str], None], judging: Callable[..., Judging],
-) -> ComparedReport:  # fmt: skip
+    asking: Asking,
+    rankings: "Sequence[Ranking]",
+    report: Callable[[str], None],
+    judging: Callable[..., Judging],
+) -> ComparedReport:
     from selfreward.stages.evaluate import pairs_of
-    from selfreward.workers.judge import compare_in_child
 
     pairs = pairs_of(rankings)
     progress = Count(len(pairs), "pairs", report)
-    assert settings.engine is not None
-    given = compare_in_child(model, settings.engine, templates, pairs, settings, progress.show)
+    given = compare_in_child(asking, pairs, progress.show)
     how = judging(reasons=_reasons(given), seconds=JudgeSeconds(**progress.seconds()))
     compared = compared_pairs(rankings, dict(zip(pairs, given, strict=True)))
     return ComparedReport(**_fields(how), **_fields(positions(compared)), compared=tuple(compared))
@@ -185,24 +211,72 @@ def _reasons(judged: "Sequence[Sequence[Judgment | Comparison]]") -> dict[str, i
     return dict(Counter(reasons).most_common())
 
 
-def _settings(
-    model: str, compare: bool, form: str | None, template: str | None, votes: int | None,
-    engine: Sequence[str],
-) -> JudgeConfig:  # fmt: skip
+_KEYS = (
+    "judge", "seed", "revision", "trust_remote_code", "system_prompt", "chat_template",
+    "chat_template_kwargs",
+)  # fmt: skip
+"""Of the config: what says how a judge is asked."""
+
+
+def _config(
+    model: str, like: "Run | None", compare: bool, form: str | None, template: str | None,
+    votes: int | None, words: Sequence[str],
+) -> Config:  # fmt: skip
+    """The config of a run that would ask this judge, all else left at its defaults."""
     if compare and votes is not None:
         raise ConfigError("--votes: a comparison is asked once in each order")
     if compare and form not in (None, "written", "expected"):
         raise ConfigError(f"--form {form}: comparisons are written or expected")
-    chosen: dict[str, object] = {"model": model, "engine": {}}
-    if not template and compare:
+    for word in words:
+        if re.split(r"[.=]", word, maxsplit=1)[0] not in _KEYS:
+            raise ConfigError(
+                f"{word}: no key that says how a judge is asked", f"Such are: {', '.join(_KEYS)}."
+            )
+    data: dict[str, object] = {"judge": {"engine": {}}} if like is None else _settings_of(like)
+    judge = {**cast("dict[str, object]", data["judge"]), "model": model}
+    if not template and compare and (like is None or form):
         template = COMPARE_TEMPLATE
     elif not template and form in FORMS:
         template = FORMS[form].template
+    elif not template and compare and like is not None:
+        template = _own_template(like, "compare") or COMPARE_TEMPLATE
     given = {"form": form, "template": template, "votes": votes}
-    chosen |= {name: value for name, value in given.items() if value is not None}
-    config = build_config({"judge": chosen}, [f"judge.engine.{w}" for w in engine], name="judge")
+    judge |= {name: value for name, value in given.items() if value is not None}
+    config = build_config({**data, "judge": judge}, words, name="judge")
     check_judge(config)
-    return config.judge
+    return config
+
+
+def _settings_of(run: "Run") -> dict[str, object]:
+    """How a run asks the judge that it evaluates, its own copies of the templates included."""
+    config, juror = run.config, run.config.judge.evaluated
+    settings = config.judge.jurors[juror]
+    own_engine = settings.engine if settings.model == "policy" else None
+    judge = settings.model_dump(mode="json", include=set(JurorConfig.model_fields))
+    judge["engine"] = (own_engine or config.engine).model_dump(mode="json")
+    for kind, key in (("judge", "template"), ("criteria", "criteria_template")):
+        judge[key] = _own_template(run, template_name(kind, juror)) or judge[key]
+    data = config.model_dump(mode="json", include=set(_KEYS) - {"judge", "revision"})
+    return {**data, "judge": judge, "chat_template": _own_template(run, "chat")}
+
+
+def _own_template(run: "Run", name: str) -> str | None:
+    path = run.path / "templates" / f"{name}.jinja"
+    return str(path) if path.is_file() else None
+
+
+def _chat_options(config: Config, like: "Run | None") -> dict[str, Any]:
+    """For ``Chat``, as the run's own chat gets them."""
+    template = None
+    if config.chat_template:
+        template = find_template(config.chat_template).read_text(encoding="utf-8")
+    return {
+        "system_prompt": config.system_prompt,
+        "template_kwargs": config.chat_template_kwargs,
+        "trust_remote_code": config.trust_remote_code,
+        "chat_template": template,
+        "today": None if like is None else like.made,
+    }
 
 
 def _templates(settings: JudgeConfig, compare: bool) -> dict[str, Template]:

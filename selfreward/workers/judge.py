@@ -3,7 +3,8 @@
 import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,20 +26,28 @@ _GATHER_S = 0.2
 R = TypeVar("R", Judgment, Comparison)
 
 
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """A judge, and all that decides what it is asked."""
+
+    model: str
+    """Model directory, or ``hosted``."""
+    settings: JudgeConfig
+    """With its engine."""
+    templates: Mapping[str, Template]
+    """See ``load_judge_templates``."""
+    seed: int = 0
+    """As a run's."""
+    chat: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of ``Chat``."""
+
+
 def judge_in_child(
-    model: str,
-    engine: EngineConfig,
-    templates: Mapping[str, Template],
-    texts: Sequence[Text],
-    settings: JudgeConfig,
-    on_judged: Callable[[int], None],
+    asking: Asking, texts: Sequence[Text], on_judged: Callable[[int], None]
 ) -> list[list[Judgment]]:
     """Judge texts with a model that is loaded in a child process.
 
     Args:
-        model: Model directory, or ``hosted``.
-        engine: How to run it.
-        templates: Of the judge, see ``load_judge_templates``.
         on_judged: Told how many texts are judged, first 0, when the model is loaded.
 
     Returns:
@@ -47,29 +56,23 @@ def judge_in_child(
     Raises:
         SelfRewardError: Whatever the child raised, or that it died.
     """
-    job = _job(model, engine, templates, settings) | {"texts": texts}
-    return _in_child(job, len(texts), Judgment, on_judged)
+    return _in_child(_job(asking) | {"texts": texts}, len(texts), Judgment, on_judged)
 
 
 def compare_in_child(
-    model: str,
-    engine: EngineConfig,
-    templates: Mapping[str, Template],
-    pairs: Sequence[Pair],
-    settings: JudgeConfig,
-    on_compared: Callable[[int], None],
+    asking: Asking, pairs: Sequence[Pair], on_compared: Callable[[int], None]
 ) -> list[list[Comparison]]:
     """Compare pairs as ``judge_in_child`` judges texts; see ``compare_pairs``."""
-    job = _job(model, engine, templates, settings) | {"pairs": pairs}
-    return _in_child(job, len(pairs), Comparison, on_compared)
+    return _in_child(_job(asking) | {"pairs": pairs}, len(pairs), Comparison, on_compared)
 
 
 async def judge_job(job: dict[str, Any], say: Callable[[Any], None]) -> None:
     """Do what is asked of a child; what is judged is said a few times a second."""
-    settings = EngineConfig.model_validate(job["engine"])
     templates = {name: Template(**template) for name, template in job["templates"].items()}
     template, judge = templates["judge"], JudgeConfig.model_validate(job["judge"])
-    engine, chat = await _open(job["model"], settings)
+    assert judge.engine is not None
+    concurrency, seed = judge.engine.concurrency, job["seed"]
+    engine, chat = await _open(job["model"], judge.engine, job["chat"])
     judged: list[Any] = []
 
     def keep(number: int, records: Sequence[Judgment | Comparison]) -> None:
@@ -87,12 +90,12 @@ async def judge_job(job: dict[str, Any], say: Callable[[Any], None]) -> None:
         if "pairs" in job:
             pairs = [(prompt, one, other) for prompt, one, other in job["pairs"]]
             await compare_pairs(
-                engine, chat, template, pairs, judge, keep, concurrency=settings.concurrency
+                engine, chat, template, pairs, judge, keep, concurrency=concurrency, seed=seed
             )
         else:
             texts = [(prompt, response) for prompt, response in job["texts"]]
             await judge_texts(
-                engine, chat, template, texts, judge, keep, concurrency=settings.concurrency,
+                engine, chat, template, texts, judge, keep, concurrency=concurrency, seed=seed,
                 criteria_template=templates.get("criteria"),
             )  # fmt: skip
         tell()
@@ -100,15 +103,15 @@ async def judge_job(job: dict[str, Any], say: Callable[[Any], None]) -> None:
         await engine.close()
 
 
-def _job(
-    model: str, engine: EngineConfig, templates: Mapping[str, Template], settings: JudgeConfig
-) -> dict[str, Any]:
+def _job(asking: Asking) -> dict[str, Any]:
+    today = asking.chat.get("today")
     return {
         "work": "judge",
-        "model": model,
-        "engine": engine.model_dump(mode="json"),
-        "templates": {name: asdict(template) for name, template in templates.items()},
-        "judge": settings.model_dump(mode="json"),
+        "model": asking.model,
+        "templates": {name: asdict(template) for name, template in asking.templates.items()},
+        "judge": asking.settings.model_dump(mode="json"),
+        "seed": asking.seed,
+        "chat": {**asking.chat, "today": None if today is None else today.isoformat()},
     }
 
 
@@ -130,7 +133,9 @@ def _in_child(
     return found
 
 
-async def _open(model: str, settings: EngineConfig) -> "tuple[Engine, Chat]":
+async def _open(
+    model: str, settings: EngineConfig, options: dict[str, Any]
+) -> "tuple[Engine, Chat]":
     if model == HOSTED:
         from selfreward.engines.server.hosted import open_hosted
 
@@ -138,7 +143,8 @@ async def _open(model: str, settings: EngineConfig) -> "tuple[Engine, Chat]":
     from selfreward.engines.chat import Chat
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    chat = Chat(Path(model))
+    today = options.pop("today")
+    chat = Chat(Path(model), today=today and date.fromisoformat(today), **options)
     from selfreward.engines.proved import open_proved
 
     engine = await open_proved(settings.kind, Path(model), chat, settings.options, fixed=True)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +17,28 @@ import psutil
 import pytest
 
 from selfreward.config import EngineConfig, JudgeConfig
+from selfreward.config.load import build_config
+from selfreward.controller import launch
 from selfreward.engines.base import Generation, Request
 from selfreward.engines.chat import Chat
 from selfreward.errors import ConfigError, PreflightError, SelfRewardError
+from selfreward.inputs.collect import create_run
 from selfreward.inputs.rankings import Text, texts_of
 from selfreward.inputs.templates import find_template, load_template
 from selfreward.measures.agreement import agreement
-from selfreward.measures.reports import Estimate
+from selfreward.measures.reports import Estimate, JudgeReport
 from selfreward.measures.sample import judged_responses
 from selfreward.records import Judgment
 from selfreward.stages.evaluate import judge_texts
-from selfreward.verbs.judge import ScoredReport, judge_text
+from selfreward.verbs.judge import ScoredReport, judge_report, judge_text
 from selfreward.verbs.plot import save_calibration
-from selfreward.workers.judge import judge_in_child
+from selfreward.workers.judge import Asking, judge_in_child
 from tests.support import plain
 from tests.support.models import make_model
 from tests.support.rankings import rankings, selfreward, write
 from tests.support.scripted import ScriptedChat, ScriptedEngine
 from tests.support.server import Server, running
+from tests.support.training import tiny_model
 
 TEMPLATE = load_template(find_template("judge/additive.jinja"), {"prompt", "response"})
 DATA = os.environ.get("SELFREWARD_TEST_DATA")
@@ -154,6 +159,17 @@ def test_the_limit_is_heeded_and_the_table_is_printed(server: Server, tmp_path: 
     assert "0 of 6" not in err
 
 
+def test_a_judge_without_any_verdict_shows_why_and_is_no_success(
+    server: Server, tmp_path: Path
+) -> None:
+    server.say = lambda weights: "I cannot tell."
+    data = write(tmp_path / "d.jsonl", 2)
+    code, out, err = selfreward(server, "--data", str(data), "--votes", "1")
+    assert code == 6, err
+    assert "0.0%" in out
+    assert "error: no vote has a verdict: no score line 6" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -177,26 +193,62 @@ def test_what_is_wrong_is_one_line_before_anything_is_asked(
     assert len(server.bodies) == before
 
 
+def asking(model: Path | str, engine: EngineConfig) -> Asking:
+    return Asking(str(model), JudgeConfig(engine=engine), {"judge": TEMPLATE})
+
+
+def test_a_judge_like_a_run_is_asked_as_the_run_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its votes on the run's held-out responses are those of the run, and change with its words."""
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
+    with tiny_model(tmp_path / "tiny"):
+        pass
+    (tmp_path / "chat.jinja").write_text(
+        "{% for m in messages %}{{ m.role }} {{ flavour }}: {{ m.content }}{% endfor %}!"
+    )
+    settings = [
+        f"model={tmp_path / 'tiny'}", "sft=null", "iterations=0", "seed=5",
+        "engine={kind: transformers, concurrency: 3}", "judge.form=expected",
+        "judge.template=judge/expected.jinja", "system_prompt=4 5 6",
+        f"chat_template={tmp_path / 'chat.jinja'}", "chat_template_kwargs.flavour=7",
+        "evaluation.limit=2", "evaluation.canaries=false",
+    ]  # fmt: skip
+    run = create_run(build_config({}, settings), "like")
+    launch(run, tick=lambda: None)
+    with run.store() as store:
+        expected = store.report(0, "judge", JudgeReport)
+    assert expected is not None
+    judged = partial(
+        judge_report, data=str(run.seed_file("heldout")), limit=2, report=lambda line: None
+    )
+    found = judged("M1", like=run)
+    assert isinstance(found, ScoredReport)
+    assert [r.votes for r in found.responses] == [r.votes for r in expected.responses]
+    other = judged("M0", words=["system_prompt=40 50"], like=run)
+    assert isinstance(other, ScoredReport)
+    assert [r.votes for r in other.responses] != [r.votes for r in found.responses]
+
+
+@pytest.mark.parametrize("key", ["dpo.beta=1", "judgee.votes=2", "model=x"])
+def test_a_word_that_says_nothing_of_a_judge_is_refused(key: str) -> None:
+    with pytest.raises(ConfigError, match="no key that says how a judge is asked"):
+        judge_report("hosted", "none.jsonl", [key], report=print)
+
+
 def test_an_error_of_the_child_is_raised_as_it_was(tmp_path: Path) -> None:
     engine = EngineConfig(kind="server", endpoints=["http://127.0.0.1:9/v1"], max_retries=0)  # type: ignore[call-arg]
     with pytest.raises(PreflightError):
-        judge_in_child("hosted", engine, {"judge": TEMPLATE}, [("p", "r")], JudgeConfig(), print)
+        judge_in_child(asking("hosted", engine), [("p", "r")], print)
     engine = EngineConfig(kind="nothing")
     model = make_model(tmp_path / "M1")
     with pytest.raises(ConfigError, match="no engine 'nothing'"):
-        judge_in_child(str(model), engine, {"judge": TEMPLATE}, [("p", "r")], JudgeConfig(), print)
+        judge_in_child(asking(model, engine), [("p", "r")], print)
 
 
 def test_a_child_that_dies_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:
     with pytest.raises(SelfRewardError, match="the judging process ended with code 1") as error:
-        judge_in_child(
-            str(tmp_path / "none"),
-            EngineConfig(),
-            {"judge": TEMPLATE},
-            [("p", "r")],
-            JudgeConfig(),
-            print,
-        )
+        judge_in_child(asking(tmp_path / "none", EngineConfig()), [("p", "r")], print)
     assert "Its log ends with:\n" in error.value.hint
     assert str(tmp_path / "none") in error.value.hint
 
@@ -216,6 +268,7 @@ def test_the_child_ends_when_its_parent_is_killed_and_leaves_nothing(
             )  # fmt: skip
             asked = len(server.bodies)
             while len(server.bodies) == asked:
+                assert process.returncode is None, "it ended before it asked anything"
                 await asyncio.sleep(0.05)
             children = psutil.Process(process.pid).children(recursive=True)
             assert children
