@@ -26,7 +26,7 @@ from selfreward.stages.preference import preference, win_probability
 from selfreward.verbs.judge import ComparedReport, judge_text
 from tests.support import plain
 from tests.support.models import make_model
-from tests.support.rankings import rankings, selfreward, write
+from tests.support.rankings import check_refused, rankings, selfreward, write
 from tests.support.scripted import ScriptedChat, ScriptedEngine
 from tests.support.server import Server
 
@@ -246,12 +246,7 @@ def test_the_verb_compares_and_says_how_far_it_goes_by_place(
 def test_what_is_wrong_is_one_line_before_anything_is_asked(
     server: Server, tmp_path: Path, arguments: list[str], says: str
 ) -> None:
-    data = write(tmp_path / "d.jsonl", 1)
-    before = len(server.bodies)
-    code, out, err = selfreward(server, "--data", str(data), "--compare", *arguments)
-    assert (code, out) == (2, ""), err
-    assert says in next(line for line in err.splitlines() if line.startswith("error: "))
-    assert len(server.bodies) == before
+    check_refused(server, tmp_path, "--compare", *arguments, says=says)
 
 
 def test_a_report_of_probabilities_has_a_column_for_their_average() -> None:

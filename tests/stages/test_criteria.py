@@ -1,7 +1,6 @@
 """Criteria: read line by line, written once per prompt, and awaited by the answers to it."""
 
 import asyncio
-import json
 import sqlite3
 from collections import Counter
 from contextlib import closing
@@ -12,18 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfreward.config import JudgeConfig
-from selfreward.config.load import build_config
 from selfreward.engines.base import Generation, Request, RequestError
-from selfreward.engines.sessions import Session, Sessions
-from selfreward.inputs.collect import create_run
 from selfreward.inputs.templates import find_template, load_template
 from selfreward.records import Criterion, FinishReason, Judgment, Prompt, Response
 from selfreward.stages.criteria import read_criteria, write_criteria
 from selfreward.storage.directory import Run
-from selfreward.storage.store import Store
 from selfreward.verbs.maintenance import verify
 from selfreward.verbs.show import prompt_of, prompt_text
-from selfreward.workers.rollout import generate_iteration
+from tests.support import rollout
+from tests.support.rollout import cut_off_after
 from tests.support.scripted import (
     CONTROL_TOKENS,
     ScriptedChat,
@@ -162,22 +158,15 @@ def reply(prompt: str, number: int) -> tuple[str, FinishReason]:
 
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, *words: str) -> Run:
     monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
-    run = create_run(build_config({}, [*SMALL, *words]), name)
-    (run.path / "models" / "M0.json").write_text(json.dumps({"path": "m", "digest": "d"}))
-    return run
+    return rollout.make_run(name, *SMALL, *words)
 
 
 def generate(run: Run, engine: ScriptedEngine | None = None) -> ScriptedEngine:
-    engine = engine or ScriptedEngine(reply, delay_s=0.002)
-    sessions = Sessions(lambda settings, model: Session(engine, ScriptedChat()))  # type: ignore[arg-type]
-    with run.owned() as store:
-        asyncio.run(generate_iteration(run, store, 1, sessions))
-    return engine
+    return rollout.generate(run, engine or ScriptedEngine(reply, delay_s=0.002))
 
 
 def records(run: Run) -> dict[str, list]:
-    with run.store() as store:
-        return {kind.__name__: store.records(kind, 1) for kind in KINDS}  # type: ignore[type-var]
+    return rollout.records(run, *KINDS)
 
 
 def asked_for_criteria(engine: ScriptedEngine) -> list[str]:
@@ -254,31 +243,13 @@ def test_work_cut_off_after_any_commit_goes_on_to_the_same_records(
     assert all(expected.values())
     assert {judgment.reason for judgment in expected["Judgment"]} == {None, "no criteria"}
 
-    class Stopped(Exception):
-        """Stands for a kill right after a commit."""
-
-    commits = 0
-    add = Store.add
     for stop in range(1, 200):
         run = make(tmp_path, monkeypatch, f"run-{stop}", "engine.concurrency=3")
-        commits = 0
-
-        def add_and_stop(store: Store, rows: list, stop: int = stop) -> None:
-            nonlocal commits
-            add(store, rows)
-            commits += 1
-            if commits == stop:
-                raise Stopped
-
         first, second = ScriptedEngine(reply), ScriptedEngine(reply)
-        with monkeypatch.context() as patch:
-            patch.setattr(Store, "add", add_and_stop)
-            try:
-                generate(run, first)
-            except Stopped:
-                pass
-            else:
-                break
+        with cut_off_after(stop) as cut:
+            generate(run, first)
+        if not cut:
+            break
         known = {c.attempt for c in records(run)["Criterion"]}
         known |= {j.attempt for j in records(run)["Judgment"]}
         generate(run, second)

@@ -175,21 +175,10 @@ def test_a_score_request_that_fails_costs_its_own_vote_alone() -> None:
 
 @pytest.mark.parametrize(("form", "most"), [("written_expected", 3), ("criteria", 2)])
 def test_the_score_requests_of_a_response_are_in_flight_together(form: str, most: int) -> None:
-    class Counting(ScriptedEngine):
-        flying = most = 0
-
-        async def generate(self, request: Request) -> list[Generation]:
-            self.flying += 1
-            self.most = max(self.most, self.flying)
-            try:
-                return await super().generate(request)
-            finally:
-                self.flying -= 1
-
-    engine = Counting(delay_s=0.01)
+    engine = ScriptedEngine(delay_s=0.01)
     engine.reply = lambda prompt, number: (f"It helps {number}.", "stop")
     judge(engine, form, votes=3)
-    assert (engine.most, engine.flying) == (most, 0)
+    assert (engine.most_in_flight, engine.in_flight) == (most, 0)
 
 
 @given(st.text())

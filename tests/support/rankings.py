@@ -46,3 +46,13 @@ def selfreward(server: Server, *arguments: str) -> tuple[int, str, str]:
             return process.returncode, out.decode(), err.decode()
 
     return asyncio.run(main())
+
+
+def check_refused(server: Server, directory: Path, *arguments: str, says: str) -> None:
+    """The verb refuses the arguments in one line, before anything is asked."""
+    data = write(directory / "d.jsonl", 1)
+    before = len(server.bodies)
+    code, out, err = selfreward(server, "--data", str(data), *arguments)
+    assert (code, out) == (2, ""), err
+    assert says in next(line for line in err.splitlines() if line.startswith("error: "))
+    assert len(server.bodies) == before

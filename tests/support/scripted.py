@@ -73,13 +73,18 @@ class ScriptedEngine:
         self.delay_s = delay_s
         self.requests: list[Request] = []
         """All requests so far."""
+        self.in_flight = self.most_in_flight = 0
+        """Requests that are being answered."""
         self.closed = False
         self.model: Path | None = None
         """The checkpoint taken in place last."""
 
     async def generate(self, request: Request) -> list[Generation]:
         self.requests.append(request)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
         await asyncio.sleep(self.delay_s * (_number(request, 0) % 256) / 256)
+        self.in_flight -= 1
         if request.score_tokens:
             parts = [_number(request, token) % 1000 + 1 for token in request.score_tokens]
             probabilities = tuple(part / (sum(parts) + 100) for part in parts)

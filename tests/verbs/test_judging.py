@@ -35,7 +35,7 @@ from selfreward.verbs.plot import save_calibration
 from selfreward.workers.judge import Asking, judge_in_child
 from tests.support import plain
 from tests.support.models import make_model
-from tests.support.rankings import rankings, selfreward, write
+from tests.support.rankings import check_refused, rankings, selfreward, write
 from tests.support.scripted import ScriptedChat, ScriptedEngine
 from tests.support.server import Server, running
 from tests.support.training import tiny_model
@@ -184,13 +184,7 @@ def test_a_judge_without_any_verdict_shows_why_and_is_no_success(
 def test_what_is_wrong_is_one_line_before_anything_is_asked(
     server: Server, tmp_path: Path, arguments: list[str], says: str
 ) -> None:
-    data = write(tmp_path / "d.jsonl", 1)
-    before = len(server.bodies)
-    code, out, err = selfreward(server, "--data", str(data), *arguments)
-    assert code == 2, err
-    assert out == ""
-    assert says in next(line for line in err.splitlines() if line.startswith("error: "))
-    assert len(server.bodies) == before
+    check_refused(server, tmp_path, *arguments, says=says)
 
 
 def asking(model: Path | str, engine: EngineConfig) -> Asking:

@@ -1,6 +1,5 @@
 """Child processes answer, end with their parent, and never outlive the call."""
 
-import json
 import os
 import shutil
 import signal
@@ -14,12 +13,12 @@ import pytest
 
 from selfreward.config.load import build_config
 from selfreward.errors import ConfigError, PreflightError, SelfRewardError
-from selfreward.inputs import models
 from selfreward.inputs.collect import create_run
 from selfreward.records import Stage
 from selfreward.storage.durable import full_disk_named
 from selfreward.workers.children import Children
 from selfreward.workers.process import Child
+from tests.support.rollout import run_on_bytes
 
 ORPHAN = """
 import queue, time, threading
@@ -112,12 +111,7 @@ def test_a_child_does_one_job_after_another_and_ends_when_told_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
-    base = tmp_path / "base"
-    base.mkdir()
-    (base / "model.safetensors").write_bytes(b"weights")
-    run = create_run(build_config({"model": str(base), "sft": None}), "run")
-    facts = {"path": str(base), "digest": models.digest(base)}
-    (run.path / "models" / "M0.json").write_text(json.dumps(facts))
+    run = run_on_bytes(tmp_path / "base")
     with run.owned() as store, Child(run.log_path(1, "generate")) as child:
         for stage in run.config.rollout_stages(1):  # so that no model is needed
             store.finish_stage(Stage(1, stage, 0, 0, "", "", 0.0, {}))

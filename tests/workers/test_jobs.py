@@ -1,6 +1,5 @@
 """What child processes check before they load anything."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -9,23 +8,18 @@ from selfreward.config.load import build_config
 from selfreward.config.run import check_judge
 from selfreward.engines.sessions import Sessions
 from selfreward.errors import ConfigError, IntegrityError
-from selfreward.inputs import models
 from selfreward.inputs.collect import create_run
 from selfreward.workers import jobs
 from tests.support.families import make_family
+from tests.support.rollout import run_on_bytes
 
 
 def test_a_base_model_altered_between_launches_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
-    base = tmp_path / "base"
-    base.mkdir()
-    (base / "model.safetensors").write_bytes(b"weights")
-    run = create_run(build_config({"model": str(base), "sft": None}), "run")
-    facts = {"path": str(base), "digest": models.digest(base)}
-    (run.path / "models" / "M0.json").write_text(json.dumps(facts))
-    (base / "model.safetensors").write_bytes(b"others!")
+    run = run_on_bytes(tmp_path / "base")
+    (tmp_path / "base" / "model.safetensors").write_bytes(b"others!")
     with (
         run.owned() as store,
         jobs.Generator() as generator,

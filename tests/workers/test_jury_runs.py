@@ -20,7 +20,6 @@ from selfreward.records import Judgment, PreferencePair, Prompt, Response
 from selfreward.stages.jury import mean_scores
 from selfreward.stages.pairs import build_pairs
 from selfreward.storage.directory import Run
-from selfreward.storage.store import Store
 from selfreward.verbs.maintenance import collect, verify
 from selfreward.verbs.pairs import compare_rules
 from selfreward.verbs.plan import plan_of
@@ -29,6 +28,7 @@ from selfreward.verbs.show import prompt_of, prompt_text, select
 from selfreward.verbs.status import status_of
 from selfreward.workers.rollout import generate_iteration
 from tests.support.loop_driver import ScriptedWorkers
+from tests.support.rollout import cut_off_after, make_run
 from tests.support.runs import SMALL
 from tests.support.scripted import ScriptedChat, ScriptedEngine
 
@@ -49,9 +49,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make(name: str, *overrides: str) -> Run:
-    run = create_run(build_config({}, [*FEW, *overrides]), name)
-    (run.path / "models" / "M0.json").write_text(json.dumps({"path": "m", "digest": "d"}))
-    return run
+    return make_run(name, *FEW, *overrides)
 
 
 class Opened:
@@ -168,38 +166,16 @@ def test_a_jury_makes_the_same_records_streamed_staged_and_in_any_concurrency() 
     assert all(other == made[0] for other in made[1:])
 
 
-def test_work_of_a_jury_cut_off_after_any_commit_goes_on_to_the_same_records(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_work_of_a_jury_cut_off_after_any_commit_goes_on_to_the_same_records() -> None:
     whole = make("whole", "engine.concurrency=3")
     asked = generate(whole).asked
     expected = records(whole)
-
-    class Stopped(Exception):
-        """Stands for a kill right after a commit."""
-
-    add = Store.add
-    stop, finished = 0, False
-    while not finished:
+    stop, cut = 0, [0]
+    while cut:
         stop += 1
         run = make(f"run-{stop}", "engine.concurrency=3")
-        commits = 0
-
-        def add_and_stop(store: Store, rows: list, stop: int = stop) -> None:
-            nonlocal commits
-            add(store, rows)
-            commits += 1
-            if commits == stop:
-                raise Stopped
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Store, "add", add_and_stop)
-            try:
-                generate(run)
-            except Stopped:
-                pass
-            else:
-                finished = True
+        with cut_off_after(stop) as cut:
+            generate(run)
         committed = {(j.juror, j.attempt, j.sample) for j in records(run)[2]}
         again = generate(run)
         assert again.asked < asked

@@ -8,15 +8,14 @@ from pathlib import Path
 import pytest
 
 from selfreward.config import EngineConfig
-from selfreward.config.load import build_config
 from selfreward.engines.base import Generation, Request, RequestError
 from selfreward.engines.sessions import Session, Sessions
 from selfreward.errors import PreflightError
-from selfreward.inputs.collect import create_run
 from selfreward.records import Judgment, Prompt, Response
 from selfreward.storage.directory import Run
-from selfreward.storage.store import Store
 from selfreward.workers.rollout import generate_iteration
+from tests.support import rollout
+from tests.support.rollout import cut_off_after
 from tests.support.scripted import ScriptedChat, ScriptedEngine
 
 SMALL = ["sft=null", "prompts.count=4", "prompts.window=2", "responses.n=2", "judge.votes=2"]
@@ -25,23 +24,15 @@ KINDS: tuple[type, ...] = (Prompt, Response, Judgment)
 
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, *overrides: str) -> Run:
     monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
-    run = create_run(build_config({}, [*SMALL, "judge.min_parse_rate=0", *overrides]), name)
-    (run.path / "models" / "M0.json").write_text(json.dumps({"path": "m", "digest": "d"}))
-    return run
+    return rollout.make_run(name, *SMALL, "judge.min_parse_rate=0", *overrides)
 
 
 def generate(run: Run, engine: ScriptedEngine | None = None) -> ScriptedEngine:
-    engine = engine or ScriptedEngine(delay_s=0.002)
-
-    sessions = Sessions(lambda settings, model: Session(engine, ScriptedChat()))  # type: ignore[arg-type]
-    with run.owned() as store:
-        asyncio.run(generate_iteration(run, store, 1, sessions))
-    return engine
+    return rollout.generate(run, engine or ScriptedEngine(delay_s=0.002))
 
 
 def records(run: Run) -> dict[str, list]:
-    with run.store() as store:
-        return {kind.__name__: store.records(kind, 1) for kind in KINDS}  # type: ignore[type-var]
+    return rollout.records(run, *KINDS)
 
 
 def dataset(tmp_path: Path) -> str:
@@ -60,30 +51,12 @@ def test_work_cut_off_after_any_commit_goes_on_to_the_same_records(
     expected = records(whole)
     assert all(expected.values())
 
-    class Stopped(Exception):
-        """Stands for a kill right after a commit."""
-
-    commits = 0
-    add = Store.add
     for stop in range(1, 100):
         run = make(tmp_path, monkeypatch, f"run-{stop}", *words)
-        commits = 0
-
-        def add_and_stop(store: Store, rows: list, stop: int = stop) -> None:
-            nonlocal commits
-            add(store, rows)
-            commits += 1
-            if commits == stop:
-                raise Stopped
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Store, "add", add_and_stop)
-            try:
-                generate(run)
-            except Stopped:
-                pass
-            else:
-                break
+        with cut_off_after(stop) as cut:
+            generate(run)
+        if not cut:
+            break
         assert len(generate(run).requests) < asked or (source == "dataset" and stop == 1)
         assert records(run) == expected
     assert stop > 5
@@ -164,21 +137,9 @@ def test_in_a_stream_judging_begins_before_the_last_prompt_is_written(
 def test_no_more_requests_are_in_flight_than_allowed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Counting(ScriptedEngine):
-        flying = most = 0
-
-        async def generate(self, request: Request) -> list[Generation]:
-            self.flying += 1
-            self.most = max(self.most, self.flying)
-            try:
-                return await super().generate(request)
-            finally:
-                self.flying -= 1
-
-    engine = Counting(delay_s=0.002)
-    generate(make(tmp_path, monkeypatch, "run", "engine.concurrency=3"), engine)
-    assert engine.most == 3
-    assert engine.flying == 0
+    engine = generate(make(tmp_path, monkeypatch, "run", "engine.concurrency=3"))
+    assert engine.most_in_flight == 3
+    assert engine.in_flight == 0
 
 
 def test_requests_that_fail_are_recorded_and_the_stream_goes_on(
