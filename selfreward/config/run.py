@@ -30,7 +30,8 @@ class Config(Group):
     """Run code that the model brings along; needs ``revision``."""
     iterations: int = Field(default=2, ge=0)
     """DPO rounds after M1 (SRLM: 2, giving M2 and M3)."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Of all that is drawn; training takes no larger one."""
     system_prompt: str | None = None
     chat_template: str | None = None
     """File of a chat template, for a base model whose tokenizer has none, such as the shipped

@@ -14,6 +14,7 @@ from selfreward.errors import ConfigError
 
 Path_ = tuple[str | int, ...]
 _KEY_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
+_MAX_BYTES = 1_000_000
 _MAX_NODES = 20_000
 """A config has hundreds of nodes; more are a bomb of nested aliases."""
 
@@ -51,9 +52,14 @@ def read_yaml(path: Path) -> tuple[dict[str, object], dict[Path_, str]]:
         The mapping, and ``file:line`` by key path, such as ``("dpo", "beta")``.
 
     Raises:
-        ConfigError: No such file, not UTF-8, not YAML, not a mapping, or a key twice.
+        ConfigError: No such file, over 1 MB, not UTF-8, not YAML, not a mapping, or a key twice.
     """
     try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ConfigError(
+                f"{path}: over {_MAX_BYTES:,} bytes, which is no config",
+                "Data belongs into files of its own, such as sft.ift: seeds/ift.jsonl.",
+            )
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: cannot read the config ({error.strerror})") from None

@@ -4,8 +4,8 @@ A template is a file whose block ``user`` is what the model is told and whose op
 ``started`` is the beginning of the model's own turn. Templates come from files, never from
 records; model text is only ever a value. The sandbox does not bound work (a filter or three nested
 assignments fill all memory), so a template may use only the few parts of Jinja whose output grows
-no faster than the template and the text put into it. No text put into a template can end the tags
-around it (see ``selfreward.inputs.delimiters``).
+no faster than the template and the text put into it, and only so often. No text put into a template
+can end the tags around it (see ``selfreward.inputs.delimiters``).
 """
 
 import hashlib
@@ -23,6 +23,10 @@ from selfreward.inputs import shipped
 from selfreward.inputs.delimiters import Delimiters
 
 MAX_CHARACTERS = 256_000
+_MOST_OPERATIONS = 200
+"""Filters and comparisons of a template; each may read a whole text of ``MAX_CHARACTERS``."""
+_LISTS = {"demonstrations"}
+"""Variables that are lists; a loop over a text would go character by character."""
 _ALLOWED = (
     nodes.Template, nodes.Block, nodes.Output, nodes.TemplateData, nodes.Name, nodes.Const,
     nodes.For, nodes.If, nodes.CondExpr, nodes.Compare, nodes.Operand, nodes.And, nodes.Or,
@@ -68,6 +72,8 @@ class Template:
             ConfigError: A variable is missing.
         """
         template, escape = _compile(self.source), _delimiters(self.source).escape
+        if sum(map(len, _texts(variables))) > MAX_CHARACTERS:
+            raise TooLongError(f"{self.name}: is given over {MAX_CHARACTERS:,} characters")
         values = {
             name: escape(value) if isinstance(value, str) else [escape(text) for text in value]
             for name, value in variables.items()
@@ -91,6 +97,11 @@ class Template:
                 raise TooLongError(f"{self.name}: renders to over {MAX_CHARACTERS:,} characters")
             pieces.append(piece)
         return "".join(pieces)
+
+
+def _texts(variables: dict[str, str | list[str]]) -> Iterator[str]:
+    for value in variables.values():
+        yield from [value] if isinstance(value, str) else value
 
 
 def find_template(name: str, beside: Path | None = None) -> Path:
@@ -127,7 +138,11 @@ def load_template(path: Path, variables: set[str]) -> Template:
         raise ConfigError(f"{path}: over {MAX_CHARACTERS:,} characters")
     try:
         tree = _environment.parse(source)
+        operations = 0
         for node, depth in _walk(tree):
+            operations += isinstance(node, nodes.Filter | nodes.Compare)
+            if operations > _MOST_OPERATIONS:
+                raise ConfigError(f"{path}: over {_MOST_OPERATIONS} filters and comparisons")
             if depth > _DEEPEST:
                 raise ConfigError(f"{path}:{node.lineno}: nested too deeply")
             if reason := _refusal(node):
@@ -171,9 +186,17 @@ def _refusal(node: nodes.Node) -> str | None:
             return "an index that is no whole number is not allowed"
         case nodes.For() if next(node.find_all(nodes.For), None):
             return "a loop within a loop is not allowed"
+        case nodes.For() if not (isinstance(node.iter, nodes.Name) and node.iter.name in _LISTS):
+            return f"a loop is only allowed over {', '.join(_LISTS)}"
+        case nodes.Add() if not (_is_number(node.left) or _is_number(node.right)):
+            return "adding texts is not allowed ({{ a }}{{ b }} joins them)"
         case _ if not isinstance(node, _ALLOWED):
             return f"{type(node).__name__} is not allowed"
     return None
+
+
+def _is_number(node: nodes.Node) -> bool:
+    return isinstance(node, nodes.Const) and isinstance(node.value, int)
 
 
 @lru_cache(maxsize=16)

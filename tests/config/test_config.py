@@ -209,6 +209,7 @@ BOMBS = {
     "a list that holds itself": "a: &a [*a]",
     "deep lists": "a: " + "[" * 20_000 + "]" * 20_000,
     "deep mappings": "a: " + "{b: " * 20_000 + "1" + "}" * 20_000,
+    "a file of megabytes": "a: [" + "1, " * 2_000_000 + "1]",
 }
 
 

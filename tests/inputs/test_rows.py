@@ -60,6 +60,19 @@ def test_parquet_gives_the_same_rows(tmp_path: Path) -> None:
     assert found(path) == ROWS
 
 
+def test_parquet_is_read_no_further_than_asked(tmp_path: Path) -> None:
+    """A few kilobytes of it may hold gigabytes of text."""
+    path = tmp_path / "a.parquet"
+    column = pyarrow.array(["x" * 100_000]).dictionary_encode()
+    rows = pyarrow.DictionaryArray.from_arrays([0] * 20_000, column.dictionary)
+    pyarrow.parquet.write_table(pyarrow.table({"prompt": rows, "response": rows}), path)
+    assert path.stat().st_size < 1_000_000
+    before = pyarrow.total_allocated_bytes()
+    taken = read_rows(SeedSource(path=str(path), limit=3))
+    assert [row["prompt"][:1] for _, row in taken] == ["x", "x", "x"]
+    assert pyarrow.default_memory_pool().max_memory() - before < 200_000_000
+
+
 def test_rows_of_every_text_format_stand_on_their_lines(tmp_path: Path) -> None:
     for name, lines in (("a.csv", [2, 4]), ("a.json", [2, 6]), ("a.jsonl", [1, 2])):
         path = tmp_path / name
@@ -75,6 +88,8 @@ def test_an_empty_array_and_a_csv_of_a_header_alone_hold_no_rows(tmp_path: Path)
 
 
 BROKEN = [
+        ("a.jsonl", b'{"prompt": "caf\\ud83d"}', ":1: '\\ud83d' is half a character"),
+        ("a.json", b'[{"a": {"prompt": ["\\uDE00"]}}]', ":1: '\\ude00' is half a character"),
         ("a.jsonl", LINES.encode("utf-16"), "is UTF-16, and seed data is UTF-8"),
         ("a.json", json.dumps(ROWS).encode("utf-16-le"), "is UTF-16"),
         ("a.csv", CSV.encode("utf-16-be"), "is UTF-16"),

@@ -241,7 +241,7 @@ def test_ranks_and_scores_as_plain_texts_are_numbers(tmp_path: Path) -> None:
         (3, 3.0), (2.5, 2.5), ("4", 4.0), (" 4.50 ", 4.5), ("-1", -1.0), ("+2", 2.0),
         ("4/5", None), ("4,5", None), ("1e0", None), ("nan", None), ("inf", None), ("٤", None),
         ("", None), (None, None), (True, None), ([4], None), (float("inf"), None), (".5", None),
-        ("1_0", None), ("four", None),
+        ("1_0", None), ("four", None), (10**400, None), ("9" * 400, None),
     ],
 )  # fmt: skip
 def test_a_text_that_is_plainly_a_number_is_one(value: object, number: float | None) -> None:

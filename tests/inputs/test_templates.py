@@ -144,11 +144,18 @@ def test_braces_in_demonstrations_stay_literal(text: str) -> None:
 
 
 HOSTILE = {
-    "nested loops": "{% for a in prompt %}{% for b in prompt %}x{% endfor %}{% endfor %}",
+    "nested loops":
+        "{% for a in demonstrations %}{% for b in demonstrations %}x{% endfor %}{% endfor %}",
+    "loop over a text": "{% for a in prompt %}{{ prompt | upper }}{% endfor %}",
+    "loop over a part of a list": "{% for a in demonstrations[0] %}x{% endfor %}",
+    "sum of texts": "{{ prompt + prompt + prompt }}",
+    "many filters": "{% if prompt | upper | lower == '' %}x{% endif %}" * 100,
+    "many comparisons": "{% if prompt < response %}x{% endif %}" * 201,
     "loops nested through a block":
-        "{% for a in prompt %}{% block b %}{% for b in prompt %}x{% endfor %}{% endblock %}"
+        "{% for a in demonstrations %}{% block b %}{% for b in demonstrations %}x{% endfor %}"
+        "{% endblock %}"
         "{% endfor %}",
-    "recursive loop": "{% for a in prompt recursive %}{{ loop(a) }}{% endfor %}",
+    "recursive loop": "{% for a in demonstrations recursive %}{{ loop(a) }}{% endfor %}",
     "multiplied string": "{{ 'x' * 500000000 }}",
     "multiplied variable": "{{ prompt * 500000000 }}",
     "power": "{{ 9 ** 999999999 }}",
@@ -172,7 +179,7 @@ HOSTILE = {
     "dunder by index": "{{ prompt['__class__'] }}",
     "dunder by computed index": "{{ prompt['__cla' ~ 'ss__'] }}",
     "method": "{{ prompt.format }}",
-    "loop attribute": "{% for a in prompt %}{{ loop.__class__ }}{% endfor %}",
+    "loop attribute": "{% for a in demonstrations %}{{ loop.__class__ }}{% endfor %}",
     "globals": "{{ cycler.__init__.__globals__ }}",
     "lipsum": "{{ lipsum(n=100000) }}",
     "self": "{{ self.user() }}",
@@ -248,13 +255,22 @@ def test_a_template_beside_the_config_comes_before_a_shipped_one(tmp_path: Path)
 
 
 def test_output_is_bounded(tmp_path: Path) -> None:
-    template = load(tmp_path, "{% for c in prompt %}{{ response }}{% endfor %}")
+    template = load(tmp_path, "{{ response }}" * 30)
     begin = time.perf_counter()
     with pytest.raises(ConfigError, match="renders to over"):
         template.render(prompt="x" * 10_000, response="y" * 10_000)
     assert time.perf_counter() - begin < 1
-    with pytest.raises(ConfigError, match="renders to over"):
+    with pytest.raises(ConfigError, match="is given over"):
         template.render(prompt="x" * (MAX_CHARACTERS + 1), response="")
+
+
+def test_the_dearest_template_of_those_that_are_allowed_is_rendered_in_seconds(
+    tmp_path: Path,
+) -> None:
+    template = load(tmp_path, "{% if prompt | upper | lower == response %}x{% endif %}" * 66)
+    begin = time.perf_counter()
+    template.render(prompt="\u00e4" * (MAX_CHARACTERS - 10), response="")
+    assert time.perf_counter() - begin < 8
 
 
 def test_what_goes_wrong_in_rendering_is_an_error_of_the_template(tmp_path: Path) -> None:
@@ -272,6 +288,15 @@ def test_conditions_loops_and_list_lengths_are_allowed(tmp_path: Path) -> None:
     template = load(
         tmp_path,
         "{% if response | length > 2 and not prompt == 'x' %}long{% else %}short{% endif %}"
-        "{% for c in prompt %}{{ loop.index }}{{ c | upper }}{% endfor %}{{ prompt[0] }}",
+        "{{ response | length + 1 }}{{ prompt[0] }}",
     )
-    assert template.render(prompt="ab", response="rrr") == ("abrrrlong1A2Ba", "")
+    assert template.render(prompt="ab", response="rrr") == ("abrrrlong4a", "")
+    shots = load_template(
+        write(
+            tmp_path,
+            "{% block user %}{% for d in demonstrations %}{{ loop.index }}{{ d | upper }}"
+            "{% endfor %}{% endblock %}",
+        ),
+        {"demonstrations"},
+    )
+    assert shots.render(demonstrations=["a", "b"]) == ("1A2B", "")
