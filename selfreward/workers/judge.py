@@ -19,8 +19,7 @@ from selfreward.stages.evaluate import Pair, compare_pairs, judge_texts
 from selfreward.workers.process import Child
 
 if TYPE_CHECKING:
-    from selfreward.engines.base import Engine
-    from selfreward.engines.chat import Chat
+    from selfreward.engines.base import ChatFormat, Engine
 
 _GATHER_S = 0.2
 R = TypeVar("R", Judgment, Comparison)
@@ -135,11 +134,11 @@ def _in_child(
 
 async def _open(
     model: str, settings: EngineConfig, options: dict[str, Any]
-) -> "tuple[Engine, Chat]":
+) -> "tuple[Engine, ChatFormat]":
     if model == HOSTED:
         from selfreward.engines.server.hosted import open_hosted
 
-        return open_hosted(settings.options)  # type: ignore[return-value]  # has what judging needs
+        return open_hosted(settings.options)
     from selfreward.engines.chat import Chat
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
