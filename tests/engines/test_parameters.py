@@ -1,4 +1,4 @@
-"""What endpoints refuse: parameters are left out, texts are recorded, and the rest stops the run."""
+"""What endpoints refuse: parameters are left out, texts recorded, and the rest stops the run."""
 
 import asyncio
 from collections.abc import Callable
