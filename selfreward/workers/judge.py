@@ -1,6 +1,7 @@
 """Judging in a child process, so that the one that asks never holds a model."""
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from selfreward.engines.base import ChatFormat, Engine
 
 _GATHER_S = 0.2
+_LOG = logging.getLogger(__name__)
 R = TypeVar("R", Judgment, Comparison)
 
 
@@ -66,12 +68,12 @@ def compare_in_child(
 
 
 async def judge_job(job: dict[str, Any], say: Callable[[Any], None]) -> None:
-    """Do what is asked of a child; what is judged is said a few times a second."""
+    """Do what is asked of a child: say a few times a second what is judged, and warnings at once."""
     templates = {name: Template(**template) for name, template in job["templates"].items()}
     template, judge = templates["judge"], JudgeConfig.model_validate(job["judge"])
     assert judge.engine is not None
     concurrency, seed = judge.engine.concurrency, job["seed"]
-    engine, chat = await _open(job["model"], judge.engine, job["chat"])
+    engine, chat = await _open(job["model"], judge.engine, job["chat"], say)
     judged: list[Any] = []
 
     def keep(number: int, records: Sequence[Judgment | Comparison]) -> None:
@@ -120,8 +122,11 @@ def _in_child(
     found: list[list[R]] = [[] for _ in range(count)]
     done = 0
 
-    def hear(judged: list[Any]) -> None:
+    def hear(judged: list[Any] | str) -> None:
         nonlocal done
+        if isinstance(judged, str):
+            _LOG.warning(judged)
+            return
         for number, rows in judged:
             found[number] = [msgspec.convert(row, kind) for row in rows]
         done += len(judged)
@@ -133,12 +138,12 @@ def _in_child(
 
 
 async def _open(
-    model: str, settings: EngineConfig, options: dict[str, Any]
+    model: str, settings: EngineConfig, options: dict[str, Any], tell: Callable[[str], None]
 ) -> "tuple[Engine, ChatFormat]":
     if model == HOSTED:
         from selfreward.engines.server.hosted import open_hosted
 
-        return open_hosted(settings.options)
+        return open_hosted(settings.options, tell)
     from selfreward.engines.chat import Chat
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -146,5 +151,7 @@ async def _open(
     chat = Chat(Path(model), today=today and date.fromisoformat(today), **options)
     from selfreward.engines.proved import open_proved
 
-    engine = await open_proved(settings.kind, Path(model), chat, settings.options, fixed=True)
+    engine = await open_proved(
+        settings.kind, Path(model), chat, settings.options, fixed=True, tell=tell
+    )
     return engine, chat

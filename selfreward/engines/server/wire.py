@@ -196,7 +196,7 @@ class Wire:
     def _line(self, answer: object) -> str:
         """What an answer says, in one line and without the key."""
         try:
-            said = words(answer)
+            said = "" if answer is None else words(answer)
         except RecursionError:
             said = "an answer that is nested too deeply"
         line = " ".join(storable(said).split())
