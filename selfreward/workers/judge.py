@@ -68,7 +68,7 @@ def compare_in_child(
 
 
 async def judge_job(job: dict[str, Any], say: Callable[[Any], None]) -> None:
-    """Do what is asked of a child: say a few times a second what is judged, and warnings at once."""
+    """Do what is asked of a child: say what is judged a few times a second, warnings at once."""
     templates = {name: Template(**template) for name, template in job["templates"].items()}
     template, judge = templates["judge"], JudgeConfig.model_validate(job["judge"])
     assert judge.engine is not None
