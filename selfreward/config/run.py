@@ -91,6 +91,7 @@ _ENGINE_RUNTIME_KEYS = (
     "max_num_batched_tokens", "tensor_parallel_size", "pipeline_parallel_size",
     "data_parallel_size", "distributed_executor_backend", "enforce_eager",
     "endpoints", "api_key_env", "timeout_s", "max_retries",
+    "omit",  # else a run that an endpoint refuses could not go on
 )  # fmt: skip
 
 RUNTIME_KEYS = frozenset(

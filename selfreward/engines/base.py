@@ -5,6 +5,7 @@ Chat templates, tokenizing and judging are not the engine's business (see
 ``tests/engines/test_engines.py``, runs over all.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -27,11 +28,14 @@ class Request:
     """
 
     token_ids: tuple[int, ...]
+    """Empty where ``text`` is asked."""
     sampling: Sampling | None = None
     n: int = 1
     seed: int = 0
     """Sample i uses seed + i, where the engine can seed single samples."""
     score_tokens: tuple[int, ...] = ()
+    text: str | None = None
+    """The user turn itself, for endpoints that show no tokenizer; other engines take ids alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,44 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Free the model. Idempotent."""
+        ...
+
+
+class ChatFormat(Protocol):
+    """What stages need to know of the model that they ask: how to put it, how to read the answer.
+
+    ``selfreward.engines.chat.Chat`` has it from the model's directory, and
+    ``selfreward.engines.server.hosted.HostedChat`` where there is none. Both say more of it.
+    """
+
+    def request(
+        self, user: str, started: str, sampling: Sampling, n: int = 1, seed: int = 0
+    ) -> Request:
+        """What asks for n continuations of the user turn and the beginning of the model's turn."""
+        ...
+
+    def score_prompt(
+        self, user: str, before: str = "", started: str = ""
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Ids after which the next token is the score, and the ids of the scores 0 to 5."""
+        ...
+
+    def label_prompt(
+        self, user: str, started: str, labels: Sequence[str]
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Ids after which the next token is one of the labels, and the ids of the labels."""
+        ...
+
+    def control_token(self, text: str) -> str | None:
+        """The first control token of the chat format that ``text`` spells, or None."""
+        ...
+
+    def split_thinking(self, text: str, started: str = "") -> tuple[str, str]:
+        """Split (thinking, answer)."""
+        ...
+
+    def odd_ids(self, user: str, text: str, sampled: tuple[int, ...]) -> tuple[int, ...] | None:
+        """The sampled ids if tokenizing the text they make would give others, else None."""
         ...
 
 

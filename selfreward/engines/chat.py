@@ -20,6 +20,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from selfreward.config import Sampling
+from selfreward.engines.base import Request
 from selfreward.errors import ConfigError
 from selfreward.inputs.templates import TEMPLATE_ERRORS
 
@@ -97,6 +99,12 @@ class Chat:
         """Ids of the user turn and the beginning of the model's turn, tokenized as one text."""
         return self._tokenize(self._begun(user, started))
 
+    def request(
+        self, user: str, started: str, sampling: Sampling, n: int = 1, seed: int = 0
+    ) -> Request:
+        """What asks an engine for n continuations of ``prompt_ids(user, started)``."""
+        return Request(self.prompt_ids(user, started), sampling, n, seed)
+
     def continuation(self, user: str, started: str, text: str) -> tuple[Ids, Ids]:
         """Training ids: (what sampling would see, the rest of the template's finished turn).
 
@@ -116,6 +124,15 @@ class Chat:
     def sampled(self, token_ids: Sequence[int]) -> Ids:
         """Training ids of a completion of ``prompt_ids(user)``: as sampled, and the end of turn."""
         return (*token_ids, self.end_id)
+
+    def odd_ids(self, user: str, text: str, sampled: Ids) -> Ids | None:
+        """The sampled ids if tokenizing the answer would give others, else None.
+
+        They differ where a model thinks first, and now and then for no visible reason: a text can
+        be written with several sequences of tokens.
+        """
+        _, again = self.continuation(user, "", text)
+        return None if again == self.sampled(sampled) else sampled
 
     def score_prompt(self, user: str, before: str = "", started: str = "") -> tuple[Ids, Ids]:
         """Ids after which the next token is the score, and the ids of the scores 0 to 5.
@@ -222,6 +239,12 @@ class Chat:
         return next((int(length) for length in lengths if length is not None), None)
 
     @cached_property
+    def num_rows(self) -> int | None:
+        """Rows of the model's embedding: ids are below this; None if its config does not say."""
+        rows = self._config.get("vocab_size")
+        return rows if isinstance(rows, int) else None
+
+    @cached_property
     def _config(self) -> dict[str, Any]:
         config: dict[str, Any] = json.loads((self.model / "config.json").read_text())
         return dict(config.get("text_config", config))
@@ -232,9 +255,8 @@ class Chat:
         Special tokens that the template does not write cannot: text that spells them is dropped,
         and Gemma 3 has one for images beyond the rows of its text models.
         """
-        rows = self._config.get("vocab_size")
-        tokens = self.tokenizer.get_vocab()
-        if not isinstance(rows, int) or max(tokens.values(), default=0) < rows:
+        rows, tokens = self.num_rows, self.tokenizer.get_vocab()
+        if rows is None or max(tokens.values(), default=0) < rows:
             return
         template = str(self.tokenizer.chat_template)
         used = {self.tokenizer.eos_token, self.tokenizer.bos_token, self.tokenizer.pad_token}

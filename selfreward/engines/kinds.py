@@ -20,7 +20,7 @@ OPTIONS = {
         "max_queued_batches", "flash_attention", "tensor_parallel", *_BATCH,
     ),
     "transformers": ("dtype", "device_map", "attn_implementation", *_BATCH),
-    "server": ("endpoints", "model", "api_key_env", "timeout_s", "max_retries"),
+    "server": ("endpoints", "model", "api_key_env", "timeout_s", "max_retries", "omit"),
 }  # fmt: skip
 """By engine: arguments of ``ctranslate2.Generator`` and ``AutoModelForCausalLM.from_pretrained``,
 and how many sequences and tokens a batch may hold. Listed here so that checking them loads no

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from selfreward.config import EngineConfig
-from selfreward.engines.base import Engine
-from selfreward.engines.chat import Chat
+from selfreward.engines.base import ChatFormat, Engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +14,7 @@ class Session:
     """A model ready to be asked."""
 
     engine: Engine
-    chat: Chat
+    chat: ChatFormat
 
 
 OpenSession = Callable[[EngineConfig, Path | str], Session | Awaitable[Session]]

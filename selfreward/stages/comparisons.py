@@ -12,14 +12,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from selfreward.config import Config, JurorConfig
-from selfreward.engines.base import Engine, Request, RequestError
+from selfreward.engines.base import ChatFormat, Engine, Request, RequestError
 from selfreward.inputs.templates import Template, TooLongError
 from selfreward.records import Comparison, Prompt, Response
 from selfreward.stages.base import Work, are, first_time, seed_of
 from selfreward.stages.verdict import parse_choice
 
 if TYPE_CHECKING:
-    from selfreward.engines.chat import Chat
     from selfreward.engines.sessions import Session
 
 VARIABLES = frozenset({"prompt", "response_a", "response_b"})
@@ -32,7 +31,7 @@ _LOG = logging.getLogger(__name__)
 
 async def compare_responses(
     engine: Engine,
-    chat: "Chat",
+    chat: ChatFormat,
     template: Template,
     prompt: Prompt,
     a: Response,
@@ -60,7 +59,7 @@ def form_of(settings: JurorConfig) -> Literal["written", "expected"]:
 
 
 async def _compare(
-    engine: Engine, chat: "Chat", template: Template, prompt: Prompt, first: Response,
+    engine: Engine, chat: ChatFormat, template: Template, prompt: Prompt, first: Response,
     second: Response, settings: JurorConfig, run_seed: int,
 ) -> Comparison:  # fmt: skip
     key = (prompt.iteration, prompt.attempt, first.sample, second.sample)
@@ -90,15 +89,13 @@ async def _compare(
     return Comparison(*key, form, generation.text, winner, reason, None, num_tokens)
 
 
-def _request(chat: "Chat", user: str, started: str, settings: JurorConfig, seed: int) -> Request:
+def _request(
+    chat: ChatFormat, user: str, started: str, settings: JurorConfig, seed: int
+) -> Request:
     if form_of(settings) == "expected":
         token_ids, labels = chat.label_prompt(user, STARTED, LABELS)
         return Request(token_ids, score_tokens=labels)
-    return Request(
-        token_ids=chat.prompt_ids(user, started),
-        sampling=settings.sampling(),
-        seed=seed,
-    )
+    return chat.request(user, started, settings.sampling(), seed=seed)
 
 
 def comparisons_work(

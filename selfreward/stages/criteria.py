@@ -7,16 +7,12 @@ has a weight of 1 to 3 (such rubrics for a single prompt: Rubrics as Rewards, ar
 import logging
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from selfreward.config import JurorConfig
-from selfreward.engines.base import Engine, Request, RequestError
+from selfreward.engines.base import ChatFormat, Engine, RequestError
 from selfreward.inputs.templates import Template, TooLongError
 from selfreward.records import Criterion, FinishReason, Prompt, Response
 from selfreward.stages.base import seed_of
-
-if TYPE_CHECKING:
-    from selfreward.engines.chat import Chat
 
 GENERAL = "It does what the request asks for, correctly, completely and clearly."
 """The criterion of training rows: they have one score for the whole answer."""
@@ -29,7 +25,7 @@ _LOG = logging.getLogger(__name__)
 
 async def write_criteria(
     engine: Engine,
-    chat: "Chat",
+    chat: ChatFormat,
     template: Template,
     prompt: Prompt,
     settings: JurorConfig,
@@ -41,11 +37,8 @@ async def write_criteria(
     key = (prompt.iteration, prompt.attempt, juror)
     try:
         user, started = template.render(prompt=prompt.text)
-        request = Request(
-            token_ids=chat.prompt_ids(user, started),
-            sampling=settings.sampling(),
-            seed=seed_of(run_seed, "criteria", *key),
-        )
+        seed = seed_of(run_seed, "criteria", *key)
+        request = chat.request(user, started, settings.sampling(), seed=seed)
         [generation] = await engine.generate(request)
     except (RequestError, TooLongError) as error:
         _LOG.warning("criteria %d/%d of judge %d: %s", *key, error)

@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from selfreward.config import JurorConfig
-from selfreward.engines.base import Engine
+from selfreward.engines.base import ChatFormat, Engine
 from selfreward.inputs.rankings import Ranking, Text
 from selfreward.inputs.templates import Template
 from selfreward.records import Comparison, Criterion, Judgment, Prompt, Response
@@ -14,15 +14,12 @@ from selfreward.stages.comparisons import compare_responses, form_of
 from selfreward.stages.criteria import write_criteria
 from selfreward.stages.judgments import judge_response, no_verdict
 
-if TYPE_CHECKING:
-    from selfreward.engines.chat import Chat
-
 Item = TypeVar("Item")
 
 
 async def judge_texts(
     engine: Engine,
-    chat: "Chat",
+    chat: ChatFormat,
     template: Template,
     texts: Sequence[Text],
     settings: JurorConfig,
@@ -113,7 +110,7 @@ def pairs_of(rankings: Iterable[Ranking]) -> list[Pair]:
 
 async def compare_pairs(
     engine: Engine,
-    chat: "Chat",
+    chat: ChatFormat,
     template: Template,
     pairs: Sequence[Pair],
     settings: JurorConfig,

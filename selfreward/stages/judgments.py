@@ -7,7 +7,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from selfreward.config import Config, JurorConfig
-from selfreward.engines.base import FAILURES, Engine, Generation, Request, RequestError
+from selfreward.engines.base import (
+    FAILURES,
+    ChatFormat,
+    Engine,
+    Generation,
+    Request,
+    RequestError,
+)
 from selfreward.errors import ConfigError, StoppedError
 from selfreward.inputs.templates import Template, TooLongError
 from selfreward.records import (
@@ -24,7 +31,6 @@ from selfreward.stages.criteria import CriteriaWait, write_criteria
 from selfreward.stages.verdict import expected_score, parse_score, read_justification
 
 if TYPE_CHECKING:
-    from selfreward.engines.chat import Chat
     from selfreward.engines.sessions import Session
 
 VOTES_TO_TELL = 48
@@ -38,7 +44,7 @@ _Expected = tuple[float | None, str | None, tuple[float, ...] | None]
 
 async def judge_response(
     engine: Engine,
-    chat: "Chat",
+    chat: ChatFormat,
     template: Template,
     prompt: Prompt,
     response: Response,
@@ -89,7 +95,7 @@ class _Judge:
     def __init__(
         self,
         engine: Engine,
-        chat: "Chat",
+        chat: ChatFormat,
         template: Template,
         prompt: Prompt,
         response: Response,
@@ -127,12 +133,7 @@ class _Judge:
         """Sample K justifications; return how the judge's turn was started, and these."""
         settings = self._settings
         user, started = self._render()
-        request = Request(
-            token_ids=self._chat.prompt_ids(user, started),
-            sampling=settings.sampling(),
-            n=settings.votes,
-            seed=seed,
-        )
+        request = self._chat.request(user, started, settings.sampling(), settings.votes, seed)
         return started, await self._engine.generate(request)
 
     def read(self, number: int, started: str, written: Generation) -> Judgment:

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from rapidfuzz.distance import LCSseq
 
 from selfreward.config.generation import PromptsConfig
-from selfreward.engines.base import Generation
-from selfreward.engines.chat import Chat
+from selfreward.engines.base import ChatFormat, Generation
 from selfreward.stages.words import asked_for, count_words, words
 
 _LABEL = (
@@ -94,7 +93,7 @@ def cut(text: str) -> str:
 
 
 def why_dropped(
-    text: str, generation: Generation, chat: "Chat", pool: Pool, settings: PromptsConfig
+    text: str, generation: Generation, chat: ChatFormat, pool: Pool, settings: PromptsConfig
 ) -> tuple[str | None, str]:
     """Return (reason, detail) if the prompt is not to be used, else (None, "")."""
     count = count_words(text)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from selfreward.config import Config, PromptsConfig
-from selfreward.engines.base import Engine, Generation, Request, RequestError
+from selfreward.engines.base import ChatFormat, Engine, Generation, RequestError
 from selfreward.errors import StoppedError
 from selfreward.inputs.templates import Template
 from selfreward.records import Prompt, Record
@@ -18,7 +18,6 @@ from selfreward.stages.base import Ask, Asks, Work, are, counted, first_time, se
 from selfreward.stages.pool import Pool, cut, why_dropped
 
 if TYPE_CHECKING:
-    from selfreward.engines.chat import Chat
     from selfreward.engines.sessions import Session
 
 
@@ -35,7 +34,7 @@ class Author:
 
     def __init__(
         self,
-        chat: "Chat",
+        chat: ChatFormat,
         template: Template,
         pool: Pool,
         settings: PromptsConfig,
@@ -71,9 +70,7 @@ class Author:
         num_generated = self._num_earlier + self._accepted[self._num_seen(attempt)]
         demonstrations = self._pool.demonstrations(settings, seed, num_generated)
         user, started = self._template.render(demonstrations=demonstrations)
-        request = Request(
-            self._chat.prompt_ids(user, started), settings.sampling(stop=("\n",)), seed=seed
-        )
+        request = self._chat.request(user, started, settings.sampling(stop=("\n",)), seed=seed)
         try:
             self._written[attempt] = (await engine.generate(request))[0]
         except RequestError as error:
@@ -111,7 +108,7 @@ class Author:
 
 
 def draw_prompts(
-    rows: Sequence[str], chat: "Chat", pool: Pool, settings: PromptsConfig, *, iteration: int
+    rows: Sequence[str], chat: ChatFormat, pool: Pool, settings: PromptsConfig, *, iteration: int
 ) -> list[Prompt]:
     """Take this iteration's prompts from a data set instead, in its order, none of them twice.
 

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from selfreward.config import Config, JurorConfig, PromptsConfig, ResponsesConfig
-from selfreward.engines.base import Engine, Request, RequestError
+from selfreward.engines.base import ChatFormat, Engine, RequestError
 from selfreward.errors import StoppedError
 from selfreward.inputs.rankings import Ranking
 from selfreward.inputs.templates import Template, TooLongError
@@ -27,19 +27,18 @@ from selfreward.stages.pool import cut
 from selfreward.stages.responses import sample_responses
 
 if TYPE_CHECKING:
-    from selfreward.engines.chat import Chat
     from selfreward.engines.sessions import Session
 
 _LOG = logging.getLogger(__name__)
 
 
-def human_prompt(chat: "Chat", attempt: int, text: str) -> Prompt:
+def human_prompt(chat: ChatFormat, attempt: int, text: str) -> Prompt:
     """A prompt as people wrote it; dropped if it holds a control token of the chat format."""
     token = chat.control_token(text)
     return Prompt(0, attempt, text, text, "control token" if token else None, token or "")
 
 
-def human_responses(chat: "Chat", attempt: int, texts: Sequence[str]) -> list[Response]:
+def human_responses(chat: ChatFormat, attempt: int, texts: Sequence[str]) -> list[Response]:
     """Responses as people wrote or ranked them; those with a control token are dropped."""
     return [
         Response(
@@ -58,7 +57,7 @@ def human_responses(chat: "Chat", attempt: int, texts: Sequence[str]) -> list[Re
 
 async def write_other(
     engine: Engine,
-    chat: "Chat",
+    chat: ChatFormat,
     template: Template,
     prompt: Prompt,
     settings: PromptsConfig,
@@ -73,9 +72,7 @@ async def write_other(
     seed = seed_of(run_seed, "prompts", 0, prompt.attempt)
     try:
         user, started = template.render(prompt=_one_line(prompt.text))
-        request = Request(
-            chat.prompt_ids(user, started), settings.sampling(stop=("\n",)), seed=seed
-        )
+        request = chat.request(user, started, settings.sampling(stop=("\n",)), seed=seed)
         written = (await engine.generate(request))[0]
     except (RequestError, TooLongError) as error:
         _LOG.warning("prompts 0/%d: %s", prompt.attempt, error)
@@ -97,7 +94,7 @@ async def write_other(
 
 async def answer_other(
     engine: Engine,
-    chat: "Chat",
+    chat: ChatFormat,
     prompt: Prompt,
     human: Sequence[Response],
     settings: ResponsesConfig,

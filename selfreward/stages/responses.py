@@ -6,12 +6,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from selfreward.config import Config, ResponsesConfig
-from selfreward.engines.base import Engine, Generation, Request, RequestError
+from selfreward.engines.base import ChatFormat, Engine, Generation, RequestError
 from selfreward.records import Prompt, Record, Response
 from selfreward.stages.base import Ask, Work, for_each_prompt, seed_of
 
 if TYPE_CHECKING:
-    from selfreward.engines.chat import Chat
     from selfreward.engines.sessions import Session
 
 _LOG = logging.getLogger(__name__)
@@ -19,7 +18,7 @@ _LOG = logging.getLogger(__name__)
 
 async def sample_responses(
     engine: Engine,
-    chat: "Chat",
+    chat: ChatFormat,
     prompt: Prompt,
     settings: ResponsesConfig,
     *,
@@ -37,12 +36,8 @@ async def sample_responses(
     """
     first, n = (settings.n, settings.anchors) if anchors else (0, settings.n)
     stage, author = ("anchors", "M1") if anchors else ("responses", "policy")
-    request = Request(
-        token_ids=chat.prompt_ids(prompt.text),
-        sampling=settings.sampling(),
-        n=n,
-        seed=seed_of(run_seed, stage, prompt.iteration, prompt.attempt),
-    )
+    seed = seed_of(run_seed, stage, prompt.iteration, prompt.attempt)
+    request = chat.request(prompt.text, "", settings.sampling(), n, seed)
     try:
         generations = await engine.generate(request)
     except RequestError as error:
@@ -59,7 +54,7 @@ async def sample_responses(
 
 
 def _response(
-    chat: "Chat", prompt: Prompt, sample: int, generation: Generation, author: str
+    chat: ChatFormat, prompt: Prompt, sample: int, generation: Generation, author: str
 ) -> Response:
     thinking, text = chat.split_thinking(generation.text)
     text = text.strip()
@@ -68,6 +63,9 @@ def _response(
         dropped = "empty"
     elif chat.control_token(text):
         dropped = "control token"
+    odd = None  # needed for what may be paired alone, so that DPO trains what was said
+    if dropped is None and generation.finish_reason == "stop":
+        odd = chat.odd_ids(prompt.text, text, generation.token_ids)
     return Response(
         iteration=prompt.iteration,
         attempt=prompt.attempt,
@@ -79,22 +77,8 @@ def _response(
         dropped=dropped,
         logprob=generation.logprob,
         author=author,
-        token_ids=None if dropped else _odd_ids(chat, prompt, text, generation),
+        token_ids=odd,
     )
-
-
-def _odd_ids(
-    chat: "Chat", prompt: Prompt, text: str, generation: Generation
-) -> tuple[int, ...] | None:
-    """The sampled ids if tokenizing the answer would give others, so that DPO trains what was said.
-
-    They differ where a model thinks first, and now and then for no visible reason: a text can be
-    written with several sequences of tokens.
-    """
-    if generation.finish_reason != "stop":  # never paired
-        return None
-    _, again = chat.continuation(prompt.text, "", text)
-    return None if again == chat.sampled(generation.token_ids) else generation.token_ids
 
 
 def responses_work(

@@ -155,8 +155,7 @@ def _opener(run: Run, tell: Callable[[str], None]) -> OpenSession:
         if model == HOSTED:
             from selfreward.engines.server.hosted import open_hosted
 
-            asked, hosted = open_hosted(settings.options)
-            return Session(asked, hosted)  # type: ignore[arg-type]  # it has what a judge needs
+            return Session(*open_hosted(settings.options, tell))
         fixed = not isinstance(model, Path)
         path = models.resolve(str(model)).path if fixed else Path(model)
         chat = _chat(run, path, is_policy=not fixed)

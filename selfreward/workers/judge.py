@@ -1,6 +1,7 @@
 """Judging in a child process, so that the one that asks never holds a model."""
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,10 +20,10 @@ from selfreward.stages.evaluate import Pair, compare_pairs, judge_texts
 from selfreward.workers.process import Child
 
 if TYPE_CHECKING:
-    from selfreward.engines.base import Engine
-    from selfreward.engines.chat import Chat
+    from selfreward.engines.base import ChatFormat, Engine
 
 _GATHER_S = 0.2
+_LOG = logging.getLogger(__name__)
 R = TypeVar("R", Judgment, Comparison)
 
 
@@ -67,12 +68,12 @@ def compare_in_child(
 
 
 async def judge_job(job: dict[str, Any], say: Callable[[Any], None]) -> None:
-    """Do what is asked of a child; what is judged is said a few times a second."""
+    """Do what is asked of a child: say what is judged a few times a second, warnings at once."""
     templates = {name: Template(**template) for name, template in job["templates"].items()}
     template, judge = templates["judge"], JudgeConfig.model_validate(job["judge"])
     assert judge.engine is not None
     concurrency, seed = judge.engine.concurrency, job["seed"]
-    engine, chat = await _open(job["model"], judge.engine, job["chat"])
+    engine, chat = await _open(job["model"], judge.engine, job["chat"], say)
     judged: list[Any] = []
 
     def keep(number: int, records: Sequence[Judgment | Comparison]) -> None:
@@ -121,8 +122,11 @@ def _in_child(
     found: list[list[R]] = [[] for _ in range(count)]
     done = 0
 
-    def hear(judged: list[Any]) -> None:
+    def hear(judged: list[Any] | str) -> None:
         nonlocal done
+        if isinstance(judged, str):
+            _LOG.warning(judged)
+            return
         for number, rows in judged:
             found[number] = [msgspec.convert(row, kind) for row in rows]
         done += len(judged)
@@ -134,12 +138,12 @@ def _in_child(
 
 
 async def _open(
-    model: str, settings: EngineConfig, options: dict[str, Any]
-) -> "tuple[Engine, Chat]":
+    model: str, settings: EngineConfig, options: dict[str, Any], tell: Callable[[str], None]
+) -> "tuple[Engine, ChatFormat]":
     if model == HOSTED:
         from selfreward.engines.server.hosted import open_hosted
 
-        return open_hosted(settings.options)  # type: ignore[return-value]  # has what judging needs
+        return open_hosted(settings.options, tell)
     from selfreward.engines.chat import Chat
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -147,5 +151,7 @@ async def _open(
     chat = Chat(Path(model), today=today and date.fromisoformat(today), **options)
     from selfreward.engines.proved import open_proved
 
-    engine = await open_proved(settings.kind, Path(model), chat, settings.options, fixed=True)
+    engine = await open_proved(
+        settings.kind, Path(model), chat, settings.options, fixed=True, tell=tell
+    )
     return engine, chat

@@ -273,9 +273,9 @@ def test_a_wrong_key_or_model_name_is_one_clear_line(
 def test_the_server_can_be_asked_as_a_hosted_judge(servers: tuple[Server, Server]) -> None:
     async def main() -> list[Generation]:
         engine, chat = open_hosted({"endpoints": [servers[0].url], "api_key_env": KEY_ENV})
-        ids = chat.prompt_ids(PROMPTS[3])
+        asked = chat.request(PROMPTS[3], "", Sampling(12, temperature=0.7), n=3, seed=1)
         try:
-            return await engine.generate(Request(ids, Sampling(12, temperature=0.7), n=3, seed=1))
+            return await engine.generate(asked)
         finally:
             await engine.close()
 

@@ -322,7 +322,7 @@ def test_a_request_that_always_fails_is_recorded_if_others_are_answered(
         (501, "", "refused"),
     ],
 )
-def test_what_is_refused_for_good_is_not_tried_again(
+def test_a_text_that_is_refused_where_another_is_answered_is_not_tried_again(
     model: Path, chat: Chat, status: int, said: str, reason: str
 ) -> None:
     server = Server(chat, model)
@@ -335,7 +335,8 @@ def test_what_is_refused_for_good_is_not_tried_again(
     with pytest.raises(RequestError, match=re.escape(said or str(status))) as caught:
         asyncio.run(main())
     assert caught.value.reason == reason
-    assert len(server.bodies) == 1
+    asked, plain = server.bodies
+    assert plain == {**asked, "prompt": [chat.end_id]}
 
 
 def test_a_prompt_without_room_is_not_even_asked(tmp_path: Path) -> None:

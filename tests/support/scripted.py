@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from selfreward.config import Sampling
 from selfreward.engines.base import Generation, Request
 from selfreward.records import FinishReason
 
@@ -25,6 +26,11 @@ class ScriptedChat:
 
     def prompt_ids(self, user: str, started: str = "") -> tuple[int, ...]:
         return tuple(map(ord, f"<user>{user}<assistant>{started}"))
+
+    def request(
+        self, user: str, started: str, sampling: Sampling, n: int = 1, seed: int = 0
+    ) -> Request:
+        return Request(self.prompt_ids(user, started), sampling, n, seed)
 
     def continuation(
         self, user: str, started: str, text: str
@@ -51,6 +57,10 @@ class ScriptedChat:
 
     def sampled(self, token_ids: Sequence[int]) -> tuple[int, ...]:
         return (*token_ids, 0)
+
+    def odd_ids(self, user: str, text: str, sampled: tuple[int, ...]) -> tuple[int, ...] | None:
+        _, again = self.continuation(user, "", text)
+        return None if again == self.sampled(sampled) else sampled
 
     def split_thinking(self, text: str, started: str = "") -> tuple[str, str]:
         if not text.lstrip().startswith("<think>"):

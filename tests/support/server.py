@@ -23,7 +23,10 @@ class Server:
     def __init__(self, chat: Chat, root: Path | str, dev: bool = False, name: str = "m") -> None:
         self.chat, self.root, self.dev, self.name = chat, root, dev, name
         self.script: list[Any] = []
-        """Statuses, (status, headers, answer), "drop" or "hang", for the next requests."""
+        """Statuses, (status, headers, answer), "drop" or "hang", for the next requests; an answer
+        is JSON or bytes."""
+        self.refuses: Callable[[Any], Any] = lambda body: None
+        """By a request's body: what to answer instead, as in ``script``."""
         self.delay_s = 0.0
         self.device = "cuda"
         self.bodies: list[dict[str, Any]] = []
@@ -69,7 +72,7 @@ class Server:
                 status, more, answer = await self._answer(
                     f"{method} {path}", json.loads(body or "null"), headers
                 )
-                text = json.dumps(answer).encode()
+                text = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
                 lines = [f"HTTP/1.1 {status} x", f"content-length: {len(text)}"]
                 lines += [f"{name}: {value}" for name, value in more.items()]
                 writer.write("\r\n".join([*lines, "", ""]).encode() + text)
@@ -90,8 +93,8 @@ class Server:
         if "completions" in call:
             self.bodies.append(body)
             await asyncio.sleep(self.delay_s)
-            if self.script:
-                do = self.script.pop(0)
+            do = self.script.pop(0) if self.script else self.refuses(body)
+            if do is not None:
                 if do == "drop":
                     raise _DroppedError
                 if do == "hang":

@@ -240,6 +240,26 @@ def test_an_error_of_the_child_is_raised_as_it_was(tmp_path: Path) -> None:
         judge_in_child(asking(model, engine), [("p", "r")], print)
 
 
+def test_what_an_endpoint_goes_without_is_told_where_it_is_read(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    refusal = {"error": {"message": "Unsupported parameter: seed"}}
+    server.refuses = lambda body: (400, {}, refusal) if "seed" in body else None
+
+    async def main() -> list[list[Judgment]]:
+        async with running(server):
+            engine = EngineConfig(kind="server", endpoints=[server.url])  # type: ignore[call-arg]
+            judge = asking("hosted", engine)
+            return await asyncio.to_thread(judge_in_child, judge, [("p", "r")], lambda done: None)
+
+    try:
+        [votes] = asyncio.run(main())
+    finally:
+        server.refuses = lambda body: None
+    assert all(vote.raw for vote in votes)
+    assert f"{server.url}: seed is left out from now on" in caplog.text
+
+
 def test_a_child_that_dies_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:
     with pytest.raises(SelfRewardError, match="the judging process ended with code 1") as error:
         judge_in_child(asking(tmp_path / "none", EngineConfig()), [("p", "r")], print)

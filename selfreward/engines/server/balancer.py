@@ -3,12 +3,14 @@
 import asyncio
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from selfreward.engines.base import RequestError
+from selfreward.engines.server import parameters
+from selfreward.engines.server.answers import A
 from selfreward.engines.server.endpoint import Endpoint, wait_s
 from selfreward.engines.server.wire import Failed, Wire
 from selfreward.errors import ConfigError, PreflightError
@@ -21,16 +23,25 @@ class Balancer:
         options: ``endpoints``: addresses up to and including ``/v1``. ``model``: the served name;
             by default the only model they list. ``api_key_env``: name of the environment variable
             with their key. ``timeout_s``: for one try, 600 by default. ``max_retries``: tries after
-            the first, 5 by default.
+            the first, 5 by default. ``omit``: parameters of requests to leave out, see
+            ``parameters.OMITTABLE``.
         model: Directory whose weights they must serve; None if any will do.
         fixed: Whether ``model`` stays the same in all iterations.
+        tell: Told in one line which parameter an endpoint refused and goes without from then on;
+            None: none is left out but what ``omit`` says, and a refusal is one.
 
     Raises:
         ConfigError: An option is missing or no option.
         PreflightError: There is no key where there should be one.
     """
 
-    def __init__(self, options: Mapping[str, Any], model: Path | None, fixed: bool = False) -> None:
+    def __init__(
+        self,
+        options: Mapping[str, Any],
+        model: Path | None,
+        fixed: bool = False,
+        tell: Callable[[str], None] | None = None,
+    ) -> None:
         urls = _urls(options.get("endpoints"))
         name: str | None = options.get("model")
         self._timeout_s = _number(options, "timeout_s", 600.0)
@@ -39,11 +50,22 @@ class Balancer:
             raise ConfigError("engine.timeout_s: 0, expected a number above 0")
         self._wire = Wire(options.get("api_key_env"), self._timeout_s)
         vouched = fixed and name is not None
-        self._endpoints = [Endpoint(url, self._wire, name, model, vouched) for url in urls]
+        known = parameters.chosen(options)
+        self._endpoints = [
+            Endpoint(url, self._wire, name, model, vouched, known, tell) for url in urls
+        ]
         self._answered_at = 0.0
 
-    async def ask(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    async def ask(
+        self, path: str, body: Mapping[str, Any], plain: Mapping[str, Any], kind: type[A]
+    ) -> A:
         """Return the answer of some endpoint.
+
+        Args:
+            path: After the endpoint's address.
+            body: The request, but for the model.
+            plain: The same about a text that nobody refuses, see ``Endpoint.ask``.
+            kind: Of the answer.
 
         Raises:
             RequestError: This request cannot be answered, or fails while others are answered.
@@ -56,7 +78,7 @@ class Balancer:
             try:
                 if not await endpoint.prepare():
                     continue
-                answer = await endpoint.ask(path, body)
+                answer = await endpoint.ask(path, body, plain, kind)
             except Failed as failure:
                 endpoint.note(failure)
                 rest_s = 0.0 if endpoint.is_away else wait_s(failures + 1)

@@ -8,12 +8,15 @@ alone. They are no part of the OpenAI API and ask for no key: they belong on a t
 import asyncio
 import random
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from selfreward.engines.base import RequestError
-from selfreward.engines.server.wire import Failed, Wire
+from selfreward.engines.server.answers import A, Cleared, ModelList, ServerInfo, WeightInfo
+from selfreward.engines.server.parameters import Parameters
+from selfreward.engines.server.wire import Failed, OddAnswer, Wire
 from selfreward.engines.vllm_build import ties_embeddings
 from selfreward.errors import PreflightError
 
@@ -34,10 +37,20 @@ class Endpoint:
         name: Served model; None for the only one it lists.
         model: Directory whose weights it must serve; None if any will do.
         vouched: Whether the user's word, ``name``, is enough that it serves them.
+        parameters: What is known of what it takes.
+        tell: Told in one line which parameter it refused and goes without from then on; None: it
+            has to take them all.
     """
 
     def __init__(
-        self, url: str, wire: Wire, name: str | None, model: Path | None, vouched: bool = False
+        self,
+        url: str,
+        wire: Wire,
+        name: str | None,
+        model: Path | None,
+        vouched: bool,
+        parameters: Parameters,
+        tell: Callable[[str], None] | None,
     ) -> None:
         self.url, self._wire, self._wanted, self._vouched = url, wire, name, vouched
         self.in_flight = 0
@@ -50,6 +63,10 @@ class Endpoint:
         """Not to be asked before, on the monotonic clock."""
         self._name, self._listed = name or "", "nothing yet"
         self._looking = asyncio.Lock()
+        self._parameters, self._tell = parameters, tell
+        self._plain: tuple[object, float] = (None, 0.0)
+        """The plain request that was answered last, and when."""
+        self._asking_plainly = asyncio.Lock()
         self.expect(model)
 
     def expect(self, model: Path | None) -> None:
@@ -83,28 +100,73 @@ class Endpoint:
         wait = failure.retry_after_s
         self.away_until = time.monotonic() + (wait_s(self.failures) if wait is None else wait)
 
-    async def ask(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Post a request for the served model and return the answer, which has choices.
+    async def ask(
+        self, path: str, body: Mapping[str, Any], plain: Mapping[str, Any], kind: type[A]
+    ) -> A:
+        """Post a request for the served model and return the answer.
+
+        A request that it refuses may be its own fault (a text that a filter does not let pass) or
+        that of something which a person can mend, such as a setting, a limit or an account. What
+        it says is no sure sign, so it is asked ``plain``: if it refuses that as well, no request
+        can be answered.
 
         Raises:
             Failed: Now, but not for good.
-            RequestError: This request cannot be answered.
-            PreflightError: No request can be answered: wrong key, model name or address.
+            RequestError: This request cannot be answered; one about another text can.
+            PreflightError: No request can be answered: wrong key, model name, address or setting.
         """
         try:
-            answer = await self._wire.post(self.url + path, {"model": self._name, **body})
+            answer = await self._post(path, body, kind)
+        except Failed as failure:
+            if failure.transient:
+                raise
+            refused = failure
+        else:
+            self.failures, self.trouble = 0, ""
+            return answer
+        if not _is_of_a_text(refused):
+            raise self._permanent(refused, path)
+        try:
+            await self._ask_plainly(path, plain, kind)
         except Failed as failure:
             if failure.transient:
                 raise
             raise self._permanent(failure, path) from None
-        choices = answer.get("choices") if isinstance(answer, dict) else None
-        if not choices:
-            raise Failed(500, "answers without choices")
-        # A server that is paused for new weights or shuts down cuts off what it works at.
-        if any(choice.get("finish_reason") == "abort" for choice in choices):
-            raise Failed(500, "aborted the request")
-        self.failures, self.trouble = 0, ""
-        return dict(answer)
+        long = refused.status == 413 or "context length" in refused.detail.lower()
+        raise RequestError("too long" if long else "refused", f"{self.url}: {refused}")
+
+    async def _post(self, path: str, body: Mapping[str, Any], kind: type[A]) -> A:
+        """Post a request, again without a parameter that is refused by name.
+
+        What was refused counts as known once there is an answer without it.
+        """
+        tried, refusal = self._parameters, ""
+        while True:
+            try:
+                asked = {"model": self._name, **tried.fit(body)}
+                answer = await self._wire.post(self.url + path, asked, kind)
+            except Failed as failure:
+                less = None
+                if self._tell is not None and _is_of_a_text(failure):
+                    less = tried.without(failure.detail, body)
+                if less is None:
+                    raise
+                tried, refusal = less, str(failure)
+            else:
+                before, self._parameters = self._parameters, self._parameters.joined(tried)
+                if self._tell is not None and self._parameters != before:
+                    done = self._parameters.said(before)
+                    self._tell(f"{self.url}: {done} from now on, as it answers {refusal}")
+                return answer
+
+    async def _ask_plainly(self, path: str, plain: Mapping[str, Any], kind: type[A]) -> None:
+        """See whether a plain request is answered, unless one like it was just now."""
+        asked = (path, {**plain, "seed": None})
+        async with self._asking_plainly:
+            known, at = self._plain
+            if known != asked or time.monotonic() - at > TRUST_S:
+                await self._post(path, plain, kind)
+                self._plain = asked, time.monotonic()
 
     async def prepare(self) -> bool:
         """See to it that it serves what it must; False if it was set aside meanwhile.
@@ -148,10 +210,10 @@ class Endpoint:
     async def _find_model(self) -> str | None:
         """Settle the name of the served model; return where its weights come from."""
         try:
-            answer = await self._wire.get(f"{self.url}/models")
-            cards = [card for card in answer["data"] if not card.get("parent")]  # no adapters
-        except (Failed, KeyError, TypeError) as error:
-            if isinstance(error, Failed) and error.transient:
+            answer = await self._wire.get(f"{self.url}/models", ModelList)
+            cards = [card for card in answer.data if not card.parent]  # no adapters
+        except Failed as error:
+            if error.transient and not isinstance(error, OddAnswer):
                 raise Failed(None, str(error), error.retry_after_s) from None
             if self._wanted and self._model is None:  # not all hosted endpoints list their models
                 return None
@@ -159,22 +221,20 @@ class Endpoint:
                 f"{self.url}/models lists no models ({error})",
                 "Addresses of OpenAI-compatible servers usually end in /v1.",
             ) from None
-        self._listed = ", ".join(str(card.get("id")) for card in cards) or "nothing"
-        found = [card for card in cards if self._wanted in (None, card.get("id"))]
+        self._listed = ", ".join(card.id for card in cards) or "nothing"
+        found = [card for card in cards if self._wanted in (None, card.id)]
         if len(found) != 1:
             what = f"there is no model {self._wanted}" if self._wanted else "which model?"
             raise PreflightError(f"{self.url}: {what}", f"It lists {self._listed}: set model.")
-        self._name = str(found[0].get("id"))
-        root = found[0].get("root")
-        return None if root is None else str(root)
+        self._name = found[0].id
+        return found[0].root
 
     async def _weight_version(self) -> str | None:
         """What the weights are called; None if the server has no development routes."""
         try:
-            answer = await self._wire.get(f"{self._base}/weight_info")
-            return str(answer["weight_version"])
-        except (Failed, KeyError, TypeError) as error:
-            if isinstance(error, Failed) and error.transient:
+            return (await self._wire.get(f"{self._base}/weight_info", WeightInfo)).weight_version
+        except Failed as error:
+            if error.transient and not isinstance(error, OddAnswer):
                 raise Failed(None, str(error), error.retry_after_s) from None
             return None
 
@@ -189,14 +249,14 @@ class Endpoint:
             )
         reload = {"method": "reload_weights", "kwargs": {"weights_path": str(model)}}
         try:
-            await self._wire.post(f"{self._base}/pause?mode=abort")
-            await self._wire.post(f"{self._base}/collective_rpc", reload)
-            cleared = await self._wire.post(f"{self._base}/reset_prefix_cache")
-            if not (isinstance(cleared, dict) and cleared.get("success")):
+            await self._wire.tell(f"{self._base}/pause?mode=abort")
+            await self._wire.tell(f"{self._base}/collective_rpc", reload)
+            cleared = await self._wire.post(f"{self._base}/reset_prefix_cache", None, Cleared)
+            if not cleared.success:
                 raise Failed(500, "the prefix cache could not be cleared")
             version = {"new_version": str(model)}
-            await self._wire.post(f"{self._base}/update_weight_version", version)
-            await self._wire.post(f"{self._base}/resume")
+            await self._wire.tell(f"{self._base}/update_weight_version", version)
+            await self._wire.tell(f"{self._base}/resume")
         except Failed as failure:
             if failure.lost:
                 raise
@@ -209,22 +269,29 @@ class Endpoint:
 
     async def _is_cpu_build(self) -> bool:
         try:
-            info = await self._wire.get(f"{self._base}/server_info?config_format=json")
-            return bool(info["vllm_config"]["device_config"]["device_type"] == "cpu")
-        except (Failed, KeyError, TypeError) as error:
-            if isinstance(error, Failed) and error.lost:
+            address = f"{self._base}/server_info?config_format=json"
+            info = await self._wire.get(address, ServerInfo)
+            return info.vllm_config.device_config.device_type == "cpu"
+        except Failed as error:
+            if error.lost:
                 raise
             return False
 
-    def _permanent(self, failure: Failed, path: str) -> PreflightError | RequestError:
-        status = failure.status or 0
-        if status < 400 or status in (404, 405):
+    def _permanent(self, failure: Failed, path: str) -> PreflightError:
+        """The error where no request can be answered."""
+        if failure.status == 403:
+            return self._wire.no_access(self.url, failure)
+        if not _is_of_a_text(failure):
             return PreflightError(
                 f"{self.url}{path} does not answer for model {self._name}: {failure}",
                 f"It lists {self._listed}.",
             )
-        long = status == 413 or "context length" in failure.detail.lower()
-        return RequestError("too long" if long else "refused", f"{self.url}: {failure}")
+        return PreflightError(
+            f"{self.url}{path} refuses whatever is asked of model {self._name} in this way: "
+            f"{failure}",
+            "The run is saved: mend what it names, and resume. A parameter that it does not take "
+            "may be left out, such as engine.omit: [seed].",
+        )
 
     def _wrong_weights(self, root: str | None, model: Path) -> PreflightError:
         port = urlsplit(self.url).port
@@ -238,6 +305,11 @@ class Endpoint:
     @property
     def _base(self) -> str:
         return self.url.removesuffix("/v1")
+
+
+def _is_of_a_text(failure: Failed) -> bool:
+    """Whether a refusal may be that of a single request: not that of an address or a model."""
+    return (failure.status or 0) >= 400 and failure.status not in (404, 405)
 
 
 def serves(root: str | None, model: Path) -> bool:

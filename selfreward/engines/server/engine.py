@@ -5,6 +5,7 @@ is the text made of the answers. ``hosted.py`` is for endpoints that take text a
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from selfreward.config import Sampling
 from selfreward.engines.base import Generation, Request, RequestError, check_room
 from selfreward.engines.chat import Chat
+from selfreward.engines.server.answers import Completion, CompletionAnswer, in_order
 from selfreward.engines.server.balancer import Balancer
 from selfreward.engines.stops import Stops
 from selfreward.errors import PreflightError
@@ -23,6 +25,7 @@ gives by default."""
 _UNTOLD = 1e-3
 """Score tokens may be left out of the most likely ones if together they hold at most this share of
 what is told of the others: the expected score is then off by at most 0.005 points."""
+_TOKEN_ID = re.compile(r"token_id:([0-9]{1,10})")
 _NEUTRAL = {
     "repetition_penalty": 1.0,
     "presence_penalty": 0.0,
@@ -78,13 +81,12 @@ class ServerEngine:
         check_room(request, self._chat.max_length)
         sampling = request.sampling
         if sampling is None:
-            answer = await self._balancer.ask("/completions", _score_body(request))
+            answer = await self._ask(_score_body(request))
             return [Generation("", (), "stop", probabilities=_probabilities(answer, request))]
         # Greedy samples are all the same, and vLLM refuses more than one.
         n = request.n if sampling.temperature > 0 else 1
         body = self._sample_body(request, sampling, n)
-        answer = await self._balancer.ask("/completions", body)
-        choices = sorted(answer["choices"], key=lambda choice: int(choice["index"]))
+        choices = in_order((await self._ask(body)).choices)
         if len(choices) != n:
             raise PreflightError(
                 f"asked for {n} completions of a prompt, the endpoint gives {len(choices)}",
@@ -101,6 +103,10 @@ class ServerEngine:
     async def close(self) -> None:
         """Close the connections; the servers are not ours. Idempotent."""
         await self._balancer.close()
+
+    async def _ask(self, body: Mapping[str, Any]) -> CompletionAnswer:
+        plain = {**body, "prompt": [self._chat.end_id]} | ({"n": 1} if "n" in body else {})
+        return await self._balancer.ask("/completions", body, plain, CompletionAnswer)
 
     def _sample_body(self, request: Request, sampling: Sampling, n: int) -> dict[str, Any]:
         return {
@@ -120,20 +126,23 @@ class ServerEngine:
             **_NEUTRAL,
         }
 
-    def _generation(
-        self, choice: Mapping[str, Any], stops: Stops, sampling: Sampling
-    ) -> Generation:
-        ids = choice.get("token_ids")
+    def _generation(self, choice: Completion, stops: Stops, sampling: Sampling) -> Generation:
+        ids, rows = choice.token_ids, self._chat.num_rows
         if ids is None:
             raise PreflightError(
                 "the endpoint gives back text without token ids",
                 "As a policy it must know return_token_ids, as vLLM and SGLang do; a judge that "
                 "does not can be asked as judge.model=hosted.",
             )
-        told = (choice.get("logprobs") or {}).get("token_logprobs") or [None]
-        logprob = None if None in told else math.fsum(told)
+        if rows is not None and max(ids, default=0) >= rows:
+            raise RequestError(
+                "odd token ids", f"the endpoint gives token {max(ids)}, the model has {rows}"
+            )
+        told = (choice.logprobs and choice.logprobs.token_logprobs) or [None]
+        known = [logprob for logprob in told if logprob is not None]
+        logprob = math.fsum(known) if len(known) == len(told) else None
         generation = stops.generation(_until(ids, self._chat.end_ids), logprob)
-        if choice.get("finish_reason") == "length" and len(ids) < sampling.max_new_tokens:
+        if choice.finish_reason == "length" and len(ids) < sampling.max_new_tokens:
             return replace(generation, finish_reason="length")  # at the server's own limit
         return generation
 
@@ -150,13 +159,14 @@ def _score_body(request: Request) -> dict[str, Any]:
     }
 
 
-def _probabilities(answer: Mapping[str, Any], request: Request) -> tuple[float, ...]:
+def _probabilities(answer: CompletionAnswer, request: Request) -> tuple[float, ...]:
     """Probabilities of the score tokens, from the first position's log-probabilities."""
-    top = ((answer["choices"][0].get("logprobs") or {}).get("top_logprobs") or [None])[0] or {}
+    logprobs = answer.choices[0].logprobs
+    top = ((logprobs and logprobs.top_logprobs) or [None])[0] or {}
     told = {
-        int(token.removeprefix("token_id:")): math.exp(logprob)
+        int(match[1]): math.exp(logprob)
         for token, logprob in top.items()
-        if token.startswith("token_id:")
+        if (match := _TOKEN_ID.fullmatch(token))
     }
     if not told:
         raise PreflightError(

@@ -1,38 +1,46 @@
 """Hosted judges: endpoints that take text alone, and show neither tokenizer nor weights."""
 
 import asyncio
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from selfreward.config import Sampling
 from selfreward.engines.base import Generation, Request, RequestError
+from selfreward.engines.server.answers import ChatAnswer, in_order, storable
 from selfreward.engines.server.balancer import Balancer
 from selfreward.errors import ConfigError
 
 _PATH = "/chat/completions"
+_PLAIN = "Say yes."
+"""Asked where a text is refused, see ``Endpoint.ask``."""
+_LOG = logging.getLogger(__name__)
 
 
-def open_hosted(options: Mapping[str, Any]) -> "tuple[HostedEngine, HostedChat]":
+def open_hosted(
+    options: Mapping[str, Any], tell: Callable[[str], None] = _LOG.warning
+) -> "tuple[HostedEngine, HostedChat]":
     """Ask endpoints for whatever model they serve; nothing is sent before the first request.
 
     Args:
         options: See ``Balancer``.
+        tell: Told in one line which parameter an endpoint refused and goes without from then on.
 
     Raises:
         ConfigError: An option is missing or no option.
         PreflightError: There is no key where there should be one.
     """
-    return HostedEngine(Balancer(options, model=None)), HostedChat()
+    return HostedEngine(Balancer(options, model=None, tell=tell)), HostedChat()
 
 
 class HostedChat:
-    """What judging needs of ``selfreward.engines.chat.Chat``, where a token id is a code point."""
+    """See ``base.ChatFormat``; there is no tokenizer here, so requests hold the text itself."""
 
-    max_length: int | None = None
-    """The endpoint alone knows."""
-
-    def prompt_ids(self, user: str, started: str = "") -> tuple[int, ...]:
-        """Code points of the user turn.
+    def request(
+        self, user: str, started: str, sampling: Sampling, n: int = 1, seed: int = 0
+    ) -> Request:
+        """What asks for n answers to the user turn.
 
         Raises:
             ConfigError: The model's turn is to be started for it, which these endpoints cannot do.
@@ -42,9 +50,11 @@ class HostedChat:
                 "judge.template starts the judge's turn, which a hosted judge does not let us do",
                 "Use a template without a started turn, or name the judge's model.",
             )
-        return tuple(map(ord, user))
+        return Request((), sampling, n, seed, text=storable(user))
 
-    def score_prompt(self, user: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def score_prompt(
+        self, user: str, before: str = "", started: str = ""
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Not to be had.
 
         Raises:
@@ -54,6 +64,15 @@ class HostedChat:
             "judge.form=expected needs the judge's tokenizer",
             "Set judge.form=written, or name the judge's model.",
         )
+
+    def label_prompt(
+        self, user: str, started: str, labels: Sequence[str]
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Not to be had; see ``score_prompt``."""
+        return self.score_prompt(user)
+
+    def odd_ids(self, user: str, text: str, sampled: tuple[int, ...]) -> None:
+        """None: there are no ids, and the text is all."""
 
     def control_token(self, text: str) -> str | None:
         """None: what is a control token there is the endpoint's to know, and to keep apart."""
@@ -72,7 +91,7 @@ class HostedChat:
 
 
 class HostedEngine:
-    """See ``base.Engine``; its token ids are code points, and it samples text alone.
+    """See ``base.Engine``; it is asked with text, and gives text alone.
 
     A Generation has text and finish reason: no token ids and no log-probability. Seeds go along,
     for endpoints that heed them.
@@ -87,8 +106,11 @@ class HostedEngine:
     async def generate(self, request: Request) -> list[Generation]:
         """See ``base.Engine.generate``."""
         sampling = request.sampling
-        if sampling is None:
-            raise ConfigError("a hosted endpoint tells no probabilities of tokens")
+        if sampling is None or request.text is None:
+            raise ConfigError(
+                "a hosted endpoint takes no token ids, and tells no probabilities of tokens",
+                "Name the judge's model.",
+            )
         if request.n > 1 and sampling.temperature == 0:
             return await self._ask(request, 1, request.seed) * request.n
         if request.n > 1 and not self._one_by_one:
@@ -120,22 +142,28 @@ class HostedEngine:
     async def _ask(self, request: Request, n: int, seed: int) -> list[Generation]:
         sampling = request.sampling
         assert sampling is not None
-        body: dict[str, Any] = {
-            "messages": [{"role": "user", "content": "".join(map(chr, request.token_ids))}],
+        settings: dict[str, Any] = {
             "seed": seed,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "max_tokens": sampling.max_new_tokens,
         }
         # Some refuse parameters that they do not know, so what changes nothing is left out.
-        more = {"n": n if n > 1 else None, "top_k": sampling.top_k, "stop": sampling.stop}
-        answer = await self._balancer.ask(_PATH, body | {k: v for k, v in more.items() if v})
-        choices = sorted(answer["choices"], key=lambda choice: int(choice.get("index") or 0))
+        more = {"top_k": sampling.top_k, "stop": sampling.stop}
+        settings |= {name: value for name, value in more.items() if value}
+        body = {"messages": _messages(request.text or ""), **settings}
+        plain = {"messages": _messages(_PLAIN), **settings}
+        if n > 1:
+            body["n"] = n
+        choices = in_order((await self._balancer.ask(_PATH, body, plain, ChatAnswer)).choices)
+        texts = [choice.message.content or choice.message.refusal or "" for choice in choices]
+        if not any(texts) and all(c.finish_reason == "content_filter" for c in choices):
+            raise RequestError("content filter", "the endpoint's filter let no answer pass")
         return [
-            Generation(
-                str((choice.get("message") or {}).get("content") or ""),
-                (),
-                "length" if choice.get("finish_reason") == "length" else "stop",
-            )
-            for choice in choices
+            Generation(text, (), "length" if choice.finish_reason == "length" else "stop")
+            for text, choice in zip(texts, choices, strict=True)
         ]
+
+
+def _messages(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]

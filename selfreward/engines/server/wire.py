@@ -1,4 +1,4 @@
-"""HTTP to OpenAI-compatible servers: JSON in, JSON out, and every failure as one exception.
+"""HTTP to OpenAI-compatible servers: JSON in, checked answers out, and every failure as one kind.
 
 By aiohttp: a request costs it 0.3 ms here, with any number in flight; httpx, which looks through
 all connections each time, takes 1.1 ms alone and 2.4 ms with 128 in flight.
@@ -8,16 +8,28 @@ import email.utils
 import json
 import os
 import time
+import urllib.request
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 
+from selfreward.engines.server.answers import A, read, storable, words
 from selfreward.errors import PreflightError
 
+MAX_BYTES = 64 * 1024**2
+"""Of one answer. 64 samples of 4,096 tokens with their log-probabilities are some 20 MB."""
 _CONNECT_TIMEOUT_S = 10.0
 _KEEP_S = 2.0
 """Idle connections are not used again after this: uvicorn, under vLLM, closes them after 5 s, and
 a request that meets such a closing fails."""
+_LONGEST_RETRY_S = 86_400.0
+"""A ``Retry-After`` of more than a day, which the longest quotas have, is no word to go by."""
+_QUOTA = "insufficient_quota"
+"""OpenAI's code, under 429, where waiting does not help."""
+_SAID = 300
+"""Characters that are shown of what a server says."""
 
 
 class Failed(Exception):
@@ -46,8 +58,24 @@ class Failed(Exception):
         return self.status >= 500 and self.status != 501
 
 
+class OddAnswer(Failed):
+    """A success by its status, but not an answer to what was asked."""
+
+    @property
+    def lost(self) -> bool:
+        """There is something that answers."""
+        return False
+
+    @property
+    def transient(self) -> bool:
+        """A gateway that stumbles once is no reason to give up."""
+        return True
+
+
 class Wire:
     """Keeps the connections to all endpoints of an engine, and its key.
+
+    Proxies are those of the environment. Keys are not: a ``.netrc`` is not read.
 
     Args:
         key_env: Name of the environment variable that holds the key, if there is one. The key goes
@@ -61,47 +89,90 @@ class Wire:
     def __init__(self, key_env: str | None, timeout_s: float) -> None:
         self._key_env, self._key, self._timeout_s = key_env, _key(key_env), timeout_s
         self._session: aiohttp.ClientSession | None = None
+        self._proxies: dict[str, str | None] = {}
 
-    async def get(self, url: str) -> Any:
-        """Return the JSON of an answer; see ``post``."""
-        return await self._call("GET", url)
+    async def get(self, url: str, kind: type[A]) -> A:
+        """Return an answer; see ``post``."""
+        return self._read(kind, *await self._call("GET", url))
 
-    async def post(self, url: str, body: object = None) -> Any:
-        """Return the JSON of an answer, None if it is empty.
+    async def post(self, url: str, body: object, kind: type[A]) -> A:
+        """Return an answer of a kind.
 
         Raises:
+            OddAnswer: It is of another one.
             Failed: No answer, or one that is no success.
-            PreflightError: The key is refused.
+            PreflightError: The key is refused, or the account is empty.
         """
-        return await self._call("POST", url, body)
+        return self._read(kind, *await self._call("POST", url, body))
+
+    async def tell(self, url: str, body: object = None) -> None:
+        """Post what is answered by a status alone; see ``post``."""
+        await self._call("POST", url, body)
 
     async def close(self) -> None:
         """Close the connections. Idempotent."""
         if self._session is not None:
             await self._session.close()
 
-    async def _call(self, method: str, url: str, body: object = None) -> Any:
+    def no_access(self, url: str, failure: Failed) -> PreflightError:
+        """The error to raise where a server does not let this key in, or wants it to pay."""
+        if failure.status == 402 or _QUOTA in failure.detail:
+            message, hint = "wants to be paid first", "The run is saved: see to it, and resume."
+        elif self._key_env is None:
+            message = "refuses the key"
+            hint = "Set api_key_env to the name of the environment variable that holds its key."
+        else:
+            message = "refuses the key"
+            hint = f"The key is what the environment variable {self._key_env} holds."
+        return PreflightError(f"{url} {message} ({failure})", hint)
+
+    async def _call(self, method: str, url: str, body: object = None) -> tuple[Any, str]:
+        """Return the JSON of an answer, None if it is empty, and how its text begins."""
+        status, headers, content = await self._exchange(method, url, body)
+        begin = content[: 8 * _SAID].decode(errors="replace")
+        try:
+            answer = json.loads(content) if content else None
+        except (ValueError, RecursionError):
+            answer = begin
+            if 200 <= status < 300:
+                raise OddAnswer(None, self._line(f"answers no JSON: {begin}")) from None
+        if 200 <= status < 300:
+            fields = answer if isinstance(answer, dict) else {}
+            if not fields.get("error") or fields.get("choices"):
+                return answer, begin
+            status = _status_within(fields["error"])
+        failure = Failed(status, self._line(answer), _retry_after_s(headers.get("Retry-After", "")))
+        if status in (401, 402) or _QUOTA in failure.detail:
+            raise self.no_access(url, failure)
+        raise failure
+
+    async def _exchange(
+        self, method: str, url: str, body: object
+    ) -> tuple[int, Mapping[str, str], bytes]:
         connect_s = min(self._timeout_s, _CONNECT_TIMEOUT_S)
         timeout = aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=connect_s)
         asking = self._open().request(
-            method, url, json=body, timeout=timeout, allow_redirects=False
+            method, url, json=body, timeout=timeout, allow_redirects=False, proxy=self._proxy(url)
         )
+        content = bytearray()
         try:
             async with asking as response:
-                status, headers, content = response.status, response.headers, await response.read()
+                async for part in response.content.iter_any():
+                    content += part
+                    if len(content) > MAX_BYTES:
+                        raise OddAnswer(None, f"answers with more than {MAX_BYTES >> 20} MB")
+                return response.status, response.headers, bytes(content)
         except TimeoutError:
             raise Failed(None, f"no answer within {self._timeout_s:g} s") from None
-        except aiohttp.ClientError as error:
+        except (aiohttp.ClientError, OSError) as error:
             raise Failed(None, f"{type(error).__name__}: {error}".rstrip(": ")) from None
-        if 200 <= status < 300:
-            try:
-                return json.loads(content) if content else None
-            except ValueError:
-                raise Failed(status, "with something that is no JSON") from None
-        if status in (401, 403):
-            raise self._wrong_key(url, status)
-        retry_after_s = _retry_after_s(headers.get("Retry-After", ""))
-        raise Failed(status, self._detail(content.decode(errors="replace")), retry_after_s)
+
+    def _read(self, kind: type[A], answer: object, begin: str) -> A:
+        try:
+            return read(kind, answer)
+        except ValueError as error:
+            line = f"answers something else than was asked for ({error}): {begin}"
+            raise OddAnswer(None, self._line(line)) from None
 
     def _open(self) -> aiohttp.ClientSession:
         """The session, which can be made only where an event loop runs."""
@@ -110,27 +181,33 @@ class Wire:
                 headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
                 # How many requests are in flight is the caller's business.
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_S),
-                trust_env=True,
             )
         return self._session
 
-    def _wrong_key(self, url: str, status: int) -> PreflightError:
-        if self._key_env is None:
-            hint = "Set api_key_env to the name of the environment variable that holds its key."
-        else:
-            hint = f"The key is what the environment variable {self._key_env} holds."
-        return PreflightError(f"{url} refuses the key ({status})", hint)
+    def _proxy(self, url: str) -> str | None:
+        """The proxy that the environment names; aiohttp's ``trust_env`` would read keys as well."""
+        parts = urlsplit(url)
+        if parts.netloc not in self._proxies:
+            direct = urllib.request.proxy_bypass(parts.netloc)
+            proxy = None if direct else urllib.request.getproxies().get(parts.scheme)
+            self._proxies[parts.netloc] = proxy
+        return self._proxies[parts.netloc]
 
-    def _detail(self, text: str) -> str:
-        """What an error answer says, in one line and without the key."""
+    def _line(self, answer: object) -> str:
+        """What an answer says, in one line and without the key."""
         try:
-            said = json.loads(text)
-        except ValueError:
-            said = text
-        for name in ("error", "message", "detail"):
-            said = said.get(name, said) if isinstance(said, dict) else said
-        line = " ".join(str(said).split())
-        return (line.replace(self._key, "***") if self._key else line)[:300]
+            said = "" if answer is None else words(answer)
+        except RecursionError:
+            said = "an answer that is nested too deeply"
+        line = " ".join(storable(said).split())
+        return (line.replace(self._key, "***") if self._key else line)[:_SAID]
+
+
+def _status_within(error: object) -> int:
+    """The status that an error within a success tells of itself; 500 if it does not."""
+    code = error.get("code") if isinstance(error, dict) else None
+    said = str(code) if isinstance(code, str | int) else ""
+    return int(said) if len(said) == 3 and said.isdecimal() and said[0] in "45" else 500
 
 
 def _key(env: str | None) -> str | None:
@@ -147,9 +224,16 @@ def _key(env: str | None) -> str | None:
 
 
 def _retry_after_s(said: str) -> float | None:
-    """Seconds from a ``Retry-After`` header, a number or a date (RFC 9110, 10.2.3)."""
+    """Seconds from a ``Retry-After`` header, a number or a date (RFC 9110, 10.2.3).
+
+    None where it says nothing that can be meant.
+    """
     try:
-        return max(0.0, float(said))
+        wait = float(said)
     except ValueError:
         date = email.utils.parsedate_tz(said)
-        return max(0.0, email.utils.mktime_tz(date) - time.time()) if date else None
+        try:
+            wait = email.utils.mktime_tz(date) - time.time() if date else float("nan")
+        except (ValueError, OverflowError):
+            return None
+    return max(0.0, wait) if wait <= _LONGEST_RETRY_S else None
