@@ -12,6 +12,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from selfreward.config.run import Config
+from selfreward.config.secrets import check_secrets
 from selfreward.config.yamlfile import Path_, dump_yaml, parse_overrides, read_yaml
 from selfreward.errors import ConfigError
 
@@ -22,6 +23,13 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: With file, line, key and what to do.
     """
+    data, places = read_yaml(path)
+    check_secrets(data, places, str(path))
+    return build_config(data, overrides, places, str(path))
+
+
+def load_copy(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read the copy of its config that a run keeps, whatever it holds; see ``load_config``."""
     data, places = read_yaml(path)
     return build_config(data, overrides, places, str(path))
 
@@ -34,6 +42,9 @@ def build_config(
 ) -> Config:
     """Make a Config of plain data; see ``load_config``."""
     places = dict(places or {})
+    check_secrets(list(overrides), {}, "override")  # first: all other errors repeat the word
+    for word in overrides:
+        check_secrets(override({}, [word]), {}, "override")
     data = override(data, overrides)
     for (key, _), word in zip(parse_overrides(overrides), overrides, strict=True):
         places[key] = f"override {word}"

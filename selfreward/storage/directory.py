@@ -57,9 +57,9 @@ class Run:
     @cached_property
     def config(self) -> "Config":
         """The config in force, from ``config.resolved.yaml``."""
-        from selfreward.config.load import load_config
+        from selfreward.config.load import load_copy
 
-        return load_config(self.resolved)
+        return load_copy(self.resolved)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -253,13 +253,13 @@ class Run:
             IntegrityError: Another key would change; the message names it.
             ConfigError: A value is wrong, or ``iterations`` would shrink.
         """
-        from selfreward.config.load import changed_keys, load_config, override
+        from selfreward.config.load import changed_keys, load_copy, override
         from selfreward.config.run import is_runtime_key
         from selfreward.config.yamlfile import dump_yaml, read_yaml
 
         if not overrides:
             return
-        new = load_config(self.resolved, overrides)
+        new = load_copy(self.resolved, overrides)
         changed = changed_keys(self.config, new)
         free = [key for key in changed if is_runtime_key(key) or key in _EXTENDABLE]
         if frozen := [key for key in changed if key not in free]:
