@@ -78,6 +78,9 @@ def config_show(
     sources: Annotated[
         bool, typer.Option("--sources", help="Say where each value comes from.")
     ] = False,
+    key: Annotated[
+        str | None, typer.Option("--explain", metavar="KEY", help="Say what a key is for.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Print a config with every value filled in."""
@@ -86,7 +89,15 @@ def config_show(
 
     source = config_file(config)
     loaded = load_config(source, overrides or [])
-    if sources:
+    if key is not None:
+        from selfreward.verbs.config_show import explained, explained_text
+
+        found = explained(loaded, key)
+        if as_json:
+            console.data_json(found)
+        else:
+            console.data(explained_text(found))
+    elif sources:
         from selfreward.verbs.config_show import origins_of, origins_text
 
         rows = origins_of(loaded, source, overrides or [])

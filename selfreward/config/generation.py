@@ -20,18 +20,23 @@ class PromptsConfig(SampledGroup):
     seeds: Source = SeedSource(path="seed/ift.jsonl")
     """Human prompts shown as demonstrations; none of them returns as new."""
     template: str = "instruct/few_shot.jinja"
+    """How demonstrations are shown and a new prompt is asked for: a shipped template or a file."""
     human_shots: int = Field(default=6, ge=1)
     """SRLM: 8-shot, 6 from the seed data and 2 from prompts already generated."""
     generated_shots: int = Field(default=2, ge=0)
+    """Demonstrations among those that are prompts generated before."""
     temperature: float = Field(default=0.6, ge=0)
     """SRLM 3.1.1"""
     top_p: float = Field(default=0.9, gt=0, le=1)
     """SRLM 3.1.1"""
     top_k: int = Field(default=0, ge=0)
+    """Sample from so many of the most probable tokens; 0: from all."""
     max_new_tokens: int = Field(default=128, ge=1)
+    """Tokens of a text, at most."""
     rouge_l_max: float = Field(default=0.7, gt=0, le=1)
     """A prompt as near as this to any in the pool is dropped (Self-Instruct: 0.7)."""
     min_words: int = Field(default=4, ge=1)
+    """Shorter prompts are dropped."""
     max_words: int = Field(default=150, ge=1)
     """Self-Instruct's released filter keeps more than 3 and at most 150 words. In Chinese,
     Japanese, Korean, Thai, Lao, Khmer and Burmese each character is a word."""
@@ -66,7 +71,9 @@ class ResponsesConfig(SampledGroup):
     top_p: float = Field(default=0.9, gt=0, le=1)
     """SRLM 3.1.1"""
     top_k: int = Field(default=0, ge=0)
+    """Sample from so many of the most probable tokens; 0: from all."""
     max_new_tokens: int = Field(default=512, ge=1)
+    """Tokens of a text, at most."""
     anchors: int = Field(default=0, ge=0)
     """Further answers that M1 gives to each prompt, from iteration 2 on, for
     ``pairs.rule=anchored``."""

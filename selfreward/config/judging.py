@@ -22,6 +22,7 @@ class JurorConfig(SampledGroup):
     of K justifications. ``criteria``: the judge writes what a good answer to this prompt needs, and
     gives an expected score for each criterion; their weighted mean is the score."""
     template: str = "judge/additive.jinja"
+    """What the judge is asked: a shipped template or a file; it has to fit the form."""
     criteria_template: str = "judge/criteria.jinja"
     """``criteria``: asks for the criteria; ``template`` asks how well one of them is met."""
     max_criteria: int = Field(default=4, ge=1)
@@ -29,9 +30,13 @@ class JurorConfig(SampledGroup):
     votes: int = Field(default=3, ge=1)
     """Sampled judgments per response where something is written (SRLM 3.1.1: 3, averaged)."""
     temperature: float = Field(default=0.7, ge=0)
+    """Of sampling; 0 takes the most probable token each time."""
     top_p: float = Field(default=0.9, gt=0, le=1)
+    """Sample from the most probable tokens that make up this probability."""
     top_k: int = Field(default=0, ge=0)
+    """Sample from so many of the most probable tokens; 0: from all."""
     max_new_tokens: int = Field(default=256, ge=1)
+    """Tokens of a text, at most."""
     weight: float = Field(default=1.0, gt=0)
     """Of this judge's scores in the mean over a jury."""
 

@@ -33,6 +33,7 @@ class Config(Group):
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Of all that is drawn; training takes no larger one."""
     system_prompt: str | None = None
+    """System turn of everything that the models are asked; null: the one of the chat template."""
     chat_template: str | None = None
     """File of a chat template, for a base model whose tokenizer has none, such as the shipped
     ``chat/chatml.jinja``; null: the tokenizer's own."""

@@ -24,9 +24,13 @@ class SelectionConfig(SampledGroup):
     votes: int = Field(default=4, ge=1)
     """Judgments sampled per response; not stated in SRLM."""
     temperature: float = Field(default=0.7, ge=0)
+    """Of sampling; 0 takes the most probable token each time."""
     top_p: float = Field(default=0.9, gt=0, le=1)
+    """Sample from the most probable tokens that make up this probability."""
     top_k: int = Field(default=0, ge=0)
+    """Sample from so many of the most probable tokens; 0: from all."""
     max_new_tokens: int = Field(default=256, ge=1)
+    """Tokens of a text, at most."""
     max_share: float = Field(default=0.4, gt=0, le=1)
     """Most that the commonest score may be of the rows kept, unless the next one is as common; SRLM
     drops rows of the commonest score, but does not say how many."""

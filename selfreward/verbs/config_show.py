@@ -1,11 +1,13 @@
 """Where each value of a config comes from: a line of the file, an override, or the default."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from selfreward.config.load import override
+from selfreward.config.reference import explain
 from selfreward.config.run import Config
 from selfreward.config.yamlfile import Path_, parse_overrides, read_yaml
 from selfreward.verbs.layout import table
@@ -32,6 +34,34 @@ def origins_of(config: Config, path: Path, overrides: Sequence[str]) -> list[dic
 def origins_text(rows: Sequence[dict[str, Any]]) -> str:
     """What ``selfreward config show --sources`` prints."""
     return table([[row["key"], _short(row["value"]), row["origin"]] for row in rows])
+
+
+def explained(config: Config, name: str) -> dict[str, Any]:
+    """What a key is for, and its value in a config.
+
+    Raises:
+        ConfigError: There is no such key.
+    """
+    key = explain(name)
+    value: Any = config.model_dump(mode="json")
+    for part in name.split("."):
+        if isinstance(value, list):
+            value = dict(enumerate(value)).get(int(part))
+        else:
+            value = value.get(part) if isinstance(value, dict) else None
+    return {**asdict(key), "value": value}
+
+
+def explained_text(found: Mapping[str, Any]) -> str:
+    """What ``selfreward config show --explain`` prints."""
+    resume = "at any time" if found["may_change"] else "only before anything was made with it"
+    rows = [
+        ["takes", found["type"]],
+        ["default", found["default"] or "see its keys"],
+        ["here", _short(found["value"])],
+        ["resume may change it", resume],
+    ]
+    return f"{found['name']}: {found['doc']}\n\n{table(rows)}"
 
 
 def _origin(key: tuple[str, ...], data: Any, places: dict[Path_, str]) -> str:
