@@ -9,6 +9,7 @@ files in ``data.py``. Exit codes are those of ``errors.py``; 130 and 143 mean Ct
 import errno
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -145,19 +146,45 @@ def run(
     name = _free_name(source.stem) if name is None else name
     made = create_run(load_config(source, words), name, source)
     console.note(f"run {made.name}: {_outline(made.config)}; records in {made.path}")
-    _launch(made, as_json)
+    _launch(made, as_json, is_new=True)
 
 
-def resume(name: RunName, overrides: Overrides = None, as_json: Json = False) -> None:
-    """Continue a run; extend it with iterations=N."""
+def resume(
+    name: RunName,
+    overrides: Overrides = None,
+    retrain: Annotated[
+        int | None,
+        typer.Option(
+            metavar="T", help="Train iteration T anew from its pairs, in a new run.", min=1
+        ),
+    ] = None,
+    new: Annotated[
+        str | None, typer.Option("--name", help="Of the new run, with --retrain; default: RUN-N.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Continue a run; extend it with iterations=N; change what nothing was made with yet."""
+    from selfreward.storage.branch import create_branch
     from selfreward.storage.directory import open_run
     from selfreward.verbs.scores import scores_of
     from selfreward.verbs.status import is_complete
+    from selfreward.workers.checks import check_changed
 
     opened = open_run(name)
+    check = partial(check_changed, opened)
+    if retrain is not None:
+        new = _free_name(opened.name) if new is None else new
+        made = create_branch(opened, retrain, new, overrides or [], check)
+        console.note(
+            f"run {made.name}: a branch of {opened.name} from the pairs of iteration {retrain} on; "
+            f"records in {made.path}"
+        )
+        _launch(made, as_json)
+        return
+    if new is not None:
+        raise ConfigError("--name goes with --retrain T", f"selfreward resume {name}")
     if overrides:
-        with opened.owned():
-            opened.configure(overrides)
+        opened.configure(overrides, check)
     if is_complete(opened):
         console.note(
             f"run {opened.name} is finished ({_outline(opened.config)}); extend it with: "
@@ -185,28 +212,26 @@ def init(
     console.note(f"edit them, then: selfreward run {files[0]}")
 
 
-def _launch(run: "Run", as_json: bool) -> None:
-    """Do all that is left of a run, showing progress, then its scores."""
+def _launch(run: "Run", as_json: bool, *, is_new: bool = False) -> None:
+    """Do all that is left of a run, showing progress, then its scores.
+
+    Args:
+        is_new: Whether it was made just now, so that it need not stay if it records nothing.
+    """
     from selfreward import controller
-    from selfreward.storage.create import discard_unbegun
     from selfreward.verbs.progress import Display
     from selfreward.verbs.scores import scores_of, scores_text
 
-    saved = f"saved; continue with: selfreward resume {runs.handle(run)}"
     try:
         with Display(run) as display:
             controller.launch(run, display.tick)
     except (KeyboardInterrupt, controller.Terminated) as stop:
-        console.note(saved)
+        console.note(_left(run, "", is_new))
         code = INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
         raise typer.Exit(code) from None
-    except ConfigError as error:
-        if not discard_unbegun(run):
-            error.add_note(saved)
-        raise
     except SelfRewardError as error:
         if not isinstance(error, LockedError):
-            error.add_note(saved)
+            error.add_note(_left(run, f"{error.message} {error.hint}", is_new))
         raise
     scores = scores_of(run)
     if as_json:
@@ -216,6 +241,26 @@ def _launch(run: "Run", as_json: bool) -> None:
     handle = runs.handle(run)
     console.note(f"next: selfreward scores {handle} --plot scores.png")
     console.note(f"      selfreward show {handle} --best 1")
+
+
+def _left(run: "Run", said: str, is_new: bool) -> str:
+    """What a launch that ended early has left, in a line; a new run without records is removed.
+
+    Args:
+        said: The error; a run in which it names a file, such as a log, stays to be looked at.
+    """
+    from selfreward.storage.create import discard_empty, is_empty
+
+    handle = runs.handle(run)
+    if not is_empty(run):
+        return f"saved; continue with: selfreward resume {handle}"
+    named = any(str(path) in said for path in (run.path, run.path.resolve()))
+    if is_new and not named and discard_empty(run):
+        return f"nothing was recorded, so there is no run {run.name}; its name is free"
+    return (
+        f"nothing was recorded yet; go on with: selfreward resume {handle}; or mend the config and "
+        "run it again under this name"
+    )
 
 
 def _free_name(stem: str) -> str:

@@ -69,15 +69,15 @@ def dump_config(config: Config) -> str:
     return dump_yaml(config.model_dump(mode="json"))
 
 
-def changed_keys(old: Config, new: Config) -> list[str]:
-    """Dotted names of the values in which two configs differ."""
-    flat_old, flat_new = _flatten(old.model_dump()), _flatten(new.model_dump())
+def changes(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """The values in which two configs differ, old and new, by dotted name; None: not there."""
+    flat_old, flat_new = (_flatten(config.model_dump(mode="json")) for config in (old, new))
     missing = object()
-    return sorted(
-        key
-        for key in flat_old.keys() | flat_new.keys()
+    return {
+        key: (flat_old.get(key), flat_new.get(key))
+        for key in sorted(flat_old.keys() | flat_new.keys())
         if flat_old.get(key, missing) != flat_new.get(key, missing)
-    )
+    }
 
 
 def _flatten(data: dict[Any, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """All that a run reads from outside, gathered and checked, as the files of its directory."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from selfreward.config import Config
@@ -56,6 +57,7 @@ def run_inputs(config: Config, source: Path | None) -> dict[str, str]:
         files["templates/chat.jinja"] = chat.read_text(encoding="utf-8")
     if config.prompts.dataset:
         rows = seeds.read_prompts(config.prompts.dataset, beside)
+        check_dataset(rows, config)
         files["seeds/dataset.jsonl"] = dump(rows)
     if config.sft and config.sft.ift:
         files["seeds/ift.jsonl"] = dump(seeds.read_ift(config.sft.ift, beside))
@@ -66,6 +68,21 @@ def run_inputs(config: Config, source: Path | None) -> dict[str, str]:
         files["templates/compare.jinja"] = compare.source
     files |= selection_inputs(config, beside)
     return files | evaluation_inputs(config.evaluation, beside, files)
+
+
+def check_dataset(rows: Sequence[str], config: Config) -> None:
+    """Refuse a data set of prompts that is used up before the last iteration, as none comes twice.
+
+    Raises:
+        ConfigError: With how many there are and how many are needed.
+    """
+    there, needed = len(set(rows)), config.iterations * config.prompts.count
+    if there < needed:
+        raise ConfigError(
+            f"prompts.dataset: holds {there} different prompts, but {config.iterations} iterations "
+            f"of prompts.count={config.prompts.count} draw {needed}",
+            "Give more rows, or a lower prompts.count or fewer iterations.",
+        )
 
 
 def selection_inputs(config: Config, beside: Path | None) -> dict[str, str]:

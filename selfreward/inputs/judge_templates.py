@@ -9,7 +9,7 @@ from selfreward.records import FORMS
 from selfreward.storage.directory import Run
 
 if TYPE_CHECKING:
-    from selfreward.config import JudgeConfig, JurorConfig
+    from selfreward.config import Config, JudgeConfig, JurorConfig
 
 COMPARE_TEMPLATE = "judge/compare.jinja"
 """How two responses are compared, in any form."""
@@ -100,6 +100,36 @@ def run_template(run: "Run", stage: str, juror: int = 0) -> Template:
     if stage in _VARIABLES:
         return load_template(path, _VARIABLES[stage])
     return load_template(path, run.config.judge.jurors[juror].traits.variables)
+
+
+def run_templates(run: "Run", config: "Config") -> dict[str, Template]:
+    """A run's own copies of all templates that a config asks for, by ``template_name``.
+
+    Args:
+        config: That of the run, or what it is to become.
+
+    Raises:
+        ConfigError: The run has no copy of one, or what it has does not fit the config.
+    """
+    wanted = {"prompts": PROMPTS_VARIABLES}
+    for juror, judge in enumerate(config.judge.jurors):
+        wanted[template_name("judge", juror)] = judge.traits.variables
+        if judge.traits.by_criterion:
+            wanted[template_name("criteria", juror)] = _VARIABLES["criteria"]
+    compares = config.evaluation.compares or config.judge.break_ties
+    worse = config.selection is not None and config.selection.ranked is None
+    wanted |= {"compare": COMPARE_VARIABLES} if compares else {}
+    wanted |= {"worse": WORSE_VARIABLES} if worse else {}
+    found = {}
+    for name, variables in wanted.items():
+        path = run.path / "templates" / f"{name}.jinja"
+        if not path.is_file():
+            raise ConfigError(
+                f"{path}: the run has no such template, and this config asks with one",
+                "A run keeps the templates that it was made with; start a new run.",
+            )
+        found[name] = load_template(path, variables)
+    return found
 
 
 def run_judge_templates(run: "Run", juror: int) -> dict[str, Template]:

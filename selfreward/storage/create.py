@@ -1,11 +1,14 @@
 """Making a run directory, and removing one in which nothing has begun."""
 
+import fcntl
+import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from selfreward.errors import ConfigError, PreflightError
+from selfreward.errors import ConfigError, LockedError, PreflightError, SelfRewardError
 from selfreward.storage import database, durable
 from selfreward.storage.directory import (
     NAME,
@@ -15,7 +18,7 @@ from selfreward.storage.directory import (
 
 
 def free_directory(name: str) -> Path:
-    """Where a run of this name is to lie.
+    """Where a run of this name is to lie; an earlier one that recorded nothing is removed.
 
     Args:
         name: Letters, digits, dot, dash and underscore, at most 64.
@@ -28,7 +31,7 @@ def free_directory(name: str) -> Path:
             f"{name!r}: not a run name", "Use letters, digits, '.', '-' and '_', at most 64."
         )
     target = runs_root() / name
-    if target.exists():
+    if target.exists() and not (_holds_run(target) and discard_empty(Run(target))):
         raise ConfigError(
             f"run {name} exists: {target}",
             f"Continue it with `selfreward resume {name}`, or choose another --name.",
@@ -45,31 +48,97 @@ def create_directory(target: Path, files: Mapping[str, str]) -> Run:
     Raises:
         PreflightError: The directory cannot be written.
     """
-    temporary = target.parent / f"{durable.TEMPORARY}{uuid.uuid4().hex}"
-    try:
-        for directory in ("templates", "seeds", "models", "checkpoints", "logs"):
-            (temporary / directory).mkdir(parents=True)
+    with new_directory(target) as temporary:
         for path, text in files.items():
             durable.write_file(temporary / path, text)
         database.create(temporary / "records.db")
-        durable.rename(temporary, target)
+    return Run(target)
+
+
+@contextmanager
+def new_directory(target: Path) -> Iterator[Path]:
+    """Yield the directory of a run to fill, with its folders; on success it gets its name.
+
+    What makers that were killed have left is removed: all makers share a lock on the runs
+    directory, so where nobody holds it no temporary directory belongs to anyone.
+
+    Raises:
+        PreflightError: The directory cannot be written.
+    """
+    temporary = target.parent / f"{durable.TEMPORARY}{uuid.uuid4().hex}"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(target.parent)
+        with _shared(target.parent):
+            for directory in ("templates", "seeds", "models", "checkpoints", "logs"):
+                (temporary / directory).mkdir(parents=True)
+            yield temporary
+            durable.rename(temporary, target)
     except OSError as error:
         raise PreflightError(f"{target}: cannot make the run directory ({error})") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return Run(target)
 
 
-def discard_unbegun(run: Run) -> bool:
-    """Remove a run whose base model was never found, so that its name is free for the mended one.
+def discard_empty(run: Run) -> bool:
+    """Remove a run that has recorded nothing, so that its name is free for the mended one.
 
     Returns:
-        Whether it was removed; a run that has anything to lose stays.
+        Whether it was removed; a run that has anything to lose stays, and one that is in use.
     """
-    if run.base_model():
+    try:
+        if not is_empty(run):
+            return False
+        with run.owned() as store:
+            if store.has_records() or not is_empty(run):
+                return False
+            gone = run.path.with_name(f"{durable.TEMPORARY}{uuid.uuid4().hex}")
+            durable.rename(run.path, gone)
+    except LockedError:
+        return False
+    shutil.rmtree(gone, ignore_errors=True)
+    return True
+
+
+def is_empty(run: Run) -> bool:
+    """Whether there is no model, no checkpoint and no record."""
+    made = [*(run.path / "models").glob("*/"), *(run.path / "checkpoints").glob("*/*")]
+    if made:
         return False
     with run.store() as store:
-        if store.stages() or store.progress():  # M0.json may have been removed since
-            return False
-    shutil.rmtree(run.path)
+        return not store.has_records()
+
+
+def _holds_run(path: Path) -> bool:
+    """Whether a directory is a run that can be read."""
+    try:
+        Run(path).store().close()
+    except SelfRewardError:
+        return False
     return True
+
+
+@contextmanager
+def _shared(root: Path) -> Iterator[None]:
+    """Hold the lock of those who make something in a runs directory."""
+    descriptor = os.open(root, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks: then nothing is swept either
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _sweep(root: Path) -> None:
+    """Remove what makers that were killed have left, unless one is at work."""
+    descriptor = os.open(root, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return
+    else:
+        for leftover in root.glob(f"{durable.TEMPORARY}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+    finally:
+        os.close(descriptor)

@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from selfreward.errors import IntegrityError, LockedError, NotFoundError, PreflightError
@@ -23,6 +23,21 @@ def create(path: Path) -> None:
             db.executescript(f"BEGIN;{SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
         finally:
             db.close()
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a ``records.db`` as it is at this moment, also while another process writes to it.
+
+    Raises:
+        NotFoundError, IntegrityError: See ``connect``.
+        PreflightError: The disk is full.
+    """
+    with (
+        closing(connect(source, writes=False)) as db,
+        write_errors(target),
+        closing(sqlite3.connect(target)) as made,
+    ):
+        db.backup(made)
 
 
 def connect(path: Path, *, writes: bool) -> sqlite3.Connection:

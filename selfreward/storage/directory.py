@@ -14,20 +14,29 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from functools import cached_property
 from itertools import chain, product
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from selfreward.config.yamlfile import read_yaml
-from selfreward.errors import ConfigError, IntegrityError, LockedError, NotFoundError
+from selfreward.config.yamlfile import dump_yaml, read_yaml
+from selfreward.errors import IntegrityError, LockedError, NotFoundError
 from selfreward.records import Stage
 from selfreward.storage import durable
+from selfreward.storage.changes import (
+    CONFIGURED,
+    Values,
+    change_text,
+    made_stages,
+    refuse_frozen,
+    versions,
+)
 from selfreward.storage.store import Store
 
 # The verbs that only read need none of pydantic and filelock, which take longer to import
@@ -36,7 +45,6 @@ if TYPE_CHECKING:
     from selfreward.config.run import Config
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_EXTENDABLE = frozenset({"iterations"})
 _EARLIER_KINDS = ("auto", "ctranslate2", "transformers", "vllm", "server")
 """What ``engine.kind`` could be while it was frozen and part of the fingerprint."""
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the resolved config is our own dump
@@ -134,11 +142,13 @@ class Run:
         can be extended and resumed on another machine. The config counts as it was written when
         the run was made: a key that a later release adds is not in it.
         """
-        return self._fingerprint({})
+        return self._fingerprint(read_yaml(self.resolved)[0])
 
-    def _fingerprint(self, kinds: Mapping[str, str]) -> str:
-        """The fingerprint with kinds of engines taken in, by key."""
-        from selfreward.config.run import is_runtime_key
+    def _fingerprint(
+        self, config: dict[str, object], kinds: Mapping[str, str] = MappingProxyType({})
+    ) -> str:
+        """The fingerprint with a config of its own, and kinds of engines taken in, by key."""
+        from selfreward.config.readers import decides
 
         def deciding(data: Any, key: str) -> Any:
             if isinstance(data, list):
@@ -149,11 +159,10 @@ class Run:
             return {
                 name: kinds.get(at) or deciding(value, at)
                 for at, name, value in inner
-                if at in kinds or not (is_runtime_key(at) or at in _EXTENDABLE)
+                if at in kinds or decides(at)
             }
 
-        config = deciding(read_yaml(self.resolved)[0], "")
-        sha = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+        sha = hashlib.sha256(json.dumps(deciding(config, ""), sort_keys=True).encode())
         inputs = [*self.path.glob("templates/*.jinja"), *self.path.glob("seeds/*.jsonl")]
         for path in sorted(inputs):
             sha.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
@@ -176,26 +185,28 @@ class Run:
         text = json.dumps([fingerprint or self.fingerprint, base, iteration, stage, earlier])
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def _is_made_from_this(self, store: Store, row: Stage) -> bool:
-        """Whether a stage was made from the config, templates and data that lie here now."""
-        fingerprints = chain([None], self._earlier_fingerprints())
+    def _is_made_from(self, store: Store, row: Stage, configs: Sequence[dict[str, object]]) -> bool:
+        """Whether a stage was made from one of these and the templates and data that lie here."""
+        fingerprints = chain(map(self._fingerprint, configs), self._earlier_fingerprints(configs))
         made = (self.stage_fingerprint(store, row.iteration, row.stage, f) for f in fingerprints)
         return row.fingerprint in made
 
-    def _earlier_fingerprints(self) -> Iterator[str]:
+    def _earlier_fingerprints(self, configs: Sequence[dict[str, object]]) -> Iterator[str]:
         """Fingerprints that the kinds of engines were part of, by all that these may have been."""
-        keys = _engine_kinds(read_yaml(self.resolved)[0])
-        for kinds in product(_EARLIER_KINDS, repeat=len(keys)):
-            yield self._fingerprint(dict(zip(keys, kinds, strict=True)))
+        for config in configs:
+            keys = _engine_kinds(config)
+            for kinds in product(_EARLIER_KINDS, repeat=len(keys)):
+                yield self._fingerprint(config, dict(zip(keys, kinds, strict=True)))
 
     def check_fingerprints(self, store: Store) -> None:
-        """Compare every finished stage with what its inputs are now.
+        """Compare every finished stage with what its inputs are now, or were before a change.
 
         Raises:
             IntegrityError: Config, templates or seed data were altered after the fact.
         """
+        configs = versions(read_yaml(self.resolved)[0], store.events())
         for row in store.stages():
-            if not self._is_made_from_this(store, row):
+            if not self._is_made_from(store, row, configs):
                 raise IntegrityError(
                     f"{self.path}: {row.stage} of iteration {row.iteration} was made from another "
                     "config, template, seed data or base model than lies here now",
@@ -246,33 +257,44 @@ class Run:
             ) from None
         return directory
 
-    def configure(self, overrides: Sequence[str]) -> None:
-        """Change keys that a resume may change: ``iterations`` (up) and the runtime keys.
+    def configure(
+        self, overrides: Sequence[str], check: Callable[["Config", Values], None] | None = None
+    ) -> None:
+        """Change keys that no stage of the run was made with yet, and note the change.
+
+        Args:
+            overrides: ``dotted.key=value`` words; ``iterations`` may shrink to those begun.
+            check: Told the new config and what differs before anything is written; raises where
+                the run could not go on with it.
 
         Raises:
-            IntegrityError: Another key would change; the message names it.
-            ConfigError: A value is wrong, or ``iterations`` would shrink.
+            IntegrityError: A stage was made with the old value; the message names both.
+            ConfigError: A value is wrong, or iterations that have begun would go.
+            LockedError: Another process owns the run.
         """
-        from selfreward.config.load import changed_keys, load_copy, override
-        from selfreward.config.run import is_runtime_key
-        from selfreward.config.yamlfile import dump_yaml, read_yaml
+        from selfreward.config.load import changes, load_copy, override
+        from selfreward.config.readers import TRAINING, is_read
 
-        if not overrides:
-            return
-        new = load_copy(self.resolved, overrides)
-        changed = changed_keys(self.config, new)
-        free = [key for key in changed if is_runtime_key(key) or key in _EXTENDABLE]
-        if frozen := [key for key in changed if key not in free]:
-            raise IntegrityError(
-                f"{frozen[0]} is frozen: it decided the records of this run",
-                "Start a new run, or branch off with `selfreward run CONFIG --from RUN:M1`.",
-            )
-        if new.iterations < self.config.iterations:
-            raise ConfigError("iterations can only grow when a run is resumed")
-        durable.write_file(
-            self.resolved, dump_yaml(override(read_yaml(self.resolved)[0], overrides))
-        )
+        with self.owned() as store:
+            new = load_copy(self.resolved, overrides)
+            if not (changed := changes(self.config, new)):
+                return
+            refuse_frozen(self.name, self.config, new, changed, made_stages(store, self.config))
+            if check is not None:
+                check(new, changed)
+            old = read_yaml(self.resolved)[0]
+            text = change_text(old, data := override(old, overrides), changed)
+            again = [
+                (row.iteration, row.stage)
+                for row in store.progress()
+                if row.stage in TRAINING
+                and not store.finished(row.iteration, row.stage)
+                and any(is_read(key, row.iteration, row.stage) for key in changed)
+            ]
+            store.note_change(CONFIGURED, text, again)
+            durable.write_file(self.resolved, dump_yaml(data))
         self.__dict__.pop("config", None)
+        self.__dict__.pop("fingerprint", None)
 
     @contextmanager
     def owned(self) -> Iterator[Store]:

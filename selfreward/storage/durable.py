@@ -123,6 +123,27 @@ def is_whole(directory: Path) -> bool:
     return True
 
 
+def link_directory(source: Path, target: Path) -> None:
+    """Make ``target`` a directory of the same files: hard links, or copies where there are none.
+
+    Neither is harmed by what becomes of the other: files are only ever replaced or removed.
+    """
+    for path in sorted(source.rglob("*")):
+        to = target / path.relative_to(source)
+        if path.is_dir():
+            to.mkdir(parents=True, exist_ok=True)
+            continue
+        to.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(path, to)
+        except OSError:  # another file system, or one without links
+            shutil.copy2(path, to)
+            with open(to, "rb") as file:
+                os.fsync(file.fileno())
+    for directory in [target, *(p for p in target.rglob("*") if p.is_dir())]:
+        _fsync_directory(directory)
+
+
 def read_manifest(directory: Path) -> dict[str, object]:
     """Return the manifest of ``directory``.
 

@@ -13,7 +13,7 @@ import os
 import socket
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -166,6 +166,39 @@ class Store:
         with self._transaction():
             self._db.execute("INSERT INTO events VALUES (?,?,?)", (now(), kind, text))
 
+    def note_change(self, kind: str, text: str, again: Sequence[tuple[int, str]]) -> None:
+        """Note a change of the config; trainings under way that read it are begun anew.
+
+        Args:
+            again: (iteration, stage) of these, whose logs and progress go.
+        """
+        with self._transaction():
+            self._db.execute("INSERT INTO events VALUES (?,?,?)", (now(), kind, text))
+            for table in ("train_log", "progress"):
+                self._db.executemany(f"DELETE FROM {table} WHERE iteration=? AND stage=?", again)
+
+    def cut_to_pairs(self, iteration: int, events: Collection[str]) -> None:
+        """Leave of a copy what was made up to the pairs of an iteration, for it to be trained anew.
+
+        Args:
+            events: Kinds of those that stay beside the first, which tells when the run began.
+        """
+        later = ("train", "evaluate")
+        with self._transaction():
+            for table in (*(name for name, _ in TABLES.values()), "stages", "train_log",
+                          "progress", "reports", "figures", "planned"):  # fmt: skip
+                self._db.execute(f"DELETE FROM {table} WHERE iteration > ?", (iteration,))
+            for table in ("drops", "stages", "train_log", "progress"):
+                query = f"DELETE FROM {table} WHERE iteration = ? AND stage IN (?, ?)"
+                self._db.execute(query, (iteration, *later))
+            for table in ("reports", "figures"):
+                self._db.execute(f"DELETE FROM {table} WHERE iteration = ?", (iteration,))
+            marks = ",".join("?" * len(events))
+            self._db.execute(
+                f"DELETE FROM events WHERE kind NOT IN ({marks}) AND rowid > "
+                "(SELECT min(rowid) FROM events)", [*events],
+            )  # fmt: skip
+
     # Reading
 
     def records(self, kind: type[R], iteration: int, attempt: int | None = None) -> list[R]:
@@ -184,6 +217,12 @@ class Store:
         """Why a stage left things out, one reason per drop."""
         query = "SELECT reason FROM drops WHERE iteration = ? AND stage = ? ORDER BY rowid"
         return [row[0] for row in self._db.execute(query, (iteration, stage))]
+
+    def has_records(self) -> bool:
+        """Whether anything was made that would have to be made again: records, logs or reports."""
+        kept = (*(name for name, _ in TABLES.values()), "stages", "train_log", "reports")
+        query = " OR ".join(f"EXISTS (SELECT 1 FROM {table})" for table in kept)
+        return bool(self._db.execute(f"SELECT {query}").fetchone()[0])
 
     def planned(self, iteration: int) -> list[str]:
         """The stages of an iteration, in order; none before the run was first launched."""

@@ -12,6 +12,7 @@ from selfreward.errors import IntegrityError, SelfRewardError
 from selfreward.inputs import models
 from selfreward.records import Stage, model_name
 from selfreward.storage import durable
+from selfreward.storage.changes import REMOVED
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store, made_by
 from selfreward.storage.tables import digest
@@ -19,8 +20,6 @@ from selfreward.verbs.layout import size, table
 
 _TRAINING = ("sft", "train")
 """Stages that make a model."""
-REMOVED = "removed"
-"""Kind of the event that ``gc`` leaves for a model directory; its text is the model's name."""
 
 Check = dict[str, Any]
 

@@ -18,6 +18,7 @@ from selfreward.records import (
     judge_key,
 )
 from selfreward.stages.preference import preference
+from selfreward.storage.changes import Branch, branch_of
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
 from selfreward.verbs.console import bold, dim
@@ -87,6 +88,8 @@ class ShownPrompt:
     pairs: tuple[ShownPair, ...]
     no_pair: str | None
     """Why there is none; None where there is."""
+    branch: Branch | None
+    """From which run it was copied; None if this run made it."""
 
 
 def select(run: Run, iteration: int | None, order: Order) -> tuple[int, list[int]]:
@@ -154,6 +157,7 @@ def prompt_of(run: Run, iteration: int | None, attempt: int) -> ShownPrompt:
         judgments = store.records(Judgment, iteration, attempt)
         scores = scores_of(store, made, judgments)
         built = store.finished(iteration, "pairs" if iteration else "selection") is not None
+        branch = branch_of(store.events())
     selected = drops if built and not iteration else None
     return ShownPrompt(
         run=run.name,
@@ -174,6 +178,7 @@ def prompt_of(run: Run, iteration: int | None, attempt: int) -> ShownPrompt:
         comparisons=tuple(comparisons),
         pairs=tuple(ShownPair(**asdict(pair), margin=pair.margin) for pair in pairs),
         no_pair=None if pairs else _why(prompts[0], drops.get(str(attempt)), built),
+        branch=branch if branch and iteration <= branch.iteration else None,
     )
 
 
@@ -181,6 +186,7 @@ def prompt_text(shown: ShownPrompt) -> str:
     """What ``selfreward show`` prints for one prompt."""
     prompt = shown.prompt
     lines = [bold(f"iteration {shown.iteration}, prompt {shown.attempt}")]
+    lines[0] += dim(f"  copied from run {shown.branch.run}") if shown.branch else ""
     if prompt.dropped is None:
         lines.append(_wrapped(prompt.text, 2))
         if prompt.detail:

@@ -11,6 +11,7 @@ from typing import Literal
 from selfreward.errors import NotFoundError, SelfRewardError
 from selfreward.measures.figures import figures_of
 from selfreward.records import Progress, Stage
+from selfreward.storage.changes import Branch, branch_of
 from selfreward.storage.directory import Run, list_runs, runs_root
 from selfreward.verbs.console import bold, dim
 from selfreward.verbs.layout import duration, table
@@ -78,6 +79,8 @@ class Status:
     """With which the run ended, if it did."""
     warnings: tuple[str, ...]
     """Of the last launch."""
+    branch: Branch | None
+    """From which run and iteration its first records were copied; None: it made all itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,8 @@ class RunRow:
     """Its standard error."""
     n: int
     """Responses with a score."""
+    branch: Branch | None
+    """See ``Status``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +153,7 @@ def status_of(run: Run) -> Status:
         owner=OwnerStatus(**owner, alive=owned, here=owner["host"] == socket.gethostname()),
         error=errors[-1] if errors and events[-1][1] == "error" else None,
         warnings=tuple(text for _, kind, text in launched if kind == "warning"),
+        branch=branch_of(events),
     )
 
 
@@ -208,13 +214,14 @@ def stage_cells(row: StageRow) -> list[str]:
 
 def status_text(status: Status) -> str:
     """What ``selfreward status`` prints."""
-    owner = status.owner
+    owner, branch = status.owner, status.branch
     where = "" if owner.here else f" on {owner.host}"
     who = f", process {owner.pid}{where} since {owner.since}" if owner.alive else ""
     last = "M1" if status.iterations == 0 else f"M{status.iterations + 1}"
     lines = [
         f"{bold(status.run)}  {status.state}{who}",
         dim(f"{status.model}, M0 to {last}; {status.path}"),
+        *([dim(_branch_text(branch))] if branch else []),
         "",
         f"iteration {status.iteration} of {status.iterations}",
         table([stage_cells(row) for row in status.stages], indent="  "),
@@ -226,6 +233,11 @@ def status_text(status: Status) -> str:
     if status.state in ("stopped", "failed"):
         lines += ["", f"continue with: selfreward resume {status.run}"]
     return "\n".join(lines)
+
+
+def _branch_text(branch: Branch) -> str:
+    made = f"the pairs of iteration {branch.iteration} on ({branch.digest[:12]})"
+    return f"branch of {branch.run} from {made}"
 
 
 def ls_rows() -> list[RunRow | DamagedRow]:
@@ -259,6 +271,7 @@ def _ls_row(run: Run) -> RunRow:
         mean=scores.mean if scores else None,
         se=scores.se if scores else None,
         n=scores.n if scores else 0,
+        branch=status.branch,
     )
 
 
@@ -274,7 +287,8 @@ def _ls_cells(row: RunRow | DamagedRow) -> list[str]:
     if isinstance(row, DamagedRow):
         return [row.run, row.state, row.error]
     iteration = f"{row.iteration} of {row.iterations}"
-    cells = [row.run, row.state, row.model, iteration, row.stage or "-"]
+    name = f"{row.run} (of {row.branch.run})" if row.branch else row.run
+    cells = [name, row.state, row.model, iteration, row.stage or "-"]
     return [*cells, str(row.pairs), _mean(row)]
 
 

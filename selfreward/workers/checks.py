@@ -4,24 +4,28 @@
 the same configs with the same words. ``plan`` may be asked about another machine.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from selfreward.config import Config, EngineConfig, JurorConfig
+from selfreward.config import Config, EngineConfig, JurorConfig, SeedSource
 from selfreward.config.judging import HOSTED
+from selfreward.config.readers import decides
 from selfreward.config.run import check_judge
 from selfreward.engines.kinds import check_options as check_engine_options
 from selfreward.errors import ConfigError, PreflightError, SelfRewardError
-from selfreward.inputs.collect import run_inputs
+from selfreward.inputs import seeds
+from selfreward.inputs.collect import check_dataset, run_inputs
 from selfreward.inputs.judge_templates import (
     PROMPTS_VARIABLES,
     load_jury_templates,
+    run_templates,
     template_name,
 )
 from selfreward.inputs.models import check_source
 from selfreward.inputs.templates import Template, find_template, load_template
 from selfreward.records import judge_key
+from selfreward.storage.directory import Run
 from selfreward.training import checks, options
 
 
@@ -79,6 +83,32 @@ def check_config(config: Config, templates: Mapping[str, Template], *, here: boo
         options.check_lora(config.lora)
 
 
+def check_changed(run: Run, config: Config, changed: Collection[str]) -> None:
+    """Check a config that a run is to go on with, before anything is written.
+
+    Args:
+        run: With its own copies of templates and seed data; nothing of it is altered.
+        config: What its config is to become.
+        changed: Keys in which the two differ.
+
+    Raises:
+        ConfigError, PreflightError: See ``check_config``; or what the run has copied is not what
+            the config asks for, or not enough for its iterations.
+    """
+    if "iterations" in changed and config.prompts.dataset is not None:
+        rows = seeds.read_prompts(SeedSource(path=str(run.seed_file("dataset").resolve())))
+        check_dataset(rows, config)
+    if not any(map(decides, changed)):
+        return
+    canaries = run.seed_file("canaries")
+    if config.evaluation.canaries and not canaries.is_file():
+        raise ConfigError(
+            f"evaluation.canaries: the run has no {canaries}",
+            "A run keeps the data that it was made with; start a new run.",
+        )
+    check_config(config, run_templates(run, config))
+
+
 def _check_engine(engine: EngineConfig, key: str, here: bool) -> None:
     try:
         check_engine_options(engine.kind, engine.options)
@@ -92,11 +122,12 @@ def _check_engine(engine: EngineConfig, key: str, here: bool) -> None:
 
 def _check_templates(config: Config, templates: Mapping[str, Template]) -> None:
     """Check that each template can be filled in, and that a hosted judge's leaves its turn."""
-    shown = ["?"] * config.prompts.human_shots
+    filled: dict[str, str | list[str]] = dict.fromkeys(
+        ("prompt", "response", "criterion", "response_a", "response_b"), "?"
+    )
+    filled["demonstrations"] = ["?"] * config.prompts.human_shots
     started = {
-        name: replace(template, name=f"{name} template").render(
-            prompt="?", response="?", criterion="?", demonstrations=shown
-        )[1]
+        name: replace(template, name=f"{name} template").render(**filled)[1]
         for name, template in templates.items()
     }
     for juror, judge in enumerate(config.judge.jurors):

@@ -10,6 +10,7 @@ group. It writes under the run's owner epoch, so even an orphan that lives on ca
 import os
 from collections.abc import Callable
 
+from selfreward.storage.changes import PREPARED, is_unchecked
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
 from selfreward.workers.process import Child
@@ -27,10 +28,13 @@ class Children:
         self._kept: Child | None = None
 
     def prepare(self) -> None:
-        """Resolve the base model and check options, unless an earlier launch did."""
-        if not os.path.isdir(self._run.base_model().get("path", "")):
+        """Resolve the base model and check the config, unless an earlier launch did."""
+        changed = is_unchecked(self._store.events())
+        if changed or not os.path.isdir(self._run.base_model().get("path", "")):
             with self._open("prepare", 0) as child:
                 self._work(child, "prepare", 0)
+        if changed:
+            self._store.add_event(PREPARED, "with the config of now")
 
     def generate(self, iteration: int) -> None:
         """Make prompts, responses and judgments, in a child that may live on for the next."""

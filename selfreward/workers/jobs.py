@@ -17,8 +17,7 @@ from selfreward.engines.proved import open_proved
 from selfreward.engines.sessions import OpenSession, Session, Sessions
 from selfreward.errors import ConfigError, IntegrityError
 from selfreward.inputs import models
-from selfreward.inputs.judge_templates import run_template, template_name
-from selfreward.inputs.templates import Template
+from selfreward.inputs.judge_templates import run_templates
 from selfreward.records import model_name
 from selfreward.stages.comparisons import LABELS, STARTED, form_of
 from selfreward.storage import durable
@@ -46,7 +45,7 @@ def prepare(run: Run) -> None:
         IntegrityError: M0 is not the model that this run began with.
     """
     config = run.config
-    check_config(config, _templates(run))
+    check_config(config, run_templates(run, config))
     model = models.resolve(
         config.model, revision=config.revision, trust_remote_code=config.trust_remote_code
     )
@@ -90,14 +89,6 @@ def _check_room(config: Config, chat: Chat) -> None:
                 f"of {config.model}",
                 f"Set {key} lower, or take a model with a longer context.",
             )
-
-
-def _templates(run: Run) -> dict[str, Template]:
-    found = {"prompts": run_template(run, "prompts")}
-    for juror, judge in enumerate(run.config.judge.jurors):
-        for kind in ("judge", "criteria") if judge.form == "criteria" else ("judge",):
-            found[template_name(kind, juror)] = run_template(run, kind, juror)
-    return found
 
 
 class Generator:

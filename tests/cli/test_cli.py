@@ -351,6 +351,36 @@ def test_a_method_that_cannot_go_on_exits_6_and_a_bug_exits_1_with_one_line(
 
 
 @pytest.mark.usefixtures("at_runs")
+def test_a_run_that_failed_before_its_first_record_leaves_its_name_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
+    words = ["run", "quickstart", "--name", "a", *SMALL, "iterations=1"]
+    failed = selfreward(*words, mood="missing")
+    assert failed.returncode == 7
+    assert b"nothing was recorded, so there is no run a; its name is free" in failed.stderr
+    assert b"resume" not in failed.stderr
+    assert list(tmp_path.iterdir()) == []
+    diverged = selfreward(*words, mood="diverges")
+    assert diverged.returncode == 6
+    assert b"saved; continue with: selfreward resume a" in diverged.stderr
+
+    again = ["resume", "a", "--retrain", "1", "--name", "b", "dpo.beta=0.2"]
+    branch = selfreward(*again, mood="well")
+    assert branch.returncode == 0, branch.stderr
+    assert b"a branch of a from the pairs of iteration 1 on" in branch.stderr
+    assert open_run("b").config.dpo.beta == 0.2
+    lower = selfreward("resume", "a", "dpo.beta=0.3", mood="well")  # the training made nothing
+    assert lower.returncode == 0, lower.stderr
+    frozen = selfreward("resume", "a", "dpo.beta=0.4", mood="well")
+    assert frozen.returncode == 5
+    assert b"--retrain 1 --name NEW dpo.beta=0.4" in frozen.stderr
+    unknown = selfreward("resume", "a", "--retrain", "1", "dpo.betta=0.4", mood="well")
+    assert unknown.returncode == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+    assert selfreward("resume", "a", "--name", "c", mood="well").returncode == 2
+
+
 def test_watching_follows_a_run_until_its_owner_is_gone() -> None:
     command = [sys.executable, "-m", "selfreward", "status", "hostile", "--watch"]
     with open_run("hostile").owned():

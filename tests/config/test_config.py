@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfreward.config.load import build_config, changed_keys, dump_config, load_config
+from selfreward.config.load import build_config, changes, dump_config, load_config
 from selfreward.config.run import Config
 from selfreward.errors import ConfigError
 from selfreward.inputs import shipped
@@ -55,6 +55,13 @@ def test_the_papers_figures_are_those_of_the_recipe() -> None:
 def test_dump_and_load_is_identity_for_recipes(path: Path, tmp_path: Path) -> None:
     config = load_config(path)
     assert read(tmp_path, dump_config(config)) == config
+
+
+@pytest.mark.parametrize("text", ["\x85", "a\u2028b", "\u2029", "a\nb", "1e5", " a ", "#"])
+def test_dump_and_load_keeps_any_text(tmp_path: Path, text: str) -> None:
+    config = build_config({"system_prompt": text})
+    (tmp_path / "a.yaml").write_text(dump_config(config), encoding="utf-8")
+    assert load_config(tmp_path / "a.yaml") == config
 
 
 def test_dump_and_load_keeps_none(tmp_path: Path) -> None:
@@ -106,7 +113,7 @@ def test_dump_and_load_is_identity(
     path.write_text(dump_config(config), encoding="utf-8")
     again = load_config(path)
     assert again == config
-    assert changed_keys(again, config) == []
+    assert changes(again, config) == {}
 
 
 MISTAKES = [
@@ -282,9 +289,9 @@ def test_options_of_libraries_pass_by_their_own_names(tmp_path: Path) -> None:
 
 def test_changed_keys_are_named_with_dots() -> None:
     old = build_config({})
-    assert changed_keys(old, old) == []
+    assert changes(old, old) == {}
     new = build_config({}, ["dpo.beta=0.2", "engine.device=cpu", "lora={}", "prompts.count=3"])
-    assert set(changed_keys(old, new)) == {
+    assert set(changes(old, new)) == {
         "dpo.beta", "engine.device", "lora", "prompts.count",
     }  # fmt: skip
 

@@ -11,28 +11,20 @@ import pytest
 
 from selfreward.controller import launch
 from selfreward.records import (
-    Comparison,
-    Criterion,
-    Drop,
     FinishReason,
-    Judgment,
-    PreferencePair,
-    Prompt,
-    Response,
 )
-from selfreward.storage import durable
 from selfreward.storage.directory import Run
-from selfreward.storage.tables import SCHEMA_VERSION, digest
+from selfreward.storage.tables import SCHEMA_VERSION
 from selfreward.verbs.maintenance import verify
 from selfreward.verbs.scores import scores_of
 from selfreward.verbs.status import status_of
 from tests.support import DATA, plain
 from tests.support.loop_driver import ScriptedWorkers
+from tests.support.runs import facts
 from tests.support.scripted import scripted_reply
 
 OLD = DATA / "old_runs"
 EXPECTED: dict[str, Any] = json.loads((OLD / "expected.json").read_text())
-KINDS = (Prompt, Response, Judgment, Criterion, Comparison, PreferencePair, Drop)
 TIMES = {"seconds", "layout"}
 """What differs from one day to the next, in the figures of an iteration."""
 
@@ -49,23 +41,6 @@ def run(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
     with tarfile.open(OLD / f"{request.param}.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")
     return Run(tmp_path / request.param)
-
-
-def facts(run: Run) -> dict[str, Any]:
-    iterations = range(run.config.iterations + 1)
-    with run.store() as store:
-        return {
-            "records": {
-                f"{kind.__name__} {t}": digest(store.records(kind, t))  # type: ignore[type-var]
-                for t in iterations
-                for kind in KINDS
-            },
-            "stages": [[s.iteration, s.stage, s.rows, s.drops, s.digest] for s in store.stages()],
-            "models": {
-                f"M{t + 1}": durable.verify_directory(run.model_directory(t + 1))
-                for t in iterations
-            },
-        }
 
 
 def timeless(figures: dict[str, Any]) -> dict[str, Any]:

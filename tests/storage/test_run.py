@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import yaml
 
 from selfreward.config.load import build_config, load_config
 from selfreward.config.run import RUNTIME_KEYS
+from selfreward.config.yamlfile import read_yaml
 from selfreward.errors import (
     ConfigError,
     IntegrityError,
@@ -24,8 +25,8 @@ from selfreward.errors import (
 )
 from selfreward.inputs.collect import create_run
 from selfreward.inputs.judge_templates import run_template
-from selfreward.records import Prompt, Stage
-from selfreward.storage.create import discard_unbegun
+from selfreward.records import Drop, Prompt, Response, Stage
+from selfreward.storage.create import discard_empty, new_directory
 from selfreward.storage.directory import Run, list_runs, open_run
 from selfreward.storage.store import Store
 
@@ -83,6 +84,8 @@ def test_a_plain_name_is_taken(root: Path, name: str) -> None:
 
 def test_a_name_in_use_is_refused_with_what_to_do_and_the_run_is_left_alone(root: Path) -> None:
     run = make()
+    with run.owned() as store:
+        store.add([Prompt(1, 0, "a", "a", None)])
     before = run.fingerprint
     with pytest.raises(ConfigError) as error:
         make("run", "seed=7")
@@ -151,20 +154,84 @@ def test_a_run_that_cannot_be_written_is_not_made(
 # Config on resume
 
 
-def test_only_what_decides_no_record_can_change_when_a_run_is_resumed() -> None:
+def test_what_nothing_was_made_with_can_change_until_something_is() -> None:
     run = make("run", "iterations=2")
-    before = (run.path / "config.resolved.yaml").read_bytes()
     for word in ("dpo.beta=0.2", "responses.n=8", "seed=1", "engine.compute_type=int8"):
-        with pytest.raises(IntegrityError, match=word.partition("=")[0]):
+        run.configure([word])
+    assert run.config == Run(run.path).config
+    assert (run.config.dpo.beta, run.config.responses.n, run.config.seed) == (0.2, 8, 1)
+    with run.owned() as store:
+        finish(run, store, 0, "train", digest="m1")
+        finish(run, store, 0, "evaluate")
+        finish(run, store, 1, "prompts")
+        store.add([Response(1, 0, 0, "begun", "stop", 1)])
+    before = run.resolved.read_bytes()
+    for word, stage in {
+        "seed=2": "train of iteration 0", "sft.learning_rate=1.0": "train of iteration 0",
+        "lora={r: 4}": "train of iteration 0", "prompts.count=9": "prompts of iteration 1",
+        "responses.n=9": "responses of iteration 1", "sft=null": "sft",
+        "engine.compute_type=float32": "evaluate of iteration 0",
+        "judge.votes=7": "train of iteration 0", "judge.break_ties=true": "train of iteration 0",
+    }.items():  # fmt: skip
+        with pytest.raises(IntegrityError, match=word.partition("=")[0]) as error:
+            run.configure(["iterations=5", word])
+        assert stage in error.value.message
+    for word in ("judge.template=judge/expected.jinja", "prompts.dataset=x.jsonl"):
+        with pytest.raises(IntegrityError, match="own copy"):
             run.configure([word])
-    with pytest.raises(IntegrityError):
-        run.configure(["iterations=5", "dpo.beta=0.2"])
-    with pytest.raises(ConfigError, match="only grow"):
-        run.configure(["iterations=1"])
     with pytest.raises(ConfigError):
         run.configure(["iteration=3"])
+    with pytest.raises(ConfigError, match="iteration 1 has begun"):
+        run.configure(["iterations=0"])
     run.configure([])
-    assert (run.path / "config.resolved.yaml").read_bytes() == before
+    assert run.resolved.read_bytes() == before
+    run.configure(["dpo.beta=0.3", "pairs.min_margin=1.0", "iterations=1"])
+    with run.owned() as store:
+        Run(run.path).check_fingerprints(store)
+        kinds = [kind for _, kind, _ in store.events()]
+        assert kinds.count("configured") == 5
+        finish(run, store, 1, "responses")
+        Run(run.path).check_fingerprints(store)
+
+
+def test_a_change_is_noted_and_a_stage_is_held_against_the_config_of_its_own_time() -> None:
+    run = make("run", "iterations=2")
+    with run.owned() as store:
+        finish(run, store, 0, "train", digest="m1")
+    run.configure(["dpo.beta=0.25"])
+    with run.owned() as store:
+        finish(run, store, 0, "evaluate")
+        finish(run, store, 1, "prompts")
+        Run(run.path).check_fingerprints(store)
+        [text] = [text for _, kind, text in store.events() if kind == "configured"]
+        assert json.loads(text)["changed"] == {"dpo.beta": [0.1, 0.25]}
+        for altered in ("beta: 0.1", "beta: 0.3"):  # by hand; 0.1 once was right
+            text = run.resolved.read_text()
+            run.resolved.write_text(text.replace("beta: 0.25", altered))
+            with pytest.raises(IntegrityError, match="evaluate of iteration 0"):
+                Run(run.path).check_fingerprints(store)
+            run.resolved.write_text(text)
+
+
+def test_a_training_that_came_to_no_end_is_begun_anew_with_other_options() -> None:
+    run = make("run", "iterations=1")
+    with run.owned() as store:
+        finish(run, store, 0, "train", digest="m1")
+        store.set_progress(0, "train", 1, 1, 1.0)
+        store.set_progress(1, "train", 3, 9, 1.0)
+        for iteration in (0, 1):
+            store.log_training(iteration, 1, {"loss": float("nan")})
+    run.configure(["engine.concurrency=3"])
+    with run.store() as store:
+        assert store.train_log(1)
+    run.configure(["dpo.learning_rate=1e-7"])
+    with run.store() as store:
+        assert not store.train_log(1) and store.train_log(0)
+        assert [(p.iteration, p.stage) for p in store.progress()] == [(0, "train")]
+    run.model_directory(2).mkdir()  # published, but not yet committed
+    with pytest.raises(IntegrityError, match=r"dpo\.learning_rate") as error:
+        run.configure(["dpo.learning_rate=1e-8"])
+    assert "--retrain 1" in error.value.hint
 
 
 def test_iterations_can_grow_and_speed_can_change_without_another_fingerprint() -> None:
@@ -183,11 +250,13 @@ def test_another_engine_may_go_on_with_a_run_also_with_one_of_an_earlier_version
     run = make("run", "engine.kind=auto", "judge.model=org/judge", judge)
     kinds = {"engine.kind": "auto", "judge.engine.kind": "ctranslate2"}
     with run.owned() as store:
-        earlier = run.stage_fingerprint(store, 0, "train", run._fingerprint(kinds))
+        plain = read_yaml(run.resolved)[0]
+        earlier = run.stage_fingerprint(store, 0, "train", run._fingerprint(plain, kinds))
         store.finish_stage(Stage(0, "train", 1, 0, "d", earlier, 1.0, {}))
         finish(run, store, 1, "prompts")
         run.check_fingerprints(store)
-        run.configure(["engine.kind=transformers", "judge.engine.kind=transformers"])
+    run.configure(["engine.kind=transformers", "judge.engine.kind=transformers"])
+    with run.owned() as store:
         assert Run(run.path).config.engine.kind == "transformers"
         Run(run.path).check_fingerprints(store)
         run.resolved.write_text(run.resolved.read_text().replace("beta: 0.1", "beta: 0.2"))
@@ -447,16 +516,56 @@ def test_a_run_can_be_read_while_it_is_owned() -> None:
         assert len(reader.records(Prompt, 1)) == 1
 
 
-def test_only_a_run_that_never_began_is_discarded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
-    run = create_run(build_config({}), "mistaken")
-    assert discard_unbegun(run) and not run.path.exists()
-    run = create_run(build_config({}), "mistaken")
+def test_a_run_is_discarded_only_while_it_has_nothing_to_lose() -> None:
+    run = make("mistaken")
     (run.path / "models" / "M0.json").write_text('{"path": "base", "digest": "0"}')
-    assert not discard_unbegun(run) and run.path.exists()
-    (run.path / "models" / "M0.json").unlink()  # as where it could not be read, after the start
     with run.owned() as store:
-        store.set_progress(1, "prompts", 3, 9, 1.0)
-    assert not discard_unbegun(run) and run.path.exists()
+        store.set_progress(0, "train", 0, 9, 1.0)
+        store.add_event("error", "no such model")
+        assert not discard_empty(Run(run.path))  # in use
+    assert discard_empty(run) and not run.path.exists()
+    for number, leave in enumerate(LEFT):
+        run = make(f"run-{number}")
+        leave(run)
+        assert not discard_empty(run) and run.path.exists()
+        with pytest.raises(ConfigError, match="exists"):
+            make(f"run-{number}")
+
+
+def _store(write: Callable[[Store], None]) -> Callable[[Run], None]:
+    def leave(run: Run) -> None:
+        with run.owned() as store:
+            write(store)
+
+    return leave
+
+
+LEFT = [
+    _store(lambda store: store.add([Prompt(1, 0, "", "", "short")])),
+    _store(lambda store: store.add([Drop(0, "train", "ift:0", "too long")])),
+    _store(lambda store: store.log_training(0, 1, {"loss": 1.0})),
+    _store(lambda store: store.finish_stage(Stage(0, "train", 1, 0, "d", "f", 1.0, {}))),
+    _store(lambda store: store.save_report(0, "health", {})),
+    lambda run: (run.path / "checkpoints" / "M1" / "checkpoint-1").mkdir(parents=True),
+    lambda run: run.model_directory(1).mkdir(),
+]
+
+
+def test_the_name_of_a_run_that_recorded_nothing_is_free_for_the_next(root: Path) -> None:
+    make("run", "seed=1")
+    assert make("run", "seed=2").config.seed == 2
+    assert [path.name for path in root.iterdir()] == ["run"]
+    (root / "other").mkdir()  # no run, so somebody else's
+    with pytest.raises(ConfigError, match="other exists"):
+        make("other")
+
+
+def test_what_a_killed_maker_left_goes_with_the_next_run_unless_another_is_at_work(
+    root: Path,
+) -> None:
+    (root / ".tmp-dead" / "models").mkdir(parents=True)
+    with new_directory(root / "first") as temporary:
+        make("second")
+        assert temporary.is_dir()
+    make("third")
+    assert sorted(path.name for path in root.iterdir()) == ["first", "second", "third"]

@@ -3,13 +3,14 @@
     python -m tests.support.cli_driver [selfreward's arguments]
 
 SCRIPTED_MOOD chooses what the workers do: ``well``, ``forever`` (until a signal), ``mute`` (a judge
-without verdicts), ``bug``.
+without verdicts), ``bug``, ``missing`` (the model is not found), ``diverges`` (each DPO).
 """
 
 import os
 import time
 
 from selfreward.cli import main as cli
+from selfreward.errors import PreflightError, StoppedError
 from selfreward.workers import children
 from tests.support.loop_driver import ScriptedWorkers
 
@@ -18,6 +19,16 @@ class Workers(ScriptedWorkers):
     def __init__(self, run, store, tick) -> None:
         super().__init__(run)
         self.tick = tick
+
+    def prepare(self) -> None:
+        if os.environ.get("SCRIPTED_MOOD") == "missing":
+            raise PreflightError("model: org/m is not in the hub cache")
+        super().prepare()
+
+    def train(self, iteration: int, stage: str = "train") -> None:
+        if iteration and os.environ.get("SCRIPTED_MOOD") == "diverges":
+            raise StoppedError("loss is nan at step 3")
+        super().train(iteration, stage)
 
     def generate(self, iteration: int) -> None:
         mood = os.environ.get("SCRIPTED_MOOD", "well")

@@ -1,13 +1,24 @@
 """Runs for the tests of everything that shows a run: one whole, one with hostile text."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from selfreward.config.load import build_config
 from selfreward.controller import launch
 from selfreward.inputs.collect import create_run
-from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response, Stage
+from selfreward.records import (
+    Comparison,
+    Criterion,
+    Drop,
+    Judgment,
+    PreferencePair,
+    Prompt,
+    Response,
+    Stage,
+)
+from selfreward.storage import durable
 from selfreward.storage.directory import Run
 from selfreward.storage.tables import digest
 from tests.support.loop_driver import ScriptedWorkers
@@ -45,6 +56,29 @@ def at_runs(runs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same, as the runs directory in force."""
     monkeypatch.setenv("SELFREWARD_RUNS", str(runs))
     return runs
+
+
+KINDS = (Prompt, Response, Judgment, Criterion, Comparison, PreferencePair, Drop)
+
+
+def facts(run: Run) -> dict[str, Any]:
+    """Everything of a run that must not depend on how it came about."""
+    iterations = range(run.config.iterations + 1)
+    models = {t: run.model_directory(t + 1) for t in iterations}
+    with run.store() as store:
+        return {
+            "records": {
+                f"{kind.__name__} {t}": digest(store.records(kind, t))  # type: ignore[type-var]
+                for t in iterations
+                for kind in KINDS
+            },
+            "stages": [[s.iteration, s.stage, s.rows, s.drops, s.digest] for s in store.stages()],
+            "models": {
+                path.name: durable.verify_directory(path)
+                for t, path in models.items()
+                if t or run.config.sft is not None
+            },
+        }
 
 
 def _make_hostile(run: Run) -> None:

@@ -1,0 +1,128 @@
+"""A run that takes over the records of another one, to train anew from its stored pairs."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from selfreward.config.yamlfile import dump_yaml, read_yaml
+from selfreward.errors import IntegrityError, NotFoundError
+from selfreward.records import model_name
+from selfreward.storage import database, durable
+from selfreward.storage.changes import (
+    BRANCHED,
+    CONFIGURED,
+    REMOVED,
+    Branch,
+    Values,
+    change_text,
+    check_retrained,
+)
+from selfreward.storage.create import free_directory, new_directory
+from selfreward.storage.directory import Run
+from selfreward.storage.store import Store
+
+if TYPE_CHECKING:
+    from selfreward.config.run import Config
+
+
+def create_branch(
+    origin: Run,
+    iteration: int,
+    name: str,
+    overrides: Sequence[str] = (),
+    check: Callable[["Config", Values], None] | None = None,
+) -> Run:
+    """Make a run of what another one made up to the pairs of an iteration.
+
+    It has the records and models of all before, hard-linked where that can be; to train the
+    iteration's model and all that follows is left to do. The other run is only read, and may be
+    at work. The branch appears whole or not at all.
+
+    Args:
+        origin: The other run.
+        iteration: Above 0.
+        name: As for ``free_directory``.
+        overrides: ``dotted.key=value`` words, of keys that decide none of these records.
+        check: As for ``Run.configure``.
+
+    Raises:
+        NotFoundError: The iteration's pairs are not made yet.
+        IntegrityError: A key that decides the records would change; or a model that is needed is
+            gone or damaged.
+        ConfigError: A value is wrong, or the name is bad or in use.
+        PreflightError: The directory cannot be written.
+    """
+    from selfreward.config.load import changes, load_copy, override
+
+    new = load_copy(origin.resolved, overrides)
+    changed = changes(origin.config, new)
+    with origin.store() as store:
+        pairs = store.finished(iteration, "pairs")
+        if pairs is None:
+            found = [row.iteration for row in store.stages() if row.stage == "pairs"]
+            raise NotFoundError(
+                f"run {origin.name} has no finished pairs of iteration {iteration} to train from",
+                f"It has those of {', '.join(map(str, found)) or 'none yet'}.",
+            )
+        kept = [
+            (row.iteration, row.stage)
+            for row in store.stages()
+            if row.iteration < iteration
+            or (row.iteration == iteration and row.stage not in ("train", "evaluate"))
+        ]
+    check_retrained(changed, kept, iteration, new)
+    if check is not None:
+        check(new, changed)
+    target = free_directory(name)
+    old = read_yaml(origin.resolved)[0]
+    data = override(old, overrides) if changed else old
+    with new_directory(target) as directory:
+        durable.write_file(directory / "config.resolved.yaml", dump_yaml(data))
+        for path in _inputs(origin):
+            copy = directory / path.relative_to(origin.path)
+            durable.write_file(copy, path.read_bytes())
+        database.copy(origin.records, directory / "records.db")
+        with Store.claim(directory / "records.db") as store:
+            store.cut_to_pairs(iteration, (CONFIGURED, BRANCHED))
+            _link_models(origin, store, directory / "models", iteration)
+            if changed:
+                store.add_event(CONFIGURED, change_text(old, data, changed))
+            branch = Branch(origin.name, iteration, pairs.digest)
+            store.add_event(BRANCHED, json.dumps(asdict(branch)))
+    return Run(target)
+
+
+def _inputs(run: Run) -> list[Path]:
+    """The files that a run reads, but the config in force and the records."""
+    found = [run.path / "config.yaml", run.path / "models" / "M0.json"]
+    found += [*run.path.glob("templates/*.jinja"), *run.path.glob("seeds/*.jsonl")]
+    return [path for path in found if path.is_file()]
+
+
+def _link_models(run: Run, store: Store, models: Path, iteration: int) -> None:
+    """Link the models that the stages in ``store`` made, but those that ``gc`` removed before.
+
+    Raises:
+        IntegrityError: One is not whole or not the one committed, or the one to train is gone.
+    """
+    start = model_name(iteration - 1, "train")
+    with run.store() as other:
+        removed = {text for _, kind, text in other.events() if kind == REMOVED}
+    for row in store.stages():
+        if row.stage not in ("sft", "train"):
+            continue
+        name = model_name(row.iteration, row.stage)
+        if name in removed and not run.model_directory(name).exists():
+            if name == start:
+                raise IntegrityError(
+                    f"{name}, from which iteration {iteration} is trained, was removed by gc",
+                    f"Put a copy back as {run.model_directory(name)}, or start a new run.",
+                )
+            store.add_event(REMOVED, name)
+            continue
+        source = run.whole_model(name)
+        if durable.verify_directory(source, deep=False) != row.digest:
+            raise IntegrityError(f"{source}: whole, but not the model that was committed")
+        durable.link_directory(source, models / name)

@@ -1,0 +1,199 @@
+"""How the config of a run changed after it was made, and from which run it branched off.
+
+Both are events. That of a change keeps the former values, so that a stage finished before it can
+still be held against the config that it was made from.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from selfreward.errors import ConfigError, IntegrityError
+from selfreward.records import model_name
+from selfreward.storage.store import Store, made_by
+
+if TYPE_CHECKING:
+    from selfreward.config.run import Config
+
+CONFIGURED, BRANCHED, PREPARED = "configured", "branched", "prepared"
+"""Kinds of events: a change of the config, the birth of a branch, and that a change was checked
+against the model. The text of the first two is JSON."""
+REMOVED = "removed"
+"""Kind of the event that ``gc`` leaves for a model directory; its text is the model's name."""
+
+_ANEW = "Start a new run, or branch off with `selfreward run CONFIG --from RUN:M1`."
+Event = tuple[str, str, str]
+Values = Mapping[str, tuple[Any, Any]]
+"""Old and new value by dotted key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """Where a run branched off that has the records of another one."""
+
+    run: str
+    """Name of the other run."""
+    iteration: int
+    """Whose pairs are the last records that were copied."""
+    digest: str
+    """sha256 over these pairs; that of the stage in both runs."""
+
+
+def branch_of(events: Iterable[Event]) -> Branch | None:
+    """Where a run branched off last; None if it began from nothing."""
+    found = [text for _, kind, text in events if kind == BRANCHED]
+    return Branch(**json.loads(found[-1])) if found else None
+
+
+def change_text(old: Mapping[str, Any], new: Mapping[str, Any], changed: Values) -> str:
+    """Text of the event of a change.
+
+    Args:
+        old, new: The config as it stands in ``config.resolved.yaml``.
+        changed: What that comes to.
+    """
+    roots = sorted(key for key in new if key not in old or new[key] != old[key])
+    former = {key: old[key] for key in roots if key in old}
+    added = [key for key in roots if key not in old]
+    return json.dumps({"changed": changed, "former": former, "added": added})
+
+
+def versions(data: dict[str, Any], events: Sequence[Event]) -> list[dict[str, Any]]:
+    """All that the config of a run has been, from what it is now back to what it was made with."""
+    found = [data]
+    for _, kind, text in reversed(events):
+        if kind == CONFIGURED:
+            change = json.loads(text)
+            kept = {key: data[key] for key in data if key not in change["added"]}
+            data = kept | change["former"]
+            found.append(data)
+    return found
+
+
+def is_unchecked(events: Sequence[Event]) -> bool:
+    """Whether a key that decides records has changed since the run was last prepared."""
+    from selfreward.config.readers import decides
+
+    for _, kind, text in reversed(events):
+        if kind == PREPARED:
+            return False
+        if kind == CONFIGURED and any(map(decides, json.loads(text)["changed"])):
+            return True
+    return False
+
+
+def made_stages(store: Store, config: "Config") -> list[tuple[int, str]]:
+    """The stages that are finished or have made something, in order.
+
+    A training that was cut off has made nothing: its checkpoints count only for the same options.
+    """
+    from selfreward.config.readers import TRAINING
+
+    models = store.path.parent / "models"
+    finished = {(row.iteration, row.stage) for row in store.stages()}
+    last = max([config.iterations, *(t for t, _ in finished)])
+    return [
+        (t, stage)
+        for t in range(last + 1)
+        for stage in config.stages(t)
+        if (t, stage) in finished
+        or (stage in TRAINING and (models / model_name(t, stage)).is_dir())
+        or (stage not in TRAINING and made_by(store, t, stage))
+        or store.drop_reasons(t, stage)
+    ]
+
+
+def refuse_frozen(
+    name: str, old: "Config", new: "Config", changed: Values, made: Sequence[tuple[int, str]]
+) -> None:
+    """Refuse a change that would make what a run has made untrue.
+
+    Args:
+        name: Of the run.
+        changed: Old and new values, by key.
+        made: Its stages that are finished or have made something.
+
+    Raises:
+        IntegrityError: A stage was made with the old value; the message names key and stage.
+        ConfigError: The run would have fewer iterations than it has begun.
+    """
+    from selfreward.config.readers import decides, first_reader, is_copied, keeps_order
+
+    for key in filter(decides, changed):
+        if is_copied(key):
+            raise IntegrityError(
+                f"{key} is frozen: the run has its own copy of what it names", _ANEW
+            )
+        if reader := first_reader(key, made):
+            iteration, stage = reader
+            raise IntegrityError(
+                f"{key} is frozen: {stage} of iteration {iteration} was made with it",
+                _remedy(name, key, changed[key][1], iteration, stage),
+            )
+    if not keeps_order(old, new, made):
+        raise IntegrityError(
+            f"{', '.join(changed)}: would change the stages before those that are made", _ANEW
+        )
+    begun = max((t for t, _ in made), default=0)
+    if new.iterations < min(old.iterations, begun):
+        raise ConfigError(
+            f"iterations={new.iterations}, but iteration {begun} has begun",
+            "iterations can only shrink to those that have begun.",
+        )
+
+
+def check_retrained(
+    changed: Values, made: Sequence[tuple[int, str]], iteration: int, new: "Config"
+) -> None:
+    """Refuse to branch off with a change of what the copied records were made with.
+
+    Earlier trainings may have been done otherwise: the branch keeps how.
+
+    Args:
+        made: The stages whose records are copied.
+        iteration: That is trained anew.
+
+    Raises:
+        IntegrityError: With the key and the stage that was made with it.
+        ConfigError: Iterations that end before the one that is trained anew.
+    """
+    from selfreward.config.readers import TRAINING, decides, first_reader, is_copied, is_read
+
+    coming = [(iteration, "train"), (iteration, "evaluate")]
+    for key in filter(decides, changed):
+        if is_copied(key):
+            raise IntegrityError(
+                f"{key} is frozen: a branch copies what it names from the run", _ANEW
+            )
+        if key == "evaluation.limit" and (0, "evaluate") in made:
+            raise IntegrityError(
+                f"{key} is frozen: drift is measured against M1 on the same responses", _ANEW
+            )
+        sampled = [at for at in made if at[1] not in (*TRAINING, "evaluate")]
+        reader = first_reader(key, sampled)
+        if reader is None and not any(is_read(key, *at) for at in coming):
+            reader = first_reader(key, made)
+        if reader is None:
+            continue
+        hint = "Only dpo.*, lora, launch, evaluation and keys that decide no record may change."
+        if key.startswith("pairs."):
+            hint = "Compare other rules on the same judgments: selfreward pairs RUN --try RULE."
+        raise IntegrityError(
+            f"{key}: {reader[1]} of iteration {reader[0]} was made with it and is copied", hint
+        )
+    if new.iterations < iteration:
+        raise ConfigError(f"iterations={new.iterations} ends before --retrain {iteration}")
+
+
+def _remedy(name: str, key: str, value: object, iteration: int, stage: str) -> str:
+    if iteration and stage in ("train", "evaluate"):
+        return (
+            f"Train again from the stored pairs, in a run of its own: selfreward resume {name} "
+            f"--retrain {iteration} --name NEW {key}={json.dumps(value)}"
+        )
+    if stage == "pairs" and key.startswith("pairs."):
+        return f"Compare rules on the same judgments: selfreward pairs {name} --try RULE."
+    if not iteration:
+        return "Start a new run: what it makes first depends on this key."
+    return f"Start a new run, or branch off: selfreward run CONFIG --from {name}:M1"
