@@ -21,7 +21,9 @@ def validate(config: ConfigName, overrides: Overrides = None, as_json: Json = Fa
     if as_json:
         console.data_json({"valid": True, "parts": parts})
         return
-    console.data(table([["ok", part["name"], part["detail"]] for part in parts]))
+    marks = {True: "warn", False: "ok"}
+    rows = [[marks[part["warning"]], part["name"], part["detail"]] for part in parts]
+    console.data(table(rows))
 
 
 def plan(config: ConfigName, overrides: Overrides = None, as_json: Json = False) -> None:

@@ -151,3 +151,6 @@ class HealthConfig(Group):
 
 HOSTED = "hosted"
 """``judge.model`` of a judge of which only its endpoints are known."""
+
+OWN_MODELS = ("policy", "M1", HOSTED)
+"""``judge.model`` where it names no model source."""

@@ -4,7 +4,7 @@ A key that none of the groups below names, such as ``seed``, is read by every st
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from selfreward.config.run import Config, is_runtime_key
 
@@ -14,7 +14,7 @@ StageKey = tuple[int, str]
 EXTENDABLE = frozenset({"iterations"})
 """Keys that say how far a run goes, but decide none of its records."""
 
-_SAMPLED: Mapping[str, tuple[str, ...]] = {
+_SAMPLED: dict[str, tuple[str, ...]] = {
     "prompts": ("prompts", "engine"),
     "responses": ("responses", "engine"),
     "anchors": ("responses", "engine"),

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
-from selfreward.config import Config
+from selfreward.config import Config, JurorConfig
+from selfreward.config.judging import OWN_MODELS
 from selfreward.config.load import dump_config
 from selfreward.errors import ConfigError
 from selfreward.inputs import seeds
@@ -15,10 +17,13 @@ from selfreward.inputs.judge_templates import (
     WORSE_VARIABLES,
     load_jury_templates,
 )
+from selfreward.inputs.models import beside_config
 from selfreward.inputs.rankings import copy_ranked, read_ranked
 from selfreward.inputs.templates import find_template, load_template
 from selfreward.storage.create import create_directory, free_directory
 from selfreward.storage.directory import Run
+
+J = TypeVar("J", bound=JurorConfig)
 
 
 def create_run(config: Config, name: str, source: Path | None = None) -> Run:
@@ -31,8 +36,32 @@ def create_run(config: Config, name: str, source: Path | None = None) -> Run:
     Raises:
         ConfigError: Bad name, name in use, or anything wrong with templates or seed data.
     """
-    target = free_directory(name)
-    return create_directory(target, run_inputs(config, source))
+    config = found_models(config, source)
+    inputs = run_inputs(config, source)
+    return create_directory(free_directory(name), inputs)
+
+
+def found_models(config: Config, source: Path | None) -> Config:
+    """The config with each relative model path that lies beside its file as an absolute one."""
+    beside = source.parent if source else None
+
+    def found(judge: J) -> J:
+        fixed = judge.model not in OWN_MODELS
+        return judge.model_copy(
+            update={"model": beside_config(judge.model, beside)} if fixed else {}
+        )
+
+    jury = tuple(map(found, config.judge.jury))
+    author = config.prompts.author
+    if author != "policy":
+        author = beside_config(author, beside)
+    return config.model_copy(
+        update={
+            "model": beside_config(config.model, beside),
+            "prompts": config.prompts.model_copy(update={"author": author}),
+            "judge": found(config.judge).model_copy(update={"jury": jury}),
+        }
+    )
 
 
 def run_inputs(config: Config, source: Path | None) -> dict[str, str]:

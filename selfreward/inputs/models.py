@@ -86,6 +86,36 @@ def resolve(
     return Model(directory, digest(directory), source, revision)
 
 
+def beside_config(source: str, beside: Path | None) -> str:
+    """What the user wrote; a relative path that lies beside the config, as an absolute one.
+
+    Args:
+        beside: Directory of the config. There it is looked for first, as seed data is.
+    """
+    path = Path(source).expanduser()
+    if beside is None or path.is_absolute() or not source.strip():
+        return source
+    return str((beside / path).resolve()) if (beside / path).exists() else source
+
+
+def is_here(source: str, revision: str | None = None) -> bool:
+    """Whether a model need not be downloaded; nothing is.
+
+    Args:
+        source: As in ``resolve``.
+        revision: Of a hub model; None for its main branch.
+    """
+    from huggingface_hub import errors, snapshot_download
+
+    if source.startswith("bundled:") or Path(source).expanduser().exists():
+        return True
+    try:
+        snapshot_download(source, revision=revision, local_files_only=True)
+    except (OSError, errors.HFValidationError):
+        return False
+    return True
+
+
 def count_parameters(source: str, revision: str | None = None) -> int | None:
     """Numbers in the weights of a model that is on this machine; nothing is downloaded.
 
@@ -141,9 +171,10 @@ def check_source(
     path = Path(source).expanduser()
     from_package = source.startswith("bundled:")
     if not (from_package or path.exists() or _is_hub_id(source)):
-        raise ConfigError(
-            f"{key}: {source} does not exist", "give a hub id (org/name), a directory or a .gguf"
-        )
+        hint = "give a hub id (org/name), a directory or a .gguf"
+        if re.fullmatch(r"M\d+", source):
+            hint = "of the run's own models only M1 and policy, the newest, can be named"
+        raise ConfigError(f"{key}: {source} does not exist", hint)
     if revision is not None and (from_package or path.exists()):
         raise ConfigError(f"{key}: a revision is given, but {source} is not a hub model")
     if from_package:

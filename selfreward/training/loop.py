@@ -244,7 +244,7 @@ def _publish(
         check(directory)
 
 
-_LOWER = "lower learning_rate, or look for broken rows; checkpoints before this step are kept"
+_LOWER = "resume with a lower {}.learning_rate, or look for broken rows"
 
 
 class _Watch(TrainerCallback):  # type: ignore[misc]
@@ -279,7 +279,10 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
             return  # the summary after the last step
         for name in ("loss", "grad_norm"):
             if not math.isfinite(logs.get(name, 0.0)):
-                raise StoppedError(f"{name} is {logs[name]} at step {state.global_step}", _LOWER)
+                raise StoppedError(
+                    f"{name} is {logs[name]} at step {state.global_step}",
+                    _LOWER.format(self.job.training.method),
+                )
         if state.global_step == 1 and self.is_held_to_start:
             check_start(logs, args.beta, is_half=bool(args.bf16 or args.fp16))
         if state.is_world_process_zero:

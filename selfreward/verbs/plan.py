@@ -17,6 +17,7 @@ from typing import Any
 from selfreward.config.run import Config
 from selfreward.errors import SelfRewardError
 from selfreward.inputs import seeds
+from selfreward.inputs.collect import found_models
 from selfreward.inputs.heldout import read_canaries, shipped_canaries, texts_asked
 from selfreward.inputs.judge_templates import COMPARE_TEMPLATE
 from selfreward.inputs.models import count_parameters
@@ -50,6 +51,7 @@ def plan_of(config: Config, source: Path | None) -> dict[str, Any]:
         ConfigError: See ``check_run``.
     """
     check_run(config, source, here=False)
+    config = found_models(config, source)
     beside = source.parent if source else None
     templates = [find_template(judge.template, beside) for judge in config.judge.jurors]
     rubrics = [len(template.read_text(encoding="utf-8")) for template in templates]

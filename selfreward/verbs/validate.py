@@ -1,26 +1,49 @@
 """Checking a config without running it: templates rendered, seed data read, options tried."""
 
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from selfreward.config.judging import OWN_MODELS
 from selfreward.config.run import Config
 from selfreward.inputs import seeds
-from selfreward.inputs.collect import selection_inputs
-from selfreward.inputs.judge_templates import PROMPTS_VARIABLES, load_jury_templates
-from selfreward.inputs.templates import find_template, load_template
+from selfreward.inputs.collect import found_models, selection_inputs
+from selfreward.inputs.judge_templates import (
+    PROMPTS_VARIABLES,
+    load_jury_templates,
+    template_name,
+)
+from selfreward.inputs.models import is_here
+from selfreward.inputs.templates import Template, find_template, load_template
+from selfreward.records import judge_key
 from selfreward.workers.checks import check_run
+
+_OTHER_SCALE = re.compile(
+    r"\b(?:0|1)\s*(?:-|\u2013|to|and|through)\s*(?:10|100|7)\b"
+    r"|\bout of (?:10|100|7)\b|/\s?(?:10|100)\b"
+)
+_JSON = re.compile(r"\bjson\b", re.IGNORECASE)
+_EXPLAIN = re.compile(
+    r"\b(?:(?:first|briefly) (?:explain|justify)|explain (?:in|why|your|which|how|briefly)"
+    r"|justify your|think step by step|step by step)\b",
+    re.IGNORECASE,
+)
+"""A guess: templates are free text, so none of these refuses a run."""
 
 
 def validate(config: Config, source: Path | None) -> list[dict[str, Any]]:
     """Check all that can be checked without the model.
 
     Returns:
-        One mapping per part: ``name`` and ``detail``.
+        One mapping per part: ``name``, ``detail`` and ``warning``, which is true of what a run may
+        stumble over.
 
     Raises:
         ConfigError: The first thing that is wrong.
     """
     inputs = check_run(config, source)
+    config = found_models(config, source)
     beside = source.parent if source else None
     judges = load_jury_templates(config.judge, beside)
     author = load_template(find_template(config.prompts.template, beside), PROMPTS_VARIABLES)
@@ -52,4 +75,33 @@ def validate(config: Config, source: Path | None) -> list[dict[str, Any]]:
             parts.append(("evaluation", f"{name}, {len(text.splitlines())} rows"))
     groups = {"engine": True, "sft": config.sft, "dpo": True, "lora": config.lora is not None}
     parts.append(("options", f"{', '.join(name for name in groups if groups[name])}: known"))
-    return [{"name": name, "detail": detail} for name, detail in parts]
+    warnings = [*_absent(config), *_misled(config, judges)]
+    return [
+        {"name": name, "detail": detail, "warning": warning}
+        for found, warning in ((parts, False), (warnings, True))
+        for name, detail in found
+    ]
+
+
+def _absent(config: Config) -> Iterator[tuple[str, str]]:
+    """Models of the hub that are not in its cache, by key."""
+    named = {"model": config.model, "prompts.author": config.prompts.author}
+    named |= {f"{judge_key(k)}.model": judge.model for k, judge in enumerate(config.judge.jurors)}
+    for key, model in named.items():
+        revision = config.revision if key == "model" else None
+        if model not in OWN_MODELS and not is_here(model, revision):
+            yield key, f"{model} is not on this machine: run would download it from the hub"
+
+
+def _misled(config: Config, templates: Mapping[str, Template]) -> Iterator[tuple[str, str]]:
+    """Judge templates that seem to ask for what their form does not read, by name."""
+    for juror, judge in enumerate(config.judge.jurors):
+        name = template_name("judge", juror)
+        text = templates[name].source
+        if other := _OTHER_SCALE.search(text):
+            yield f"{name} template", f"speaks of {other[0]!r}, but scores are read from 0 to 5"
+        if _JSON.search(text):
+            yield f"{name} template", "speaks of JSON, but a verdict is read as `Score: n`"
+        if not judge.traits.writes and (asked := _EXPLAIN.search(text)):
+            what = f"asks to {asked[0].lower()!r}, but {judge_key(juror)}.form={judge.form}"
+            yield f"{name} template", f"{what} writes nothing: the score comes first"

@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from selfreward.config import Config, EngineConfig, JurorConfig, SeedSource
-from selfreward.config.judging import HOSTED
+from selfreward.config.judging import HOSTED, OWN_MODELS
 from selfreward.config.readers import decides
 from selfreward.config.run import check_judge
 from selfreward.engines.kinds import check_options as check_engine_options
 from selfreward.errors import ConfigError, PreflightError, SelfRewardError
 from selfreward.inputs import seeds
-from selfreward.inputs.collect import check_dataset, run_inputs
+from selfreward.inputs.collect import check_dataset, found_models, run_inputs
 from selfreward.inputs.judge_templates import (
     PROMPTS_VARIABLES,
     load_jury_templates,
@@ -42,6 +42,7 @@ def check_run(config: Config, source: Path | None, *, here: bool = True) -> dict
     Raises:
         ConfigError, PreflightError: See ``run_inputs`` and ``check_config``.
     """
+    config = found_models(config, source)
     inputs = run_inputs(config, source)
     beside = source.parent if source else None
     author = load_template(find_template(config.prompts.template, beside), PROMPTS_VARIABLES)
@@ -69,7 +70,7 @@ def check_config(config: Config, templates: Mapping[str, Template], *, here: boo
     _check_engine(config.engine, "engine", here)
     for juror, judge in enumerate(config.judge.jurors):
         key = judge_key(juror)
-        if judge.model not in ("policy", "M1", HOSTED):
+        if judge.model not in OWN_MODELS:
             check_source(judge.model, key=f"{key}.model")
         if judge.engine is not None:
             _check_engine(judge.engine, f"{key}.engine", here)

@@ -3,22 +3,25 @@
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from selfreward.cli.main import invoke
 from selfreward.config import LaunchConfig
-from selfreward.config.load import build_config
-from selfreward.errors import ConfigError, PreflightError, SelfRewardError
+from selfreward.config.load import build_config, load_config
+from selfreward.errors import ConfigError, IntegrityError, PreflightError, SelfRewardError
 from selfreward.inputs import models
 from selfreward.inputs.collect import create_run
 from selfreward.inputs.shipped import recipes
+from selfreward.records import FORMS
 from selfreward.training.base import Training
 from selfreward.training.checks import check_launch, check_training
 from selfreward.verbs.plan import plan_of
 from selfreward.verbs.validate import validate
 from selfreward.workers import jobs
+from selfreward.workers.checks import check_changed
 from tests.support.training import dpo_rows, tiny_model
 
 AT = "{kind: server, endpoints: ['http://127.0.0.1:1/v1']}"
@@ -58,6 +61,8 @@ def nothing_is_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     )
     (tmp_path / "second.jinja").write_text("{% block user %}{{ demonstrations[99] }}{% endblock %}")
     (tmp_path / "model.bin").touch()
+    rows = [json.dumps({"prompt": f"Name number {i % 6}."}) + "\n" for i in range(60)]
+    (tmp_path / "six.jsonl").write_text("".join(rows))
 
 
 def refusal(check: Callable[[list[str]], None], words: list[str]) -> tuple[type, str, str]:
@@ -84,6 +89,10 @@ BAD = [
     (["judge.form=expected", "judge.template=judge/criterion.jinja"], "does not fit"),
     (["sft.selection={}", "judge.form=expected"], "sft.selection: makes written judgments"),
     (["sft.ift=nowhere.jsonl"], "nowhere.jsonl"),
+    (
+        ["prompts.dataset=six.jsonl", "prompts.count=100"],
+        "holds 6 different prompts, but 2 iterations of prompts.count=100 draw 200",
+    ),
     # engines
     (["engine.kind=ctranslate"], "engine.kind: no engine 'ctranslate'"),
     (["engine.intra_thread=2"], "engine.intra_thread: auto has no such option"),
@@ -94,6 +103,7 @@ BAD = [
     (["judge.jury=[{engine: {kind: transformers, beams: 2}}]"], "judge.jury.0.engine.beams"),
     # judges
     (["judge.model=hosted"], "judge.model=hosted, but judge.engine.kind is auto"),
+    (["judge.model=M7", "iterations=1"], "judge.model: M7 does not exist"),
     (["judge.model=no/such/judge"], "judge.model: no/such/judge does not exist"),
     ([*HOSTED, "judge.form=expected", "judge.template=judge/expected.jinja"], "tokenizer"),
     ([*HOSTED, "judge.template=started.jinja"], "judge.template=started.jinja starts"),
@@ -148,6 +158,7 @@ def test_what_a_run_refuses_before_it_works_validate_and_plan_refuse_in_the_same
         ["sft=null", "dpo.bf16=true", "dpo.use_cpu=true"],
         ["launch.command=sh", "dpo.bf16=true", "dpo.tf32=true"],  # another machine's to know
         ["launch.processes=2", "sft.bf16=true", "dpo.ddp_backend=gloo"],
+        ["prompts.dataset=six.jsonl", "prompts.count=3"],
         ["lora={r: 8, target_modules: all-linear}", "dpo.loss_type=[sigmoid, sft]"],
         ["dpo.loss_type=exo_pair", "dpo.label_smoothing=0.001", "dpo.optim=adafactor"],
         [*HOSTED, f"judge.jury=[{{model: policy}}, {{model: org/judge, engine: {ELSEWHERE}}}]"],
@@ -205,7 +216,7 @@ def test_the_command_line_refuses_alike(capfd: pytest.CaptureFixture[str]) -> No
 def test_validate_says_what_it_checked(capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke(["validate", str(recipes()["quickstart"]), "--json"]) == 0
     parts = json.loads(capsys.readouterr().out)["parts"]
-    assert parts[-1] == {"name": "options", "detail": "engine, sft, dpo: known"}
+    assert parts[-1] == {"name": "options", "detail": "engine, sft, dpo: known", "warning": False}
 
 
 def test_losses_that_pass_with_a_divergence_are_those_that_trl_trains_with(tmp_path: Path) -> None:
@@ -235,3 +246,79 @@ def test_losses_that_pass_with_a_divergence_are_those_that_trl_trains_with(tmp_p
                 pass
             patch.undo()
     assert passed == trained
+
+
+def test_a_models_path_is_looked_up_beside_the_config_first(tmp_path: Path) -> None:
+    place = tmp_path / "project"
+    (place / "m" / "judge").mkdir(parents=True)
+    (tmp_path / "m").mkdir()
+    jury = "[{model: m/judge}, {model: m}, {model: M1}, {model: org/other}]"
+    config = place / "c.yaml"
+    config.write_text(
+        f"model: m\nprompts: {{author: ./m}}\njudge: {{model: m/judge, jury: {jury}}}\n"
+    )
+    found = create_run(load_config(config), "run", config).config
+    mine, judge = str((place / "m").resolve()), str((place / "m" / "judge").resolve())
+    assert (found.model, found.prompts.author, found.judge.model) == (mine, mine, judge)
+    assert [juror.model for juror in found.judge.jury] == [judge, mine, "M1", "org/other"]
+    validate(load_config(config), config)
+    assert plan_of(load_config(config), config)["model"] == mine
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "said"),
+    [
+        ("written", "Rate from 1 to 10. Score: <n>", "'1 to 10'"),
+        ("written", "Give points out of 100. Score: <n>", "'out of 100'"),
+        ("written", "Answer in JSON.", "JSON"),
+        ("expected", "First explain, then give the score.", "writes nothing"),
+        ("expected", "Give the score alone, 0 to 5.", None),
+        ("written", "First explain in 100 words. Score: <0 to 5>", None),
+    ],
+)
+def test_validate_warns_of_a_judge_template_that_asks_for_what_is_not_read(
+    tmp_path: Path, form: str, text: str, said: str | None
+) -> None:
+    template = tmp_path / "mine.jinja"
+    template.write_text("{% block user %}" + text + "{{ prompt }}{{ response }}{% endblock %}")
+    words = [f"judge.form={form}", f"judge.template={template}"]
+    warned = [p for p in validate(build_config({}, words), None) if p["warning"]]
+    assert [p["name"] for p in warned] == ([] if said is None else ["judge template"])
+    assert all(said is not None and said in p["detail"] for p in warned)
+
+
+def test_no_shipped_template_is_warned_of_and_a_model_to_download_is() -> None:
+    for form, traits in FORMS.items():
+        words = [f"judge.form={form}", f"judge.template={traits.template}"]
+        assert not any(p["warning"] for p in validate(build_config({}, words), None))
+    [part] = [p for p in validate(build_config({}, ["model=org/m"]), None) if p["warning"]]
+    assert (part["name"], "org/m is not on this machine" in part["detail"]) == ("model", True)
+
+
+def test_a_run_whose_prompts_are_used_up_is_not_extended_and_an_extension_can_be_undone() -> None:
+    run = create_run(
+        build_config({}, ["prompts.dataset=six.jsonl", "prompts.count=3", "iterations=1"]), "run"
+    )
+    check = partial(check_changed, run)
+    before = run.resolved.read_bytes()
+    with pytest.raises(ConfigError, match="6 different prompts, but 3 iterations"):
+        run.configure(["iterations=3"], check)
+    assert run.resolved.read_bytes() == before
+    run.configure(["iterations=2"], check)
+    run.configure(["iterations=1"], check)
+    assert run.config.iterations == 1
+
+
+def test_what_a_run_is_changed_to_is_checked_like_a_new_config_and_by_its_own_copies() -> None:
+    run = create_run(build_config({}, ["sft.selection={}"]), "run")
+    check = partial(check_changed, run)
+    before = run.resolved.read_bytes()
+    for words, said in {
+        "dpo.betta=1": "dpo.betta", "lora={r: 0}": r"lora\.r", "judge.form=criteria": "criterion",
+        "judge.break_ties=true": "compare.jinja", "judge.jury=[{}]": "judge.jury",
+        "evaluation.compare=true": "compare.jinja", "judge.model=M7": "M7",
+    }.items():  # fmt: skip
+        with pytest.raises((ConfigError, IntegrityError), match=said):
+            run.configure([words], check)
+    assert run.resolved.read_bytes() == before
+    run.configure(["dpo.beta=0.2", "judge.votes=1", "evaluation.canaries=false"], check)

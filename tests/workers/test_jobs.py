@@ -6,11 +6,16 @@ import pytest
 
 from selfreward.config.load import build_config
 from selfreward.config.run import check_judge
+from selfreward.controller import launch
 from selfreward.engines.sessions import Sessions
 from selfreward.errors import ConfigError, IntegrityError
 from selfreward.inputs.collect import create_run
+from selfreward.storage import durable
+from selfreward.storage.branch import create_branch
+from selfreward.verbs.maintenance import verify
 from selfreward.workers import jobs
 from tests.support.families import make_family
+from tests.support.loop_driver import ScriptedWorkers
 from tests.support.rollout import run_on_bytes
 
 
@@ -102,3 +107,35 @@ def test_an_engine_that_is_passed_over_is_among_the_warnings_of_the_run(
         assert generator._runner.run(kind(sessions)) == "transformers"
         [warning] = [text for _, event, text in store.events() if event == "warning"]
     assert "by transformers; engine.kind=auto tries transformers" in warning
+
+
+class RealTraining(ScriptedWorkers):
+    """Only the text is made up; prepares and trains as child processes do."""
+
+    def prepare(self) -> None:
+        jobs.prepare(self.run)
+
+    def train(self, iteration: int, stage: str = "train") -> None:
+        with self._epoch_store() as store:
+            jobs.train(self.run, store, iteration, stage)
+
+
+def test_a_real_model_trained_anew_from_its_pairs_is_the_same_until_an_option_differs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("SELFREWARD_CACHE", str(tmp_path / "cache"))
+    model = make_family(tmp_path / "model", "SmolLM 2")
+    words = [
+        "iterations=1", "sft=null", "prompts.count=4", "responses.n=3", "dpo.max_steps=2",
+        "dpo.learning_rate=1e-3", "evaluation.ranked=null", "evaluation.canaries=false",
+    ]  # fmt: skip
+    run = create_run(build_config({"model": str(model)}, words), "run")
+    launch(run, lambda: None, RealTraining(run))
+    digests = [durable.verify_directory(run.model_directory(2))]
+    for name, other in (("same", []), ("faster", ["dpo.learning_rate=1e-2"])):
+        made = create_branch(run, 1, name, other)
+        launch(made, lambda: None, RealTraining(made))
+        digests.append(durable.verify_directory(made.model_directory(2)))
+        assert all(check["ok"] for check in verify(made)), verify(made)
+    assert digests[0] == digests[1] != digests[2]
