@@ -36,9 +36,8 @@ def create_run(config: Config, name: str, source: Path | None = None) -> Run:
     Raises:
         ConfigError: Bad name, name in use, or anything wrong with templates or seed data.
     """
-    config = found_models(config, source)
-    inputs = run_inputs(config, source)
-    return create_directory(free_directory(name), inputs)
+    target = free_directory(name)
+    return create_directory(target, run_inputs(found_models(config, source), source))
 
 
 def found_models(config: Config, source: Path | None) -> Config:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import psutil
@@ -57,6 +58,30 @@ def test_an_error_in_a_child_is_raised_in_the_parent_with_its_kind_and_hint(
         Children(run, store, lambda: None).prepare()
     assert "ctranslate" in caught.value.message
     assert "ctranslate2" in caught.value.message + caught.value.hint
+
+
+def test_a_change_of_what_decides_records_is_checked_against_the_model_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path / "runs"))
+    run = run_on_bytes(tmp_path / "base")
+    done: list[str] = []
+
+    def prepare() -> list[str]:
+        with run.owned() as store:
+            children = Children(run, store, lambda: None)
+            monkeypatch.setattr(children, "_open", lambda *given: nullcontext())
+            monkeypatch.setattr(children, "_work", lambda child, work, iteration: done.append(work))
+            children.prepare()
+        return done
+
+    assert prepare() == []  # the base model was found before
+    run.configure(["engine.concurrency=2"])
+    assert prepare() == []
+    run.configure(["dpo.max_length=512"])
+    run.configure(["engine.concurrency=3"])
+    assert prepare() == ["prepare"]
+    assert prepare() == ["prepare"]
 
 
 def test_a_child_that_dies_is_reported_with_the_end_of_its_log(
