@@ -350,7 +350,6 @@ def test_a_method_that_cannot_go_on_exits_6_and_a_bug_exits_1_with_one_line(
     assert b"Traceback" in traced.stderr
 
 
-@pytest.mark.usefixtures("at_runs")
 def test_a_run_that_failed_before_its_first_record_leaves_its_name_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -381,6 +380,7 @@ def test_a_run_that_failed_before_its_first_record_leaves_its_name_free(
     assert selfreward("resume", "a", "--name", "c", mood="well").returncode == 2
 
 
+@pytest.mark.usefixtures("at_runs")
 def test_watching_follows_a_run_until_its_owner_is_gone() -> None:
     command = [sys.executable, "-m", "selfreward", "status", "hostile", "--watch"]
     with open_run("hostile").owned():
