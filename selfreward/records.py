@@ -84,8 +84,8 @@ engine could not answer the request, and ``dropped`` says why; nothing was sampl
 
 
 GateName = Literal[
-    "parse_rate", "ceiling", "spread", "ties", "length_ratio", "length_correlation",
-    "drift", "canary",
+    "parse_rate", "mass", "truncated", "ceiling", "spread", "ties", "length_ratio",
+    "length_correlation", "accuracy", "over_longest", "drift", "canary",
 ]  # fmt: skip
 """The health gates; ``measures.health`` says what each holds against its limit."""
 
@@ -171,7 +171,7 @@ class Response:
 
     @property
     def truncated(self) -> bool:
-        """Whether the answer was cut off; it may be judged but is never paired."""
+        """Whether the answer was cut off: never paired, and judged with ``judge.truncated``."""
         return self.finish_reason == "length"
 
     @property

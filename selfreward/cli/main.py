@@ -237,7 +237,7 @@ def _launch(run: "Run", as_json: bool, *, is_new: bool = False) -> None:
     if as_json:
         console.data_json(scores)
         return
-    console.data(scores_text(scores))
+    console.data(scores_text(scores, console.width()))
     handle = runs.handle(run)
     console.note(f"next: selfreward scores {handle} --plot scores.png")
     console.note(f"      selfreward show {handle} --best 1")

@@ -57,9 +57,10 @@ def ls(as_json: Json = False) -> None:
 def scores(
     name: RunName,
     plot: Annotated[Path | None, typer.Option(help="Draw a figure: FILE.png or .svg.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every row of the table.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show the scores, iteration by iteration."""
+    """Say what was found, and show the scores, iteration by iteration."""
     from selfreward.storage.directory import open_run
     from selfreward.verbs.scores import scores_of, scores_text
 
@@ -72,7 +73,7 @@ def scores(
     if as_json:
         console.data_json(found)
     else:
-        console.data(scores_text(found))
+        console.data(scores_text(found, console.width(), everything))
 
 
 def show(

@@ -69,6 +69,9 @@ class JudgeConfig(JurorConfig):
 
     min_parse_rate: float = Field(default=0.5, ge=0, le=1)
     """Stop the run where a smaller share of the votes has a verdict."""
+    truncated: bool = False
+    """Also judge the policy's responses that were cut off at ``responses.max_new_tokens``. They are
+    never paired; their scores are told apart. Runs made before this key was there judged them."""
     break_ties: bool = False
     """Have this judge compare, in both orders, each two responses that share the highest or the
     lowest score of their prompt, and pair the ones that it prefers most and least."""
@@ -125,13 +128,21 @@ class HealthConfig(Group):
     min_parse_rate: float | None = Field(default=0.8, ge=0, le=1)
     """``parse_rate``: share of the votes with a verdict. Ours; without EFT judges often miss the
     format (SRLM)."""
+    min_mass: float | None = Field(default=0.5, ge=0, le=1)
+    """``mass``: probability that the judge gives to the scores 0 to 5 at all, mean over its votes,
+    in the forms that read it. Ours: below it the next token is more often something else, as below
+    ``judge.min_parse_rate`` for judges that write. The bundled 135M model has 0.80 before EFT, one of random weights 0.0002."""
+    max_truncated: float | None = Field(default=0.1, ge=0, le=1)
+    """``truncated``: share of the responses that were cut off, so can be neither chosen nor
+    rejected. Ours: what is left is the short ones; at 0.1 one prompt in 270 with 4 responses has
+    fewer than two left, at 0.25 one in 20."""
     max_ceiling: float | None = Field(default=0.8, ge=0, le=1)
     """``ceiling``: share of the responses whose score rounds to 5. Ours; in Meta-Rewarding (arXiv
     2407.19594, table 5) the mean went from 4.1 to 4.7."""
-    min_spread: float | None = Field(default=0.02, ge=0, le=5)
+    min_spread: float | None = Field(default=0.16, ge=0, le=5)
     """``spread``: standard deviation of the scores of one prompt, points, mean over prompts. Ours:
-    below what the bundled 135M model has after its few EFT rows, 0.03 to 0.15. A judge that writes
-    should have some 0.2."""
+    with it best and worst of 4 are 1/3 point apart (2.06 standard deviations of a normal), the
+    smallest step of three averaged votes (SRLM 3.1.1). The quickstart has 0.10."""
     max_ties: float | None = Field(default=0.5, ge=0, le=1)
     """``ties``: share of the prompts without a pair because all scores are equal. Ours; judges
     without EFT end up saying 4 and left a seventh of the pairs (SRLM)."""
@@ -141,6 +152,12 @@ class HealthConfig(Group):
     max_length_correlation: float | None = Field(default=0.7, ge=0, le=1)
     """``length_correlation``: Spearman of length and score, either sign. Reward models whose gain
     was nearly all length had 0.55 to 0.72 (Pearson; arXiv 2310.03716)."""
+    min_accuracy: float | None = Field(default=0.5, ge=0, le=1)
+    """``accuracy``: share of the held-out pairs that the new model as a judge orders as people do,
+    by the lower end of the 95% interval, which has to be above. 0.5 is chance."""
+    min_over_longest: float | None = Field(default=0.0, ge=-1, le=1)
+    """``over_longest``: that share less the share of the judge that takes the longer response, by
+    the lower end of the 95% interval, which has to be above. At 0 a judge may only count words."""
     max_drift: float | None = Field(default=0.5, ge=0, le=5)
     """``drift``: points by which the mean score of the held-out responses may differ from M1's,
     either way. Ours: below the 0.6 points by which Meta-Rewarding's judge rose."""

@@ -16,6 +16,9 @@ from selfreward.config.secrets import check_secrets
 from selfreward.config.yamlfile import Path_, dump_yaml, parse_overrides, read_yaml
 from selfreward.errors import ConfigError
 
+_EARLIER = {"judge.truncated": "true"}
+"""What runs did before there was the key, where that is not its default now."""
+
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read a config file and apply ``dotted.key=value`` words.
@@ -29,9 +32,14 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def load_copy(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read the copy of its config that a run keeps, whatever it holds; see ``load_config``."""
+    """Read the copy of its config that a run keeps, whatever it holds; see ``load_config``.
+
+    Every value was written there when the run was made. A key that is not there is younger than
+    the run, which goes on as it began.
+    """
     data, places = read_yaml(path)
-    return build_config(data, overrides, places, str(path))
+    earlier = [f"{key}={value}" for key, value in _EARLIER.items() if not _has(data, key)]
+    return build_config(override(data, earlier), overrides, places, str(path))
 
 
 def build_config(
@@ -90,6 +98,14 @@ def _flatten(data: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def _has(data: Any, key: str) -> bool:
+    for part in key.split("."):
+        if not isinstance(data, dict) or part not in data:
+            return False
+        data = data[part]
+    return True
 
 
 def _set(data: Any, key: tuple[str, ...], value: object, word: str) -> None:

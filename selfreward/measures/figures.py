@@ -16,6 +16,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
+from selfreward.measures.curves import TrainingFigures, training_figures
 from selfreward.measures.evaluated import (
     CanaryFigures,
     JudgeFigures,
@@ -24,11 +25,18 @@ from selfreward.measures.evaluated import (
 )
 from selfreward.measures.reports import Estimate, Gate, Health
 from selfreward.measures.selection import SelectionFigures
-from selfreward.measures.statistics import clustered_mean, spearman, standard_deviation
+from selfreward.measures.statistics import (
+    Bins,
+    binned,
+    clustered_mean,
+    spearman,
+    standard_deviation,
+)
 from selfreward.measures.votes import (
     ALL,
     JudgeRow,
     JuryFigures,
+    Key,
     Scored,
     jury_figures,
     read_votes,
@@ -38,7 +46,7 @@ from selfreward.records import FORMS
 from selfreward.stages.verdict import points
 from selfreward.storage.store import Store
 
-LAYOUT = 5
+LAYOUT = 6
 """Raised when a figure gets another meaning; what an earlier release kept is then computed anew, as
 is what cannot be read."""
 FULL_MARKS = 4.5
@@ -49,7 +57,7 @@ LIVE_ATTEMPTS = 10_000
 
 _RESPONSES = """
 SELECT attempt, sample, length(text), finish_reason, num_tokens, dropped, author = 'M1'
-FROM responses WHERE iteration = ? AND attempt < ?"""
+FROM responses WHERE iteration = ? AND attempt < ? ORDER BY attempt, sample"""
 _MASS = " + ".join(f"json_extract(probabilities, '$[{score}]')" for score in range(6))
 
 
@@ -72,7 +80,12 @@ class ResponseFigures:
     n: int
     dropped: dict[str, int]
     truncated: int
+    """Cut off at ``responses.max_new_tokens``."""
     tokens: int
+    length: float | None
+    """Mean over those that were not dropped."""
+    length_se: float | None
+    """Standard error of it, clustered by prompt; None for one prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +93,7 @@ class AnchorFigures(ResponseFigures):
     """What M1 answered to the same prompts, and how that was scored."""
 
     mean: float | None
-    """Score."""
+    """Score, of those that are whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +115,10 @@ class JudgmentFigures:
 
 @dataclass(frozen=True, slots=True)
 class ScoreFigures:
-    """Of the scores of the policy's responses."""
+    """Of the scores of the policy's responses that are whole.
+
+    One that was cut off is never paired, so what it scores is told apart.
+    """
 
     n: int
     prompts: int
@@ -117,6 +133,8 @@ class ScoreFigures:
     """So many prompts."""
     histogram: tuple[int, ...]
     """By whole points, 0 to 5."""
+    bins: Bins | None
+    """Where the scores are; None without scores."""
     fives: float | None
     """Share of scores that round to 5."""
     vote_spread: float | None
@@ -125,6 +143,10 @@ class ScoreFigures:
     """So many responses."""
     spearman_length: float | None
     """Rank correlation of length and score, -1 to 1; None where either is constant."""
+    num_truncated: int
+    """Truncated responses with a score, which count in none of the above."""
+    truncated_mean: float | None
+    """Their mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,20 +183,6 @@ class PairFigures:
     chosen_length: float | None
     """Mean, as the next."""
     rejected_length: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingFigures:
-    """What the trainer logged last; None where it did not, or no finite number."""
-
-    steps: int
-    loss: float | None
-    accuracy: float | None
-    """Share of pairs with a higher reward for the chosen response."""
-    reward_margin: float | None
-    """Mean difference of the rewards of DPO."""
-    dropped: dict[str, int]
-    """Rows left out by reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,12 +258,12 @@ def iteration_figures(
             responses=_responses(responses),
             anchors=_anchors(anchors, scored) if anchors else None,
             judgments=_judgments(store, key, votes),
-            jury=jury_figures(votes),
+            jury=jury_figures(votes, _whole([*responses, *anchors])),
             scores=_scores(scored, responses),
             comparisons=_comparisons(store, iteration),
             pairs=_pairs(store, iteration, "pairs" in finished),
             selection=store.report(iteration, "selection", SelectionFigures),
-            training=_training(store, iteration),
+            training=training_figures(store, iteration),
             judge=model.judge,
             drift=model.drift,
             canaries=model.canaries,
@@ -279,17 +287,27 @@ def _prompts(store: Store, iteration: int) -> PromptFigures:
 
 
 def _responses(rows: Sequence[tuple[Any, ...]]) -> ResponseFigures:
+    kept = [row for row in rows if row[5] is None]
+    clusters = [[row[2] for row in group] for _, group in groupby(kept, key=itemgetter(0))]
+    length, error = clustered_mean(clusters)
     return ResponseFigures(
         n=len(rows),
         dropped=_by_count(Counter(row[5] for row in rows if row[5] is not None)),
         truncated=sum(row[3] == "length" for row in rows),
         tokens=sum(row[4] for row in rows),
+        length=length,
+        length_se=error,
     )
 
 
+def _whole(rows: Sequence[tuple[Any, ...]]) -> set[Key]:
+    """Those of ``_RESPONSES`` that were not cut off."""
+    return {row[:2] for row in rows if row[3] != "length"}
+
+
 def _anchors(rows: Sequence[tuple[Any, ...]], scored: Sequence[Scored]) -> AnchorFigures:
-    keys = {row[:2] for row in rows}
-    scores = [row.score for row in scored if row[:2] in keys]
+    whole = _whole(rows)
+    scores = [row.score for row in scored if row[:2] in whole]
     mean = math.fsum(scores) / len(scores) if scores else None
     return AnchorFigures(**asdict(_responses(rows)), mean=mean)
 
@@ -317,8 +335,10 @@ def _judgments(store: Store, key: tuple[int, int], votes: Sequence[JudgeRow]) ->
 
 
 def _scores(scored: Sequence[Scored], responses: Sequence[tuple[Any, ...]]) -> ScoreFigures:
-    length = {row[:2]: row[2] for row in responses}
-    rows = [row for row in scored if row[:2] in length]
+    length, whole = {row[:2]: row[2] for row in responses}, _whole(responses)
+    rows = [row for row in scored if row[:2] in whole]
+    cut_off = length.keys() - whole
+    truncated = [row.score for row in scored if row[:2] in cut_off]
     scores = [row.score for row in rows]
     clusters = [[row.score for row in group] for _, group in groupby(rows, key=itemgetter(0))]
     mean, error = clustered_mean(clusters)
@@ -336,10 +356,13 @@ def _scores(scored: Sequence[Scored], responses: Sequence[tuple[Any, ...]]) -> S
         prompt_std=math.fsum(within) / len(within) if within else None,
         num_prompt_std=len(within),
         histogram=tuple(histogram),
+        bins=binned(scores) if scores else None,
         fives=sum(score >= FULL_MARKS for score in scores) / len(scores) if scores else None,
         vote_spread=math.fsum(spreads) / len(spreads) if spreads else None,
         num_vote_spread=len(spreads),
         spearman_length=spearman([length[row[:2]] for row in rows], scores),
+        num_truncated=len(truncated),
+        truncated_mean=math.fsum(truncated) / len(truncated) if truncated else None,
     )
 
 
@@ -389,22 +412,6 @@ FROM pairs AS p
 JOIN responses AS c ON c.iteration = p.iteration AND c.attempt = p.attempt AND c.sample = p.chosen
 JOIN responses AS r ON r.iteration = p.iteration AND r.attempt = p.attempt AND r.sample = p.rejected
 WHERE p.iteration = ? ORDER BY p.attempt"""
-
-
-def _training(store: Store, iteration: int) -> TrainingFigures:
-    last: dict[str, float] = {}
-    steps = 0
-    for row in store.train_log(iteration):
-        last |= row
-        steps = int(row["step"])
-    finite = {name: value for name, value in last.items() if math.isfinite(value)}
-    return TrainingFigures(
-        steps=steps,
-        loss=finite.get("loss"),
-        accuracy=finite.get("rewards/accuracies"),
-        reward_margin=finite.get("rewards/margins"),
-        dropped=_by_count(Counter(store.drop_reasons(iteration, "train"))),
-    )
 
 
 def _seconds(store: Store, iteration: int) -> dict[str, float]:

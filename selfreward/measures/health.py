@@ -27,11 +27,18 @@ class _Measure:
     says: str
     """A clause about the value."""
     remedy: str
+    is_strict: bool = False
+    """Whether a value that equals the limit fails, too."""
 
 
 def _length_ratio(figures: IterationFigures) -> float | None:
     chosen, rejected = figures.pairs.chosen_length, figures.pairs.rejected_length
     return chosen / rejected if chosen is not None and rejected else None
+
+
+def _truncated(figures: IterationFigures) -> float | None:
+    responses = figures.responses
+    return responses.truncated / responses.n if responses.n else None
 
 
 _MEASURES: dict[GateName, _Measure] = {
@@ -40,6 +47,17 @@ _MEASURES: dict[GateName, _Measure] = {
         "{} of the votes have a verdict",
         "Read those without one (show RUN --failed); give the judge EFT data, or set "
         "judge.form=expected.",
+    ),
+    "mass": _Measure(
+        "min_mass", lambda f: f.judgments.mass, "{:.2g}",
+        "the judge gives scores at all a probability of {}",
+        "It wants to say something else, so the scores are those that it hardly means: give it EFT "
+        "data in judge.form, or check that judge.template asks this model for a score.",
+    ),
+    "truncated": _Measure(
+        "max_truncated", _truncated, "{:.1%}",
+        "{} of the responses were cut off, and are never paired",
+        "Raise responses.max_new_tokens, or give the policy IFT data with shorter responses.",
     ),
     "ceiling": _Measure(
         "max_ceiling", lambda f: f.scores.fives, "{:.1%}",
@@ -69,6 +87,22 @@ _MEASURES: dict[GateName, _Measure] = {
         "length and score correlate by {} (Spearman)",
         "Set pairs.rule=length_control, or give the judge EFT data in which length tells nothing.",
     ),
+    "accuracy": _Measure(
+        "min_accuracy", lambda f: f.judge.accuracy.low if f.judge else None, "{:.1%}",
+        "the new model as a judge may order no more than {} of the held-out pairs as people do "
+        "(lower end of the 95% interval)",
+        "Its scores may be no better than chance: give it more EFT data, or judge with another "
+        "judge.model; evaluation.limit=null tells more surely.",
+        is_strict=True,
+    ),
+    "over_longest": _Measure(
+        "min_over_longest", lambda f: f.judge.gain.low if f.judge else None, "{:+.1%}",
+        "the new model as a judge may lead the longer response by no more than {} of the held-out "
+        "pairs (lower end of the 95% interval)",
+        "It may have learned no more than to count: give it EFT data in which length tells "
+        "nothing, or set pairs.rule=length_control; evaluation.limit=null tells more surely.",
+        is_strict=True,
+    ),
     "drift": _Measure(
         "max_drift", lambda f: f.drift.value if f.drift else None, "{:+.2f}",
         "the new model scores the held-out responses {} points from where M1 did",
@@ -83,18 +117,20 @@ _MEASURES: dict[GateName, _Measure] = {
 }  # fmt: skip
 
 BEFORE_TRAINING: tuple[GateName, ...] = (
-    "parse_rate", "ceiling", "spread", "ties", "length_ratio", "length_correlation",
+    "parse_rate", "mass", "truncated", "ceiling", "spread", "ties", "length_ratio",
+    "length_correlation",
 )  # fmt: skip
 """Gates that are known once there are pairs, before DPO is paid for."""
-AFTER_EVALUATION: tuple[GateName, ...] = ("drift", "canary")
+AFTER_EVALUATION: tuple[GateName, ...] = ("accuracy", "over_longest", "drift", "canary")
 """Gates on the model that the iteration made."""
 
 
 def gates(figures: IterationFigures, limits: "HealthConfig") -> list[Gate]:
     """Hold the figures of an iteration against the limits.
 
-    A value that equals its limit passes. Correlation and drift count by their size, whatever
-    their sign.
+    A value that equals its limit passes, but for accuracy and over_longest: a judge that always
+    says the same is right as often as chance, for certain. Correlation and drift count by their
+    size, whatever their sign.
 
     Args:
         limits: Where a limit is None there is no gate.
@@ -109,6 +145,7 @@ def gates(figures: IterationFigures, limits: "HealthConfig") -> list[Gate]:
             signed = name in ("length_correlation", "drift")
             size = abs(value) if signed else value
             passed = size >= limit if measure.key.startswith("min_") else size <= limit
+            passed = passed and not (measure.is_strict and size == limit)
         found.append(Gate(name, value, limit, passed, name in limits.stop_on))
     return found
 

@@ -3,6 +3,45 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+_WIDTHS = (0.01, 0.02, 0.05, 0.1, 0.2)
+_MAX_BINS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Bins:
+    """A histogram over just the values there are."""
+
+    low: float
+    """Middle of the first bin, a multiple of ``width``."""
+    width: float
+    counts: tuple[int, ...]
+
+    @property
+    def middles(self) -> tuple[float, ...]:
+        """Of each bin."""
+        return tuple(self.low + i * self.width for i in range(len(self.counts)))
+
+
+def binned(values: Sequence[float]) -> Bins:
+    """Bins of the smallest of a few widths that makes no more than ten, else of width 1.
+
+    Each is centered on a multiple of its width. There is none between 0.2 and 1, which would hold
+    two of the thirds that means of three votes are, and the next bin one.
+
+    Args:
+        values: At least one.
+    """
+    low, high = min(values), max(values)
+    width = next((w for w in _WIDTHS if _bin(high, w) - _bin(low, w) < _MAX_BINS), 1.0)
+    first = _bin(low, width)
+    counts = Counter(_bin(value, width) - first for value in values)
+    return Bins(first * width, width, tuple(counts[i] for i in range(max(counts) + 1)))
+
+
+def _bin(value: float, width: float) -> int:
+    return math.floor(value / width + 0.5)
 
 
 def clustered_mean(clusters: Iterable[Sequence[float]]) -> tuple[float | None, float | None]:

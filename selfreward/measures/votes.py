@@ -6,7 +6,7 @@ The scores are those that pairs are made of, see ``stages.jury``.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, groupby
 from operator import itemgetter
@@ -146,23 +146,27 @@ def scores_of(
     return mean_scores(responses, judgments, weights)
 
 
-def jury_figures(rows: Sequence[JudgeRow]) -> JuryFigures | None:
-    """What each judge of a jury said, and how far each two agree; None where there is one judge."""
+def jury_figures(rows: Sequence[JudgeRow], whole: Collection[Key]) -> JuryFigures | None:
+    """What each judge of a jury said, and how far each two agree; None where there is one judge.
+
+    Args:
+        whole: Responses that are not cut off; of others no mean is taken, and votes are counted.
+    """
     jurors = sorted({row.juror for row in rows})
     if jurors in ([], [0]):
         return None
     by_juror: dict[int, list[JudgeRow]] = {juror: [] for juror in jurors}
     for row in rows:
         by_juror[row.juror].append(row)
-    means = _means(rows)
+    means = {key: each for key, each in _means(rows).items() if key in whole}
     return JuryFigures(
-        judges=tuple(_judge(juror, by_juror[juror]) for juror in jurors),
+        judges=tuple(_judge(juror, by_juror[juror], whole) for juror in jurors),
         agreement=tuple(_agreement(a, b, means) for a, b in combinations(jurors, 2)),
     )
 
 
-def _judge(juror: int, rows: Sequence[JudgeRow]) -> JurorFigures:
-    means = [row.mean for row in rows if row.mean is not None]
+def _judge(juror: int, rows: Sequence[JudgeRow], whole: Collection[Key]) -> JurorFigures:
+    means = [row.mean for row in rows if row.mean is not None and row[:2] in whole]
     n, parsed = sum(row.num_votes for row in rows), sum(row.num_parsed for row in rows)
     return JurorFigures(
         judge=judge_key(juror),

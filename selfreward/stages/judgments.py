@@ -294,6 +294,8 @@ class _Juror:
     ) -> None:
         self._session, self._templates, self._run_seed = session, templates, config.seed
         self._number, self._tell, self._settings = number, tell, config.judge.jurors[number]
+        self._judges_truncated = config.judge.truncated
+        self._truncated: set[tuple[int, int]] = set()
         self._prompts: dict[int, Prompt] = {}
         mine = list(filter(self._is_mine, judgments))
         self._judged = {(judgment.attempt, judgment.sample) for judgment in mine}
@@ -316,11 +318,13 @@ class _Juror:
         return len(responses) * self._settings.num_votes - len(judgments)
 
     def _asks(self, new: Sequence[Record]) -> list[Ask]:
-        """One per answer that is fit to be judged, or first one for the criteria of its prompt."""
+        """One per answer that is to be judged, or first one for the criteria of its prompt."""
         self._count([j for j in new if isinstance(j, Judgment) and j.juror == self._number])
         self._prompts |= {p.attempt: p for p in new if isinstance(p, Prompt)}
         responses = [record for record in new if isinstance(record, Response)]
+        self._truncated |= {(r.attempt, r.sample) for r in responses if r.truncated}
         fit = [r for r in responses if r.dropped is None]
+        fit = [r for r in fit if self._judges_truncated or not r.truncated]
         self.work.total -= (len(responses) - len(fit)) * self._settings.num_votes
         fit = [r for r in fit if (r.attempt, r.sample) not in self._judged]
         unknown: list[int] = []
@@ -340,7 +344,8 @@ class _Juror:
     def _note(self, rate: str) -> str:
         if self.work.failure:
             return f"failed: {self.work.failure}"
-        scores = [j.score for j in self.work.records if j.score is not None]
+        read = [j for j in self.work.records if j.score is not None]
+        scores = [j.score for j in read if (j.attempt, j.sample) not in self._truncated]
         if not scores:
             return "no verdict yet"
         return f"mean score {sum(scores) / len(scores):.2f}, {len(scores)} verdicts"

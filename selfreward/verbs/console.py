@@ -9,6 +9,7 @@ escape sequences after that, and only on a terminal without ``NO_COLOR``.
 import json
 import os
 import re
+import shutil
 import sys
 from typing import IO
 
@@ -74,6 +75,11 @@ def set_up() -> None:
 def is_terminal(stream: IO[str]) -> bool:
     """Whether a person watches the stream on something that understands escape sequences."""
     return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def width() -> int:
+    """Columns of the terminal, at least 40; 80 where there is none, and no ``COLUMNS``."""
+    return max(40, shutil.get_terminal_size((80, 24)).columns)
 
 
 def _write(stream: IO[str], text: str) -> None:

@@ -5,10 +5,11 @@ import textwrap
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 
 from selfreward.measures.reports import Estimate
-from selfreward.verbs.console import unmarked
+from selfreward.verbs.console import sanitize, unmarked
 
 _BARS = "▁▂▃▄▅▆▇█"
 
@@ -50,6 +51,52 @@ def table(rows: Sequence[Sequence[str]], indent: str = "") -> str:
         ]
         lines.append(indent + "  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def table_width(rows: Sequence[Sequence[str]]) -> int:
+    """Columns of a terminal that ``table`` takes."""
+    return max(map(_width, sanitize(table(rows)).split("\n")))
+
+
+def fitted(rows: Sequence[Sequence[str]], width: int) -> str:
+    """A table of two columns at most ``width`` wide, cells wrapped where they have to be.
+
+    One of more columns, or one that fits, is as ``table`` makes it.
+    """
+    if table_width(rows) <= width or max(map(len, rows)) != 2:
+        return table(rows)
+    labels = max(_width(sanitize(row[0])) for row in rows)
+    first = min(labels, width // 2)
+    lines: list[list[str]] = []
+    for label, cell in rows:
+        parts = (wrapped(label, first), wrapped(cell, width - first - 2))
+        lines += [[a, b] for a, b in zip_longest(*parts, fillvalue="")]
+    return table(lines)
+
+
+def filled(text: str, width: int, hang: str = "") -> str:
+    """Text of at most ``width`` columns, lines but the first behind ``hang``."""
+    return f"\n{hang}".join(wrapped(text, width - len(hang)))
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Lines of at most ``width`` columns as they will be shown, marks left out where it breaks."""
+    text = sanitize(text)
+    if _width(text) <= width:
+        return [text]
+    lines = [""]
+    for word in unmarked(text).split():
+        if lines[-1] and _width(lines[-1]) + 1 + _width(word) <= width:
+            lines[-1] += f" {word}"
+            continue
+        if lines[-1]:
+            lines.append("")
+        for character in word:
+            if _width(lines[-1]) + _width(character) > width:
+                lines.append("")
+            lines[-1] += character
+    indent = unmarked(text)[: len(unmarked(text)) - len(unmarked(text).lstrip(" "))]
+    return [indent + lines[0], *lines[1:]] if _width(indent + lines[0]) <= width else lines
 
 
 def bars(counts: Sequence[int]) -> str:

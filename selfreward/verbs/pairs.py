@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from selfreward.config import PairsConfig
-from selfreward.config.load import load_config
+from selfreward.config.load import load_copy
 from selfreward.errors import ConfigError, NotFoundError
 from selfreward.records import Comparison, Drop, Judgment, PreferencePair, Prompt, Response
 from selfreward.stages.pairs import build_pairs
@@ -176,7 +176,7 @@ def _variants(
     margins = list(min_margins) or [run.config.pairs.min_margin]
     every = [rule for rule in RULES if rule != "anchored" or run.config.responses.anchors]
     return [
-        load_config(
+        load_copy(
             run.resolved, [f"pairs.min_margin={margin}", *overrides, f"pairs.rule={rule}"]
         ).pairs
         for margin, rule in product(margins, rules or every)

@@ -1,4 +1,4 @@
-"""A figure of a run: scores per iteration, their mean, pairs kept, agreement with people."""
+"""A figure of a run: scores per iteration, their mean, pairs, what DPO did, and the judge."""
 
 import math
 from pathlib import Path
@@ -38,7 +38,8 @@ def save_plot(scores: "Scores", path: Path) -> None:
 
     each = 2.6 if len(rounds) <= 4 else 1.7
     measured = [(f.iteration + 1, f.judge) for f in scores.iterations if f.judge]
-    widths = [each] * len(rounds) + [2.7] * (3 if measured else 2)
+    trained = [f for f in rounds if f.training.chosen_reward and f.training.rejected_reward]
+    widths = [each] * len(rounds) + [2.7] * (2 + bool(trained) + bool(measured))
     figure = Figure(figsize=(sum(widths), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     # Names of models and runs are plain text, never mathematics.
@@ -47,6 +48,8 @@ def save_plot(scores: "Scores", path: Path) -> None:
     _histograms(axes[: len(rounds)], rounds)
     _means(axes[len(rounds)], rounds)
     _pairs(axes[len(rounds) + 1], rounds)
+    if trained:
+        _rewards(axes[len(rounds) + 2], trained)
     if measured:
         _agreement(axes[-1], measured)
     for axis in axes:
@@ -57,18 +60,21 @@ def save_plot(scores: "Scores", path: Path) -> None:
 
 
 def _histograms(axes: Any, rounds: "list[IterationFigures]") -> None:
-    """Share of responses by score rounded to a whole point, all on one scale."""
-    shares = [[100 * c / f.scores.n for c in f.scores.histogram] for f in rounds]
-    top = 1.15 * max(map(max, shares))
-    for axis, figures, share in zip(axes, rounds, shares, strict=True):
-        scores = figures.scores
-        axis.bar(range(6), share, color=_BLUE, width=0.85)
-        for score, (part, count) in enumerate(zip(share, scores.histogram, strict=True)):
+    """Share of responses by score, in the bins of each iteration, all on one scale."""
+    drawn = [bins for figures in rounds if (bins := figures.scores.bins)]
+    low = min(bins.middles[0] - bins.width for bins in drawn)
+    high = max(bins.middles[-1] + bins.width for bins in drawn)
+    top = 1.15 * max(100 * max(bins.counts) / sum(bins.counts) for bins in drawn)
+    for axis, figures, bins in zip(axes, rounds, drawn, strict=True):
+        n = figures.scores.n
+        shares = [100 * count / n for count in bins.counts]
+        axis.bar(bins.middles, shares, color=_BLUE, width=0.85 * bins.width)
+        for middle, part, count in zip(bins.middles, shares, bins.counts, strict=True):
             if count:
-                axis.text(score, part, f"{count}", ha="center", va="bottom", fontsize=7)
+                axis.text(middle, part, f"{count}", ha="center", va="bottom", fontsize=7)
+        axis.set_xlim(low, high)
         axis.set_ylim(0, top)
-        axis.set_xticks(range(6))
-        axis.set_title(f"iteration {figures.iteration}, n = {scores.n}")
+        axis.set_title(f"iteration {figures.iteration}, n = {n}")
         axis.set_xlabel("score, points", fontsize=8)
         if axis is not axes[0]:
             axis.set_yticklabels([])
@@ -118,6 +124,23 @@ def _pairs(axis: Any, rounds: "list[IterationFigures]") -> None:
     if any(below):
         axis.set_ylim(0, 1.3 * max(below))
         axis.legend(fontsize=7, frameon=False, loc="upper center", ncols=3, handlelength=1)
+
+
+def _rewards(axis: Any, rounds: "list[IterationFigures]") -> None:
+    """What DPO came to: both sides against the model before, which is at 0."""
+    iterations = [figures.iteration for figures in rounds]
+    chosen = [figures.training.chosen_reward for figures in rounds]
+    rejected = [figures.training.rejected_reward for figures in rounds]
+    axis.axhline(0, color=_GRAY, lw=1)
+    for label, curves, color in (("chosen", chosen, _BLUE), ("rejected", rejected, _ORANGE)):
+        ends = [math.nan if c is None or c.last is None else c.last for c in curves]
+        axis.plot(iterations, ends, color=color, marker="o", ms=5, lw=1.5, label=label)
+    axis.set_xticks(iterations)
+    axis.set_xlim(iterations[0] - 0.5, iterations[-1] + 0.5)
+    axis.set_xlabel("iteration", fontsize=8)
+    axis.set_ylabel("mean of the last quarter", fontsize=8)
+    axis.set_title("rewards of DPO")
+    axis.legend(fontsize=7, frameon=False)
 
 
 def _agreement(axis: Any, measured: "list[tuple[int, JudgeFigures]]") -> None:

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfreward.config import PairsConfig
+from selfreward.measures.curves import Curve
 from selfreward.measures.figures import IterationFigures, figures_of, iteration_figures
-from selfreward.measures.statistics import clustered_mean, spearman
+from selfreward.measures.statistics import binned, clustered_mean, spearman
 from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response, Stage
 from selfreward.stages.pairs import build_pairs
 from selfreward.storage import database
@@ -81,17 +82,26 @@ def test_every_figure_can_be_recomputed_from_raw_records(path: Path, seed: int, 
     votes: dict[tuple[int, int], list[float]] = {}
     for j in parsed:
         votes.setdefault((j.attempt, j.sample), []).append(j.score)
-    scores = {key: fmean(values) for key, values in votes.items()}
+    every = {key: fmean(values) for key, values in votes.items()}
+    cut_off = {(r.attempt, r.sample) for r in responses if r.truncated}
+    scores = {key: score for key, score in every.items() if key not in cut_off}
     mean = fmean(scores.values())
     found = figures.scores
     assert found.n == len(scores)
+    assert found.num_truncated == len(every) - len(scores) > 0
+    of_truncated = fmean(score for key, score in every.items() if key in cut_off)
+    assert found.truncated_mean == pytest.approx(of_truncated)
+    assert found.bins is not None
+    for middle, count in zip(found.bins.middles, found.bins.counts, strict=True):
+        low, high = middle - found.bins.width / 2, middle + found.bins.width / 2
+        assert count == sum(low <= score < high for score in scores.values())
     assert found.mean == pytest.approx(mean)
     assert found.std == pytest.approx(stdev(scores.values()))
     assert found.histogram == tuple(
         sum(math.floor(s + 0.5) == i for s in scores.values()) for i in range(6)
     )
     assert found.fives == sum(s >= 4.5 for s in scores.values()) / len(scores)
-    spreads = [max(v) - min(v) for v in votes.values() if len(v) > 1]
+    spreads = [max(v) - min(v) for key, v in votes.items() if len(v) > 1 and key in scores]
     assert found.vote_spread == (pytest.approx(fmean(spreads)) if spreads else None)
     by_prompt: dict[int, float] = {}
     for (attempt, _), score in scores.items():
@@ -101,6 +111,8 @@ def test_every_figure_can_be_recomputed_from_raw_records(path: Path, seed: int, 
     assert found.prompts == g
     assert found.se == pytest.approx(error)
     texts = {(r.attempt, r.sample): len(r.text) for r in responses}
+    lengths = [len(r.text) for r in responses if r.dropped is None]
+    assert figures.responses.length == pytest.approx(fmean(lengths))
     expected = scipy.stats.spearmanr([texts[k] for k in scores], list(scores.values())).statistic
     assert found.spearman_length == pytest.approx(expected)
 
@@ -132,7 +144,7 @@ def test_figures_of_another_shape_are_computed_anew(path: Path) -> None:
     with Store.claim(path) as store:
         store.add([Prompt(1, 0, "p", "", None)])
         found = iteration_figures(store, 1)
-        for other in ({"layout": 5, "scores": None}, plain(found) | {"stages": 3}):
+        for other in ({"layout": 6, "scores": None}, plain(found) | {"stages": 3}):
             store.save_figures(1, other)
             assert store.figures(1, IterationFigures) is None
             assert figures_of(store, 1) == found
@@ -177,8 +189,8 @@ def test_the_seed_step_has_figures_of_its_training(path: Path) -> None:
         store.finish_stage(Stage(0, "train", 9, 0, "", "", 3.0, {}))
         figures = iteration_figures(store, 0)
     assert figures.training.steps == 2
-    assert figures.training.loss == 1.5
-    assert figures.training.accuracy == 0.75
+    assert figures.training.loss == Curve(2, 0, 1.75, 2.0, 1.5)
+    assert figures.training.accuracy == Curve(1, 0, 0.75, None, None)
     assert figures.seconds == {"train": 3.0}
 
 
@@ -192,7 +204,46 @@ def test_a_loss_that_is_not_finite_is_none(path: Path) -> None:
         store.log_training(1, 1, {"loss": math.nan, "rewards/margins": math.inf})
         figures = iteration_figures(store, 1)
     assert_finite(figures)
-    assert figures.training.loss is None
+    assert figures.training.loss == Curve(1, 1, None, None, None)
+
+
+def test_a_curve_has_the_mean_of_all_steps_and_of_the_first_and_last_quarter(path: Path) -> None:
+    values = [3.0, 1.0, 5.0, 2.0, 8.0, 4.0, math.nan, 9.0, 6.0]
+    with Store.claim(path) as store:
+        for step, value in enumerate(values, start=1):
+            store.log_training(1, step, {"loss": value, "logps/chosen": -value})
+        training = iteration_figures(store, 1).training
+    finite = [value for value in values if not math.isnan(value)]
+    assert training.steps == 9
+    assert training.loss == Curve(9, 1, fmean(finite), 3.0, 7.5)
+    assert training.chosen_logp == Curve(9, 1, -fmean(finite), -3.0, -7.5)
+    assert training.accuracy is None
+
+
+def test_a_log_that_holds_a_redone_step_counts_it_once(path: Path) -> None:
+    with Store.claim(path) as store:
+        for loss in (9.0, 1.0):
+            store.log_training(1, 1, {"loss": loss})
+        training = iteration_figures(store, 1).training
+    assert training.loss == Curve(1, 0, 1.0, None, None)
+
+
+@given(st.lists(st.floats(0, 5), min_size=1, max_size=40))
+def test_bins_hold_every_score_and_are_few(values: list[float]) -> None:
+    bins = binned(values)
+    assert sum(bins.counts) == len(values)
+    assert bins.counts[0] and bins.counts[-1]
+    assert len(bins.counts) <= 10
+    for value in (min(values), max(values)):
+        ends = bins.middles[0] - bins.width, bins.middles[-1] + bins.width
+        assert ends[0] < value < ends[1]
+
+
+def test_scores_that_lie_close_together_are_told_apart_by_narrow_bins() -> None:
+    bins = binned([2.61, 2.64, 2.66])
+    assert (bins.width, bins.counts) == (0.01, (1, 0, 0, 1, 0, 1))
+    assert binned([0, 1 / 3, 2 / 3, 1, 4, 5]).counts == (2, 2, 0, 0, 1, 1)
+    assert binned([3.0, 3.0]).counts == (2,)
 
 
 def test_judgments_still_missing_leave_the_rest_countable(path: Path) -> None:

@@ -18,16 +18,13 @@ from selfreward.measures.health import (
     key_of,
     remedy,
 )
-from selfreward.measures.reports import Estimate, Gate
+from selfreward.measures.reports import Gate
 from selfreward.records import GateName
 from selfreward.storage import database
 from selfreward.storage.store import Store
+from tests.support.figures import estimate, judge_figures
 
 NAMES: tuple[GateName, ...] = get_args(GateName)
-
-
-def estimate(value: float) -> Estimate:
-    return Estimate(value, None, None, 9)
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +35,11 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> IterationFigures:
         figures = iteration_figures(store, 1)
     return replace(
         figures,
-        judgments=replace(figures.judgments, parse_rate=1.0),
+        judgments=replace(figures.judgments, parse_rate=1.0, mass=0.99),
+        responses=replace(figures.responses, n=1000, truncated=0),
         scores=replace(figures.scores, fives=0.1, prompt_std=0.5, spearman_length=0.1),
         pairs=replace(figures.pairs, tie_rate=0.0, chosen_length=100.0, rejected_length=90.0),
+        judge=judge_figures(accuracy=(0.62, 0.55, 0.69), gain=(0.1, 0.02, 0.18)),
         drift=estimate(0.1),
         canaries=CanaryFigures(estimate(0.2), 0, None),
     )
@@ -48,6 +47,10 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> IterationFigures:
 
 BEYOND: dict[GateName, tuple[list[str], float]] = {
     "parse_rate": (["judgments", "parse_rate"], -0.01),
+    "mass": (["judgments", "mass"], -0.01),
+    "truncated": (["responses", "truncated"], 1),
+    "accuracy": (["judge", "accuracy", "low"], -0.01),
+    "over_longest": (["judge", "gain", "low"], -0.01),
     "ceiling": (["scores", "fives"], 0.01),
     "spread": (["scores", "prompt_std"], -0.01),
     "ties": (["pairs", "tie_rate"], 0.01),
@@ -84,8 +87,9 @@ def test_a_gate_passes_at_its_limit_and_fails_beyond_it(
 ) -> None:
     path, step = BEYOND[name]
     limit = found(healthy)[name].limit
-    at = 90.0 * limit if name == "length_ratio" else limit
-    assert found(with_value(healthy, path, at))[name].passed is True
+    at = limit * {"length_ratio": 90.0, "truncated": 1000}.get(name, 1)
+    is_strict = name in ("accuracy", "over_longest")
+    assert found(with_value(healthy, path, at))[name].passed is not is_strict
     failed = found(with_value(healthy, path, at + step))
     assert [gate.name for gate in failed.values() if gate.passed is False] == [name]
     assert not failed[name].stops
@@ -108,17 +112,45 @@ def test_what_is_not_measured_neither_passes_nor_fails(
     healthy: IterationFigures, name: GateName
 ) -> None:
     path, _ = BEYOND[name]
-    if name == "length_ratio":
-        path = ["pairs", "rejected_length"]
-    gate = found(with_value(healthy, path, None))[name]
+    path = {"length_ratio": ["pairs", "rejected_length"]}.get(name, path)
+    nothing = 0 if name == "truncated" else None
+    path = ["responses", "n"] if name == "truncated" else path
+    gate = found(with_value(healthy, path, nothing))[name]
     assert (gate.value, gate.passed) == (None, None)
 
 
-def test_before_an_evaluation_nothing_is_known_of_drift_and_canaries(
+def test_before_an_evaluation_nothing_is_known_of_the_new_model(healthy: IterationFigures) -> None:
+    gates_ = found(replace(healthy, judge=None, drift=None, canaries=None))
+    unknown = [name for name, gate in gates_.items() if gate.passed is None]
+    assert unknown == list(AFTER_EVALUATION)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "gain", "failing"),
+    [
+        ((0.529, 0.42, 0.653), (0.05, -0.06, 0.17), {"accuracy", "over_longest"}),
+        ((0.66, 0.59, 0.73), (-0.13, -0.2, -0.06), {"over_longest"}),
+        ((0.5, 0.5, 0.5), (0.01, -0.09, 0.11), {"accuracy", "over_longest"}),  # always the same
+        ((0.74, 0.7, 0.78), (0.2, 0.12, 0.28), set()),
+    ],
+)
+def test_a_judge_that_is_not_told_from_chance_or_from_length_fails(
+    healthy: IterationFigures,
+    accuracy: tuple[float, ...],
+    gain: tuple[float, ...],
+    failing: set[str],
+) -> None:
+    gates_ = found(replace(healthy, judge=judge_figures(accuracy, gain)))
+    assert {name for name, gate in gates_.items() if gate.passed is False} == failing
+
+
+def test_a_judge_that_puts_no_probability_on_scores_fails_though_all_its_votes_have_a_verdict(
     healthy: IterationFigures,
 ) -> None:
-    gates_ = found(replace(healthy, drift=None, canaries=None))
-    assert [name for name, gate in gates_.items() if gate.passed is None] == ["drift", "canary"]
+    judgments = replace(healthy.judgments, parse_rate=1.0, mass=0.0002)
+    gate = found(replace(healthy, judgments=judgments))["mass"]
+    assert gate.passed is False
+    assert "a probability of 0.0002" in finding(gate)
 
 
 def test_null_is_no_gate(healthy: IterationFigures) -> None:

@@ -1,14 +1,18 @@
 """Tables, status, progress, plans, checks and clean-up of runs."""
 
+import json
 import os
+import re
 import shutil
 import struct
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 import yaml
 
@@ -16,6 +20,7 @@ from selfreward.config.load import build_config, load_config
 from selfreward.errors import ConfigError, IntegrityError, NotFoundError
 from selfreward.inputs.collect import create_run
 from selfreward.inputs.shipped import config_file, recipes
+from selfreward.measures.curves import Curve
 from selfreward.records import (
     Judgment,
     PreferencePair,
@@ -27,8 +32,9 @@ from selfreward.records import (
 )
 from selfreward.storage import durable
 from selfreward.storage.directory import Run, open_run
-from selfreward.verbs import doctor, maintenance, plan, progress, status
+from selfreward.verbs import console, doctor, maintenance, plan, progress, score_rows, status
 from selfreward.verbs.config_show import origins_of
+from selfreward.verbs.console import unmarked
 from selfreward.verbs.init import write_starter
 from selfreward.verbs.layout import bars, duration, indented, size, table
 from selfreward.verbs.pairs import pairs_of
@@ -36,6 +42,7 @@ from selfreward.verbs.plot import save_plot
 from selfreward.verbs.scores import Scores, scores_of, scores_text
 from selfreward.verbs.show import prompt_of, prompt_text, select
 from selfreward.verbs.validate import validate
+from tests.support import DATA, ROOT
 from tests.support.runs import SMALL, at_runs, runs  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("at_runs")
@@ -99,19 +106,76 @@ def test_what_is_not_there_yet_says_why(empty: Run) -> None:
     with empty.owned() as store:
         store.add([Prompt(1, 0, "p", "p", None), Response(1, 0, 0, "a", "stop", 1)])
         store.set_progress(1, "responses", 1, 3, 1.0)
-    text = scores_text(scores_of(empty))
+    text = scores_text(scores_of(empty), everything=True)
     assert "n/a (no scores)" in text
     assert "n/a (not built)" in text
     assert "n/a (no pairs)" in text
 
 
-def test_more_than_four_iterations_go_into_further_tables(empty: Run) -> None:
-    with empty.owned() as store:
-        for iteration in range(1, 7):
-            store.set_progress(iteration, "prompts", 0, 1, 0.0)
-    text = scores_text(scores_of(empty))
-    assert text.count("\npolicy ") == 2
-    assert max(map(len, text.splitlines())) <= 110
+@pytest.mark.parametrize("everything", [False, True])
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_no_table_is_wider_than_the_terminal(whole: Run, width: int, everything: bool) -> None:
+    seed, *rounds = scores_of(whole).iterations
+    longest = max(rounds, key=lambda figures: len(scores_text(Scores("r", (figures,)))))
+    for num in range(1, 13):
+        many = tuple(replace(longest, iteration=number) for number in range(1, num + 1))
+        text = scores_text(Scores("many", (seed, *many)), width, everything)
+        assert max(map(len, unmarked(text).splitlines())) <= width
+        shown = [line for line in unmarked(text).splitlines() if line.startswith("policy ")]
+        assert " ".join(shown).count("->") == num
+        assert width < 200 or num < 5 or len(shown) < num  # some are side by side
+
+
+def test_hostile_text_makes_no_table_wider(runs: Path) -> None:  # noqa: F811
+    for width in (60, 80):
+        text = console.sanitize(scores_text(scores_of(Run(runs / "hostile")), width, True))
+        assert max(map(len, unmarked(text).splitlines())) <= width
+
+
+def test_what_is_wrapped_keeps_every_word(whole: Run) -> None:
+    wide = scores_text(scores_of(whole), 999, everything=True)
+    narrow = scores_text(scores_of(whole), 60, everything=True)
+    assert Counter(unmarked(wide).split()) <= Counter(unmarked(narrow).split())
+
+
+def test_every_row_is_explained_in_the_docs() -> None:
+    source = Path(score_rows.__file__).read_text()
+    labels = re.findall(r'(?:_Row\(\s*|^    )"( *\w[^"{]+)"[,:]', source, re.MULTILINE)
+    text = (ROOT / "docs" / "scores.md").read_text()
+    rows = re.findall(r"^\| ([^|]+) \|", text, re.MULTILINE)
+    named = {name.strip(" *") for row in rows for name in row.split(";")}
+    assert len(labels) > 40
+    assert {label.strip() for label in labels} - named == set()
+
+
+def test_what_scores_say_as_json_keeps_its_names() -> None:
+    """Scripts read them: one that goes or moves needs a line in the changelog."""
+    schemas = msgspec.json.schema(Scores)["$defs"]
+    found = {name: sorted(schema["properties"]) for name, schema in schemas.items()}
+    assert found == json.loads((DATA / "golden" / "scores.json").read_text())
+
+
+def test_the_short_table_is_part_of_the_long_one(whole: Run) -> None:
+    short, long = (
+        unmarked(scores_text(scores_of(whole), 200, every)).splitlines() for every in (False, True)
+    )
+    rows = [line for line in short if "->" in line or "±" in line]
+    assert len(short) < len(long)
+    assert rows and {row.split("  ")[0] for row in rows[1:]} <= {r.split("  ")[0] for r in long}
+
+
+def test_a_plot_has_a_panel_on_rewards_where_they_were_logged(whole: Run, tmp_path: Path) -> None:
+    scores = scores_of(whole)
+    curve = Curve(4, 0, -50.0, -49.0, -52.0)
+    logged = [
+        replace(f, training=replace(f.training, chosen_reward=curve, rejected_reward=curve))
+        for f in scores.iterations
+    ]
+    panels = []
+    for iterations in (scores.iterations, tuple(logged)):
+        save_plot(replace(scores, iterations=iterations), tmp_path / "p.svg")
+        panels.append((tmp_path / "p.svg").read_text().count('id="axes_'))
+    assert panels[1] == panels[0] + 1
 
 
 def test_plots_are_png_and_svg_files(whole: Run, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from selfreward.inputs.heldout import check_held_out, read_canaries, read_held_o
 from selfreward.measures.agreement import agreement
 from selfreward.measures.evaluated import evaluated
 from selfreward.measures.figures import IterationFigures
+from selfreward.measures.health import AFTER_EVALUATION
 from selfreward.measures.sample import JudgedResponse
 from selfreward.records import FinishReason
 from selfreward.storage.directory import Run
@@ -316,7 +317,7 @@ def test_a_gate_that_warns_lets_the_run_go_on() -> None:
     assert figures is not None
     failed = {gate.name for gate in figures.health if gate.passed is False}
     assert "spread" in failed
-    assert "warning: iteration 1: the scores" in scores_text(scores_of(run))
+    assert "warning: iteration 1: the scores" in scores_text(scores_of(run), width=999)
 
 
 def test_drift_stops_after_the_model_is_made_and_is_not_measured_again() -> None:
@@ -332,26 +333,25 @@ def test_drift_stops_after_the_model_is_made_and_is_not_measured_again() -> None
     assert stages(run)[-1] == (2, "evaluate")
 
 
-def test_the_seed_model_is_held_against_canaries_alone() -> None:
+def test_the_seed_model_is_held_against_what_its_evaluation_found_alone() -> None:
     run = make("iterations=0", "health.max_canary=0", "health.stop_on=[canary, drift, parse_rate]")
     gullible = says(lambda prompt: 5 if "Ignore the rubric" in prompt else 1)
     with pytest.raises(StoppedError, match="iteration 0: responses that ask for a high score"):
         loop(run, lambda iteration: gullible)
-    assert {gate["name"] for gate in report(run, 0, "health")["gates"]} == {"drift", "canary"}
+    assert {gate["name"] for gate in report(run, 0, "health")["gates"]} == {*AFTER_EVALUATION}
 
 
 def test_scores_and_plot_show_each_model_as_a_judge(tmp_path: Path) -> None:
     run = make()
     loop(run)
     scores = scores_of(run)
-    text = scores_text(scores)
+    text = scores_text(scores, everything=True)
     found = scores.iterations[1].judge
     assert found is not None
     assert f"{found.accuracy.value:.1%} [" in text
-    for words in ("M1 as a judge: orders", "agrees with people", "longer wins",
+    for words in ("M2 as a judge is ", "agrees with people", "longer wins",
                   "drift from M1", "canary uplift"):  # fmt: skip
         assert words in text
-    assert max(map(len, text.splitlines())) <= 160
     save_plot(scores, tmp_path / "plot.svg")
     bare = tuple(replace(figures, judge=None) for figures in scores.iterations)
     save_plot(replace(scores, iterations=bare), tmp_path / "bare.svg")
@@ -363,7 +363,9 @@ def test_without_a_seed_step_the_base_model_is_measured() -> None:
     run = make("sft=null", "iterations=0")
     loop(run)
     assert stages(run) == [(0, "evaluate")]
-    assert "no seed SFT, M1 = M0\nM1 as a judge: orders" in scores_text(scores_of(run))
+    text = scores_text(scores_of(run))
+    assert "no seed SFT, M1 = M0" in text
+    assert "M1 as a judge is " in text
 
 
 # What is shipped

@@ -306,7 +306,8 @@ def test_anchors_come_from_iteration_2_on_and_alone_are_rejected() -> None:
     assert {r.sample for r in second if not r.is_anchor} == {0, 1, 2}
     assert rows["anchors"] == len(anchors) == 2 * 6
     assert rows["responses"] == 3 * 6
-    assert judged == {(r.attempt, r.sample) for r in second if r.dropped is None}
+    fit = [r for r in second if r.dropped is None and not r.truncated]
+    assert judged == {(r.attempt, r.sample) for r in fit}
     assert all(pair.chosen < 3 <= pair.rejected for pair in pairs[1])
     assert pairs[0] and pairs[1]
     assert all(check["ok"] for check in verify(run))
@@ -472,7 +473,8 @@ def test_a_plan_counts_anchors_and_judges_as_the_run_makes_them(
     planned = {row["stage"]: row["records"] for row in plan_of(config, None)["per_iteration"]}
     with jury.store() as store:
         made = {s.stage: s.rows + s.drops for s in store.stages() if s.iteration == 2}
-        unfit = sum(r.dropped is not None for r in store.records(Response, 2))
+        responses = store.records(Response, 2)
+        unfit = sum(r.dropped is not None or r.truncated for r in responses)
     for stage in ("responses", "anchors"):
         assert planned[stage] == made[stage]
     for stage, judge in zip(JUDGES, config.judge.jurors, strict=True):

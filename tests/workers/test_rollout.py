@@ -11,12 +11,13 @@ from selfreward.config import EngineConfig
 from selfreward.engines.base import Generation, Request, RequestError
 from selfreward.engines.sessions import Session, Sessions
 from selfreward.errors import PreflightError
-from selfreward.records import Judgment, Prompt, Response
+from selfreward.records import FORMS, FinishReason, Judgment, Prompt, Response
+from selfreward.stages.pairs import build_pairs
 from selfreward.storage.directory import Run
 from selfreward.workers.rollout import generate_iteration
 from tests.support import rollout
 from tests.support.rollout import cut_off_after
-from tests.support.scripted import ScriptedChat, ScriptedEngine
+from tests.support.scripted import ScriptedChat, ScriptedEngine, scripted_reply
 
 SMALL = ["sft=null", "prompts.count=4", "prompts.window=2", "responses.n=2", "judge.votes=2"]
 KINDS: tuple[type, ...] = (Prompt, Response, Judgment)
@@ -93,8 +94,9 @@ def test_every_accepted_prompt_is_answered_n_times_and_every_kept_answer_judged_
         (attempt, sample) for attempt in accepted for sample in range(3)
     ]
     kept = [(r.attempt, r.sample) for r in made["Response"] if r.dropped is None]
+    whole = [(r.attempt, r.sample) for r in made["Response"] if not (r.dropped or r.truncated)]
     assert [(j.attempt, j.sample, j.vote) for j in made["Judgment"]] == [
-        (*key, vote) for key in kept for vote in range(3)
+        (*key, vote) for key in whole for vote in range(3)
     ]
     with run.store() as store:
         stages = {stage.stage: (stage.rows, stage.drops) for stage in store.stages()}
@@ -103,6 +105,45 @@ def test_every_accepted_prompt_is_answered_n_times_and_every_kept_answer_judged_
         "responses": (len(kept), 12 - len(kept)),
         "judgments": (len(made["Judgment"]), 0),
     }
+
+
+def cut_off(prompt: str, number: int) -> tuple[str, FinishReason]:
+    """Every third answer is, and no prompt or verdict."""
+    text, _ = scripted_reply(prompt, 32 * number + 5)
+    is_answer = prompt.startswith("<user>Question") and "Score: <" not in prompt
+    return text, "length" if is_answer and number % 3 == 0 else "stop"
+
+
+@pytest.mark.parametrize("form", ["written", "expected"])
+def test_a_truncated_answer_is_judged_only_where_asked_for_and_pairs_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    words = ["responses.n=6", f"judge.form={form}", f"judge.template={FORMS[form].template}"]
+    pairs, judgments = [], []
+    for name in ("left", "judged", "earlier"):
+        override = ["judge.truncated=true"] if name == "judged" else []
+        run = make(tmp_path, monkeypatch, name, *words, dataset(tmp_path), *override)
+        if name == "earlier":  # made before there was the key
+            text = run.resolved.read_text()
+            run.resolved.write_text(text.replace("  truncated: false\n", ""))
+            assert run.resolved.read_text() != text
+        generate(Run(run.path), ScriptedEngine(cut_off))
+        made = records(run)
+        answers = {(r.attempt, r.sample): r.truncated for r in made["Response"] if not r.dropped}
+        assert 0 < sum(answers.values()) < len(answers)
+        expected = {key for key, truncated in answers.items() if name != "left" or not truncated}
+        assert {(j.attempt, j.sample) for j in made["Judgment"]} == expected
+        judgments.append(made["Judgment"])
+        pairs.append(
+            build_pairs(made["Prompt"], made["Response"], made["Judgment"], run.config.pairs)
+        )
+        with run.store() as store:
+            finished = store.finished(1, "judgments")
+            [progress] = [p for p in store.progress() if p.stage == "judgments"]
+        assert finished is not None
+        assert progress.done == progress.total == finished.rows == len(made["Judgment"])
+    assert pairs[0] == pairs[1] == pairs[2]
+    assert judgments[1] == judgments[2]
 
 
 @pytest.mark.parametrize("source", ["written", "dataset"])

@@ -1,0 +1,93 @@
+"""Learning curves in short: what the trainer logged over all steps of a round.
+
+    train_log -> Curve of each figure -> scores, plot, JSON
+
+A round of DPO has few pairs a step, so the last step alone says next to nothing: means over many
+steps do. Whether training still moved, and where to, is the difference of first and last quarter.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from selfreward.storage.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A logged figure over the steps of a training, each log one value (``logging_steps``)."""
+
+    n: int
+    """Values that were logged."""
+    not_finite: int
+    """Of these NaN or infinite, which no mean takes in."""
+    mean: float | None
+    """Over all; None where none is finite, like the next two."""
+    first: float | None
+    """Mean over the first quarter of the values, rounded up; None also for a single value."""
+    last: float | None
+    """The same of the last quarter."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingFigures:
+    """What the trainer logged; None where it did not. Names in TRL's log in brackets."""
+
+    steps: int
+    loss: Curve | None
+    """[``loss``]"""
+    accuracy: Curve | None
+    """Share of pairs with a higher reward for the chosen response [``rewards/accuracies``]."""
+    reward_margin: Curve | None
+    """Mean difference of the rewards of DPO [``rewards/margins``]."""
+    chosen_reward: Curve | None
+    """``beta`` times the log-probability that the chosen response gained on the reference, M(t)
+    [``rewards/chosen``]. Below 0 DPO takes probability from both responses and gives it to what
+    neither of them says (likelihood displacement, arXiv 2410.08847)."""
+    rejected_reward: Curve | None
+    """The same of the rejected one [``rewards/rejected``]."""
+    chosen_logp: Curve | None
+    """Natural log-probability of the chosen response, summed over its tokens [``logps/chosen``].
+    Other responses are in each step, so unlike the reward it moves with their lengths, too."""
+    rejected_logp: Curve | None
+    """The same of the rejected one [``logps/rejected``]."""
+    dropped: dict[str, int]
+    """Rows left out by reason."""
+
+
+def training_figures(store: Store, iteration: int) -> TrainingFigures:
+    """Those of the stage ``train`` of an iteration, as far as it is."""
+    rows = store.train_log(iteration)
+    dropped = Counter(store.drop_reasons(iteration, "train"))
+    return TrainingFigures(
+        steps=int(rows[-1]["step"]) if rows else 0,
+        loss=_curve(rows, "loss"),
+        accuracy=_curve(rows, "rewards/accuracies"),
+        reward_margin=_curve(rows, "rewards/margins"),
+        chosen_reward=_curve(rows, "rewards/chosen"),
+        rejected_reward=_curve(rows, "rewards/rejected"),
+        chosen_logp=_curve(rows, "logps/chosen"),
+        rejected_logp=_curve(rows, "logps/rejected"),
+        dropped=dict(sorted(dropped.items(), key=lambda item: (-item[1], item[0]))),
+    )
+
+
+def _curve(rows: Sequence[Mapping[str, float]], name: str) -> Curve | None:
+    values = [row[name] for row in rows if name in row]
+    if not values:
+        return None
+    quarter = math.ceil(len(values) / 4)
+    several = len(values) > 1
+    return Curve(
+        n=len(values),
+        not_finite=sum(not math.isfinite(value) for value in values),
+        mean=_mean(values),
+        first=_mean(values[:quarter]) if several else None,
+        last=_mean(values[-quarter:]) if several else None,
+    )
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    finite = [value for value in values if math.isfinite(value)]
+    return math.fsum(finite) / len(finite) if finite else None

@@ -1,0 +1,102 @@
+"""What the figures of a run say, in words: one to three sentences, the intervals with them.
+
+    figures of all iterations -> sentences for the top of ``selfreward scores``
+
+A difference is called one only where its 95% interval excludes none; else it "is not told".
+"""
+
+import math
+from collections.abc import Sequence
+
+from selfreward.measures.evaluated import JudgeFigures
+from selfreward.measures.figures import IterationFigures
+from selfreward.measures.reports import Estimate
+from selfreward.verbs.layout import percent
+from selfreward.verbs.score_rows import gain, has_verdicts
+
+_Z = 1.96
+"""Standard errors to each side of a 95% interval of a normal."""
+_CHANCE = 0.5
+
+
+def findings(iterations: Sequence[IterationFigures]) -> list[str]:
+    """Sentences on answers, judge and lengths, of those that there are figures for.
+
+    Args:
+        iterations: In order; the last model that answered is compared with the first.
+    """
+    answered = [f for f in iterations if f.iteration > 0]
+    judged = [f for f in answered if f.scores.mean is not None]
+    measured = [f for f in iterations if f.judge]
+    found = []
+    if len(judged) > 1:
+        found.append(_scores(judged[0], judged[-1]))
+    elif judged:
+        found.append(
+            f"Only the answers of M{judged[0].iteration} are scored, so there is nothing to "
+            "compare them with."
+        )
+    if measured:
+        judge = measured[-1].judge
+        assert judge is not None
+        found.append(judge_sentence(f"M{measured[-1].iteration + 1}", judge))
+    of_length = [f for f in answered if f.responses.length]
+    if len(of_length) > 1:
+        found.append(_lengths(of_length[0], of_length[-1]))
+    return found
+
+
+def _scores(first: IterationFigures, last: IterationFigures) -> str:
+    before, now = first.scores, last.scores
+    assert before.mean is not None and now.mean is not None
+    change = now.mean - before.mean
+    a, b = f"M{last.iteration}", f"M{first.iteration}"
+    if before.se is None or now.se is None:
+        return f"There is no telling whether the answers of {a} score higher than those of {b}."
+    half = _Z * math.hypot(before.se, now.se)
+    interval = f"{change:+.2f} points [{change - half:+.2f}, {change + half:+.2f}]"
+    if abs(change) <= half:
+        return f"The answers of {a} are not told from those of {b} by their judges: {interval}."
+    order = "higher" if change > 0 else "lower"
+    return f"By their judges the answers of {a} score {order} than those of {b}: {interval}."
+
+
+def judge_sentence(model: str, judge: JudgeFigures) -> str:
+    """Whether a judge is told from chance, and from the one that takes the longer response."""
+    who = f"{model} as a judge"
+    if not has_verdicts(judge):
+        return f"{who} gave no verdict on any of {judge.responses} held-out responses."
+    if not judge.pairs:
+        return f"{who} cannot be held against people: no held-out pair has a preference."
+    chance = _told(judge.accuracy, _CHANCE, "chance")
+    length = _told(judge.gain, 0, "the longer response")
+    return (
+        f"{who} is {chance} (orders {percent(judge.accuracy)} of {judge.pairs} held-out pairs as "
+        f"people do) and {length} ({gain(judge.gain)} percentage points)."
+    )
+
+
+def _told(estimate: Estimate, limit: float, what: str) -> str:
+    if estimate.low is not None and estimate.low > limit:
+        return f"better than {what}"
+    if estimate.high is not None and estimate.high < limit:
+        return f"worse than {what}"
+    return f"not told from {what}"
+
+
+def _lengths(first: IterationFigures, last: IterationFigures) -> str:
+    before, now = first.responses, last.responses
+    assert before.length and now.length
+    a, b = f"M{last.iteration}", f"M{first.iteration}"
+    ratio = now.length / before.length
+    if before.length_se is None or now.length_se is None:
+        return f"There is no telling whether answers grew from {b} to {a} ({ratio - 1:+.0%})."
+    half = _Z * math.hypot(before.length_se / before.length, now.length_se / now.length)
+    low, high = ratio * math.exp(-half) - 1, ratio * math.exp(half) - 1
+    interval = f"[{low:+.0%}, {high:+.0%}]"
+    if low <= 0 <= high:
+        return (
+            f"Answers of {a} are not told from those of {b} in length: {ratio - 1:+.0%} {interval}."
+        )
+    verb = "grew" if ratio > 1 else "shrank"
+    return f"Answers {verb} by {abs(ratio - 1):.0%} from {b} to {a}: {interval}."
