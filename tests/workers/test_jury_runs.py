@@ -497,5 +497,8 @@ def test_a_jurors_key_is_set_changed_and_misspelt_like_any_other() -> None:
     run.configure(["judge.jury.1.engine.endpoints=['http://localhost:2/v1']"])
     assert Run(run.path).fingerprint == fingerprint
     assert run.config.judge.jury[1].engine.options["endpoints"] == ["http://localhost:2/v1"]  # type: ignore[union-attr]
+    run.configure(["judge.jury.0.weight=9.0"])
+    assert run.config.judge.weights == (1, 9, 0.5, 1)
+    generate(run)
     with pytest.raises(IntegrityError, match=r"judge.jury.0.weight is frozen"):
-        run.configure(["judge.jury.0.weight=9.0"])
+        run.configure(["judge.jury.0.weight=3.0"])
