@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from selfreward.config import Config, JurorConfig
+from selfreward.config import Config, JurorConfig, SeedSource
 from selfreward.config.judging import OWN_MODELS
 from selfreward.config.load import dump_config
 from selfreward.errors import ConfigError
@@ -90,7 +90,7 @@ def run_inputs(config: Config, source: Path | None) -> dict[str, str]:
     if config.sft and config.sft.ift:
         files["seeds/ift.jsonl"] = dump(seeds.read_ift(config.sft.ift, beside))
     if config.sft and config.sft.eft:
-        files["seeds/eft.jsonl"] = dump(seeds.read_eft(config.sft.eft, beside))
+        files["seeds/eft.jsonl"] = dump(_read_eft(config, config.sft.eft, beside))
     if config.evaluation.compares or config.judge.break_ties:
         compare = load_template(find_template(COMPARE_TEMPLATE, beside), COMPARE_VARIABLES)
         files["templates/compare.jinja"] = compare.source
@@ -111,6 +111,19 @@ def check_dataset(rows: Sequence[str], config: Config) -> None:
             f"of prompts.count={config.prompts.count} draw {needed}",
             "Give more rows, or a lower prompts.count or fewer iterations.",
         )
+
+
+def _read_eft(config: Config, source: SeedSource, beside: Path | None) -> list[seeds.EftExample]:
+    rows, form = seeds.read_eft(source, beside), config.judge.form
+    if not any(row.teaches(writes=config.judge.traits.writes) for row in rows):
+        raise ConfigError(
+            f"sft.eft: none of the {len(rows)} scored answers in {source.path} has a "
+            f"justification, which judge.form={form} is trained to write",
+            "Set judge.form=expected with judge.template=judge/expected.jinja, which learns from "
+            "scores alone; or give rows with a justification; or set sft.eft=null, with "
+            f"sft.selection.ranked={source.path} to have the model write them: see docs/eft.md.",
+        )
+    return rows
 
 
 def selection_inputs(config: Config, beside: Path | None) -> dict[str, str]:

@@ -44,6 +44,14 @@ class EftExample:
     justification: str | None
     """Needed for the ``written`` form only."""
 
+    def teaches(self, *, writes: bool) -> bool:
+        """Whether a judge can be trained on it.
+
+        Args:
+            writes: Whether the judge writes reasons before its score, and so has to learn to.
+        """
+        return self.justification is not None or not writes
+
 
 def read_prompts(source: SeedSource, beside: Path | None = None) -> list[str]:
     """Read the prompts of a source, in order, each once."""

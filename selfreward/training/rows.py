@@ -3,6 +3,7 @@
 rows in = rows out + drops
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,10 @@ from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
 from selfreward.training.base import DpoRow, SftRow
 
+UNJUSTIFIED = "no justification"
+"""Reason of a drop that a run of an earlier version may have for all rows of ``sft.eft``; today
+such a run is refused before it is made."""
+
 
 def sft_rows(run: Run, store: Store, stage: str, chat: Chat) -> tuple[list[SftRow], list[Drop]]:
     """IFT rows, then EFT rows in the form that the judge will be asked in, then selected ones.
@@ -32,12 +37,13 @@ def sft_rows(run: Run, store: Store, stage: str, chat: Chat) -> tuple[list[SftRo
         stage: Of iteration 0: ``sft``, before judgments are selected, or ``train``.
 
     Raises:
-        StoppedError: No row is left.
+        StoppedError: No row is left, or none of ``sft.ift`` or ``sft.eft``.
     """
     sft = run.config.sft
     assert sft is not None
     rows: list[SftRow] = []
     drops: list[Drop] = []
+    num_kept: Counter[str] = Counter()
 
     def keep(name: str, prompt_ids: tuple[int, ...], completion_ids: tuple[int, ...]) -> None:
         length = len(prompt_ids) + len(completion_ids)
@@ -46,6 +52,7 @@ def sft_rows(run: Run, store: Store, stage: str, chat: Chat) -> tuple[list[SftRo
             drops.append(Drop(0, stage, name, "too long", detail))
         else:
             rows.append(SftRow(prompt_ids, completion_ids))
+            num_kept[name.partition(":")[0]] += 1
 
     def plain(name: str, *texts: str) -> bool:
         """Whether none spells a control token of the chat format, which would end its turn."""
@@ -59,17 +66,17 @@ def sft_rows(run: Run, store: Store, stage: str, chat: Chat) -> tuple[list[SftRo
             if plain(f"ift:{i}", example.prompt, example.response):
                 keep(f"ift:{i}", *chat.continuation(example.prompt, "", example.response))
     if sft.eft is not None:
-        template = run_template(run, "judge")
+        template, writes = run_template(run, "judge"), run.config.judge.traits.writes
         for i, eft in enumerate(seeds.read_eft(_source(run.seed_file("eft")))):
             user, started = template.render(
                 prompt=eft.prompt, response=eft.response, criterion=GENERAL
             )
             if not plain(f"eft:{i}", eft.prompt, eft.response, eft.justification or ""):
                 continue
-            if not run.config.judge.traits.writes:
+            if not eft.teaches(writes=writes):
+                drops.append(Drop(0, stage, f"eft:{i}", UNJUSTIFIED))
+            elif not writes:
                 keep(f"eft:{i}", *chat.score_target(user, points(eft.score)))
-            elif eft.justification is None:
-                drops.append(Drop(0, stage, f"eft:{i}", "no justification"))
             else:
                 verdict = f"{eft.justification}\nScore: {eft.score:g}"
                 keep(f"eft:{i}", *chat.continuation(user, started, verdict))
@@ -80,6 +87,10 @@ def sft_rows(run: Run, store: Store, stage: str, chat: Chat) -> tuple[list[SftRo
                 keep(name, *chat.continuation(user, started, judgment.raw))
     if not rows:
         raise StoppedError("the seed step has no row to train on", _why(drops))
+    for source in ("ift", "eft"):
+        lost = [d for d in drops if d.item.startswith(f"{source}:") and d.reason != UNJUSTIFIED]
+        if lost and not num_kept[source]:
+            raise StoppedError(f"no row of sft.{source} can be trained on", _why(lost))
     return rows, drops
 
 

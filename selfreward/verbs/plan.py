@@ -85,6 +85,8 @@ def plan_text(plan: dict[str, Any]) -> str:
     lines = [f"{plan['model']}: M0 to M{last} in {plan['iterations']} iterations", ""]
     if sft:
         lines += [f"seed SFT: at most {sft['rows']} rows, {sft['steps']} steps"]
+        if left := sft["eft_without_justification"]:
+            lines += [f"  left out: {left} rows of sft.eft, which have no justification"]
         if selection := sft["selection"]:
             lines += [
                 f"  before it, models/SFT: {selection['steps']} steps; it judges "
@@ -200,11 +202,12 @@ def _comparing(config: Config, asked: int) -> dict[str, Any]:
 
 
 def _sft(config: Config, beside: Path | None, rubric: int) -> dict[str, Any] | None:
-    """Rows and steps of the seed step; rows longer than ``max_length`` are left out later."""
+    """Rows and steps of the seed step; what needs the tokenizer to be left out is counted too."""
     if config.sft is None:
         return None
     ift = seeds.read_ift(config.sft.ift, beside) if config.sft.ift else []
-    eft = seeds.read_eft(config.sft.eft, beside) if config.sft.eft else []
+    scored = seeds.read_eft(config.sft.eft, beside) if config.sft.eft else []
+    eft = [row for row in scored if row.teaches(writes=config.judge.traits.writes)]
     texts = [len(row.prompt) + len(row.response) for row in ift]
     texts += [rubric + len(e.prompt) + len(e.response) + len(e.justification or "") for e in eft]
     selection = _selection(config, beside, rubric, len(texts))
@@ -214,6 +217,7 @@ def _sft(config: Config, beside: Path | None, rubric: int) -> dict[str, Any] | N
         "rows": rows,
         "ift_rows": len(ift),
         "eft_rows": len(eft),
+        "eft_without_justification": len(scored) - len(eft),
         "steps": _steps("sft", config.sft.options, rows, config.launch.processes),
         "tokens_estimate": _tokens(sum(texts)),
     }

@@ -67,7 +67,10 @@ def validate(config: Config, source: Path | None) -> list[dict[str, Any]]:
         if config.sft.ift:
             parts.append(("IFT", f"{len(seeds.read_ift(config.sft.ift, beside))} rows"))
         if config.sft.eft:
-            parts.append(("EFT", f"{len(seeds.read_eft(config.sft.eft, beside))} rows"))
+            eft = seeds.read_eft(config.sft.eft, beside)
+            used = sum(row.teaches(writes=config.judge.traits.writes) for row in eft)
+            left = f" of {len(eft)}; the others have no justification" if used < len(eft) else ""
+            parts.append(("EFT", f"{used} rows{left}"))
     for name, text in selection_inputs(config, beside).items():
         parts.append(("selection", f"{name}, {len(text.splitlines())} lines"))
     for name, text in inputs.items():

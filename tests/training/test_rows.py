@@ -1,13 +1,18 @@
-"""Rows of preference pairs: the ids that were sampled, thinking included or left out."""
+"""Rows of the seed step, all counted; and of pairs: the ids that were sampled."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from selfreward.config.load import build_config
+from selfreward.errors import StoppedError
 from selfreward.inputs.collect import create_run
 from selfreward.records import PreferencePair, Prompt, Response
-from selfreward.training.rows import dpo_rows
+from selfreward.storage.directory import Run
+from selfreward.training.rows import dpo_rows, sft_rows
+from selfreward.verbs.plan import plan_of
+from selfreward.verbs.validate import validate
 from tests.support.scripted import ScriptedChat
 
 PLAIN = Response(1, 0, 0, "An apple.", "stop", 9)
@@ -37,3 +42,54 @@ def test_dpo_trains_the_ids_that_were_sampled(
     assert {row.prompt_ids for row in rows} == {ScriptedChat().prompt_ids("Name a fruit.")}
     assert {row.rejected_ids for row in rows} == {(777, 46, 0)}
     assert [row.chosen_ids for row in rows] == [(*map(ord, "An apple."), 0), chosen]
+
+
+def sft_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eft: list[dict[str, object]], *words: str
+) -> Run:
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path / "runs"))
+    (tmp_path / "eft.jsonl").write_text("".join(json.dumps(row) + "\n" for row in eft))
+    words = (f"sft.eft={tmp_path / 'eft.jsonl'}", "sft.max_length=9999", *words)
+    return create_run(build_config({}, list(words)), "run")
+
+
+SCORED: list[dict[str, object]] = [
+    {"prompt": "Name a fruit.", "response": "An apple.", "score": 4, "justification": "It is one."},
+    {"prompt": "Name a fruit.", "response": "No.", "score": 0},
+    {"prompt": "Name a fruit.", "response": "Fruit.", "score": 1, "justification": ""},
+]
+
+
+@pytest.mark.parametrize(
+    ("form", "used"), [("written", 1), ("written_expected", 1), ("expected", 3)]
+)
+def test_validate_and_plan_count_the_eft_rows_that_training_takes(
+    form: str, used: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = "additive" if form.startswith("written") else "expected"
+    words = (f"judge.form={form}", f"judge.template=judge/{template}.jinja")
+    run = sft_run(tmp_path, monkeypatch, SCORED, *words)
+    with run.store() as store:
+        rows, drops = sft_rows(run, store, "train", ScriptedChat())  # type: ignore[arg-type]
+    plan = plan_of(run.config, None)["sft"]
+    assert len(rows) == plan["rows"] == plan["ift_rows"] + used
+    assert (plan["eft_rows"], plan["eft_without_justification"]) == (used, 3 - used)
+    assert [drop.reason for drop in drops] == ["no justification"] * (3 - used)
+    [said] = [part["detail"] for part in validate(run.config, None) if part["name"] == "EFT"]
+    assert said.startswith(f"{used} rows") and ("no justification" in said) == (used < 3)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["sft.ift={path: seed/ift.jsonl, limit: 3}", "sft.max_length=600"], r"sft\.eft .*trained"),
+        (["sft.ift=null", "sft.max_length=600"], "no row to train on"),
+    ],
+)
+def test_a_source_of_which_every_row_is_too_long_stops_the_seed_step(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = sft_run(tmp_path, monkeypatch, SCORED[:1], *words)
+    with run.store() as store, pytest.raises(StoppedError, match=said) as stopped:
+        sft_rows(run, store, "train", ScriptedChat())  # type: ignore[arg-type]
+    assert "eft:0: too long" in stopped.value.hint

@@ -63,6 +63,8 @@ def nothing_is_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     (tmp_path / "model.bin").touch()
     rows = [json.dumps({"prompt": f"Name number {i % 6}."}) + "\n" for i in range(60)]
     (tmp_path / "six.jsonl").write_text("".join(rows))
+    scored = [{"prompt": "p", "response": r, "score": s} for r, s in (("a", 1), ("b", 4))]
+    (tmp_path / "scored.jsonl").write_text("".join(json.dumps(row) + "\n" for row in scored))
 
 
 def refusal(check: Callable[[list[str]], None], words: list[str]) -> tuple[type, str, str]:
@@ -93,6 +95,9 @@ BAD = [
         ["prompts.dataset=six.jsonl", "prompts.count=100"],
         "holds 6 different prompts, but 2 iterations of prompts.count=100 draw 200",
     ),
+    (["sft.eft=scored.jsonl"], "none of the 2 scored answers in scored.jsonl has a justification"),
+    (["sft.eft=scored.jsonl", "judge.form=written_expected"], "judge.form=written_expected is"),
+    (["sft.eft=scored.jsonl", "sft.selection={}"], "none of the 2 scored answers"),
     # engines
     (["engine.kind=ctranslate"], "engine.kind: no engine 'ctranslate'"),
     (["engine.intra_thread=2"], "engine.intra_thread: auto has no such option"),
