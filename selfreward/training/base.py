@@ -63,6 +63,8 @@ class Training:
     """Decides order, dropout and adapter initialization."""
     trust_remote_code: bool = False
     """Whether code in ``model`` may run."""
+    chat_template: str | None = None
+    """Published as the tokenizer's own; None leaves that of ``model``."""
 
 
 class Fit(Protocol):

@@ -241,7 +241,19 @@ def _publish(
             ours = ours or path.name.endswith(".index.json")
             if path.suffix in _TOKENIZER_FILES and not ours:
                 shutil.copyfile(path, directory / path.name)
+        if job.training.chat_template is not None:
+            _write_chat_template(directory, job.training.chat_template)
         check(directory)
+
+
+def _write_chat_template(directory: Path, template: str) -> None:
+    """Make it the only one, as ``save_chat_templates`` of transformers 5 does."""
+    config = directory / "tokenizer_config.json"
+    if config.is_file():
+        settings = json.loads(config.read_bytes())
+        settings.pop("chat_template", None)
+        config.write_text(json.dumps(settings, indent=2, ensure_ascii=False), encoding="utf-8")
+    (directory / "chat_template.jinja").write_text(template, encoding="utf-8")
 
 
 _LOWER = "resume with a lower {}.learning_rate, or look for broken rows"

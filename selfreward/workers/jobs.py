@@ -207,6 +207,7 @@ def train_iteration(
         lora=config.lora,
         seed=config.seed + iteration,
         trust_remote_code=config.trust_remote_code,
+        chat_template=_chat_template(run),
     )
     rows: list[SftRow] | list[DpoRow]
     if iteration == 0:
@@ -241,14 +242,19 @@ def _check_base(run: Run, digest: str) -> None:
 
 def _chat(run: Run, model: Path, *, is_policy: bool = True) -> Chat:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    config, template = run.config, None
-    if config.chat_template and is_policy:
-        template = (run.path / "templates" / "chat.jinja").read_text(encoding="utf-8")
+    config = run.config
     return Chat(
         model,
         system_prompt=config.system_prompt,
         template_kwargs=config.chat_template_kwargs,
         trust_remote_code=config.trust_remote_code,
-        chat_template=template,
+        chat_template=_chat_template(run) if is_policy else None,
         today=run.made,
     )
+
+
+def _chat_template(run: Run) -> str | None:
+    """The run's own, in place of the one that its model has."""
+    if run.config.chat_template is None:
+        return None
+    return (run.path / "templates" / "chat.jinja").read_text(encoding="utf-8")

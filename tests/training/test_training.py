@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from selfreward.engines.chat import Chat
 from selfreward.errors import ConfigError, IntegrityError, StoppedError
 from selfreward.inputs import models
 from selfreward.storage import durable
@@ -42,8 +43,11 @@ def dropping(start, tmp_path):
 class Call:
     """One call of `train_sft` or `train_dpo` with its paths and what it told."""
 
-    def __init__(self, start, root, rows, *, lora=None, seed=0, die_at=None, **options):
+    def __init__(
+        self, start, root, rows, *, lora=None, seed=0, die_at=None, chat_template=None, **options
+    ):
         self.start, self.rows, self.lora, self.seed = start, rows, lora, seed
+        self.chat_template = chat_template
         self.output, self.checkpoints = root / "M1", root / "checkpoints"
         self.options = {
             "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2,
@@ -55,8 +59,9 @@ class Call:
     def training(self):
         method = "sft" if isinstance(self.rows[0], SftRow) else "dpo"
         return Training(
-            method, self.start, self.output, self.checkpoints, self.options, self.lora, self.seed
-        )
+            method, self.start, self.output, self.checkpoints, self.options, self.lora, self.seed,
+            chat_template=self.chat_template,
+        )  # fmt: skip
 
     def run(self):
         from selfreward.training.dpo import train_dpo
@@ -263,6 +268,34 @@ def test_a_published_model_is_whole_float32_and_loads_with_the_start_models_toke
     tokenizer = AutoTokenizer.from_pretrained(training.output)
     assert tokenizer.chat_template == TEMPLATE
     assert not training.checkpoints.exists()
+
+
+@pytest.mark.parametrize("known", ["none", "in tokenizer_config.json", "chat_template.jinja"])
+def test_a_published_model_carries_the_runs_chat_template_in_place_of_any_other(
+    known, start, tmp_path
+):
+    from transformers import AutoTokenizer
+
+    theirs, base = "{{ 'theirs' }}", tmp_path / "base"
+    ours = "{% for m in messages %}{{ m['content'] }} 7{{ eos_token }}\n{% endfor %}"
+    shutil.copytree(start, base)
+    config = json.loads((base / "tokenizer_config.json").read_bytes())
+    config.pop("chat_template", None)
+    (base / "chat_template.jinja").unlink()
+    if known == "chat_template.jinja":
+        (base / known).write_text(theirs)
+    elif known != "none":
+        config["chat_template"] = theirs
+    (base / "tokenizer_config.json").write_text(json.dumps(config))
+    first = Call(base, tmp_path / "first", sft_rows(4), chat_template=ours).run()
+    second = Call(first.output, tmp_path / "second", dpo_rows(4), chat_template=ours).run()
+    turn = [{"role": "user", "content": "3 5"}]
+    expected = list(Chat(base, chat_template=ours).prompt_ids("3 5"))
+    for model in (first.output, second.output):
+        tokenizer = AutoTokenizer.from_pretrained(model)
+        ids = tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=False)
+        assert ids == expected
+    assert "chat_template" not in json.loads((first.output / "tokenizer_config.json").read_bytes())
 
 
 def test_a_half_precision_start_model_is_trained_and_published_in_float32(start, tmp_path):

@@ -1,6 +1,8 @@
 """What child processes check before they load anything."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,11 +14,13 @@ from selfreward.errors import ConfigError, IntegrityError
 from selfreward.inputs.collect import create_run
 from selfreward.storage import durable
 from selfreward.storage.branch import create_branch
+from selfreward.training.base import OnLog, OnStep, Training
 from selfreward.verbs.maintenance import verify
 from selfreward.workers import jobs
 from tests.support.families import make_family
-from tests.support.loop_driver import ScriptedWorkers
+from tests.support.loop_driver import ScriptedWorkers, scripted_fit
 from tests.support.rollout import run_on_bytes
+from tests.support.scripted import ScriptedChat
 
 
 def test_a_base_model_altered_between_launches_is_refused(
@@ -139,3 +143,25 @@ def test_a_real_model_trained_anew_from_its_pairs_is_the_same_until_an_option_di
         digests.append(durable.verify_directory(made.model_directory(2)))
         assert all(check["ok"] for check in verify(made)), verify(made)
     assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.mark.parametrize("words", [[], ["chat_template=chat/chatml.jinja"]], ids=["own", "runs"])
+def test_the_training_publishes_the_chat_template_of_the_run(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
+    run = create_run(build_config({}, [*words, "sft.max_length=9999"]), "run")
+    workers = ScriptedWorkers(run)
+    told: list[Training] = []
+
+    def fit(training: Training, rows: Sequence[Any], *, on_log: OnLog, on_step: OnStep) -> None:
+        told.append(training)
+        scripted_fit(training, rows, on_log=on_log, on_step=on_step)
+
+    with run.owned() as store:
+        store.plan({0: run.config.stages(0)})
+        workers.prepare()
+        jobs.train_iteration(run, store, 0, ScriptedChat(), fit)  # type: ignore[arg-type]
+    [training] = told
+    copy = run.path / "templates" / "chat.jinja"
+    assert training.chat_template == (copy.read_text() if words else None)
