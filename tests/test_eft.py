@@ -28,6 +28,7 @@ from tests.support.scripted import Reply, ScriptedChat, scripted_reply, scripted
 
 SMALL = [
     "iterations=0", "evaluation.ranked=null", "evaluation.canaries=false",
+    "prompts.seeds=seed/ift.jsonl",
     "sft.ift={path: seed/ift.jsonl, limit: 5}", "sft.eft={path: seed/eft.jsonl, limit: 1}",
     "sft.max_length=9999", "sft.selection.votes=3", "engine.concurrency=3",
 ]  # fmt: skip

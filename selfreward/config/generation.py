@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from selfreward.config.base import Group, SampledGroup, SeedSource, Source
+from selfreward.config.base import Group, SampledGroup, Source
 
 
 class PromptsConfig(SampledGroup):
@@ -17,8 +17,9 @@ class PromptsConfig(SampledGroup):
     SRLM's main runs (any model source)."""
     dataset: Source | None = None
     """Draw prompts from these rows instead of writing them."""
-    seeds: Source = SeedSource(path="seed/ift.jsonl")
-    """Human prompts shown as demonstrations; none of them returns as new."""
+    seeds: Source | None = None
+    """Human prompts shown as demonstrations; none of them returns as new. null: those of
+    ``sft.ift``, as in SRLM 2.2, or the shipped ones where there is none."""
     template: str = "instruct/few_shot.jinja"
     """How demonstrations are shown and a new prompt is asked for: a shipped template or a file."""
     human_shots: int = Field(default=6, ge=1)
@@ -54,6 +55,11 @@ class PromptsConfig(SampledGroup):
     on timing."""
     max_attempts: int | None = Field(default=None, ge=1)
     """Attempts per iteration before giving up; default 10 x ``count`` + ``window``."""
+
+    @property
+    def shots(self) -> int:
+        """Demonstrations of an attempt."""
+        return self.human_shots + self.generated_shots
 
     @property
     def budget(self) -> int:

@@ -5,7 +5,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from selfreward.config.base import EngineConfig, Group
+from selfreward.config.base import EngineConfig, Group, SeedSource
 from selfreward.config.generation import PairsConfig, PromptsConfig, ResponsesConfig
 from selfreward.config.judging import (
     HOSTED,
@@ -17,6 +17,9 @@ from selfreward.config.judging import (
 from selfreward.config.training import DpoConfig, LaunchConfig, SelectionConfig, SftConfig
 from selfreward.errors import ConfigError
 from selfreward.records import judge_key, stage_order
+
+SHIPPED_PROMPTS = SeedSource(path="seed/ift.jsonl")
+"""Demonstrations of a run without IFT data of its own."""
 
 
 class Config(Group):
@@ -52,6 +55,15 @@ class Config(Group):
     lora: dict[str, Any] | None = None
     """Options of peft's ``LoraConfig``; null trains all weights."""
     launch: LaunchConfig = LaunchConfig()
+
+    @property
+    def prompt_seeds(self) -> tuple[str, SeedSource]:
+        """Where the demonstrations of new prompts come from, and the key that says so."""
+        if self.prompts.seeds is not None:
+            return "prompts.seeds", self.prompts.seeds
+        if self.sft is not None and self.sft.ift is not None:
+            return "sft.ift", self.sft.ift
+        return "prompts.seeds", SHIPPED_PROMPTS
 
     @property
     def selection(self) -> SelectionConfig | None:

@@ -78,7 +78,7 @@ def run_inputs(config: Config, source: Path | None) -> dict[str, str]:
         "config.resolved.yaml": dump_config(config),
         **{f"templates/{name}.jinja": judge.source for name, judge in judges.items()},
         "templates/prompts.jinja": author.source,
-        "seeds/prompts.jsonl": dump(seeds.read_prompts(config.prompts.seeds, beside)),
+        "seeds/prompts.jsonl": dump(read_demonstrations(config, beside)),
     }
     if config.chat_template:
         chat = find_template(config.chat_template, beside)
@@ -111,6 +111,29 @@ def check_dataset(rows: Sequence[str], config: Config) -> None:
             f"of prompts.count={config.prompts.count} draw {needed}",
             "Give more rows, or a lower prompts.count or fewer iterations.",
         )
+
+
+def read_demonstrations(config: Config, beside: Path | None) -> list[str]:
+    """The human prompts that new ones are written after.
+
+    Raises:
+        ConfigError: They are fewer than an attempt is shown.
+    """
+    key, source = config.prompt_seeds
+    if key == "sft.ift":
+        prompts = list(dict.fromkeys(row.prompt for row in seeds.read_ift(source, beside)))
+    else:
+        prompts = seeds.read_prompts(source, beside)
+    usable, shots = len(seeds.shown(prompts)), config.prompts.shots
+    if config.prompts.dataset is None and usable < shots:
+        lines = " of one line" if usable < len(prompts) else ""
+        raise ConfigError(
+            f"{key}: {usable} prompts{lines} in {source.path}, but prompts.human_shots and "
+            f"prompts.generated_shots ask for {shots} demonstrations",
+            "Give more rows, set prompts.seeds to another file of prompts (seed/ift.jsonl is "
+            "shipped), or lower the shots.",
+        )
+    return prompts
 
 
 def _read_eft(config: Config, source: SeedSource, beside: Path | None) -> list[seeds.EftExample]:

@@ -59,6 +59,11 @@ def read_prompts(source: SeedSource, beside: Path | None = None) -> list[str]:
     return list(dict.fromkeys(row.text("prompt") for row in rows))
 
 
+def shown(prompts: list[str]) -> list[str]:
+    """Those that serve as demonstrations: of one line, or all where none is."""
+    return [prompt for prompt in prompts if "\n" not in prompt] or prompts
+
+
 def read_ift(source: SeedSource, beside: Path | None = None) -> list[IftExample]:
     """Read instruction data."""
     rows = _Rows(source, beside, ("prompt", "response"))

@@ -8,6 +8,7 @@ from rapidfuzz.distance import LCSseq
 
 from selfreward.config.generation import PromptsConfig
 from selfreward.engines.base import ChatFormat, Generation
+from selfreward.inputs.seeds import shown
 from selfreward.stages.words import asked_for, count_words, words
 
 _LABEL = (
@@ -59,8 +60,8 @@ class Pool:
         rng = random.Random(seed)
         known = self.generated[:num_known]
         num_generated = min(settings.generated_shots, len(known))
-        num_human = settings.human_shots + settings.generated_shots - num_generated
-        lines = [s for s in self.seeds if "\n" not in s] or self.seeds
+        num_human = settings.shots - num_generated
+        lines = shown(self.seeds)
         drawn = rng.sample(lines, min(num_human, len(lines)))
         drawn += rng.sample(known, num_generated)
         rng.shuffle(drawn)

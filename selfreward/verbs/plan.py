@@ -1,14 +1,11 @@
 """What a run will do, before it does it: counts, tokens, memory, disk, and time where measured.
 
 Counts are exact or upper bounds, as said. Tokens to read are an estimate, at four characters each.
-Memory to train a model is 16 bytes a parameter in float32: the weight, its gradient and Adam's two
-moments, 4 each; what activations and libraries take besides is not in it. Time is what earlier
-runs of the same model took here.
+Time is what earlier runs of the same model took here.
 """
 
 import itertools
 import math
-import shutil
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,27 +14,21 @@ from typing import Any
 from selfreward.config.run import Config
 from selfreward.errors import SelfRewardError
 from selfreward.inputs import seeds
-from selfreward.inputs.collect import found_models
+from selfreward.inputs.collect import found_models, read_demonstrations
 from selfreward.inputs.heldout import read_canaries, shipped_canaries, texts_asked
 from selfreward.inputs.judge_templates import COMPARE_TEMPLATE
-from selfreward.inputs.models import count_parameters
 from selfreward.inputs.rankings import Ranking, read_ranked
 from selfreward.inputs.templates import find_template
-from selfreward.records import Stage, judge_key, judge_stage
+from selfreward.records import Stage, judge_stage
 from selfreward.stages.comparisons import form_of
-from selfreward.storage.directory import Run, list_runs, runs_root
+from selfreward.storage.directory import Run, list_runs
 from selfreward.training.options import DEFAULTS
-from selfreward.verbs.layout import duration, existing, size, table
+from selfreward.verbs.layout import duration, table
+from selfreward.verbs.resources import disk_of, disk_text, memory_of, memory_text
 from selfreward.workers.checks import check_run
 
 CHARACTERS_PER_TOKEN = 4
 """Of English text with the vocabularies in use now; an estimate."""
-_TRAINING_COPIES = 3
-"""A checkpoint holds the weights and Adam's two moments."""
-_CHECKPOINTS = 3
-"""Two are kept while the next one is written."""
-_ENGINE_MEMORY = ("gpu_memory_utilization", "kv_cache_memory_bytes")
-"""Options that tell an engine how much to take."""
 _SEED_STAGES = {
     "sft": "sft", "train": "sft", "judgments": "selection", "evaluate": "evaluate",
 }  # fmt: skip
@@ -55,17 +46,18 @@ def plan_of(config: Config, source: Path | None) -> dict[str, Any]:
     beside = source.parent if source else None
     templates = [find_template(judge.template, beside) for judge in config.judge.jurors]
     rubrics = [len(template.read_text(encoding="utf-8")) for template in templates]
-    prompts = seeds.read_prompts(config.prompts.seeds, beside)
+    prompts = read_demonstrations(config, beside)
     compared = len(find_template(COMPARE_TEMPLATE, beside).read_text(encoding="utf-8"))
     each = [_stages(config, t, prompts, rubrics, compared) for t in range(1, config.iterations + 1)]
     stages = [row for iteration in each for row in iteration]
     sft = _sft(config, beside, rubrics[0])
     evaluation = _evaluation(config, beside, rubrics[config.judge.evaluated])
-    memory = _memory(config)
+    memory = memory_of(config)
     return {
         "model": config.model,
         "iterations": config.iterations,
         "sft": sft,
+        "demonstrations": _demonstrations(config, len(prompts)),
         "per_iteration": each[-1] if each else _stages(config, 1, prompts, rubrics, compared),
         "tokens": {
             "sampled_at_most": sum(row["sampled"] for row in stages),
@@ -73,7 +65,7 @@ def plan_of(config: Config, source: Path | None) -> dict[str, Any]:
         },
         "evaluation": evaluation,
         "memory": memory,
-        "disk": _disk(config, None if memory is None else 4 * memory["parameters"]),
+        "disk": disk_of(config, None if memory is None else 4 * memory["parameters"]),
         "time": _time(config, sft, stages, evaluation),
     }
 
@@ -94,6 +86,8 @@ def plan_text(plan: dict[str, Any]) -> str:
                 f"{selection['sampled']:,} tokens sampled, about {selection['read']:,} read)"
             ]
         lines.append("")
+    if shown := plan["demonstrations"]:
+        lines += [f"new prompts after {shown['prompts']} of {shown['path']} ({shown['key']})", ""]
     rows = [["per iteration", "records", "", "tokens sampled, at most", "tokens read, about"]]
     for row in plan["per_iteration"]:
         cells = [row["stage"], f"{row['records']:,}", row["note"]]
@@ -105,11 +99,19 @@ def plan_text(plan: dict[str, Any]) -> str:
         f"{CHARACTERS_PER_TOKEN} characters a token)",
         *([_evaluation_text(plan["evaluation"])] if plan["evaluation"] else []),
         "",
-        _memory_text(plan["memory"]),
-        _disk_text(disk),
+        memory_text(plan["memory"]),
+        disk_text(disk),
         _time_text(time),
     ]
     return "\n".join(lines)
+
+
+def _demonstrations(config: Config, count: int) -> dict[str, Any] | None:
+    """Where they come from; None where prompts are drawn and not written."""
+    key, source = config.prompt_seeds
+    if config.prompts.dataset is not None:
+        return None
+    return {"prompts": count, "path": source.path, "key": key}
 
 
 def _stages(
@@ -123,7 +125,6 @@ def _stages(
     """
     count, n, anchors = config.prompts.count, config.responses.n, config.responses.anchors
     mean_prompt = _mean_prompt(prompts)
-    shots = config.prompts.human_shots + config.prompts.generated_shots
     writing = config.prompts.dataset is None
     dpo, pairs = config.dpo.options, count * config.pairs.most(n)
     rows = [
@@ -132,7 +133,7 @@ def _stages(
             "records": count,
             "note": f"accepted of at most {config.prompts.budget} tried" if writing else "drawn",
             "sampled": config.prompts.budget * config.prompts.max_new_tokens if writing else 0,
-            "read": count * shots * mean_prompt if writing else 0,
+            "read": count * config.prompts.shots * mean_prompt if writing else 0,
         },
         {
             "stage": "responses",
@@ -317,78 +318,6 @@ def _pairs(ranking: Ranking) -> int:
     """Pairs of responses of which people prefer one."""
     preferences = [response.preference for response in ranking.responses]
     return sum(a != b for a, b in itertools.combinations(preferences, 2))
-
-
-def _memory(config: Config) -> dict[str, Any] | None:
-    """Bytes to train the model of ``config``, and what engines are told; None if it is not here.
-
-    Returns:
-        ``training`` are the bytes of a process that holds all: 16 a parameter, or with LoRA 4,
-        to which come 16 for each number of the adapter; 4 more for a reference model that stays.
-        ``engine`` holds config keys with their values.
-    """
-    parameters = count_parameters(config.model, config.revision)
-    if parameters is None:
-        return None
-    asked_once = config.dpo.options.get("precompute_ref_log_probs", True)
-    each = 4 if config.lora is not None else 16 if asked_once else 20
-    judges = [(f"{judge_key(k)}.engine", j.engine) for k, j in enumerate(config.judge.jurors)]
-    told = {
-        f"{key}.{option}": engine.options[option]
-        for key, engine in [("engine", config.engine), *judges]
-        for option in _ENGINE_MEMORY
-        if engine is not None and option in engine.options
-    }
-    return {
-        "parameters": parameters,
-        "lora": config.lora is not None,
-        "processes": config.launch.processes,
-        "training": each * parameters,
-        "engine": told,
-    }
-
-
-def _memory_text(memory: dict[str, Any] | None) -> str:
-    if memory is None:
-        return "memory: unknown, the model is not on this machine yet"
-    training, processes = memory["training"], memory["processes"]
-    text = f"memory: training {memory['parameters'] / 1e9:.3g} billion parameters takes "
-    text += size(training) + (" and 16 bytes a number of the adapter" if memory["lora"] else "")
-    if processes > 1:
-        text += f", or in shards {size(training / processes)} in each of {processes} processes"
-    told = ", ".join(f"{key}={value}" for key, value in memory["engine"].items())
-    return f"{text}; engines are told {told}" if told else text
-
-
-def _disk(config: Config, weights: int | None) -> dict[str, Any]:
-    """Bytes needed at most; None where the size of the model is not known here.
-
-    Args:
-        weights: Bytes of the model in float32.
-    """
-    num_models = config.iterations + (config.sft is not None)
-    num_models += config.sft is not None and config.sft.selection is not None
-    place = existing(runs_root())
-    disk: dict[str, Any] = {"weights": weights, "models": num_models, "place": str(place)}
-    disk |= {"free": shutil.disk_usage(place).free, "run": None, "cache": None}
-    if weights is not None:
-        training = 0 if config.lora else _CHECKPOINTS * _TRAINING_COPIES * weights
-        disk["run"] = num_models * weights + training
-        # CTranslate2 keeps a converted copy of each model that it ran.
-        copies = max(config.iterations, 1) if config.engine.kind in ("auto", "ctranslate2") else 0
-        converted = config.model.startswith("bundled:") or config.model.endswith(".gguf")
-        disk["cache"] = (converted + copies) * weights
-    return disk
-
-
-def _disk_text(disk: dict[str, Any]) -> str:
-    free = f"{size(disk['free'])} free at {disk['place']}"
-    if disk["weights"] is None:
-        return f"disk: unknown, the model is not on this machine yet; {free}"
-    need = f"disk: {size(disk['run'])} in the run ({disk['models']} models of "
-    need += f"{size(disk['weights'])} in float32, and checkpoints), "
-    warning = " - NOT ENOUGH" if disk["free"] < disk["run"] + disk["cache"] else ""
-    return f"{need}{size(disk['cache'])} in the cache; {free}{warning}"
 
 
 def _time(

@@ -8,7 +8,7 @@ from typing import Any
 from selfreward.config.judging import OWN_MODELS
 from selfreward.config.run import Config
 from selfreward.inputs import seeds
-from selfreward.inputs.collect import found_models, selection_inputs
+from selfreward.inputs.collect import found_models, read_demonstrations, selection_inputs
 from selfreward.inputs.judge_templates import (
     PROMPTS_VARIABLES,
     load_jury_templates,
@@ -47,7 +47,8 @@ def validate(config: Config, source: Path | None) -> list[dict[str, Any]]:
     beside = source.parent if source else None
     judges = load_jury_templates(config.judge, beside)
     author = load_template(find_template(config.prompts.template, beside), PROMPTS_VARIABLES)
-    prompts = seeds.read_prompts(config.prompts.seeds, beside)
+    prompts = read_demonstrations(config, beside)
+    key, file = config.prompt_seeds
     texts = {"prompt": prompts[0], "response": prompts[-1], "criterion": prompts[0]}
     _, begun = author.render(demonstrations=prompts[: config.prompts.human_shots])
     parts = [
@@ -58,7 +59,7 @@ def validate(config: Config, source: Path | None) -> list[dict[str, Any]]:
             for asked, _ in [judge.render(**texts)]
         ),
         ("prompts template", f"{author.name}, the model's turn begins with {begun[:30]!r}"),
-        ("seed prompts", f"{len(prompts)} rows"),
+        ("seed prompts", f"{len(prompts)} of {file.path} ({key})"),
     ]
     if config.prompts.dataset:
         rows = seeds.read_prompts(config.prompts.dataset, beside)

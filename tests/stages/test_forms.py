@@ -480,6 +480,7 @@ def test_human_rows_with_a_control_token_are_dropped_and_recorded(
         (tmp_path / f"{name}.json").write_text(json.dumps(rows))
     words = [f"judge.form={form}", f"judge.template={DEFAULTS[form]}", "sft.max_length=9999"]
     words += [f"sft.{name}={tmp_path / name}.json" for name in ("ift", "eft")]
+    words.append("prompts.seeds=seed/ift.jsonl")
     run = create_run(build_config({}, words), "run")
     with run.store() as store:
         rows, drops = sft_rows(run, store, "train", ScriptedChat())  # type: ignore[arg-type]

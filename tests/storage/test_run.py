@@ -115,11 +115,14 @@ def test_a_new_run_holds_copies_of_all_that_it_reads(tmp_path: Path) -> None:
     rows = tmp_path / "mine.jsonl"
     rows.write_text(json.dumps({"prompt": "p", "response": "r"}) + "\n")
     config = tmp_path / "mine.yaml"
-    config.write_text("# my run\nsft: {ift: mine.jsonl, eft: null}\nprompts: {seeds: mine.jsonl}\n")
+    config.write_text(
+        "# my run\nsft: {ift: mine.jsonl, eft: null}\nprompts: {human_shots: 1, generated_shots: 0}\n"
+    )
     run = create_run(load_config(config), "run", config)
     rows.unlink()
     assert (run.path / "config.yaml").read_text().startswith("# my run")
     assert json.loads(run.seed_file("ift").read_text()) == {"prompt": "p", "response": "r"}
+    assert json.loads(run.seed_file("prompts").read_text()) == {"prompt": "p"}
     assert not run.seed_file("eft").exists()
     assert run_template(run, "judge").sha256 and run_template(run, "prompts").sha256
     config.unlink()

@@ -25,6 +25,7 @@ from tests.support.loop_driver import ScriptedWorkers
 
 SMALL = [
     "prompts.count=6", "prompts.window=4", "responses.n=3", "judge.votes=3",
+    "prompts.seeds=seed/ift.jsonl",
     "judge.min_parse_rate=0", "sft.ift.path=seed/ift.jsonl", "sft.ift.limit=6",
     "sft.eft.path=seed/eft.jsonl", "sft.eft.limit=3", "sft.max_length=4096",
 ]  # fmt: skip

@@ -49,10 +49,11 @@ def sft_run(
 ) -> Run:
     monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path / "runs"))
     (tmp_path / "eft.jsonl").write_text("".join(json.dumps(row) + "\n" for row in eft))
-    words = (f"sft.eft={tmp_path / 'eft.jsonl'}", "sft.max_length=9999", *words)
+    words = (f"sft.eft={tmp_path / 'eft.jsonl'}", "sft.max_length=9999", SEEDS, *words)
     return create_run(build_config({}, list(words)), "run")
 
 
+SEEDS = "prompts.seeds=seed/ift.jsonl"
 SCORED: list[dict[str, object]] = [
     {"prompt": "Name a fruit.", "response": "An apple.", "score": 4, "justification": "It is one."},
     {"prompt": "Name a fruit.", "response": "No.", "score": 0},

@@ -9,16 +9,17 @@ from pathlib import Path
 import pytest
 
 from selfreward.cli.main import invoke
-from selfreward.config import LaunchConfig
+from selfreward.config import LaunchConfig, SeedSource
 from selfreward.config.load import build_config, load_config
 from selfreward.errors import ConfigError, IntegrityError, PreflightError, SelfRewardError
 from selfreward.inputs import models
 from selfreward.inputs.collect import create_run
+from selfreward.inputs.seeds import read_prompts
 from selfreward.inputs.shipped import recipes
 from selfreward.records import FORMS
 from selfreward.training.base import Training
 from selfreward.training.checks import check_launch, check_training
-from selfreward.verbs.plan import plan_of
+from selfreward.verbs.plan import plan_of, plan_text
 from selfreward.verbs.validate import validate
 from selfreward.workers import jobs
 from selfreward.workers.checks import check_changed
@@ -63,6 +64,9 @@ def nothing_is_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     (tmp_path / "model.bin").touch()
     rows = [json.dumps({"prompt": f"Name number {i % 6}."}) + "\n" for i in range(60)]
     (tmp_path / "six.jsonl").write_text("".join(rows))
+    few = [{"prompt": f"Question {i}?", "response": "a"} for i in range(7)]
+    few += [few[0], {"prompt": "Two\nlines.", "response": "a"}]
+    (tmp_path / "few.jsonl").write_text("".join(json.dumps(row) + "\n" for row in few))
     scored = [{"prompt": "p", "response": r, "score": s} for r, s in (("a", 1), ("b", 4))]
     (tmp_path / "scored.jsonl").write_text("".join(json.dumps(row) + "\n" for row in scored))
 
@@ -95,6 +99,9 @@ BAD = [
         ["prompts.dataset=six.jsonl", "prompts.count=100"],
         "holds 6 different prompts, but 2 iterations of prompts.count=100 draw 200",
     ),
+    (["sft.ift=few.jsonl"], "sft.ift: 7 prompts of one line in few.jsonl, but prompts.human_shots"),
+    (["prompts.seeds={path: seed/ift.jsonl, limit: 7}"], "prompts.seeds: 7 prompts in seed/ift"),
+    (["sft=null", "prompts.human_shots=300"], "prompts.seeds: 142 prompts of one line in seed"),
     (["sft.eft=scored.jsonl"], "none of the 2 scored answers in scored.jsonl has a justification"),
     (["sft.eft=scored.jsonl", "judge.form=written_expected"], "judge.form=written_expected is"),
     (["sft.eft=scored.jsonl", "sft.selection={}"], "none of the 2 scored answers"),
@@ -161,6 +168,9 @@ def test_what_a_run_refuses_before_it_works_validate_and_plan_refuse_in_the_same
     [
         [],
         ["sft=null", "dpo.bf16=true", "dpo.use_cpu=true"],
+        ["sft.ift=few.jsonl", "prompts.human_shots=5"],
+        ["sft.ift=few.jsonl", "prompts.seeds=seed/zh.jsonl"],
+        ["sft.ift=few.jsonl", "prompts.dataset=few.jsonl", "prompts.count=4"],
         ["launch.command=sh", "dpo.bf16=true", "dpo.tf32=true"],  # another machine's to know
         ["launch.processes=2", "sft.bf16=true", "dpo.ddp_backend=gloo"],
         ["prompts.dataset=six.jsonl", "prompts.count=3"],
@@ -178,6 +188,31 @@ def test_what_a_run_accepts_validate_and_plan_accept(
     validated(words)
     planned(words)
     prepared(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "key", "file"),
+    [
+        ([], "sft.ift", "seed/ift.jsonl"),
+        (["sft.ift=seed/zh.jsonl"], "sft.ift", "seed/zh.jsonl"),
+        (["sft.ift=seed/zh.jsonl", "prompts.seeds=seed/eft.jsonl"], "prompts.seeds",
+         "seed/eft.jsonl"),
+        (["sft.ift=null"], "prompts.seeds", "seed/ift.jsonl"),
+        (["sft=null"], "prompts.seeds", "seed/ift.jsonl"),
+    ],
+)  # fmt: skip
+def test_new_prompts_are_written_after_the_ift_data_unless_others_are_named(
+    words: list[str], key: str, file: str
+) -> None:
+    config = build_config({}, words)
+    copy = create_run(config, "run").seed_file("prompts")
+    expected = read_prompts(SeedSource(path=file))
+    assert read_prompts(SeedSource(path=str(copy))) == expected
+    plan = plan_of(config, None)
+    assert plan["demonstrations"] == {"prompts": len(expected), "path": file, "key": key}
+    assert f"after {len(expected)} of {file} ({key})" in plan_text(plan)
+    said = {part["name"]: part["detail"] for part in validate(config, None)}
+    assert said["seed prompts"] == f"{len(expected)} of {file} ({key})"
 
 
 @pytest.mark.parametrize("name", ["quickstart", "self-rewarding"])

@@ -1,0 +1,95 @@
+"""Memory and disk that a run will need.
+
+Memory to train a model is 16 bytes a parameter in float32: the weight, its gradient and Adam's two
+moments, 4 each; what activations and libraries take besides is not in it.
+"""
+
+import shutil
+from typing import Any
+
+from selfreward.config.run import Config
+from selfreward.inputs.models import count_parameters
+from selfreward.records import judge_key
+from selfreward.storage.directory import runs_root
+from selfreward.verbs.layout import existing, size
+
+_TRAINING_COPIES = 3
+"""A checkpoint holds the weights and Adam's two moments."""
+_CHECKPOINTS = 3
+"""Two are kept while the next one is written."""
+_ENGINE_MEMORY = ("gpu_memory_utilization", "kv_cache_memory_bytes")
+"""Options that tell an engine how much to take."""
+
+
+def memory_of(config: Config) -> dict[str, Any] | None:
+    """Bytes to train the model of ``config``, and what engines are told; None if it is not here.
+
+    Returns:
+        ``training`` are the bytes of a process that holds all: 16 a parameter, or with LoRA 4,
+        to which come 16 for each number of the adapter; 4 more for a reference model that stays.
+        ``engine`` holds config keys with their values.
+    """
+    parameters = count_parameters(config.model, config.revision)
+    if parameters is None:
+        return None
+    asked_once = config.dpo.options.get("precompute_ref_log_probs", True)
+    each = 4 if config.lora is not None else 16 if asked_once else 20
+    judges = [(f"{judge_key(k)}.engine", j.engine) for k, j in enumerate(config.judge.jurors)]
+    told = {
+        f"{key}.{option}": engine.options[option]
+        for key, engine in [("engine", config.engine), *judges]
+        for option in _ENGINE_MEMORY
+        if engine is not None and option in engine.options
+    }
+    return {
+        "parameters": parameters,
+        "lora": config.lora is not None,
+        "processes": config.launch.processes,
+        "training": each * parameters,
+        "engine": told,
+    }
+
+
+def memory_text(memory: dict[str, Any] | None) -> str:
+    """A line of ``selfreward plan``."""
+    if memory is None:
+        return "memory: unknown, the model is not on this machine yet"
+    training, processes = memory["training"], memory["processes"]
+    text = f"memory: training {memory['parameters'] / 1e9:.3g} billion parameters takes "
+    text += size(training) + (" and 16 bytes a number of the adapter" if memory["lora"] else "")
+    if processes > 1:
+        text += f", or in shards {size(training / processes)} in each of {processes} processes"
+    told = ", ".join(f"{key}={value}" for key, value in memory["engine"].items())
+    return f"{text}; engines are told {told}" if told else text
+
+
+def disk_of(config: Config, weights: int | None) -> dict[str, Any]:
+    """Bytes needed at most; None where the size of the model is not known here.
+
+    Args:
+        weights: Bytes of the model in float32.
+    """
+    num_models = config.iterations + (config.sft is not None)
+    num_models += config.sft is not None and config.sft.selection is not None
+    place = existing(runs_root())
+    disk: dict[str, Any] = {"weights": weights, "models": num_models, "place": str(place)}
+    disk |= {"free": shutil.disk_usage(place).free, "run": None, "cache": None}
+    if weights is not None:
+        training = 0 if config.lora else _CHECKPOINTS * _TRAINING_COPIES * weights
+        disk["run"] = num_models * weights + training
+        # CTranslate2 keeps a converted copy of each model that it ran.
+        copies = max(config.iterations, 1) if config.engine.kind in ("auto", "ctranslate2") else 0
+        converted = config.model.startswith("bundled:") or config.model.endswith(".gguf")
+        disk["cache"] = (converted + copies) * weights
+    return disk
+
+
+def disk_text(disk: dict[str, Any]) -> str:
+    """A line of ``selfreward plan``."""
+    free = f"{size(disk['free'])} free at {disk['place']}"
+    if disk["weights"] is None:
+        return f"disk: unknown, the model is not on this machine yet; {free}"
+    need = f"disk: {size(disk['run'])} in the run ({disk['models']} models of "
+    need += f"{size(disk['weights'])} in float32, and checkpoints), "
+    warning = " - NOT ENOUGH" if disk["free"] < disk["run"] + disk["cache"] else ""
+    return f"{need}{size(disk['cache'])} in the cache; {free}{warning}"
