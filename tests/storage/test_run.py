@@ -116,7 +116,8 @@ def test_a_new_run_holds_copies_of_all_that_it_reads(tmp_path: Path) -> None:
     rows.write_text(json.dumps({"prompt": "p", "response": "r"}) + "\n")
     config = tmp_path / "mine.yaml"
     config.write_text(
-        "# my run\nsft: {ift: mine.jsonl, eft: null}\nprompts: {human_shots: 1, generated_shots: 0}\n"
+        "# my run\nsft: {ift: mine.jsonl, eft: null}\n"
+        "prompts: {human_shots: 1, generated_shots: 0}\n"
     )
     run = create_run(load_config(config), "run", config)
     rows.unlink()
