@@ -109,7 +109,8 @@ def run_loop(run: Run, store: Store, workers: Workers) -> None:
 
 def select_judgments(run: Run, store: Store) -> None:
     """Commit which judgments of iteration 0 become EFT rows, and the figures of the choice."""
-    assert run.config.sft is not None and run.config.sft.selection is not None
+    selection = run.config.selection
+    assert selection is not None
     with Tracker(store, 0, "selection", total=1) as tracker:
         human = rankings_of(run)
         responses, judgments = store.records(Response, 0), store.records(Judgment, 0)
@@ -117,10 +118,13 @@ def select_judgments(run: Run, store: Store) -> None:
         rows, drops = select(
             judgments,
             opinions,
-            max_share=run.config.sft.selection.max_share,
+            max_share=selection.max_share,
             run_seed=run.config.seed,
+            combine=selection.combine,
         )
-        figures = selection_figures(responses, judgments, opinions, drops, human.left_out)
+        figures = selection_figures(
+            responses, judgments, opinions, drops, human.left_out, combine=selection.combine
+        )
         tracker.finish(
             run,
             rows=len(rows),

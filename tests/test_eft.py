@@ -335,7 +335,8 @@ def test_the_readers_show_iteration_0(tmp_path: Path) -> None:
     loop(run)
     [found] = scores_of(run).iterations
     text = scores_text(scores_of(run))
-    for words in ("EFT selection", "parse rate", "pairwise accuracy", "longer wins", "other vote"):
+    for words in ("EFT selection", "parse rate", "pairwise accuracy", "longer wins", "other vote",
+                  "by chance", "in people's order"):  # fmt: skip
         assert words in text
     assert list(found.seconds) == STAGES
     assert [row.stage for row in status_of(run).stages][: len(STAGES)] == STAGES

@@ -16,7 +16,7 @@ from selfreward.config.secrets import check_secrets
 from selfreward.config.yamlfile import Path_, dump_yaml, parse_overrides, read_yaml
 from selfreward.errors import ConfigError
 
-_EARLIER = {"judge.truncated": "true"}
+_EARLIER = {"judge.truncated": "true", "sft.selection.combine": "true"}
 """What runs did before there was the key, where that is not its default now."""
 
 
@@ -38,7 +38,7 @@ def load_copy(path: Path, overrides: Sequence[str] = ()) -> Config:
     the run, which goes on as it began.
     """
     data, places = read_yaml(path)
-    earlier = [f"{key}={value}" for key, value in _EARLIER.items() if not _has(data, key)]
+    earlier = [f"{key}={value}" for key, value in _EARLIER.items() if _lacks(data, key)]
     return build_config(override(data, earlier), overrides, places, str(path))
 
 
@@ -100,12 +100,12 @@ def _flatten(data: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _has(data: Any, key: str) -> bool:
-    for part in key.split("."):
-        if not isinstance(data, dict) or part not in data:
-            return False
-        data = data[part]
-    return True
+def _lacks(data: Any, key: str) -> bool:
+    """Whether the group is there, and the key is not in it."""
+    *groups, name = key.split(".")
+    for group in groups:
+        data = data.get(group) if isinstance(data, dict) else None
+    return isinstance(data, dict) and name not in data
 
 
 def _set(data: Any, key: tuple[str, ...], value: object, word: str) -> None:

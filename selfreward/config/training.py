@@ -22,7 +22,11 @@ class SelectionConfig(SampledGroup):
     prompts: int | None = Field(default=None, ge=1)
     """Take only the first so many prompts."""
     votes: int = Field(default=4, ge=1)
-    """Judgments sampled per response; not stated in SRLM."""
+    """Judgments sampled per response; not stated in SRLM. Vote k on every response of a prompt is
+    one set, and the first set whose scores have people's order is taken (SRLM 3.1.1)."""
+    combine: bool = False
+    """Take any combination of the votes on a prompt's responses, not only whole sets. More prompts
+    pass, and more of them by chance: see docs/eft.md. Runs made before this key was did so."""
     temperature: float = Field(default=0.7, ge=0)
     """Of sampling; 0 takes the most probable token each time."""
     top_p: float = Field(default=0.9, gt=0, le=1)

@@ -3,11 +3,12 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, groupby
+from math import prod
 from statistics import fmean
 
 from selfreward.records import Drop, Judgment, Response, kept
-from selfreward.stages.selection import COMMONEST, Key, Opinion
+from selfreward.stages.selection import COMMONEST, NEAR, Key, Opinion, whole_sets
 from selfreward.stages.verdict import points
 
 
@@ -67,6 +68,11 @@ class SelectionFigures:
     agreement: Pairwise
     left_out: dict[str, int]
     """What was not read of the ranked data, by reason."""
+    prompts_agreeing: int | None = None
+    """Prompts with a vote that agrees with people, before the cap; None in runs made before this
+    and ``chance`` were measured."""
+    chance: float | None = None
+    """Share of the prompts that would have one if the judge rolled dice; see ``by_chance``."""
 
 
 def selection_figures(
@@ -75,6 +81,8 @@ def selection_figures(
     opinions: Mapping[Key, Opinion],
     drops: Sequence[Drop],
     left_out: Mapping[str, int],
+    *,
+    combine: bool = False,
 ) -> SelectionFigures:
     """Count a selection.
 
@@ -84,6 +92,7 @@ def selection_figures(
         opinions: Of each response.
         drops: Of the selection.
         left_out: What was not read of the ranked data, by reason.
+        combine: As it was selected.
     """
     rows = kept(judgments, drops)
     parsed = [judgment for judgment in judgments if judgment.score is not None]
@@ -112,7 +121,73 @@ def selection_figures(
             longest=pairwise(asked, lengths),
         ),
         left_out=dict(left_out),
+        prompts_agreeing=len({row.attempt for row in [*rows, *surplus]}),
+        chance=by_chance(judgments, opinions, combine=combine),
     )
+
+
+def by_chance(
+    judgments: Sequence[Judgment], opinions: Mapping[Key, Opinion], *, combine: bool
+) -> float | None:
+    """Share of the prompts, 0 to 1, that a judge would pass which rolls dice.
+
+    Every verdict is drawn on its own from all verdicts of the run, and those that are missing stay
+    missing. What is expected is exact: responses are gone through from the worst level up, with the
+    probability that the scores so far end at each height (``_ordered``).
+
+    Returns:
+        None without judgments.
+    """
+    counts = Counter(vote.score for vote in judgments if vote.score is not None)
+    heights = sorted(counts)
+    shares = [counts[height] / counts.total() for height in heights]
+    passed = []
+    for _, group in groupby(judgments, key=lambda vote: vote.attempt):
+        votes = [vote for vote in group if vote.score is not None]
+        rows = [list(of_one) for _, of_one in groupby(votes, key=lambda vote: vote.sample)]
+        found = [opinions[row[0].attempt, row[0].sample] for row in rows]
+        levels = sorted({one.preference for one in found})
+        rated = list(zip(rows, found, strict=True))
+        if len(levels) > 1:
+            sizes = [
+                [len(row) if combine else 1 for row, one in rated if one.preference == level]
+                for level in levels
+            ]
+            tries = 1 if combine else len(whole_sets(rows))
+            passed.append(1 - (1 - _ordered(sizes, shares)) ** tries)
+        else:
+            passed.append(1 - prod(_far(one, heights, shares) ** len(row) for row, one in rated))
+    return fmean(passed) if passed else None
+
+
+def _far(opinion: Opinion, heights: Sequence[float], shares: Sequence[float]) -> float:
+    """Probability that a verdict is not near what people gave; 1 where they gave no points."""
+    given = opinion.score
+    if given is None:
+        return 1.0
+    return sum(p for at, p in zip(heights, shares, strict=True) if abs(at - given) > NEAR)
+
+
+def _ordered(levels: Sequence[Sequence[int]], shares: Sequence[float]) -> float:
+    """Probability that votes drawn on their own can be chosen so that each level tops the last.
+
+    Args:
+        levels: From the worst up; of each response, its number of votes.
+        shares: Of each score, from the least up; they sum to 1.
+    """
+    bounds = {-1: 1.0}
+    """Place of the highest score chosen so far -> probability; the least that will do is chosen."""
+    for level in levels:
+        reached: defaultdict[int, float] = defaultdict(float)
+        for bound, probability in bounds.items():
+            below = 0.0
+            for place in range(bound + 1, len(shares)):
+                share = min(1.0, sum(shares[bound + 1 : place + 1]))
+                at_most = prod(1 - (1 - share) ** size for size in level)
+                reached[place] += probability * (at_most - below)
+                below = at_most
+        bounds = reached
+    return min(1.0, sum(bounds.values()))  # a sum of shares may be 1 and a rounding
 
 
 def pairwise(opinions: Mapping[Key, Opinion], scores: Mapping[Key, float]) -> Hits:

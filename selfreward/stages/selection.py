@@ -1,13 +1,13 @@
 """Which judgments become EFT rows: those that agree with people (arXiv 2401.10020, 3.1.1).
 
     K votes on each response to a prompt
-      |-- one vote per response whose scores order the responses as people do          kept
+      |-- the first set, vote k of each, whose scores order the responses as people do  kept
       |-- people gave no order but points: the nearest vote, within half a point       kept
       `-- then the surplus of the commonest score goes again
 
-The paper accepts a set of judgments, one per response, whose scores have people's order. Here K
-sets are sampled and any combination of them may be taken: the votes on different responses know
-nothing of each other, so a combination is as much a sample as each set is.
+The paper accepts a set of judgments, one per response, whose scores have people's order. Of K sets
+any may have it by chance; with ``combine`` any of the K ** (number of responses) combinations may,
+which a judge that rolls dice passes far more often: see ``measures/selection.py``.
 
 judgments in = judgments kept + drops
 """
@@ -48,22 +48,25 @@ def select(
     *,
     max_share: float,
     run_seed: int,
+    combine: bool = False,
 ) -> tuple[list[Judgment], list[Drop]]:
     """Keep at most one vote per response.
 
     A response without any verdict is left out and the others of its prompt have to agree among
-    themselves. Of several choices that agree with people the first is taken, going by the votes
-    on the first response, then on the second, and so on.
+    themselves. Of several sets that agree with people the first is taken.
 
     Args:
         judgments: Votes in the ``written`` form, in key order.
         opinions: Of every response that was judged.
         max_share: See ``cap``.
         run_seed: Decides which rows of the commonest score stay.
+        combine: Take any combination of votes; of several that agree the first, going by the votes
+            on the first response, then on the second, and so on.
 
     Returns:
         The judgments kept, in key order, and a drop for each of the others. Reasons:
         ``no verdict``, ``order disagrees``, ``tie`` (all votes on the prompt give one score),
+        ``no whole set`` (each lacks a verdict that others have),
         ``no order`` (nothing to compare a response with, nor points from people), ``far from
         people's score``, ``other vote`` (another one on the same response agrees), and
         ``commonest score``.
@@ -72,7 +75,8 @@ def select(
     drops: list[Drop] = []
     for _, group in groupby(judgments, key=lambda judgment: judgment.attempt):
         votes = list(group)
-        chosen, reasons = _agreeing([vote for vote in votes if vote.score is not None], opinions)
+        parsed = [vote for vote in votes if vote.score is not None]
+        chosen, reasons = _agreeing(parsed, opinions, combine)
         agreeing += chosen
         for vote in votes:
             if vote.score is None:
@@ -113,6 +117,17 @@ def first_choice(
     return tuple(chosen)
 
 
+def whole_sets(rows: Sequence[Sequence[Judgment]]) -> list[list[Judgment]]:
+    """The sets of which every response has a verdict: vote k of each, by k.
+
+    Args:
+        rows: By response; its votes with a verdict.
+    """
+    by_vote = [{vote.vote: vote for vote in row} for row in rows]
+    numbers = set.intersection(*map(set, by_vote)) if by_vote else set()
+    return [[votes[k] for votes in by_vote] for k in sorted(numbers)]
+
+
 def cap(rows: Sequence[Judgment], *, max_share: float, run_seed: int) -> list[Judgment]:
     """Return the surplus of the commonest score, by whole points.
 
@@ -134,7 +149,7 @@ def cap(rows: Sequence[Judgment], *, max_share: float, run_seed: int) -> list[Ju
 
 
 def _agreeing(
-    votes: Sequence[Judgment], opinions: Mapping[Key, Opinion]
+    votes: Sequence[Judgment], opinions: Mapping[Key, Opinion], combine: bool
 ) -> tuple[list[Judgment], dict[int, tuple[str, str]]]:
     """The votes on one prompt that agree with people, and why a response (sample) has none.
 
@@ -146,11 +161,15 @@ def _agreeing(
     scores = [[vote.score for vote in row if vote.score is not None] for row in rows]
     preferences = [one.preference for one in opinion]
     if len(set(preferences)) > 1:
-        choice = first_choice(scores, preferences)
-        if choice is not None:
+        sets = whole_sets(rows)
+        if not combine:
+            found = next((one for one in sets if _is_ordered(one, preferences)), None)
+            if found is not None:
+                return found, {}
+        elif (choice := first_choice(scores, preferences)) is not None:
             return [row[place] for row, place in zip(rows, choice, strict=True)], {}
         is_tie = len({score for row in scores for score in row}) == 1
-        reason = "tie" if is_tie else "order disagrees"
+        reason = "tie" if is_tie else "order disagrees" if sets or combine else "no whole set"
         return [], {row[0].sample: (reason, "") for row in rows}
     chosen, reasons = [], {}
     for row, one, given in zip(rows, opinion, scores, strict=True):
@@ -163,6 +182,10 @@ def _agreeing(
         else:
             reasons[row[0].sample] = ("far from people's score", f"people: {one.score:g}")
     return chosen, reasons
+
+
+def _is_ordered(votes: Sequence[Judgment], preferences: Sequence[float]) -> bool:
+    return _can_agree([[vote.score] for vote in votes if vote.score is not None], preferences)
 
 
 def _can_agree(allowed: Sequence[Sequence[float]], preferences: Sequence[float]) -> bool:

@@ -134,6 +134,7 @@ def selection_text(selection: SelectionFigures, width: int) -> str:
          f"{selection.prompts} prompts"],
         ["  votes", f"{selection.votes} on {selection.responses} responses"],
         ["  parse rate", share(selection.parsed, selection.votes)],
+        *_passed(selection),
         ["  agreeing with people", f"{selection.agreeing} votes, before the cap"],
         *([f"    {reason}", str(count)] for reason, count in selection.dropped.items()),
         _histogram("sampled", histogram.sampled),
@@ -145,6 +146,15 @@ def selection_text(selection: SelectionFigures, width: int) -> str:
     if selection.left_out:
         rows.append(["  not read", listed(selection.left_out)])
     return fitted(rows, width)
+
+
+def _passed(selection: SelectionFigures) -> list[list[str]]:
+    if selection.prompts_agreeing is None or selection.chance is None:
+        return []
+    return [
+        ["  prompts in people's order", share(selection.prompts_agreeing, selection.prompts)],
+        ["  by chance", f"{selection.chance:.1%}, were each score drawn from those sampled"],
+    ]
 
 
 def _histogram(name: str, histogram: Sequence[int]) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfreward.config.load import build_config, changes, dump_config, load_config
+from selfreward.config.load import build_config, changes, dump_config, load_config, load_copy
 from selfreward.config.run import Config
 from selfreward.errors import ConfigError
 from selfreward.inputs import shipped
@@ -300,3 +300,16 @@ def test_a_short_source_is_a_path(tmp_path: Path) -> None:
     config = read(tmp_path, "sft: {ift: rows.jsonl}")
     assert config.sft is not None and config.sft.ift is not None
     assert config.sft.ift.path == "rows.jsonl"
+
+
+def test_a_run_from_before_votes_came_in_sets_goes_on_to_combine_them(tmp_path: Path) -> None:
+    path = tmp_path / "config.resolved.yaml"
+    config = build_config({}, ["sft.selection={votes: 3}"])
+    path.write_text(dump_config(config))
+    assert load_copy(path) == config and config.selection is not None
+    assert not config.selection.combine
+    path.write_text(dump_config(config).replace("    combine: false\n", ""))
+    old = load_copy(path).selection
+    assert old == config.selection.model_copy(update={"combine": True})
+    path.write_text(dump_config(build_config({})))
+    assert load_copy(path) == build_config({})

@@ -11,7 +11,7 @@ import pytest
 
 from selfreward.config import SeedSource
 from selfreward.inputs.rankings import copy_ranked, read_ranked
-from selfreward.measures.selection import Hits, pairwise, selection_figures
+from selfreward.measures.selection import Hits, by_chance, pairwise, selection_figures
 from selfreward.records import Drop, Judgment, Response, kept
 from selfreward.stages.selection import Opinion, cap, first_choice, opinions_on, select
 from selfreward.stages.verdict import points
@@ -30,9 +30,13 @@ def votes(*scores: float | None, attempt: int = 0, sample: int = 0) -> list[Judg
 
 
 def chosen(
-    judgments: Sequence[Judgment], opinions: dict[tuple[int, int], Opinion], max_share: float = 1.0
+    judgments: Sequence[Judgment],
+    opinions: dict[tuple[int, int], Opinion],
+    max_share: float = 1.0,
+    *,
+    combine: bool = True,
 ) -> tuple[list[str], dict[str, str]]:
-    rows, drops = select(judgments, opinions, max_share=max_share, run_seed=0)
+    rows, drops = select(judgments, opinions, max_share=max_share, run_seed=0, combine=combine)
     assert sorted([*items(rows), *(drop.item for drop in drops)]) == items(judgments)
     assert rows == kept(judgments, drops) and all(row.score is not None for row in rows)
     assert len({(row.attempt, row.sample) for row in rows}) == len(rows)
@@ -75,6 +79,79 @@ def test_the_choice_is_the_first_that_fits_in_larger_cases_drawn_at_random() -> 
         assert first_choice(scores, preferences) == expected
         found += expected is not None
     assert 100 < found < 390
+
+
+def test_a_set_is_one_vote_of_each_response_and_the_first_that_agrees_is_taken() -> None:
+    rng = random.Random(0)
+    passed = 0
+    for _ in range(400):
+        preferences = [rng.choice([-7.0, 0.0, 2.5]) for _ in range(rng.randint(2, 4))]
+        scores = [[rng.choice([0, 1, 2.5, 4, None]) for _ in range(4)] for _ in preferences]
+        judgments = [v for i, row in enumerate(scores) for v in votes(*row, sample=i)]
+        opinions = {(0, i): Opinion(one) for i, one in enumerate(preferences)}
+        rows, reasons = chosen(judgments, opinions, combine=False)
+        said = [i for i, row in enumerate(scores) if any(s is not None for s in row)]
+        told = [preferences[i] for i in said]
+        if len(set(told)) < 2:
+            continue
+        sets = [[scores[i][k] for i in said] for k in range(4)]
+        whole = [(k, [s for s in one if s is not None]) for k, one in enumerate(sets)
+                 if None not in one]  # fmt: skip
+        first = next((k for k, one in whole if agrees(one, told)), None)
+        assert rows == ([] if first is None else [f"0/{i}/{first}" for i in said])
+        passed += first is not None
+        if not whole and len({s for row in scores for s in row} - {None}) > 1:
+            assert "no whole set" in reasons.values()
+    assert 50 < passed < 350
+
+
+def test_votes_of_two_sets_agree_together_only_where_they_may_be_combined() -> None:
+    judgments = votes(1, 4) + votes(2, 5, sample=1)
+    opinions = {(0, 0): Opinion(2), (0, 1): Opinion(1)}
+    assert chosen(judgments, opinions, combine=True)[0] == ["0/0/1", "0/1/0"]
+    rows, reasons = chosen(judgments, opinions, combine=False)
+    assert rows == [] and set(reasons.values()) == {"order disagrees"}
+
+
+@pytest.mark.parametrize("combine", [False, True])
+@pytest.mark.parametrize(
+    ("people", "num_votes"),
+    [
+        ([Opinion(2), Opinion(1)], [2, 2]),
+        ([Opinion(2), Opinion(1)], [3, 2]),
+        ([Opinion(2), Opinion(1), Opinion(0)], [2, 2, 1]),
+        ([Opinion(2), Opinion(1), Opinion(1)], [2, 1, 2]),
+        ([Opinion(3, 3.0), Opinion(3)], [2, 1]),
+        ([Opinion(1, 1.0)], [3]),
+    ],
+)
+def test_chance_is_what_a_judge_that_rolls_dice_would_pass(
+    people: list[Opinion], num_votes: list[int], combine: bool
+) -> None:
+    """Each outcome of all dice is a prompt of its own; the dice have four faces, two alike."""
+    faces = [1.0, 1.0, 2.5, 4.0]
+    judgments: list[Judgment] = []
+    opinions = {}
+    outcomes = list(itertools.product(faces, repeat=sum(num_votes)))
+    for attempt, outcome in enumerate(outcomes):
+        left = iter(outcome)
+        for sample, (one, count) in enumerate(zip(people, num_votes, strict=True)):
+            scores = [next(left) for _ in range(count)]
+            judgments += votes(*scores, attempt=attempt, sample=sample)
+            opinions[attempt, sample] = one
+    rows, _ = select(judgments, opinions, max_share=1.0, run_seed=0, combine=combine)
+    share = len({row.attempt for row in rows}) / len(outcomes)
+    assert by_chance(judgments, opinions, combine=combine) == pytest.approx(share)
+
+
+def test_missing_verdicts_stay_missing_when_dice_are_rolled() -> None:
+    opinions = {(at, sample): Opinion(-sample) for at in range(2) for sample in range(2)}
+    judgments = votes(1, 2) + votes(2, 1, sample=1)
+    half = [*judgments, *votes(None, attempt=1), *votes(None, attempt=1, sample=1)]
+    alone = by_chance(judgments, opinions, combine=False)
+    assert alone == pytest.approx(1 - 0.75**2)  # a draw of two from 1 and 2 descends once in four
+    assert by_chance(half, opinions, combine=False) == pytest.approx(alone / 2)
+    assert by_chance([], {}, combine=True) is None
 
 
 def test_many_responses_and_votes_take_no_time() -> None:
