@@ -49,6 +49,9 @@ class SftConfig(Passthrough):
     """Instruction data: prompt, response."""
     eft: Source | None = SeedSource(path="seed/eft.jsonl")
     """Evaluation data: prompt, response, score, justification."""
+    eft_weight: float = Field(default=1.0, gt=0)
+    """Weight in the loss of a target token of an EFT row, selected ones too; one of an IFT row has
+    1. 1: the mean over all target tokens, as TRL's. See docs/eft.md; not in SRLM."""
     selection: SelectionConfig | None = None
     """null: train on the rows as they are."""
     max_length: int = Field(default=1024, ge=8)

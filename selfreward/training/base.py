@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -22,6 +22,8 @@ class SftRow:
     prompt_ids: tuple[int, ...]
     completion_ids: tuple[int, ...]
     """Ends with the end-of-turn token."""
+    is_eft: bool = field(default=False, repr=False)
+    """Whether it teaches to judge."""
 
     @property
     def length(self) -> int:
@@ -65,6 +67,8 @@ class Training:
     """Whether code in ``model`` may run."""
     chat_template: str | None = None
     """Published as the tokenizer's own; None leaves that of ``model``."""
+    eft_weight: float = 1.0
+    """SFT: weight in the loss of a target token of an EFT row; see ``sft.Weighted``."""
 
 
 class Fit(Protocol):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from selfreward.config import LaunchConfig
+from selfreward.config.training import SftConfig
 from selfreward.errors import ConfigError
 from selfreward.training.base import Method
 from selfreward.training.distributed import check_num_gpus, launch_command, not_started
@@ -43,6 +44,23 @@ def check_training(
     )
     _check_bf16(method, arguments)
     _build(method, arguments)
+
+
+def check_eft_weight(sft: SftConfig) -> None:
+    """Check that the rows of SFT can be weighted.
+
+    Raises:
+        ConfigError: Not with a loss that is no mean over tokens, or rows in parts.
+    """
+    if sft.eft_weight == 1:
+        return
+    options = sft.options
+    for name, default in (("loss_type", "nll"), ("parallelism_config", None)):
+        if options.get(name, default) != default:
+            raise ConfigError(
+                f"sft.eft_weight={sft.eft_weight:g} does not go with sft.{name}={options[name]}",
+                f"Remove sft.{name}, or set sft.eft_weight=1.",
+            )
 
 
 def check_launch(launch: LaunchConfig, *, here: bool = True) -> None:

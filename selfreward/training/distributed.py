@@ -237,7 +237,7 @@ def _train(job: dict[str, Any], rows: Path) -> None:
     training = Training(**told | paths)
     fit, kind = _method(training.method)
     with open(rows, encoding="utf-8") as lines:
-        read = [kind(*map(tuple, json.loads(line))) for line in lines]
+        read = [kind(*map(_value, json.loads(line))) for line in lines]
 
     def on_step(done: int, total: int) -> None:
         _tell({"step": [done, total]})
@@ -250,6 +250,10 @@ def _train(job: dict[str, Any], rows: Path) -> None:
 
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+def _value(told: Any) -> Any:
+    return tuple(told) if isinstance(told, list) else told
 
 
 def _method(name: Method) -> tuple[Fit, Callable[..., SftRow | DpoRow]]:

@@ -87,9 +87,11 @@ def plan(training: Training, rows: Sequence[SftRow | DpoRow]) -> Job:
         raise ConfigError(f"{method}: no rows to train on")
     chosen = chosen_options(method, training.options)
     adapter = None if training.lora is None else check_lora(training.lora)
-    told = [method, [astuple(row) for row in rows], chosen, adapter, seed]
+    told = [method, [_ids(row) for row in rows], chosen, adapter, seed]
     if processes > 1:
         told.append(processes)  # batch sizes are per process
+    if training.eft_weight != 1:
+        told.append([training.eft_weight, [isinstance(r, SftRow) and r.is_eft for r in rows]])
     digest = hashlib.sha256(json.dumps(told, default=str, sort_keys=True).encode()).hexdigest()
     arguments = trl_arguments(
         chosen, checkpoints=training.checkpoints, seed=seed, processes=processes
@@ -97,6 +99,10 @@ def plan(training: Training, rows: Sequence[SftRow | DpoRow]) -> Job:
     epochs = float(chosen["num_train_epochs"])
     config = None if adapter is None else LoraConfig(task_type="CAUSAL_LM", **adapter)
     return Job(training, digest, arguments, config, epochs)
+
+
+def _ids(row: SftRow | DpoRow) -> tuple[tuple[int, ...], ...]:
+    return (row.prompt_ids, row.completion_ids) if isinstance(row, SftRow) else astuple(row)
 
 
 def is_published(job: Job) -> bool:

@@ -51,8 +51,9 @@ def sft_rows(run: Run, store: Store, stage: str, chat: Chat) -> tuple[list[SftRo
             detail = f"{length} tokens > sft.max_length {sft.max_length}"
             drops.append(Drop(0, stage, name, "too long", detail))
         else:
-            rows.append(SftRow(prompt_ids, completion_ids))
-            num_kept[name.partition(":")[0]] += 1
+            source = name.partition(":")[0]
+            rows.append(SftRow(prompt_ids, completion_ids, is_eft=source != "ift"))
+            num_kept[source] += 1
 
     def plain(name: str, *texts: str) -> bool:
         """Whether none spells a control token of the chat format, which would end its turn."""

@@ -79,6 +79,7 @@ def check_config(config: Config, templates: Mapping[str, Template], *, here: boo
     checks.check_launch(config.launch, here=here)
     checks.check_training("dpo", config.dpo.options, config.launch, here=here)
     if config.sft is not None:
+        checks.check_eft_weight(config.sft)
         checks.check_training("sft", config.sft.options, config.launch, here=here)
     if config.lora is not None:
         options.check_lora(config.lora)

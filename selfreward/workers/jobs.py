@@ -208,6 +208,7 @@ def train_iteration(
         seed=config.seed + iteration,
         trust_remote_code=config.trust_remote_code,
         chat_template=_chat_template(run),
+        eft_weight=config.sft.eft_weight if iteration == 0 and config.sft else 1.0,
     )
     rows: list[SftRow] | list[DpoRow]
     if iteration == 0:

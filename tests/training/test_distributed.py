@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ def train(
     launch: LaunchConfig | None,
     on_step: Any = None,
     lora: dict | None = None,
+    eft_weight: float = 1.0,
     **options: Any,
 ) -> Logs:
     """Train in this process, or in those of ``launch``; return the figures by step."""
@@ -56,7 +58,9 @@ def train(
     method: Method = "sft" if hasattr(rows[0], "completion_ids") else "dpo"
     chosen = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1, **options}
     checkpoints = root / "checkpoints" / "M1"
-    training = Training(method, model, root / "M1", checkpoints, chosen, lora, 0)
+    training = Training(
+        method, model, root / "M1", checkpoints, chosen, lora, 0, eft_weight=eft_weight
+    )
     fit: Fit = (
         partial(train_processes, launch, Path("logs/0-train.log"))
         if launch
@@ -467,3 +471,16 @@ def test_the_real_model_has_the_same_losses_in_two_processes_as_in_one(tmp_path:
     for step, figures in one.items():
         assert two[step]["loss"] == pytest.approx(figures["loss"], abs=1e-5)
     assert farthest(tmp_path / "two" / "M1", tmp_path / "one" / "M1") < 1e-5
+
+
+@pytest.mark.slow
+def test_weighted_rows_train_in_two_processes_as_in_one(start: Path, tmp_path: Path) -> None:
+    rows = [replace(row, is_eft=i % 3 == 0) for i, row in enumerate(sft_rows(8))]
+    two = train(start, tmp_path / "two", rows, TWO, eft_weight=6.0, learning_rate=1e-3)
+    options = {"learning_rate": 1e-3, "gradient_accumulation_steps": 2}
+    alone = train(start, tmp_path / "one", rows, None, eft_weight=6.0, **options)
+    assert two.keys() == alone.keys()
+    for step, figures in alone.items():
+        assert two[step]["loss"] == pytest.approx(figures["loss"], abs=1e-5)
+        assert two[step]["grad_norm"] == pytest.approx(figures["grad_norm"], rel=1e-4)
+        assert two[step]["eft_loss_share"] == pytest.approx(figures["eft_loss_share"], rel=1e-4)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,11 +44,10 @@ def dropping(start, tmp_path):
 class Call:
     """One call of `train_sft` or `train_dpo` with its paths and what it told."""
 
-    def __init__(
-        self, start, root, rows, *, lora=None, seed=0, die_at=None, chat_template=None, **options
-    ):
+    def __init__(self, start, root, rows, *, die_at=None, lora=None, seed=0, chat_template=None,
+                 eft_weight=1.0, **options):  # fmt: skip
         self.start, self.rows, self.lora, self.seed = start, rows, lora, seed
-        self.chat_template = chat_template
+        self.chat_template, self.eft_weight = chat_template, eft_weight
         self.output, self.checkpoints = root / "M1", root / "checkpoints"
         self.options = {
             "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2,
@@ -60,7 +60,7 @@ class Call:
         method = "sft" if isinstance(self.rows[0], SftRow) else "dpo"
         return Training(
             method, self.start, self.output, self.checkpoints, self.options, self.lora, self.seed,
-            chat_template=self.chat_template,
+            chat_template=self.chat_template, eft_weight=self.eft_weight,
         )  # fmt: skip
 
     def run(self):
@@ -165,6 +165,58 @@ def test_the_lm_head_runs_on_the_completions_alone_and_the_loss_is_the_plain_one
     assert sum(projected) == num_tokens
     log_probs = [plain_log_prob(start, row.prompt_ids, row.completion_ids) for row in rows]
     assert training.logs[1]["loss"] == pytest.approx(-sum(log_probs) / num_tokens, rel=1e-5)
+
+
+def mixed_rows(count):
+    return [replace(row, is_eft=i % 3 == 0) for i, row in enumerate(sft_rows(count))]
+
+
+@pytest.mark.parametrize("weight", [0.05, 1.0, 7.5])
+@pytest.mark.parametrize("accumulated", [1, 2, 4])
+def test_the_loss_is_the_weighted_mean_over_the_target_tokens_of_a_step(
+    weight, accumulated, start, tmp_path
+):
+    rows = mixed_rows(8)
+    sizes = {"per_device_train_batch_size": 8 // accumulated}
+    sizes["gradient_accumulation_steps"] = accumulated
+    training = Call(start, tmp_path, rows, eft_weight=weight, **sizes).run()
+    by_kind = {True: [0.0, 0.0], False: [0.0, 0.0]}
+    for row in rows:
+        by_kind[row.is_eft][0] -= plain_log_prob(start, row.prompt_ids, row.completion_ids)
+        by_kind[row.is_eft][1] += len(row.completion_ids)
+    (eft, eft_tokens), (ift, ift_tokens) = by_kind[True], by_kind[False]
+    log = training.logs[1]
+    expected = (weight * eft + ift) / (weight * eft_tokens + ift_tokens)
+    assert log["loss"] == pytest.approx(expected, rel=1e-5)
+    assert log["eft_loss_share"] == pytest.approx(weight * eft / (weight * eft + ift), rel=1e-5)
+
+
+def test_micro_batches_of_weighted_rows_give_the_gradient_of_the_whole_step(start, tmp_path):
+    logs = []
+    for at_once in (1, 2, 8):
+        sizes = {"per_device_train_batch_size": at_once}
+        sizes["gradient_accumulation_steps"] = 8 // at_once
+        root = tmp_path / str(at_once)
+        logs.append(Call(start, root, mixed_rows(16), eft_weight=4.0, **sizes).run().logs)
+    for other in logs[1:]:
+        for step, log in logs[0].items():
+            assert other[step]["loss"] == pytest.approx(log["loss"], rel=1e-5)
+            assert other[step]["grad_norm"] == pytest.approx(log["grad_norm"], rel=1e-4)
+
+
+def test_at_weight_1_it_makes_no_difference_which_rows_are_eft(start, tmp_path):
+    import torch
+
+    plain = Call(start, tmp_path / "plain", sft_rows(9)).run()
+    mixed = Call(start, tmp_path / "mixed", mixed_rows(9)).run()
+    for step, log in plain.logs.items():
+        assert {name: mixed.logs[step][name] for name in log} == log
+    for name, tensor in weights(plain.output).items():
+        assert torch.equal(tensor, weights(mixed.output)[name])
+    marks = [durable.read_manifest(call.output)["job"] for call in (plain, mixed)]
+    assert marks[0] == marks[1]
+    heavy = Call(start, tmp_path / "heavy", mixed_rows(9), eft_weight=2.0).run()
+    assert durable.read_manifest(heavy.output)["job"] != marks[0]
 
 
 @given(

@@ -133,6 +133,8 @@ BAD = [
     (["sft.lr_scheduler_kwargs={min_lr: 0}"], "unexpected keyword argument 'min_lr'"),
     (["sft.learning_rate=-1"], "sft: Invalid learning rate"),
     (["sft.max_steps=0"], "sft.max_steps: 0"),
+    (["sft.eft_weight=5", "sft.loss_type=dft"], "sft.eft_weight=5 does not go with sft.loss_type"),
+    (["sft.eft_weight=0"], "sft.eft_weight"),
     (["sft.adam_beta1=2"], "sft: Invalid beta"),
     (["dpo.torch_compile_backend=foo"], "DynamoBackend"),
     (["dpo.dataloader_prefetch_factor=2"], "dataloader_num_workers"),
