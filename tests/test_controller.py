@@ -25,7 +25,7 @@ from tests.support.scripted import Reply, scripted_words
 
 SMALL = [
     "prompts.count=4", "prompts.window=2", "prompts.rouge_l_max=1.0", "judge.votes=2",
-    "prompts.seeds=seed/ift.jsonl",
+    "prompts.seeds=seed/ift.jsonl", "sft.max_length=9999",
     "sft.ift={path: seed/ift.jsonl, limit: 3}", "sft.eft={path: seed/eft.jsonl, limit: 1}",
 ]  # fmt: skip
 

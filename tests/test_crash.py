@@ -21,7 +21,7 @@ from selfreward.storage.tables import digest
 OVERRIDES = [
     "iterations=2", "prompts.count=12", "prompts.window=4", "prompts.rouge_l_max=0.99",
     "responses.n=4", "judge.form=written", "judge.votes=3", "engine.concurrency=4",
-    "prompts.seeds=seed/ift.jsonl",
+    "prompts.seeds=seed/ift.jsonl", "sft.max_length=9999",
     "sft.ift={path: seed/ift.jsonl, limit: 5}", "sft.eft={path: seed/eft.jsonl, limit: 2}",
     "evaluation.limit=10",
 ]  # fmt: skip

@@ -34,7 +34,7 @@ from tests.support.scripted import Reply, scripted_reply
 SMALL = [
     "iterations=1", "prompts.count=4", "prompts.window=2", "prompts.rouge_l_max=1.0",
     "judge.votes=2", "judge.min_parse_rate=0", "evaluation.limit=12",
-    "prompts.seeds=seed/ift.jsonl",
+    "prompts.seeds=seed/ift.jsonl", "sft.max_length=9999",
     "sft.ift={path: seed/ift.jsonl, limit: 3}", "sft.eft={path: seed/eft.jsonl, limit: 1}",
 ]  # fmt: skip
 CANARIES = read_canaries(shipped.prompts_directory() / "seed" / "canaries.jsonl")
