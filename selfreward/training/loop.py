@@ -87,7 +87,7 @@ def plan(training: Training, rows: Sequence[SftRow | DpoRow]) -> Job:
         raise ConfigError(f"{method}: no rows to train on")
     chosen = chosen_options(method, training.options)
     adapter = None if training.lora is None else check_lora(training.lora)
-    told = [method, [_ids(row) for row in rows], chosen, adapter, seed]
+    told: list[Any] = [method, [_ids(row) for row in rows], chosen, adapter, seed]
     if processes > 1:
         told.append(processes)  # batch sizes are per process
     if training.eft_weight != 1:

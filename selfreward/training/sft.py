@@ -49,6 +49,8 @@ class Weighted(SFTTrainer):  # type: ignore[misc]
         eft_weight: Above 0.
     """
 
+    data_collator: Any
+
     def __init__(self, *args: Any, eft_weight: float, **named: Any) -> None:
         super().__init__(*args, **named)
         self._eft_weight = eft_weight
