@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from selfreward.measures.reports import Estimate
 from selfreward.verbs.layout import estimated
 
 Row = dict[str, Any]
@@ -166,7 +167,7 @@ def _tag(*made_from: Any) -> str:
 
 
 def _percent(estimate: Row) -> str:
-    return estimated(estimate, ".1f", 100, "%")
+    return estimated(Estimate(**estimate), ".1f", 100, "%")
 
 
 def _selfreward(*words: str) -> str:
