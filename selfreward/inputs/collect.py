@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from selfreward.config import Config, JurorConfig, SeedSource
+from selfreward.config import Config, JurorConfig
 from selfreward.config.judging import OWN_MODELS
 from selfreward.config.load import dump_config
 from selfreward.errors import ConfigError
@@ -90,7 +90,9 @@ def run_inputs(config: Config, source: Path | None) -> dict[str, str]:
     if config.sft and config.sft.ift:
         files["seeds/ift.jsonl"] = dump(seeds.read_ift(config.sft.ift, beside))
     if config.sft and config.sft.eft:
-        files["seeds/eft.jsonl"] = dump(_read_eft(config, config.sft.eft, beside))
+        eft = seeds.read_eft(config.sft.eft, beside)
+        check_eft(eft, config)
+        files["seeds/eft.jsonl"] = dump(eft)
     if config.evaluation.compares or config.judge.break_ties:
         compare = load_template(find_template(COMPARE_TEMPLATE, beside), COMPARE_VARIABLES)
         files["templates/compare.jinja"] = compare.source
@@ -124,7 +126,18 @@ def read_demonstrations(config: Config, beside: Path | None) -> list[str]:
         prompts = list(dict.fromkeys(row.prompt for row in seeds.read_ift(source, beside)))
     else:
         prompts = seeds.read_prompts(source, beside)
-    usable, shots = len(seeds.shown(prompts)), config.prompts.shots
+    check_shots(prompts, config)
+    return prompts
+
+
+def check_shots(prompts: list[str], config: Config) -> None:
+    """Refuse human prompts that are fewer than an attempt at a new one is shown.
+
+    Raises:
+        ConfigError: With how many there are and how many are asked for.
+    """
+    (key, source), shots = config.prompt_seeds, config.prompts.shots
+    usable = len(seeds.shown(prompts))
     if config.prompts.dataset is None and usable < shots:
         lines = " of one line" if usable < len(prompts) else ""
         raise ConfigError(
@@ -133,12 +146,16 @@ def read_demonstrations(config: Config, beside: Path | None) -> list[str]:
             "Give more rows, set prompts.seeds to another file of prompts (seed/ift.jsonl is "
             "shipped), or lower the shots.",
         )
-    return prompts
 
 
-def _read_eft(config: Config, source: SeedSource, beside: Path | None) -> list[seeds.EftExample]:
-    rows, form = seeds.read_eft(source, beside), config.judge.form
-    if not any(row.teaches(writes=config.judge.traits.writes) for row in rows):
+def check_eft(rows: Sequence[seeds.EftExample], config: Config) -> None:
+    """Refuse EFT rows of which none can be trained on in the judge's form.
+
+    Raises:
+        ConfigError: The judge writes, and no row has a justification.
+    """
+    source, form = config.sft.eft if config.sft else None, config.judge.form
+    if source and not any(row.teaches(writes=config.judge.traits.writes) for row in rows):
         raise ConfigError(
             f"sft.eft: none of the {len(rows)} scored answers in {source.path} has a "
             f"justification, which judge.form={form} is trained to write",
@@ -146,7 +163,6 @@ def _read_eft(config: Config, source: SeedSource, beside: Path | None) -> list[s
             "scores alone; or give rows with a justification; or set sft.eft=null, with "
             f"sft.selection.ranked={source.path} to have the model write them: see docs/eft.md.",
         )
-    return rows
 
 
 def selection_inputs(config: Config, beside: Path | None) -> dict[str, str]:

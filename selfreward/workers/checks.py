@@ -15,7 +15,13 @@ from selfreward.config.run import check_judge
 from selfreward.engines.kinds import check_options as check_engine_options
 from selfreward.errors import ConfigError, PreflightError, SelfRewardError
 from selfreward.inputs import seeds
-from selfreward.inputs.collect import check_dataset, found_models, run_inputs
+from selfreward.inputs.collect import (
+    check_dataset,
+    check_eft,
+    check_shots,
+    found_models,
+    run_inputs,
+)
 from selfreward.inputs.judge_templates import (
     PROMPTS_VARIABLES,
     load_jury_templates,
@@ -100,6 +106,11 @@ def check_changed(run: Run, config: Config, changed: Collection[str]) -> None:
     if "iterations" in changed and config.prompts.dataset is not None:
         rows = seeds.read_prompts(SeedSource(path=str(run.seed_file("dataset").resolve())))
         check_dataset(rows, config)
+    if "judge.form" in changed and config.sft is not None and config.sft.eft is not None:
+        check_eft(seeds.read_eft(SeedSource(path=str(run.seed_file("eft").resolve()))), config)
+    if not {"prompts.human_shots", "prompts.generated_shots"}.isdisjoint(changed):
+        copy = SeedSource(path=str(run.seed_file("prompts").resolve()))
+        check_shots(seeds.read_prompts(copy), config)
     if not any(map(decides, changed)):
         return
     canaries = run.seed_file("canaries")

@@ -364,3 +364,15 @@ def test_what_a_run_is_changed_to_is_checked_like_a_new_config_and_by_its_own_co
             run.configure([words], check)
     assert run.resolved.read_bytes() == before
     run.configure(["dpo.beta=0.2", "judge.votes=1", "evaluation.canaries=false"], check)
+
+
+def test_what_a_run_is_changed_to_must_have_its_eft_rows_and_demonstrations() -> None:
+    words = ["judge.form=expected", "judge.template=judge/expected.jinja", "sft.eft=scored.jsonl"]
+    run = create_run(build_config({}, words), "run")
+    Path("scored.jsonl").unlink()
+    check = partial(check_changed, run)
+    with pytest.raises(ConfigError, match=r"none of the 2 scored answers in scored\.jsonl"):
+        run.configure(["judge.form=written"], check)
+    with pytest.raises(ConfigError, match=r"sft\.ift: 142 prompts of one line"):
+        run.configure(["prompts.human_shots=200"], check)
+    run.configure(["prompts.human_shots=7", "sft.eft_weight=5"], check)
