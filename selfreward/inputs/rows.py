@@ -8,7 +8,6 @@ import csv
 import gzip
 import io
 import json
-import re
 import zlib
 from collections.abc import Iterator
 from difflib import get_close_matches
@@ -29,7 +28,6 @@ SUFFIXES = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet")
 """Of the files that are read; all but parquet with ``.gz`` behind as well."""
 _NAMED = (*SUFFIXES, ".gz", ".txt", ".yaml", ".yml", ".xlsx", ".arrow", ".zip", ".zst")
 """What ends so is the name of a file and no data set."""
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _PARQUET_ROWS = 64
 """Read at once: a file of kilobytes may unpack to gigabytes."""
 _UTF16 = (b"\xff\xfe", b"\xfe\xff", b"{\x00", b"\x00{", b"[\x00", b"\x00[")
@@ -130,7 +128,7 @@ def _parse_line(line: bytes, at: str, number: int, head: bytes) -> dict[str, Any
         if isinstance(error, json.JSONDecodeError):
             why = f"{error.msg}: column {error.pos + 1}"
         raise ConfigError(f"{at}: not JSON ({why}){_torn(line)}") from None
-    return _object(row, at, line)
+    return _object(row, at)
 
 
 def _read_array(path: Path, file: BinaryIO) -> Iterator[Row]:
@@ -155,7 +153,7 @@ def _read_array(path: Path, file: BinaryIO) -> Iterator[Row]:
             torn = "; the file looks torn" if not text.rstrip().endswith("]") else ""
             reason = error.msg if isinstance(error, json.JSONDecodeError) else error
             raise ConfigError(f"{where}: not JSON ({reason}){torn}") from None
-        yield where, _object(row, where, data)
+        yield where, _object(row, where)
         at = _skip(text, at)
         if text[at : at + 1] == ",":
             at += 1
@@ -225,19 +223,9 @@ def _read_hub(source: SeedSource) -> Iterator[Row]:
         yield f"{source.path}[{source.split}] row {number}", dict(row)
 
 
-def _object(row: object, at: str, source: bytes) -> dict[str, Any]:
-    """The row, if it is an object and its texts are texts."""
+def _object(row: object, at: str) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise ConfigError(f"{at}: a row is an object, found {row!r:.40}")
-    if _SURROGATE.search(source):
-        try:
-            json.dumps(row, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            half = error.object[error.start]
-            raise ConfigError(
-                f"{at}: {half!a} is half a character, whose other half is missing",
-                "Something cut the text in two; remove the half.",
-            ) from None
     return row
 
 

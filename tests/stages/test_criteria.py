@@ -184,7 +184,7 @@ def test_each_response_is_judged_by_each_criterion_of_its_prompt(
     for criterion in made["Criterion"]:
         criteria.setdefault(criterion.attempt, []).append(criterion)
     assert {1, 3} <= {len(found) for found in criteria.values()} <= {1, 2, 3}
-    fit = [(r.attempt, r.sample) for r in made["Response"] if r.dropped is None]
+    fit = [(r.attempt, r.sample) for r in made["Response"] if not (r.dropped or r.truncated)]
     without = {attempt for attempt, _ in fit} - criteria.keys()
     assert without
     assert [(j.attempt, j.sample, j.vote, j.weight, j.reason) for j in made["Judgment"]] == [
