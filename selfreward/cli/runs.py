@@ -21,7 +21,10 @@ _SHOWN_FAILED = 5
 
 def status(
     name: Annotated[str | None, typer.Argument(metavar="RUN", help="Default: newest.")] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Follow it until it ends.")] = False,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Follow it until it ends; with --json, a line per change."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Say where a run is, how fast and for how long."""
@@ -29,6 +32,9 @@ def status(
     from selfreward.verbs.status import newest_run, status_of, status_text
 
     run = open_run(name) if name else newest_run()
+    if watch and as_json:
+        _watch_lines(run)
+        return
     if watch:
         from selfreward.verbs.progress import Display
 
@@ -41,6 +47,23 @@ def status(
         console.data_json(found)
     else:
         console.data(status_text(found))
+
+
+def _watch_lines(run: "Run") -> None:
+    """Print the status as a line of JSON whenever the run has recorded more, and at its end."""
+    from selfreward.verbs.status import status_of
+
+    shown = None
+    while True:
+        is_last = not run.is_owned
+        found = status_of(run)
+        key = (found.state, found.updated, found.stages, found.warnings, found.error)
+        if key != shown:
+            console.data_json(found, lines=True)
+            shown = key
+        if is_last:
+            return
+        time.sleep(_WATCH_S)
 
 
 def ls(as_json: Json = False) -> None:

@@ -30,7 +30,9 @@ class Tracker:
         self._before = earlier[0].seconds if earlier else 0.0
         self._spent, self._share = 0.0, 1.0
         self._at = self._written = time.monotonic()
-        self._done, self._note = earlier[0].done if earlier else 0, ""
+        self._done = earlier[0].done if earlier else 0
+        self.note = ""
+        """Shown beside the figures, such as ``312 tokens/s``."""
 
     @property
     def share(self) -> float:
@@ -58,9 +60,9 @@ class Tracker:
         """Whether ``advance`` would write a row now."""
         return time.monotonic() - self._written >= _INTERVAL_S
 
-    def advance(self, done: int, total: int | None = None, note: str = "") -> None:
+    def advance(self, done: int, total: int | None = None) -> None:
         """Say that ``done`` units are finished; the row is written at most twice a second."""
-        self._done, self._note = done, note
+        self._done = done
         self._total = self._total if total is None else total
         if self.is_due:
             self._write()
@@ -100,7 +102,7 @@ class Tracker:
     def _write(self) -> None:
         self._written = time.monotonic()
         self._store.set_progress(
-            self._iteration, self._stage, self._done, self._total, self.seconds, self._note
+            self._iteration, self._stage, self._done, self._total, self.seconds, self.note
         )
 
     def __enter__(self) -> "Tracker":

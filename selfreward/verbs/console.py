@@ -51,12 +51,17 @@ def data(text: str) -> None:
     _write(sys.stdout, text)
 
 
-def data_json(value: object) -> None:
-    """Print a value as JSON to standard output, in ASCII, so that it needs no sanitizing."""
+def data_json(value: object, *, lines: bool = False) -> None:
+    """Print a value as JSON to standard output, in ASCII, so that it needs no sanitizing.
+
+    Args:
+        lines: On one line, as one of many.
+    """
     import msgspec  # `--help` needs none
 
     plain = msgspec.to_builtins(value)
-    sys.stdout.write(json.dumps(plain, indent=1, allow_nan=False) + "\n")
+    text = json.dumps(plain, indent=None if lines else 1, allow_nan=False)
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 

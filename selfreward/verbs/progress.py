@@ -1,8 +1,9 @@
 """Live progress on standard error: of a run, and of other work that can be counted.
 
 Each stage of a run that ends leaves a line. Of the stage at work, a terminal shows a table of the
-iteration that is redrawn in place; a file or pipe gets a plain line when it begins, every 5% and at
-least every 30 s, without escape sequences. Other work has such lines everywhere.
+iteration that is redrawn in place, and stays as it was last; a file or pipe gets a plain line when
+it begins, every 5% and at least every 30 s, without escape sequences. Other work has such lines
+everywhere.
 """
 
 import contextlib
@@ -10,13 +11,24 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 
 from selfreward.errors import SelfRewardError
 from selfreward.storage.directory import Run
 from selfreward.verbs import console
+from selfreward.verbs.course import (
+    Course,
+    StageRow,
+    course_of,
+    of_iterations,
+    stage_cells,
+    stage_rows,
+    time_left,
+    total_eta,
+    whole_time,
+)
 from selfreward.verbs.layout import duration
-from selfreward.verbs.status import StageRow, stage_cells, stage_rows, total_eta
 
 _LINE_S = 30
 _STEP = 0.05
@@ -29,8 +41,8 @@ class Display:
     """
 
     def __init__(self, run: Run) -> None:
-        self._run = run
-        self._view = _Table() if console.is_terminal(sys.stderr) else _Lines()
+        self._run, self._iterations = run, run.settings["iterations"]
+        self._view: _Table | _Lines = _Table() if console.is_terminal(sys.stderr) else _Lines()
         self._start = time.monotonic()
         self._ended: set[tuple[int, str]] | None = None
         self._num_events = 0
@@ -66,26 +78,77 @@ class Display:
 
     def _show(self) -> None:
         with self._run.store() as store:
-            progress, finished = store.progress(), store.stages()
-            events = store.events()[self._num_events :]
-            iterations = {p.iteration for p in progress} | {s.iteration for s in finished}
-            planned = {iteration: store.planned(iteration) for iteration in iterations}
-        ended = {(stage.iteration, stage.stage): stage for stage in finished}
+            course = course_of(store, is_running=True)
+        ended = {(stage.iteration, stage.stage) for stage in course.finished}
         if self._ended is None:
-            self._ended = set(ended)
-        for key in [key for key in ended if key not in self._ended]:
-            self._ended.add(key)
-            rows = stage_rows(key[0], planned[key[0]], progress, finished)
-            row = next(row for row in rows if row.stage == key[1])
-            self._view.line(_line(key[0], row))
+            self._ended = ended
+        for iteration, stage in [key for key in ended if key not in self._ended]:
+            self._ended.add((iteration, stage))
+            row = next(row for row in _rows(course, iteration) if row.stage == stage)
+            self._view.line(_line(of_iterations(iteration, self._iterations), row))
+        events = course.events[self._num_events :]
         self._num_events += len(events)
         for text in (text for _, kind, text in events if kind == "warning"):
             self._view.line(f"warning: {text}")
-        iteration = progress[-1].iteration if progress else None
-        rows = []
-        if iteration is not None:
-            rows = stage_rows(iteration, planned[iteration], progress, finished)
-        self._view.show(iteration, rows, time.monotonic() - self._start)
+        iteration, rows, title = None, [], self._run.name
+        if course.progress:
+            iteration = course.progress[-1].iteration
+            rows = _rows(course, iteration)
+            title = f"{title}, {of_iterations(iteration, self._iterations)}"
+        working = [row for row in rows if row.state == "working"]
+        preparing = "" if working else _preparing(self._run, course, iteration)
+        time_text = whole_time(course.seconds, course.eta_s)
+        elapsed = time.monotonic() - self._start
+        self._view.show(_Shown(title, time_text, elapsed, rows, preparing))
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What there is to show at one moment."""
+
+    title: str
+    """Names the run and its iteration."""
+    time: str
+    """That of the whole run, so far and left."""
+    elapsed: float
+    """Seconds since the display began."""
+    rows: list[StageRow]
+    """Stages of the iteration, none before the first."""
+    preparing: str
+    """What goes on while no stage is at work; empty while one is."""
+
+
+def _rows(course: Course, iteration: int) -> list[StageRow]:
+    planned = course.planned.get(iteration, [])
+    return stage_rows(iteration, planned, course.progress, course.finished, since=course.since)
+
+
+def _preparing(run: Run, course: Course, iteration: int | None) -> str:
+    """What is done before the next stage is at work; empty where no stage is left."""
+    if not run.base_model():
+        return "preparing: checking the config, finding the model"
+    ended = {(stage.iteration, stage.stage) for stage in course.finished}
+    to_come = (
+        (at, stage)
+        for at in sorted(course.planned)
+        for stage in course.planned[at]
+        if (at, stage) not in ended
+    )
+    at, stage = next(to_come, (None, ""))
+    if at is None:
+        return ""
+    what = _BEFORE.get(stage, "loading the model, and proving its engine if it is new to it")
+    of = "" if at == iteration else f" of iteration {at}"
+    return f"preparing {stage}{of}: {what}"
+
+
+_BEFORE = {
+    "sft": "making rows, loading the model",
+    "train": "making rows, loading the model",
+    "selection": "reading judgments",
+    "pairs": "reading judgments",
+}
+"""What comes before a stage, where it is no engine."""
 
 
 class Count:
@@ -111,9 +174,11 @@ class Count:
         elapsed = now - self._ready
         if not self._pace.is_due(done / self._total, elapsed) and done < self._total:
             return
-        left = elapsed / done * (self._total - done)
-        rest = f"{duration(left)} left" if left else f"in {duration(elapsed)}"
-        self._report(f"judged {done} of {self._total}, {rest}")
+        left = time_left(done, self._total, elapsed)
+        rest = "" if left is None else f", {duration(left)} left"
+        if done >= self._total:
+            rest = f", in {duration(elapsed)}"
+        self._report(f"judged {done} of {self._total}{rest}")
 
     def seconds(self) -> dict[str, float]:
         """Time spent until the model was loaded, and judging."""
@@ -144,7 +209,7 @@ class _Lines:
     """Plain lines for logs and pipes."""
 
     def __init__(self) -> None:
-        self._last: tuple[int | None, str] | None = None
+        self._last: tuple[str, str] | None = None
         self._pace = _Pace()
 
     def start(self) -> None:
@@ -156,14 +221,17 @@ class _Lines:
     def line(self, text: str) -> None:
         console.note(text)
 
-    def show(self, iteration: int | None, rows: list[StageRow], elapsed: float) -> None:
-        working = [row for row in rows if row.state == "working"]
-        key = (iteration, working[0].stage if working else "preparing")
+    def show(self, shown: _Shown) -> None:
+        working = [row for row in shown.rows if row.state == "working"]
+        if not working and not shown.preparing:
+            return
+        key = (shown.title, working[0].stage if working else shown.preparing)
         shares = [row.done / row.total for row in working if row.total]
         share = sum(shares) / len(shares) if shares else 0.0
-        if self._pace.is_due(share, elapsed, begins=key != self._last):
+        if self._pace.is_due(share, shown.elapsed, begins=key != self._last):
             self._last = key
-            self.line(_lines(iteration, working) if working else f"preparing, {duration(elapsed)}")
+            head = f"{shown.title} ({shown.time})"
+            self.line(_lines(head, working) if working else f"{head}: {shown.preparing}")
 
 
 class _Table:
@@ -174,7 +242,7 @@ class _Table:
         from rich.live import Live
 
         screen = Console(stderr=True, highlight=False, markup=False, emoji=False)
-        self._live = Live(console=screen, auto_refresh=False, transient=True)
+        self._live = Live(console=screen, auto_refresh=False)
 
     def start(self) -> None:
         self._live.start()
@@ -185,29 +253,34 @@ class _Table:
     def line(self, text: str) -> None:
         self._live.console.print(console.sanitize(text))
 
-    def show(self, iteration: int | None, rows: list[StageRow], elapsed: float) -> None:
+    def show(self, shown: _Shown) -> None:
+        from rich.console import Group
         from rich.table import Table
         from rich.text import Text
 
         table = Table(box=None, pad_edge=False, show_header=False)
-        title = "preparing" if iteration is None else f"iteration {iteration}"
-        table.add_row(Text(title, style="bold"), Text(duration(elapsed), style="dim"))
-        for row in rows:
-            style = {"working": "", "finished": "green", "waiting": "dim"}[row.state]
+        table.add_column(no_wrap=True)
+        for row in shown.rows:
+            style = _STYLES[row.state]
             table.add_row(*(Text(console.sanitize(cell), style=style) for cell in stage_cells(row)))
-        self._live.update(table, refresh=True)
+        head = Text.assemble((console.sanitize(shown.title), "bold"), "  ", (shown.time, "dim"))
+        below = [Text(console.sanitize(shown.preparing), style="dim")] if shown.preparing else []
+        self._live.update(Group(head, table, *below), refresh=True)
 
 
-def _lines(iteration: int | None, working: list[StageRow]) -> str:
+_STYLES = {"working": "", "stopped": "", "finished": "green", "waiting": "dim"}
+
+
+def _lines(head: str, working: list[StageRow]) -> str:
     """One line for all stages at work; several at once share the time that is left."""
     if len(working) == 1:
-        return _line(iteration, working[0])
+        return _line(head, working[0])
     stages = [f"{row.stage} {row.done}/{row.total}" for row in working]
     left = total_eta(working)
     note = working[-1].note or working[0].note
     cells = [*stages, "" if left is None else f"{duration(left)} left", note]
-    return f"iteration {iteration}: {'  '.join(filter(None, cells))}"
+    return f"{head}: {'  '.join(filter(None, cells))}"
 
 
-def _line(iteration: int | None, row: StageRow) -> str:
-    return f"iteration {iteration}: {'  '.join(filter(None, stage_cells(row)))}"
+def _line(head: str, row: StageRow) -> str:
+    return f"{head}: {'  '.join(filter(None, stage_cells(row)))}"

@@ -10,30 +10,20 @@ from typing import Literal
 
 from selfreward.errors import NotFoundError, SelfRewardError
 from selfreward.measures.figures import figures_of
-from selfreward.records import Progress, Stage
+from selfreward.records import Stage
 from selfreward.storage.changes import Branch, branch_of
 from selfreward.storage.directory import Run, list_runs, runs_root
 from selfreward.verbs.console import bold, dim
-from selfreward.verbs.layout import duration, table
-
-
-@dataclass(frozen=True, slots=True)
-class StageRow:
-    """How far a stage is."""
-
-    stage: str
-    state: Literal["waiting", "working", "finished"] = "waiting"
-    done: int = 0
-    """Units of work, such as records."""
-    total: int | None = None
-    """None where it is not known, and of a finished stage."""
-    seconds: float = 0.0
-    """Spent on it, over all launches."""
-    rate: float | None = None
-    """Units a second; None while there is nothing to go by."""
-    eta_s: float | None = None
-    """Seconds left; None where unknown."""
-    note: str = ""
+from selfreward.verbs.course import (
+    StageRow,
+    course_of,
+    of_iterations,
+    stage_cells,
+    stage_rows,
+    total_eta,
+    whole_time,
+)
+from selfreward.verbs.layout import table
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +60,10 @@ class Status:
     note: str
     eta_s: float | None
     """Seconds left of all stages at work; None where unknown."""
+    seconds: float
+    """Worked on the run, over all launches."""
+    run_eta_s: float | None
+    """Seconds left of the whole run, as long as its stages took before; None where unknown."""
     updated: str | None
     """UTC time of the last progress."""
     stages: tuple[StageRow, ...]
@@ -120,16 +114,15 @@ class DamagedRow:
 
 def status_of(run: Run) -> Status:
     """Where a run is."""
-    settings = run.settings
+    settings, owned = run.settings, run.is_owned
     with run.store() as store:
-        progress, finished = store.progress(), store.stages()
-        events, owner = store.events(), store.owner()
-        last = progress[-1] if progress else None
+        course = course_of(store, is_running=owned)
+        events, owner = course.events, store.owner()
+        last = course.progress[-1] if course.progress else None
         iteration = last.iteration if last else 0 if settings["sft"] is not None else 1
-        planned = store.planned(iteration)
-    owned = run.is_owned
-    rows = stage_rows(iteration, planned, progress, finished)
-    working = [row for row in rows if row.state == "working"]
+        planned = course.planned.get(iteration) or store.planned(iteration)
+    rows = stage_rows(iteration, planned, course.progress, course.finished, since=course.since)
+    working = [row for row in rows if row.state in ("working", "stopped")]
     begun = [row.stage for row in rows if row.state != "waiting"]
     now = working[0] if working else None
     errors = [text for _, kind, text in events if kind == "error"]
@@ -148,6 +141,8 @@ def status_of(run: Run) -> Status:
         rate=now.rate if now else None,
         note=now.note if now else "",
         eta_s=total_eta(working),
+        seconds=course.seconds,
+        run_eta_s=course.eta_s,
         updated=last.at if last else None,
         stages=tuple(rows),
         owner=OwnerStatus(**owner, alive=owned, here=owner["host"] == socket.gethostname()),
@@ -155,61 +150,6 @@ def status_of(run: Run) -> Status:
         warnings=tuple(text for _, kind, text in launched if kind == "warning"),
         branch=branch_of(events),
     )
-
-
-def stage_rows(
-    iteration: int, planned: Sequence[str], progress: Sequence[Progress], finished: Sequence[Stage]
-) -> list[StageRow]:
-    """The planned stages of an iteration, in order."""
-    begun = {p.stage: p for p in progress if p.iteration == iteration}
-    ended = {s.stage: s for s in finished if s.iteration == iteration}
-    rows = []
-    for stage in planned:
-        p, end = begun.get(stage), ended.get(stage)
-        speed = rate(p) if p else None
-        if end:
-            row = StageRow(stage, "finished", end.rows, None, end.seconds, speed, 0.0)
-        elif p:
-            row = StageRow(
-                stage, "working", p.done, p.total or None, p.seconds, speed, eta(p), p.note
-            )
-        else:
-            row = StageRow(stage)
-        rows.append(row)
-    return rows
-
-
-def rate(progress: Progress) -> float | None:
-    """Units a second, None while there is nothing to go by."""
-    return progress.done / progress.seconds if progress.done and progress.seconds else None
-
-
-def eta(progress: Progress) -> float | None:
-    """Seconds that the rest of the stage takes at the rate so far."""
-    if not progress.done or not progress.total:
-        return None
-    return max(0, progress.total - progress.done) * progress.seconds / progress.done
-
-
-def total_eta(working: Sequence[StageRow]) -> float | None:
-    """Seconds left of the stages at work; as they share the time, theirs add up."""
-    left = [row.eta_s for row in working if row.eta_s is not None]
-    return sum(left) if left and len(left) == len(working) else None
-
-
-def stage_cells(row: StageRow) -> list[str]:
-    """A row of ``stage_rows`` as text: stage, done, share, pace, time left, note."""
-    if row.state == "waiting":
-        return [row.stage, "waiting"]
-    if row.state == "finished":
-        return [row.stage, f"finished, {row.done} in {duration(row.seconds)}"]
-    total = row.total
-    done = f"{row.done}/{total}" if total else "starting"
-    percent = f"{row.done / total:.0%}" if total else ""
-    left = "" if row.eta_s is None else f"{duration(row.eta_s)} left"
-    if total and row.done >= total:
-        left = "finishing"
-    return [row.stage, done, percent, _pace(row.rate), left, row.note]
 
 
 def status_text(status: Status) -> str:
@@ -223,7 +163,8 @@ def status_text(status: Status) -> str:
         dim(f"{status.model}, M0 to {last}; {status.path}"),
         *([dim(_branch_text(branch))] if branch else []),
         "",
-        f"iteration {status.iteration} of {status.iterations}",
+        f"{of_iterations(status.iteration, status.iterations)}, "
+        f"{whole_time(status.seconds, status.run_eta_s)}",
         table([stage_cells(row) for row in status.stages], indent="  "),
     ]
     if status.warnings:
@@ -324,13 +265,6 @@ def _state(owned: bool, kinds: Sequence[str]) -> str:
 
 def _keys(stages: Sequence[Stage]) -> set[tuple[int, str]]:
     return {(stage.iteration, stage.stage) for stage in stages}
-
-
-def _pace(rate: float | None) -> str:
-    """Such as ``3.1/s`` or ``12 s each``."""
-    if rate is None:
-        return ""
-    return f"{rate:.1f}/s" if rate >= 1 else f"{duration(1 / rate)} each"
 
 
 def _mean(row: RunRow) -> str:

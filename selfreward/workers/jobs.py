@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -216,12 +216,12 @@ def train_iteration(
     else:
         rows, drops = dpo_rows(run, store, iteration, chat)
     with Tracker(store, iteration, stage, total=0) as tracker:
-        fit(
-            training,
-            rows,
-            on_log=lambda step, metrics: store.log_training(iteration, step, metrics, stage),
-            on_step=lambda done, total: tracker.advance(done, total),
-        )
+
+        def log(step: int, metrics: dict[str, float]) -> None:
+            store.log_training(iteration, step, metrics, stage)
+            tracker.note = _figures(metrics)
+
+        fit(training, rows, on_log=log, on_step=tracker.advance)
         tracker.finish(
             run,
             rows=len(rows),
@@ -229,6 +229,12 @@ def train_iteration(
             digest=durable.verify_directory(training.output),
             records=drops,
         )
+
+
+def _figures(metrics: Mapping[str, float]) -> str:
+    """Loss and, of DPO, reward margin at the last logged step, for people."""
+    named = {"loss": "loss", "rewards/margins": "margin"}
+    return ", ".join(f"{named[key]} {metrics[key]:.3g}" for key in named if key in metrics)
 
 
 def _check_base(run: Run, digest: str) -> None:

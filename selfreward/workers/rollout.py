@@ -240,7 +240,8 @@ class _Lane:
         if self.tracker.is_due:
             work, tokens = self.work, self.num_tokens
             rate = f"{tokens / self.tracker.elapsed:.0f} tokens/s" if tokens else ""
-            self.tracker.advance(work.done(work.records), work.total, work.note(rate))
+            self.tracker.note = work.note(rate)
+            self.tracker.advance(work.done(work.records), work.total)
 
 
 class _Flight:

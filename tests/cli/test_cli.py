@@ -390,7 +390,23 @@ def test_watching_follows_a_run_until_its_owner_is_gone() -> None:
     stdout, stderr = process.communicate(timeout=10)
     assert process.returncode == 0
     assert b"hostile  failed" in stdout
-    assert b"iteration 1: train  1/9" in stderr
+    assert b"hostile, iteration 1 of 2 (" in stderr
+    assert b": train  1/9" in stderr
+
+
+@pytest.mark.usefixtures("at_runs")
+def test_watching_with_json_prints_a_line_per_change() -> None:
+    command = [sys.executable, "-m", "selfreward", "status", "hostile", "--watch", "--json"]
+    with open_run("hostile").owned():
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert process.stdout is not None
+        first = json.loads(process.stdout.readline())
+        assert (first["state"], first["stages"][-2]["state"]) == ("running", "working")
+    rest, stderr = process.communicate(timeout=10)
+    assert process.returncode == 0
+    [last] = map(json.loads, rest.splitlines())
+    assert (last["state"], last["stages"][-2]["state"]) == ("failed", "stopped")
+    assert stderr == b""
 
 
 # Streams

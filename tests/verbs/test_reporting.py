@@ -32,7 +32,11 @@ from selfreward.records import (
 )
 from selfreward.storage import durable
 from selfreward.storage.directory import Run, open_run
+<<<<<<< HEAD
 from selfreward.verbs import console, doctor, maintenance, plan, progress, score_rows, status
+=======
+from selfreward.verbs import course, doctor, maintenance, plan, progress, status
+>>>>>>> 908aeba (Tell in progress the run, its iterations, the whole time, the loss, and what is prepared, and no time left of what stopped)
 from selfreward.verbs.config_show import origins_of
 from selfreward.verbs.console import unmarked
 from selfreward.verbs.init import write_starter
@@ -292,11 +296,87 @@ def test_the_last_event_tells_how_a_run_ended(empty: Run, whole: Run) -> None:
 
 def test_rate_and_time_left_follow_from_what_was_done() -> None:
     begun = Progress(1, "responses", 10, 40, 5.0, "", "")
-    assert status.rate(begun) == 2.0
-    assert status.eta(begun) == 15.0
-    assert status.eta(replace(begun, done=0)) is None
-    assert status.eta(replace(begun, total=0)) is None
-    assert status.eta(replace(begun, done=50)) == 0
+    assert course.rate(begun) == 2.0
+    assert course.eta(begun) == 15.0
+    assert course.eta(replace(begun, done=0)) is None
+    assert course.eta(replace(begun, done=1)) is None  # one unit, with all that is done once
+    assert course.eta(replace(begun, seconds=0.5)) is None
+    assert course.eta(replace(begun, total=0)) is None
+    assert course.eta(replace(begun, done=50)) == 0
+
+
+def test_a_stopped_run_has_no_time_left_and_says_so(empty: Run) -> None:
+    with empty.owned() as store:
+        store.plan({1: ["responses", "judgments"]})
+        store.set_progress(1, "responses", 10, 40, 5.0)
+        found = status.status_of(empty)
+        assert (found.stages[0].state, found.eta_s) == ("working", 15.0)
+    found = status.status_of(empty)
+    assert (found.stages[0].state, found.stages[0].done) == ("stopped", 10)
+    assert found.eta_s is found.stages[0].eta_s is found.run_eta_s is None
+    text = status.status_text(found)
+    assert "10/40" in text
+    assert "left" not in text
+
+
+def launched_at(monkeypatch: pytest.MonkeyPatch, run: Run, moments: list[tuple[str, str]]) -> None:
+    """Events of these kinds, each at a time of its own on one day."""
+    with run.owned() as store:
+        for clock, kind in moments:
+            monkeypatch.setattr(
+                "selfreward.storage.store.now", lambda at=clock: f"2026-01-01T{at}Z"
+            )
+            store.add_event(kind, "")
+
+
+def test_the_time_of_a_run_is_that_of_its_launches_and_not_of_the_nights_between(
+    empty: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = [("10:00:00", "launched"), ("10:01:30", "stopped"), ("23:00:00", "launched")]
+    launched_at(monkeypatch, empty, ended)
+    assert status.status_of(empty).seconds == 90
+    with empty.owned() as store:  # killed: what it recorded last tells how long it worked
+        monkeypatch.setattr("selfreward.storage.store.now", lambda: "2026-01-01T23:00:40Z")
+        store.set_progress(1, "prompts", 1, 3, 1.0)
+    assert status.status_of(empty).seconds == 130
+
+
+def test_the_time_left_of_a_run_is_what_its_stages_took_before(empty: Run) -> None:
+    def made(iteration: int, stage: str, seconds: float) -> Stage:
+        return Stage(iteration, stage, 1, 0, "", "", seconds, {})
+
+    with empty.owned() as store:
+        store.plan({1: ["prompts", "train"], 2: ["prompts", "train"], 3: ["prompts", "train"]})
+        store.finish_stage(made(1, "prompts", 30))
+        assert status.status_of(empty).run_eta_s is None  # no training was timed
+        store.finish_stage(made(1, "train", 100))
+        store.set_progress(2, "prompts", 5, 10, 20.0)
+        assert status.status_of(empty).run_eta_s == 20 + 100 + 30 + 100
+        assert "about 4 min 10 s left" in status.status_text(status.status_of(empty))
+
+
+def test_a_stage_of_an_earlier_launch_is_not_at_work_before_this_one_goes_on(
+    empty: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = shown_lines(empty, lambda: 0.0, monkeypatch)
+    at = "selfreward.storage.store.now"
+    with empty.owned() as store, progress.Display(empty) as display:
+        store.plan({1: ["responses", "judgments"]})
+        monkeypatch.setattr(at, lambda: "2026-01-01T10:00:00Z")
+        store.set_progress(1, "responses", 10, 40, 5.0)
+        monkeypatch.setattr(at, lambda: "2026-01-01T11:00:00Z")
+        store.add_event("launched", "")
+        durable.write_file(empty.path / "models" / "M0.json", '{"path": "m"}')
+        display.tick()
+        assert "preparing responses: loading the model" in lines[-1]
+        store.set_progress(1, "responses", 11, 40, 6.0)
+        display.tick()
+        assert "responses  11/40" in lines[-1]
+
+
+def test_a_training_shows_its_last_loss(whole: Run) -> None:
+    with whole.store() as store:
+        assert {p.note for p in store.progress() if p.stage == "train"} == {"loss 0.25"}
 
 
 def test_the_newest_run_is_the_one_written_to_last(empty: Run) -> None:
@@ -362,8 +442,9 @@ def test_plain_progress_has_a_line_per_five_percent_and_per_thirty_seconds(
         store.finish_stage(Stage(1, "responses", 990, 10, "", "", 90.0, {}))
         store.set_progress(1, "judgments", 0, 10, 0.0)
         display.tick()
-        assert lines[0] == "iteration 1: responses  finished, 990 in 1 min 30 s"
+        assert lines[0] == "iteration 1 of 2: responses  finished, 990 in 1 min 30 s"
         assert "judgments" in lines[1]
+        assert all(line.startswith("empty, iteration 1 of 2 (") for line in lines[1:])
 
 
 def test_stages_finished_before_this_launch_are_not_announced_again(
@@ -417,7 +498,7 @@ def test_iterations_have_the_stages_that_are_theirs(
     begun = set(config.stages(iteration))
     if begun:
         assert stages_of(iteration, begun, "evaluate" in begun) == config.stages(iteration)
-    rows = status.stage_rows(iteration, config.stages(iteration), [], [])
+    rows = course.stage_rows(iteration, config.stages(iteration), [], [])
     assert [row.stage for row in rows] == expected.split()
     assert {row.state for row in rows} <= {"waiting"}
 
@@ -452,7 +533,10 @@ def test_on_a_terminal_progress_is_redrawn_in_place(whole: Run) -> None:
     output = os.read(leader, 1 << 16)
     os.close(leader)
     assert b"judgments" in output
+    assert b"whole, iteration 2 of 2" in output
     assert output.rindex(b"\x1b[?25h") > output.rindex(b"\x1b[?25l")
+    last = output[output.rindex(b"whole, iteration 2") :]
+    assert b"\x1b[2K" not in last  # it stays when the display ends
 
 
 # verify and gc
