@@ -21,7 +21,7 @@ from selfreward.records import (
 from selfreward.storage import durable
 from selfreward.storage.directory import Run
 from tests.support.loop_driver import ScriptedWorkers
-from tests.support.scripted import Reply, scripted_words
+from tests.support.scripted import Reply, scripted_reply, scripted_words
 
 SMALL = [
     "prompts.count=4", "prompts.window=2", "prompts.rouge_l_max=1.0", "judge.votes=2",
@@ -126,6 +126,37 @@ def test_a_judge_that_always_says_the_same_stops_with_ties() -> None:
     with pytest.raises(StoppedError, match=r"0 pairs, .*dropped: tie 4"):
         loop(run, always_four)
     assert not run.model_directory(2).exists()
+
+
+def cut_off(prompt: str, number: int) -> tuple[str, FinishReason]:
+    """Answers that never end; prompts and judgments do."""
+    said, reason = scripted_reply(prompt, number)
+    judging, writing = "Score: <" in prompt[-200:], "\n" in prompt.strip()
+    return (said, reason) if judging or writing else (said, "length")
+
+
+@pytest.mark.parametrize(
+    ("reply", "words", "named"),
+    [
+        (cut_off, [], "responses.max_new_tokens=512"),
+        (always_four, [], "A judge that always says the same"),
+        (None, ["pairs.min_margin=5", "pairs.min_pairs=4"], "pairs.min_margin=5 keeps few"),
+        (prose, ["judge.min_parse_rate=0"], "The judge's replies hold no score"),
+        (None, ["prompts.min_words=99"], "A smaller prompts.min_words than 99"),
+        (None, ["prompts.max_new_tokens=3"], "More prompts.max_new_tokens than 3"),
+    ],
+)
+def test_a_run_that_cannot_go_on_names_what_it_was_lost_to(
+    reply: Reply | None, words: list[str], named: str
+) -> None:
+    def tell(prompt: str, number: int) -> tuple[str, FinishReason]:
+        said, reason = (reply or scripted_reply)(prompt, number)
+        return said, "length" if words == ["prompts.max_new_tokens=3"] else reason
+
+    with pytest.raises(StoppedError) as error:
+        loop(make("iterations=1", "prompts.max_attempts=40", *words), tell)
+    assert named in error.value.hint
+    assert ("judge" in error.value.hint.lower()) == ("judge" in named.lower())
 
 
 def test_margins_too_small_stop_with_the_counts_and_promote_no_model() -> None:

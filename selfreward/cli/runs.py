@@ -158,13 +158,16 @@ def gc(
 ) -> None:
     """Remove what a run no longer needs."""
     from selfreward.storage.directory import open_run
-    from selfreward.verbs.maintenance import collect, collect_text
+    from selfreward.verbs.maintenance import collect, collect_text, why_nothing
 
-    items = collect(open_run(name), keep, dry_run=dry_run)
+    run = open_run(name)
+    items = collect(run, keep, dry_run=dry_run)
     if as_json:
         console.data_json({"dry_run": dry_run, "items": items})
     else:
         console.data(collect_text(items, dry_run=dry_run))
+    if not items:
+        console.note(f"nothing to remove: {why_nothing(run, keep)}")
 
 
 def handle(run: "Run") -> str:

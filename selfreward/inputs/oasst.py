@@ -28,6 +28,7 @@ from selfreward.config import SeedSource
 from selfreward.errors import ConfigError
 from selfreward.inputs import seeds
 from selfreward.inputs.rows import read_rows
+from selfreward.inputs.shapes import instead
 from selfreward.storage import durable
 
 NUM_IFT = 3200
@@ -255,7 +256,7 @@ class _Reader:
         self, at: str, thread: _Thread, text: object, rank: object, quality: object
     ) -> None:
         if not isinstance(text, str) or not text.strip():
-            raise ConfigError(f"{at}: a reply needs a text, found {text!r:.40}")
+            raise ConfigError(f"{at}: a reply needs a text, {instead(text)}")
         whole = isinstance(rank, int | float) and rank >= 0 and float(rank).is_integer()
         if rank is not None and not whole:
             raise ConfigError(f"{at}: a rank is a whole number from 0, found {rank!r:.40}")

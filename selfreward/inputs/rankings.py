@@ -25,7 +25,7 @@ from selfreward.config import SeedSource
 from selfreward.errors import ConfigError
 from selfreward.inputs import seeds
 from selfreward.inputs.rows import read_rows
-from selfreward.inputs.shapes import READ_SCORED, as_number, our_row, seen
+from selfreward.inputs.shapes import READ_SCORED, as_number, instead, our_row, seen
 from selfreward.records import MAX_SCORE
 from selfreward.storage.directory import Run
 
@@ -220,7 +220,7 @@ class _Reader:
         value = row.get(name)
         if not isinstance(value, str) or not (may_be_empty or value.strip()):
             theirs = self._columns.get(name, name)
-            found = f"found {value!r:.40}" if name in row else f"row has {sorted(row)}"
+            found = instead(value) if name in row else f"row has {sorted(row)}"
             raise ConfigError(
                 f"{at}: needs a text in column {theirs!r}, {found}",
                 f"Read are {READ_SCORED}, and chosen and rejected; see docs/judge.md.",

@@ -21,7 +21,7 @@ from typing import Any
 from selfreward.config import SeedSource
 from selfreward.errors import ConfigError
 from selfreward.inputs.rows import read_rows
-from selfreward.inputs.shapes import READ, READ_SCORED, as_number, our_row, seen
+from selfreward.inputs.shapes import READ, READ_SCORED, as_number, instead, our_row, seen
 from selfreward.records import MAX_SCORE
 
 
@@ -147,13 +147,13 @@ class _Row:
         theirs = self.columns.get(column, column)
         value = self.values.get(column)
         if not isinstance(value, str) or not value.strip():
-            has = f"found {type(value).__name__}"
-            if column not in self.values:
+            has, hint = instead(value), self.hint(column)
+            if isinstance(value, str):
+                hint = "Nothing can be learned from it: fill it in, or remove the row."
+            elif column not in self.values:
                 row = self.values if column == "text" else self.found
                 has = f"row has {sorted(row)}"
-            raise ConfigError(
-                f"{self.at}: needs a text in column {theirs!r}, {has}", self.hint(column)
-            )
+            raise ConfigError(f"{self.at}: needs a text in column {theirs!r}, {has}", hint)
         try:
             value.encode()
         except UnicodeEncodeError:

@@ -13,6 +13,7 @@ answer. A system message, and Alpaca's ``system``, is put before the prompt with
 longer conversation is refused.
 """
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -77,6 +78,15 @@ def our_row(
     if isinstance(nested, list) and _objects(nested):
         ours["responses"] = [_renamed(one, columns) for one in nested]
     return ours
+
+
+def instead(value: object) -> str:
+    """What stands where a text should, in words for a message."""
+    return (
+        "which is empty"
+        if isinstance(value, str)
+        else f"found {json.dumps(value, default=str)[:60]}"
+    )
 
 
 def seen(row: Mapping[str, Any]) -> str:
@@ -205,7 +215,7 @@ def _content(message: Mapping[str, Any], at: str) -> str:
             raise ConfigError(f"{at}: a message holds a part that is no text")
         content = "".join(str(part.get("text") or "") for part in content)
     if not isinstance(content, str):
-        raise ConfigError(f"{at}: a message needs a text, found {type(content).__name__}")
+        raise ConfigError(f"{at}: a message needs a text, {instead(content)}")
     return content
 
 

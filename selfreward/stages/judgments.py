@@ -264,7 +264,7 @@ def judgments_work(
         raise StoppedError(
             f"iteration {iteration}: {found}",
             f"Read some with `selfreward show {run_name} --failed`. More EFT data, a larger "
-            "judge.max_new_tokens or judge.form=expected helps; resume with "
+            "judge.max_new_tokens or judge.form=expected helps, in a new run; resume with "
             "judge.min_parse_rate=0 to go on all the same.",
         )
 

@@ -5,6 +5,7 @@ attempt a - ``window``, and acceptance is decided in attempt order, so the same 
 prompts however the engine's answers arrive, with ``window`` attempts in flight at all times.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -158,12 +159,12 @@ def prompts_work(
 
     def check() -> None:
         if (accepted := _num_accepted(records)) < settings.count:
-            why = counted(prompt.dropped for prompt in records) or "none"
+            reasons = [prompt.dropped for prompt in records]
+            why = counted(reasons) or "none"
             raise StoppedError(
                 f"iteration {iteration}: {accepted} of {settings.count} prompts "
                 f"after {len(records)} attempts; dropped: {why}",
-                "Resume with a larger prompts.max_attempts, or start a run with fewer prompts, a "
-                "higher temperature, another prompts.author or a prompts.dataset.",
+                _remedy(settings, reasons),
             )
 
     def note(rate: str) -> str:
@@ -171,6 +172,26 @@ def prompts_work(
 
     total = settings.count
     return Work("prompts", records, total, asks, are(Prompt), check, _num_accepted, note)
+
+
+def _remedy(settings: PromptsConfig, reasons: Sequence[str | None]) -> str:
+    """What gives more prompts, by what most of them were dropped for."""
+    found = Counter(reason for reason in reasons if reason is not None).most_common(1)
+    reason = found[0][0] if found else ""
+    if settings.dataset is not None:
+        return "Start a run with more rows in prompts.dataset, or a smaller prompts.count."
+    known = {
+        "truncated": f"More prompts.max_new_tokens than {settings.max_new_tokens}",
+        "keyword": "Other prompts.keywords, or none (prompts.keywords=[])",
+        "too short": f"A smaller prompts.min_words than {settings.min_words}",
+        "too long": f"A larger prompts.max_words than {settings.max_words}",
+        "similar": "A higher prompts.temperature or more prompts.seeds",
+    }
+    better = known.get(reason, "Another prompts.author, prompts.template or a prompts.dataset")
+    return (
+        f"{better} keeps more, in a new run; so does a smaller prompts.count. To go on trying with "
+        "this one, resume with a larger prompts.max_attempts."
+    )
 
 
 def _num_accepted(prompts: Sequence[Prompt]) -> int:

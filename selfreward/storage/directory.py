@@ -227,7 +227,7 @@ class Run:
             raise IntegrityError(
                 f"{path}: cannot be read ({error})",
                 "Restore it from a copy. While the run is not finished it may also be removed: "
-                "`selfreward resume` finds the model again and checks that it is the same.",
+                "`selfreward resume RUN` finds the model again and checks that it is the same.",
             ) from None
 
     def policy(self, iteration: int) -> Path:
@@ -252,7 +252,7 @@ class Run:
         except IntegrityError as error:
             raise IntegrityError(
                 f"{directory.name} is needed but not whole: {error.message}",
-                "Restore the directory from a copy, or start a new run; `selfreward verify` "
+                "Restore the directory from a copy, or start a new run; `selfreward verify RUN` "
                 "checks all of them.",
             ) from None
         return directory

@@ -214,5 +214,5 @@ def full_disk_named(directory: str) -> Iterator[None]:
         logging.getLogger(__name__).exception("failed on a full disk")
         raise PreflightError(
             f"{directory}: the disk is full ({free / 1e6:.0f} MB left)",
-            "Free some space (`selfreward gc` may help), then resume the run.",
+            "Free some space (`selfreward gc RUN` may help), then go on.",
         ) from error

@@ -102,6 +102,24 @@ def collect(run: Run, keep: int | None, *, dry_run: bool) -> list[dict[str, Any]
     return items
 
 
+def why_nothing(run: Run, keep: int | None) -> str:
+    """Why there is nothing to remove, and what would remove more."""
+    with run.store() as store:
+        trained = [stage for stage in store.stages() if stage.stage in _TRAINING]
+    models = [path for stage in trained if (path := run.model_directory(_model(stage))).exists()]
+    said = "no leftovers of killed processes, and no checkpoints of finished trainings"
+    if not models:
+        return f"{said}; the run has no model of its own"
+    names = ", ".join(path.name for path in models)
+    num_bytes = size(sum(_item(path, "")["bytes"] for path in models))
+    if keep is None:
+        return f"{said}; of its models ({names}: {num_bytes}) none goes without --keep N"
+    return (
+        f"{said}; its models ({names}: {num_bytes}) are the newest {keep}, or what a coming "
+        "iteration starts from, answers with or is judged by"
+    )
+
+
 def collect_text(items: list[dict[str, Any]], *, dry_run: bool) -> str:
     """What ``selfreward gc`` prints."""
     total = size(sum(item["bytes"] for item in items))

@@ -129,7 +129,7 @@ def test_parquet_and_other_column_names_are_read(tmp_path: Path) -> None:
     [
         ({"prompt": "p"}, ":1: no row of human-ranked data, its columns are ['prompt']"),
         ({"responses": []}, ":1: needs a text in column 'prompt', row has ['responses']"),
-        ({"prompt": " ", "responses": []}, ":1: needs a text in column 'prompt', found ' '"),
+        ({"prompt": " ", "responses": []}, ":1: needs a text in column 'prompt', which is empty"),
         ({"prompt": "p", "responses": "x"}, ":1: 'responses' must be a list of objects"),
         ({"prompt": "p", "responses": ["x"]}, ":1: 'responses' must be a list of objects"),
         ({"prompt": "p", "responses": [{"rank": 1}]}, ":1: needs a text in column 'text'"),

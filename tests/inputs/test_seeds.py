@@ -131,10 +131,13 @@ def test_a_file_cut_at_any_byte_of_its_last_row_is_refused_with_its_line(tmp_pat
         ('{"prompt": "a", "response": "b"}\n[1, 2]\n', ":2: a row is an object"),
         ('"text"\n', ":1: a row is an object"),
         ('{"prompt": "a"}\n', ":1: needs a text in column 'response', row has ['prompt']"),
-        ('{"prompt": "a", "response": ""}\n', ":1: needs a text in column 'response', found str"),
+        (
+            '{"prompt": "a", "response": ""}\n',
+            ":1: needs a text in column 'response', which is empty",
+        ),
         ('{"prompt": "a", "response": " \\n"}\n', ":1: needs a text in column 'response'"),
-        ('{"prompt": "a", "response": null}\n', "'response', found NoneType"),
-        ('{"prompt": ["a"], "response": "b"}\n', "'prompt', found list"),
+        ('{"prompt": "a", "response": null}\n', "'response', found null"),
+        ('{"prompt": ["a"], "response": "b"}\n', "'prompt', found [\"a\"]"),
         ('{"prompt": "\\ud800", "response": "b"}\n', "half of a surrogate pair"),
         ("[" * 100_000, ":1: not JSON"),
         (b'{"prompt": "\xff", "response": "b"}\n', ":1: not JSON"),
@@ -184,7 +187,7 @@ def test_a_nested_answer_does_not_take_a_score_from_its_row(tmp_path: Path) -> N
 def test_a_justification_that_is_no_text_is_refused(tmp_path: Path) -> None:
     row = {"prompt": "a", "response": "b", "score": 3, "justification": 7}
     error = refusal(write(tmp_path / "a.jsonl", [row]), seeds.read_eft)
-    assert "'justification', found int" in error.message
+    assert "'justification', found 7" in error.message
 
 
 def test_a_missing_file_is_refused_and_a_torn_parquet_too(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ FOUR = (ASKED, ANSWERED, "Another?", "A pear.")
         ({"messages": said("x", "y")[1:]}, ":1: needs a text in column 'prompt'"),
         ({"messages": said("x", "y")[::-1]}, "a user's message and its answer are read, found"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "user, assistant or system, found 'to"),
-        ({"messages": [{"role": "user", "content": None}]}, "a message needs a text, found NoneTy"),
+        ({"messages": [{"role": "user", "content": None}]}, "a message needs a text, found null"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "that is no text"),
         ({"messages": []}, ":1: needs a text in column 'prompt', row has ['messages']"),
         ({"prompt": "Other?", "response": said(ASKED, ANSWERED)}, "answers another prompt"),

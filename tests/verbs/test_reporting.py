@@ -595,6 +595,8 @@ def test_gc_frees_leftovers_checkpoints_and_old_models_and_the_run_still_verifie
     assert all(check["ok"] for check in checks)
     assert "removed by gc" in maintenance.verify_text(checks)
     assert maintenance.collect(copy, 1, dry_run=False) == []
+    assert re.search(r"its models \(M3: \d+ B\) are the newest 1", maintenance.why_nothing(copy, 1))
+    assert "none goes without --keep N" in maintenance.why_nothing(copy, None)
 
 
 def test_gc_keeps_every_model_unless_told_otherwise_and_m1_where_it_judges(copy: Run) -> None:
@@ -610,6 +612,11 @@ def test_gc_keeps_every_model_unless_told_otherwise_and_m1_where_it_judges(copy:
     config["judge"]["model"] = "M1"
     path.write_text(yaml.safe_dump(config))
     assert models(1) == ["M2"]
+
+
+def test_gc_of_a_run_that_made_no_model_says_so(empty: Run) -> None:
+    assert maintenance.collect(empty, 1, dry_run=False) == []
+    assert "the run has no model of its own" in maintenance.why_nothing(empty, 1)
 
 
 def test_gc_removes_nothing_if_what_stays_is_damaged(copy: Run) -> None:

@@ -137,7 +137,8 @@ class Balancer:
     def _nobody_answers(self) -> PreflightError:
         said = "; ".join(f"{e.url}: {e.trouble}" for e in self._endpoints if e.trouble)
         return PreflightError(
-            f"no endpoint answers: {said}", "The run is saved: start one, and resume."
+            f"no endpoint answers: {said}",
+            "Start a server there, or correct endpoints; then go on.",
         )
 
 

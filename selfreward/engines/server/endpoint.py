@@ -289,8 +289,8 @@ class Endpoint:
         return PreflightError(
             f"{self.url}{path} refuses whatever is asked of model {self._name} in this way: "
             f"{failure}",
-            "The run is saved: mend what it names, and resume. A parameter that it does not take "
-            "may be left out, such as engine.omit: [seed].",
+            "Mend what it names, then go on. A parameter that it does not take may be left out, "
+            "such as engine.omit: [seed].",
         )
 
     def _wrong_weights(self, root: str | None, model: Path) -> PreflightError:
@@ -298,7 +298,7 @@ class Endpoint:
         return PreflightError(
             f"{self.url} serves {root or self._name}, and {model} is needed",
             f"Restart it as `VLLM_SERVER_DEV_MODE=1 vllm serve {model} --served-model-name "
-            f"{self._name}{f' --port {port}' if port else ''}`, and resume. With that variable it "
+            f"{self._name}{f' --port {port}' if port else ''}`, then go on. With that variable it "
             "takes the models that follow by itself.",
         )
 

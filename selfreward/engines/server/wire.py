@@ -117,7 +117,7 @@ class Wire:
     def no_access(self, url: str, failure: Failed) -> PreflightError:
         """The error to raise where a server does not let this key in, or wants it to pay."""
         if failure.status == 402 or _QUOTA in failure.detail:
-            message, hint = "wants to be paid first", "The run is saved: see to it, and resume."
+            message, hint = "wants to be paid first", "See to it, then go on."
         elif self._key_env is None:
             message = "refuses the key"
             hint = "Set api_key_env to the name of the environment variable that holds its key."
