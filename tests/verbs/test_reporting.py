@@ -32,11 +32,16 @@ from selfreward.records import (
 )
 from selfreward.storage import durable
 from selfreward.storage.directory import Run, open_run
-<<<<<<< HEAD
-from selfreward.verbs import console, doctor, maintenance, plan, progress, score_rows, status
-=======
-from selfreward.verbs import course, doctor, maintenance, plan, progress, status
->>>>>>> 908aeba (Tell in progress the run, its iterations, the whole time, the loss, and what is prepared, and no time left of what stopped)
+from selfreward.verbs import (
+    console,
+    course,
+    doctor,
+    maintenance,
+    plan,
+    progress,
+    score_rows,
+    status,
+)
 from selfreward.verbs.config_show import origins_of
 from selfreward.verbs.console import unmarked
 from selfreward.verbs.init import write_starter
