@@ -25,8 +25,10 @@ def judge(
     like: Annotated[
         str | None, typer.Option(metavar="RUN", help="Ask as this run does; MODEL may be M1, ...")
     ] = None,
-    template: Annotated[str | None, typer.Option(help="Default: that of the form.")] = None,
-    form: Annotated[str | None, typer.Option(help="Default: written.")] = None,
+    template: Annotated[str | None, typer.Option(help="File; default: that of the form.")] = None,
+    form: Annotated[
+        str | None, typer.Option(help="written (default), expected, written_expected or criteria.")
+    ] = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Compare each two responses, in both orders.")
     ] = False,
@@ -73,7 +75,7 @@ def oasst(
     ift: Annotated[int, typer.Option(help="Most IFT rows.", min=0)] = 3200,
     eft: Annotated[int, typer.Option(help="Most EFT prompts.", min=0)] = 760,
     seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
-    split: Annotated[str, typer.Option(help="Train or validation.")] = "train",
+    split: Annotated[str, typer.Option(help="train or validation.")] = "train",
     revision: Annotated[str | None, typer.Option(help="Commit of a hub data set.")] = None,
     as_json: Json = False,
 ) -> None:

@@ -8,9 +8,12 @@ files in ``data.py``. Exit codes are those of ``errors.py``; 130 and 143 mean Ct
 
 import errno
 import os
+import signal
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -41,7 +44,15 @@ data_app = typer.Typer(help="Build seed data: data oasst.", rich_markup_mode=Non
 def main() -> None:
     """Run the command line and exit; the one place that turns errors into messages."""
     console.set_up()
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, _terminate)
     sys.exit(invoke(sys.argv[1:]))
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    sys.exit(TERMINATED)  # through all that ends children and removes what is half made
 
 
 def invoke(arguments: list[str]) -> int:
@@ -63,10 +74,10 @@ def invoke(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read is gone, as in `selfreward show | head`; nor can the exit flush to them.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        console.abandon(sys.stdout)  # whoever read is gone, as in `selfreward show | head`
         return BROKEN_PIPE
     except OSError as error:
+        console.flush(sys.stdout)
         place = f"{error.filename}: " if error.filename else ""
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         hint = "Free some disk space, then do it again." if full else ""
@@ -85,7 +96,8 @@ def invoke(arguments: list[str]) -> int:
 def _report(code: int, kind: str, message: str, hint: str, as_json: bool) -> None:
     if as_json:
         error = {"code": code, "kind": kind, "message": message, "hint": hint}
-        console.data_json({"error": error})
+        with suppress(OSError):  # it is standard output that fails
+            console.data_json({"error": error})
     console.note(message if message.startswith("internal error") else f"error: {message}")
     if hint:
         console.note(f"hint: {hint}")
@@ -198,12 +210,21 @@ def resume(
 
 def init(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Default: here.")] = Path("."),
-    recipe: Annotated[str, typer.Option(help="Which recipe to copy.")] = "quickstart",
+    recipe: Annotated[str, typer.Option(help="Which one to copy; see --list.")] = "quickstart",
+    listed: Annotated[bool, typer.Option("--list", help="List the recipes instead.")] = False,
     as_json: Json = False,
 ) -> None:
     """Write a commented recipe and its templates to edit."""
-    from selfreward.verbs.init import write_starter
+    from selfreward.verbs.init import recipe_rows, write_starter
+    from selfreward.verbs.layout import table
 
+    if listed:
+        rows = recipe_rows()
+        if as_json:
+            console.data_json({"recipes": dict(rows)})
+        else:
+            console.data(table(rows))
+        return
     files = [str(path) for path in write_starter(directory, recipe)]
     if as_json:
         console.data_json({"files": files})

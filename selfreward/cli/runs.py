@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 _WATCH_S = 0.5
 _SHOWN_FAILED = 5
+_RULES = (
+    "Compare a pair rule: best_worst, all_pairs, length_control, length_regularized, anchored; or "
+    "all. Repeat it."
+)
 
 
 def status(
@@ -202,7 +206,7 @@ def pairs(
     limit: Annotated[int, typer.Option(help="Pairs to print; --json has all.", min=0)] = 10,
     tried: Annotated[
         list[str] | None,
-        typer.Option("--try", metavar="RULE", help="Compare it, as pairs.rule; or all. Repeat it."),
+        typer.Option("--try", metavar="RULE", help=_RULES),
     ] = None,
     min_margin: Annotated[
         list[float] | None,

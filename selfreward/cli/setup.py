@@ -9,14 +9,31 @@ from selfreward.errors import PreflightError
 from selfreward.verbs import console
 
 
-def validate(config: ConfigName, overrides: Overrides = None, as_json: Json = False) -> None:
+def validate(
+    config: ConfigName,
+    overrides: Overrides = None,
+    show: Annotated[
+        str | None,
+        typer.Option(metavar="TEMPLATE", help="Print one filled in: judge, prompts, criteria, ..."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Check config, templates, seed data and options."""
     from selfreward.config.load import load_config
     from selfreward.inputs.shipped import config_file
     from selfreward.verbs.layout import table
-    from selfreward.verbs.validate import validate
+    from selfreward.verbs.validate import filled_in, filled_in_text, validate
 
     source = config_file(config)
+    if show is not None:
+        found = filled_in(load_config(source, overrides or []), source, show)
+        if as_json:
+            console.data_json(found)
+            return
+        console.data(filled_in_text(found))
+        if found["text"] is None:
+            console.note("this is what the model is told; its chat format is not on this machine")
+        return
     parts = validate(load_config(source, overrides or []), source)
     if as_json:
         console.data_json({"valid": True, "parts": parts})

@@ -13,10 +13,12 @@ back (``python -m selfreward.inputs.models FILE.gguf DIRECTORY``).
 import hashlib
 import json
 import logging
+import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,18 +214,41 @@ def _convert(gguf: Path, report: Callable[[str], None]) -> Path:
         facts: dict[str, object] = {"source": gguf.name, "source_sha256": sha256}
         with durable.publish_directory(target, facts=facts) as directory:
             command = [sys.executable, "-m", "selfreward.inputs.models", str(gguf.resolve())]
-            child = subprocess.run(
-                [*command, str(directory.resolve())], capture_output=True, text=True, check=False
-            )
-            if child.returncode < 0:
+            code, said = _in_child([*command, str(directory.resolve())])
+            if code < 0:
                 raise PreflightError(
-                    f"{gguf}: the conversion was killed by signal {-child.returncode}",
+                    f"{gguf}: the conversion was killed by signal {-code}",
                     "free memory: it needs about three times the size of the float32 weights",
                 )
-            if child.returncode > 0:
-                reason = (child.stderr.strip().splitlines() or ["no reason given"])[-1]
+            if code > 0:
+                reason = (said.strip().splitlines() or ["no reason given"])[-1]
                 raise ConfigError(f"{gguf}: transformers cannot read it: {reason}")
     return target
+
+
+def _in_child(command: list[str]) -> tuple[int, str]:
+    """Exit code and standard error of a process that ends when this one does."""
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,  # it watches it close
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    ) as child:
+        assert child.stderr is not None
+        try:
+            said = child.stderr.read()
+            return child.wait(), said
+        except BaseException:
+            child.kill()
+            raise
+
+
+def _end_with_parent() -> None:
+    """End this process when standard input closes, which whoever started it holds open."""
+    os.read(0, 1)
+    os._exit(1)
 
 
 def _download(source: str, revision: str | None, code: bool, report: Callable[[str], None]) -> Path:
@@ -349,4 +374,5 @@ def _gguf_to_safetensors(gguf: Path, directory: Path) -> None:
 
 
 if __name__ == "__main__":
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _gguf_to_safetensors(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -274,7 +274,11 @@ def iteration_figures(
 
 
 def _prompts(store: Store, iteration: int) -> PromptFigures:
-    query = "SELECT dropped, count(*), sum(num_tokens) FROM prompts WHERE iteration = ? GROUP BY 1"
+    # A filter of words says which one: what it takes away is to be seen.
+    reason = "CASE dropped WHEN 'keyword' THEN 'keyword ' || detail ELSE dropped END"
+    query = (
+        f"SELECT {reason}, count(*), sum(num_tokens) FROM prompts WHERE iteration = ? GROUP BY 1"
+    )
     rows = list(store.query(query, (iteration,)))
     dropped = _by_count({reason: count for reason, count, _ in rows if reason is not None})
     attempts = sum(count for _, count, _ in rows)

@@ -1,8 +1,10 @@
 """Making a run directory, and removing one in which nothing has begun."""
 
+import errno
 import fcntl
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -10,11 +12,10 @@ from pathlib import Path
 
 from selfreward.errors import ConfigError, LockedError, PreflightError, SelfRewardError
 from selfreward.storage import database, durable
-from selfreward.storage.directory import (
-    NAME,
-    Run,
-    runs_root,
-)
+from selfreward.storage.directory import NAME, Run, runs_root
+
+_LAUNCHED_S = 60
+"""Seconds after which a run that was made and not launched is one whose maker was killed."""
 
 
 def free_directory(name: str) -> Path:
@@ -31,12 +32,17 @@ def free_directory(name: str) -> Path:
             f"{name!r}: not a run name", "Use letters, digits, '.', '-' and '_', at most 64."
         )
     target = runs_root() / name
-    if target.exists() and not (_holds_run(target) and discard_empty(Run(target))):
-        raise ConfigError(
-            f"run {name} exists: {target}",
-            f"Continue it with `selfreward resume {name}`, or choose another --name.",
-        )
+    if target.exists() and not (_has_ended(target) and discard_empty(Run(target))):
+        raise ConfigError(*_exists(target))
     return target
+
+
+def _exists(target: Path) -> tuple[str, str]:
+    """Message and hint where the name of a run is in use."""
+    return (
+        f"run {target.name} exists: {target}",
+        f"Continue it with `selfreward resume {target.name}`, or choose another --name.",
+    )
 
 
 def create_directory(target: Path, files: Mapping[str, str]) -> Run:
@@ -75,6 +81,8 @@ def new_directory(target: Path) -> Iterator[Path]:
             yield temporary
             durable.rename(temporary, target)
     except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY) and target.exists():
+            raise ConfigError(*_exists(target)) from None  # made by another process meanwhile
         raise PreflightError(f"{target}: cannot make the run directory ({error})") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -109,13 +117,14 @@ def is_empty(run: Run) -> bool:
         return not store.has_records()
 
 
-def _holds_run(path: Path) -> bool:
-    """Whether a directory is a run that can be read."""
+def _has_ended(path: Path) -> bool:
+    """Whether a directory is a run that can be read and is not just about to be launched."""
     try:
-        Run(path).store().close()
-    except SelfRewardError:
+        with Run(path).store() as store:
+            launched = bool(store.events())
+        return launched or time.time() - path.stat().st_mtime > _LAUNCHED_S
+    except (SelfRewardError, OSError):
         return False
-    return True
 
 
 @contextmanager

@@ -43,6 +43,8 @@ from selfreward.training.checkpoints import seal_checkpoint, settle_checkpoint
 from selfreward.training.identity import check_published, check_start, completion_logps
 from selfreward.training.options import check_lora, chosen_options, trl_arguments
 
+_TOKENS = "num_tokens.json"
+"""In a checkpoint: tokens trained on so far, which the trainer logs as ``num_tokens``."""
 _TOKENIZER_FILES = (".json", ".jinja", ".model", ".txt", ".py")  # and generation_config.json
 
 
@@ -189,11 +191,13 @@ def train(
             "Set launch.processes=1, or use_cpu: true under sft and dpo.",
         )
     trainer.remove_callback(PrinterCallback)  # prints to standard output
-    trainer.add_callback(_Watch(job, on_log, on_step))
+    trainer.add_callback(_Watch(job, on_log, on_step, trainer))
     found: list[Path | None] = [None]
     if trainer.is_world_process_zero():
         found = [settle_checkpoint(job.training.checkpoints, job.digest)]
     checkpoint = broadcast_object_list(found)[0]  # the others must not look while it removes
+    if checkpoint is not None and (tokens := checkpoint / _TOKENS).is_file():
+        trainer._total_train_tokens = json.loads(tokens.read_text())  # TRL 1.16 begins anew
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     # All processes take part: each may hold but a shard of every weight. The first gets them whole.
     is_half = trainer.accelerator.mixed_precision != "no"
@@ -268,8 +272,9 @@ _LOWER = "resume with a lower {}.learning_rate, or look for broken rows"
 class _Watch(TrainerCallback):  # type: ignore[misc]
     """Passes on steps and figures, seals checkpoints, stops at the first non-finite figure."""
 
-    def __init__(self, job: Job, on_log: OnLog, on_step: OnStep) -> None:
+    def __init__(self, job: Job, on_log: OnLog, on_step: OnStep, trainer: Trainer) -> None:
         self.job, self.tell_log, self.tell_step = job, on_log, on_step
+        self.trainer = trainer
         keeps_dropout = not job.arguments.get("disable_dropout", True)  # whose draws are no reward
         self.is_held_to_start = job.training.method == "dpo" and not keeps_dropout
 
@@ -313,6 +318,8 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         PartialState().wait_for_everyone()  # each process writes some of the files
         if state.is_world_process_zero:
+            tokens = self.job.training.checkpoints / f"checkpoint-{state.global_step}" / _TOKENS
+            durable.write_file(tokens, json.dumps(int(self.trainer._total_train_tokens)))
             seal_checkpoint(self.job.training.checkpoints, state.global_step, self.job.digest)
 
 

@@ -2,8 +2,12 @@
 
 Data goes to standard output, progress and messages to standard error, so that either can be piped.
 Models write what they like, escape sequences included, so every text passes ``sanitize`` here,
-whatever its origin. Emphasis is asked for with marks of our own (``bold``, ``dim``), which become
-escape sequences after that, and only on a terminal without ``NO_COLOR``.
+whatever its origin. Emphasis is asked for with marks of our own (``bold``, ``dim``), which hold a
+number drawn for this process, so that no text can spell one; they become escape sequences after
+that, and only on a terminal without ``NO_COLOR``.
+
+Standard output that fails ends the verb; standard error that fails ends nothing, as what it would
+say of that could not be read either.
 """
 
 import json
@@ -11,16 +15,20 @@ import os
 import re
 import shutil
 import sys
+from contextlib import suppress
 from typing import IO
 
-_BOLD, _DIM, _PLAIN = "\ufdd0", "\ufdd1", "\ufdd2"  # noncharacters, for internal use alone
+_OURS = os.urandom(8).hex()
+_BOLD, _DIM, _PLAIN = (f"{mark}{_OURS}" for mark in "\ufdd0\ufdd1\ufdd2")
 _ESCAPES = {_BOLD: "\x1b[1m", _DIM: "\x1b[2m", _PLAIN: "\x1b[0m"}
-_MARKS = re.compile(f"[{''.join(_ESCAPES)}]")
-# C0 but tab and newline, DEL, C1, bidirectional controls, line separators, tags, lone surrogates.
+_MARKS = re.compile("|".join(_ESCAPES))
+# C0 but tab and newline, DEL, C1, bidirectional controls, line separators, tags, lone surrogates,
+# noncharacters.
 _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb"
-    "\U000e0000-\U000e007f\ud800-\udfff]"
+    "\U000e0000-\U000e007f\ud800-\udfff\ufdd0-\ufdef]"
 )
+_ANY = re.compile(f"{_MARKS.pattern}|{_UNSAFE.pattern}")
 
 
 def sanitize(text: str) -> str:
@@ -61,20 +69,46 @@ def data_json(value: object, *, lines: bool = False) -> None:
 
     plain = msgspec.to_builtins(value)
     text = json.dumps(plain, indent=None if lines else 1, allow_nan=False)
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    _put(sys.stdout, text)
 
 
 def note(text: str) -> None:
-    """Print progress or a message to standard error."""
-    _write(sys.stderr, text)
+    """Print progress or a message to standard error, if that takes any."""
+    with suppress(OSError):
+        _write(sys.stderr, text)
 
 
 def set_up() -> None:
-    """Let no text fail to print because of the terminal's encoding."""
+    """Let no text fail to print because of the terminal's encoding, or of a stream that is closed.
+
+    What is closed is given to nobody: else the next file that is opened, such as a database, would
+    take its number, and what a library prints.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r"))
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def flush(stream: IO[str]) -> None:
+    """Write what is still to be written, or give it to nobody."""
+    try:
+        stream.flush()
+    except OSError:
+        abandon(stream)
+
+
+def abandon(stream: IO[str]) -> None:
+    """Give what is still to be written to nobody, so that the exit does not fail over it."""
+    nobody = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nobody, stream.fileno())
+    os.close(nobody)
 
 
 def is_terminal(stream: IO[str]) -> bool:
@@ -89,8 +123,23 @@ def width() -> int:
 
 def _write(stream: IO[str], text: str) -> None:
     color = is_terminal(stream) and not os.environ.get("NO_COLOR")
-    stream.write(_MARKS.sub(lambda m: _ESCAPES[m[0]] if color else "", sanitize(text)) + "\n")
-    stream.flush()
+
+    def shown(match: re.Match[str]) -> str:
+        if match[0] in _ESCAPES:
+            return _ESCAPES[match[0]] if color else ""
+        return _spell(match)
+
+    _put(stream, _ANY.sub(shown, text.replace("\r\n", "\n")))
+
+
+def _put(stream: IO[str], line: str) -> None:
+    try:
+        stream.write(line + "\n")
+        stream.flush()
+    except OSError as error:
+        abandon(stream)
+        name = "standard output" if stream is sys.stdout else "standard error"
+        raise OSError(error.errno, error.strerror, name) from None
 
 
 def _spell(match: re.Match[str]) -> str:

@@ -9,6 +9,14 @@ from selfreward.inputs.templates import find_template
 from selfreward.storage import durable
 
 
+def recipe_rows() -> list[tuple[str, str]]:
+    """Name of each shipped recipe, and what its first line says of it."""
+    return [
+        (name, path.read_text(encoding="utf-8").splitlines()[0].lstrip("# "))
+        for name, path in shipped.recipes().items()
+    ]
+
+
 def write_starter(directory: Path, recipe: str) -> list[Path]:
     """Copy a shipped recipe and its templates into ``directory``.
 

@@ -82,10 +82,10 @@ class Display:
         ended = {(stage.iteration, stage.stage) for stage in course.finished}
         if self._ended is None:
             self._ended = ended
-        for iteration, stage in [key for key in ended if key not in self._ended]:
-            self._ended.add((iteration, stage))
-            row = next(row for row in _rows(course, iteration) if row.stage == stage)
-            self._view.line(_line(of_iterations(iteration, self._iterations), row))
+        for at, stage in [key for key in ended if key not in self._ended]:
+            self._ended.add((at, stage))
+            row = next(row for row in _rows(course, at) if row.stage == stage)
+            self._view.line(_line(of_iterations(at, self._iterations), row))
         events = course.events[self._num_events :]
         self._num_events += len(events)
         for text in (text for _, kind, text in events if kind == "warning"):

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from selfreward.config.judging import OWN_MODELS
+from selfreward.config.judging import HOSTED, OWN_MODELS
 from selfreward.config.run import Config
-from selfreward.inputs import seeds
+from selfreward.errors import ConfigError
+from selfreward.inputs import models, seeds
 from selfreward.inputs.collect import found_models, read_demonstrations, selection_inputs
 from selfreward.inputs.judge_templates import (
     PROMPTS_VARIABLES,
@@ -18,6 +19,9 @@ from selfreward.inputs.models import is_here
 from selfreward.inputs.templates import Template, find_template, load_template
 from selfreward.records import judge_key
 from selfreward.workers.checks import check_run
+
+if TYPE_CHECKING:
+    from selfreward.engines.chat import Chat
 
 _OTHER_SCALE = re.compile(
     r"\b(?:0|1)\s*(?:-|\u2013|to|and|through)\s*(?:10|100|7)\b"
@@ -85,6 +89,74 @@ def validate(config: Config, source: Path | None) -> list[dict[str, Any]]:
         for found, warning in ((parts, False), (warnings, True))
         for name, detail in found
     ]
+
+
+def filled_in(config: Config, source: Path | None, name: str) -> dict[str, str | None]:
+    """A template of the config, filled in with seed data, as its model would be asked.
+
+    Args:
+        name: As of a run's copies: ``judge``, ``judge-1``, ..., ``criteria``, or ``prompts``.
+
+    Returns:
+        ``template``, its ``user`` turn and the ``started`` turn of the model; and ``text``, all
+        that the model is given in its chat format. That is None for a model that is not on this
+        machine, or known by its endpoints alone.
+
+    Raises:
+        ConfigError: No such template; or the config is wrong.
+    """
+    inputs = check_run(config, source)
+    config = found_models(config, source)
+    beside = source.parent if source else None
+    templates = load_jury_templates(config.judge, beside)
+    asked = {"prompts": (config.prompts.author, False)}
+    for juror, judge in enumerate(config.judge.jurors):
+        weighs = judge.traits.weighs and not judge.traits.writes
+        asked[template_name("judge", juror)] = (judge.model, weighs)
+        asked[template_name("criteria", juror)] = (judge.model, False)
+    author = load_template(find_template(config.prompts.template, beside), PROMPTS_VARIABLES)
+    templates["prompts"] = author
+    if name not in templates:
+        raise ConfigError(f"--show {name}: no such template", f"One of: {', '.join(templates)}.")
+    model, weighs = asked[name]
+    prompts = seeds.read_prompts(config.prompts.seeds, beside)
+    texts: dict[str, str | list[str]] = {
+        "prompt": prompts[0], "response": prompts[-1], "criterion": prompts[0],
+        "demonstrations": prompts[: config.prompts.human_shots],
+    }  # fmt: skip
+    user, started = templates[name].render(**texts)
+    text = None
+    if (chat := _chat(config, model, inputs.get("templates/chat.jinja"))) is not None:
+        ids = chat.score_prompt(user)[0] if weighs else chat.prompt_ids(user, started)
+        text = chat.decode(ids)
+    return {"template": templates[name].name, "user": user, "started": started, "text": text}
+
+
+def filled_in_text(found: Mapping[str, str | None]) -> str:
+    """What ``selfreward validate --show`` prints."""
+    if found["text"] is not None:
+        return found["text"]
+    started = f"\n\nthe model's turn, which begins with:\n\n{found['started']}"
+    return f"{found['user']}{started if found['started'] else ''}"
+
+
+def _chat(config: Config, model: str, template: str | None) -> "Chat | None":
+    """The chat format that a model of the config is asked in, if it can be known here."""
+    from selfreward.engines.chat import Chat
+
+    is_policy = model in OWN_MODELS and model != HOSTED
+    source = config.model if is_policy else model
+    revision = config.revision if is_policy else None
+    if model == HOSTED or not is_here(source, revision):
+        return None
+    trust = config.trust_remote_code
+    return Chat(
+        models.resolve(source, revision=revision, trust_remote_code=trust).path,
+        system_prompt=config.system_prompt,
+        template_kwargs=config.chat_template_kwargs,
+        trust_remote_code=trust,
+        chat_template=template if is_policy else None,
+    )
 
 
 def _absent(config: Config) -> Iterator[tuple[str, str]]:

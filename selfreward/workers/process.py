@@ -1,8 +1,10 @@
 """One child process, as its parent sees it; ``selfreward.workers.main`` is what runs in it."""
 
+import fcntl
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 from selfreward.errors import KINDS, SelfRewardError
@@ -18,6 +20,11 @@ from selfreward.errors import KINDS, SelfRewardError
 GRACE_S = 5
 """Seconds between asking a child to end and ending it."""
 _TICK_S = 0.3
+_PREFIX, _HELD = "selfreward-", ".selfreward-scratch"
+"""How the name of a scratch directory begins, and the file in it that is locked while it is used;
+no directory without that file is ever removed."""
+_SETTLED_S = 60
+"""Seconds after which a directory that nobody has locked is not one that is just being made."""
 _TAIL = 20
 """Lines of the log that are shown of a child that died."""
 
@@ -32,7 +39,7 @@ class Child:
 
     def __init__(self, log: Path | None = None, devices: str | None = None) -> None:
         # Engines put sockets there, which they would leave behind when killed.
-        self._scratch = TemporaryDirectory(prefix="selfreward-", ignore_cleanup_errors=True)
+        self._scratch, held = _new_scratch()
         self._log, self._keeps_log = log or Path(self._scratch.name, "log"), log is not None
         visible = {"CUDA_VISIBLE_DEVICES": devices} if devices else {}
         self._log.parent.mkdir(exist_ok=True)
@@ -44,8 +51,10 @@ class Child:
                 stderr=stderr,
                 start_new_session=True,
                 bufsize=0,
+                pass_fds=(held,),
                 env=os.environ | {"TMPDIR": self._scratch.name} | visible,
             )
+        self._held: int | None = held
 
     def work(
         self,
@@ -147,6 +156,9 @@ class Child:
         self._process.stdin.close()
         self._process.stdout.close()
         self._scratch.cleanup()
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
         return code
 
     def _signal(self, number: int) -> bool:
@@ -162,3 +174,36 @@ class Child:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _new_scratch() -> tuple[TemporaryDirectory[str], int]:
+    """A directory for a child and all it starts, and the lock that each of these holds.
+
+    Those of processes that were all killed are removed: nobody holds their locks.
+    """
+    _sweep(Path(gettempdir()))
+    directory = TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True)
+    held = os.open(Path(directory.name, _HELD), os.O_RDONLY | os.O_CREAT, 0o600)
+    with suppress(OSError):  # a file system without locks: then nothing is swept either
+        fcntl.flock(held, fcntl.LOCK_SH)
+    return directory, held
+
+
+def _sweep(place: Path) -> None:
+    """Remove the scratch directories there that nobody holds."""
+    for file in place.glob(f"{_PREFIX}*/{_HELD}"):
+        try:
+            found = os.stat(file)
+            if found.st_uid != os.getuid() or time.time() - found.st_mtime < _SETTLED_S:
+                continue
+            held = os.open(file, os.O_RDONLY)
+        except OSError:
+            continue  # it goes just now, or is not ours
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            continue  # somebody holds it
+        else:
+            shutil.rmtree(file.parent, ignore_errors=True)
+        finally:
+            os.close(held)

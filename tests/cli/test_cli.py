@@ -13,6 +13,9 @@ import pytest
 
 from selfreward import __version__
 from selfreward.cli.main import invoke
+from selfreward.inputs.shipped import recipes
+from selfreward.records import FORMS
+from selfreward.stages.rules import RULES
 from selfreward.storage.directory import open_run
 from tests.support import ROOT
 from tests.support.runs import SMALL, UNSAFE, at_runs, runs  # noqa: F401
@@ -125,6 +128,43 @@ def test_twenty_misspelled_keys_get_twenty_right_suggestions(
     assert code == 2
     assert word in message
     assert hint == f"hint: Did you mean {meant}?"
+
+
+def test_a_filled_in_template_is_printed_as_the_model_is_asked(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["validate", "quickstart", "judge.form=expected", "judge.template=judge/expected.jinja"]
+    assert invoke([*words, "--show", "judge"]) == 0
+    shown = capsys.readouterr().out
+    assert "<|im_start|>user\nGrade how well" in shown
+    assert shown.endswith("<|im_start|>assistant\nScore: \n") or shown.endswith("Score:\n")
+    hosted = ["judge.model=hosted", "judge.form=written", "judge.template=judge/additive.jinja",
+              "judge.engine={kind: server, endpoints: [http://127.0.0.1:1/v1]}"]  # fmt: skip
+    assert invoke(["validate", "quickstart", *hosted, "--show", "judge"]) == 0
+    text = capsys.readouterr()
+    assert text.out.startswith("You are grading")
+    assert "its chat format is not on this machine" in text.err
+    code, message, hint = failing(capsys, *words, "--show", "criteria")
+    assert code == 2
+    assert (message, hint) == (
+        "error: --show criteria: no such template", "hint: One of: judge, prompts.",
+    )  # fmt: skip
+
+
+def test_choices_stand_in_the_help_and_recipes_in_a_list(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert invoke(["pairs", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert all(rule in said for rule in RULES)
+    assert invoke(["judge", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert all(form in said for form in FORMS)
+    assert invoke(["init", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(recipes())
+    assert invoke(["init", "--list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["recipes"].keys() == recipes().keys()
 
 
 def test_a_bad_config_is_named_with_its_line(
@@ -328,6 +368,41 @@ def test_a_signal_saves_exits_with_its_code_and_says_how_to_resume(
     assert b"Traceback" not in stderr
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_the_program_is_being_loaded_ends_it_quietly(number: int, code: int) -> None:
+    """As soon as it is heeded at all, which is when Python has begun."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "selfreward", "validate", "quickstart"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_heed_interrupts,
+    )  # fmt: skip
+    status = Path(f"/proc/{process.pid}/status")
+    heeded = 1 << (signal.SIGTERM - 1)
+    while not int(status.read_text().partition("SigCgt:")[2].split()[0], 16) & heeded:
+        time.sleep(0.002)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=20)
+    assert process.returncode == code
+    assert stderr == b""
+
+
+def test_of_two_runs_of_one_name_the_later_exits_2_and_harms_the_other_in_no_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
+    command = [sys.executable, "-m", "tests.support.cli_driver", "run", "quickstart", "--name", "x",
+               *SMALL, "iterations=1"]  # fmt: skip
+    environment = {**os.environ, "SCRIPTED_MOOD": "well", "PYTHONPATH": str(ROOT)}
+    both = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=120)[1] for process in both]
+    assert sorted(process.returncode for process in both) == [0, 2], said
+    lost = said[[process.returncode for process in both].index(2)]
+    assert b"error: run x exists" in lost
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
 def test_a_method_that_cannot_go_on_exits_6_and_a_bug_exits_1_with_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -466,6 +541,33 @@ def test_a_reader_whose_output_nobody_reads_ends_quietly() -> None:
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True)
     assert b"Traceback" not in done.stderr
     assert b"error" not in done.stderr
+
+
+@pytest.mark.usefixtures("at_runs")
+@pytest.mark.parametrize(
+    ("redirection", "code", "said"),
+    [
+        (">&-", 0, b""),
+        ("2>&-", 0, b""),
+        ("<&- >&- 2>&-", 0, b""),
+        ("2>/dev/full", 0, b""),
+        (">/dev/full", 7, b"error: standard output: No space left on device\n"),
+        (">/dev/full --json", 7, b"error: standard output: No space left on device\n"),
+        (">/dev/full 2>/dev/full", 7, b""),
+    ],
+)
+@pytest.mark.parametrize("verb", ["show whole", "gc whole --dry-run", "--help"])
+def test_a_stream_that_is_closed_or_full_is_no_traceback(
+    verb: str, redirection: str, code: int, said: bytes
+) -> None:
+    if verb == "--help" and "--json" in redirection:
+        return
+    command = f"{sys.executable} -m selfreward {verb} {redirection}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True)
+    assert done.returncode == code, done.stderr
+    assert done.stderr.startswith(said if verb != "--help" else said[:7])
+    assert b"Traceback" not in done.stderr
+    assert b"Exception ignored" not in done.stderr
 
 
 @pytest.mark.usefixtures("at_runs")

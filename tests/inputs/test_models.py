@@ -11,6 +11,7 @@ import threading
 import time
 
 import numpy as np
+import psutil
 import pytest
 from safetensors.numpy import save_file
 
@@ -349,6 +350,19 @@ def test_a_gguf_file_is_converted_once_to_float32_though_the_first_try_is_killed
     shutil.copy(path, tmp_path / "copy.gguf")
     again = resolve(str(tmp_path / "copy.gguf"), report=lines.append)
     assert (again.path, again.digest, len(lines)) == (model.path, model.digest, 1)
+
+
+def test_a_conversion_ends_with_the_process_that_asked_for_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("SELFREWARD_CACHE", str(tmp_path / "cache"))
+    path = make_gguf(tmp_path / "tiny.gguf")
+    asked = subprocess.Popen([sys.executable, "-c", CONVERT, str(path)])
+    while not (converters := psutil.Process(asked.pid).children()):
+        assert asked.poll() is None
+        time.sleep(0.01)
+    asked.kill()
+    asked.wait()
+    assert psutil.wait_procs(converters, timeout=20)[1] == []
+    assert not list((tmp_path / "cache" / "models").glob("[!.]*/"))
 
 
 @pytest.mark.parametrize(

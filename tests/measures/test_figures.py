@@ -53,6 +53,16 @@ def random_records(seed: int, form: str) -> tuple[list, list, list]:
     return prompts, responses, judgments
 
 
+def test_prompts_dropped_for_a_word_are_counted_by_it(path: Path) -> None:
+    dropped = [("keyword", "file"), ("keyword", "map"), ("keyword", "file"), ("similar", "x")]
+    with Store.claim(path) as store:
+        store.add([Prompt(1, i, "p", "p", *why) for i, why in enumerate(dropped)])
+        store.add([Prompt(1, 9, "p", "p", None)])
+        found = iteration_figures(store, 1).prompts
+    assert found.dropped == {"keyword file": 2, "keyword map": 1, "similar": 1}
+    assert (found.attempts, found.accepted) == (5, 1)
+
+
 @pytest.mark.parametrize("form", ["written", "expected"])
 @pytest.mark.parametrize("seed", range(3))
 def test_every_figure_can_be_recomputed_from_raw_records(path: Path, seed: int, form: str) -> None:

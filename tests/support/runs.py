@@ -35,6 +35,7 @@ PAYLOADS = [
     "\x1b[2J\x1b[H", "\x1b]0;owned\x07", "\x1b]52;c;ZXZpbA==\x07", "\x1b]8;;http://evil\x1b\\x",
     "\x1b[8mhidden\x1b[0m", "ok\rno", "ab\x08\x08cd", "\x9b2J", "\x90q\x9c", "\x07", "\x00", "\x7f",
     "\u202eevil\u202c", "\u2066iso\u2069", "\u200f", "\u061c", "\u2028", "\U000e0041", "\ufeff",
+    "\ufdd0bold\ufdd2",
 ]  # fmt: skip
 HOSTILE = " ".join(PAYLOADS)
 UNSAFE = {c for payload in PAYLOADS for c in payload if not c.isprintable()} - {" "}

@@ -409,7 +409,7 @@ def test_a_resumed_training_gives_the_same_losses_and_weights(dropping, tmp_path
     assert list(resumed.logs) == [4, 5]
     for step, log in resumed.logs.items():
         expected = whole.logs[step]
-        for name in ("loss", "grad_norm", "learning_rate", "epoch"):
+        for name in ("loss", "grad_norm", "learning_rate", "epoch", "num_tokens"):
             assert log[name] == pytest.approx(expected[name], rel=1e-6), (step, name)
     for name, tensor in weights(whole.output).items():
         assert torch.allclose(tensor, weights(resumed.output)[name], rtol=0, atol=1e-6)

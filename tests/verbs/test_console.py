@@ -41,6 +41,17 @@ def test_ordinary_text_of_any_script_stays_as_it_is(text: str) -> None:
     assert console.sanitize(text) == text
 
 
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+def test_no_text_can_spell_the_marks_of_emphasis(
+    stream: type[io.StringIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stdout", printed := stream())
+    console.data("\ufdd0bold\ufdd2 \ufdd1dim\ufdd2 \ufdef")
+    assert printed.getvalue() == "\\ufdd0bold\\ufdd2 \\ufdd1dim\\ufdd2 \\ufdef\n"
+
+
 def test_tabs_and_newlines_stay_and_windows_line_ends_become_newlines() -> None:
     assert console.sanitize("a\tb\r\nc") == "a\tb\nc"
 

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,6 +18,7 @@ from selfreward.errors import ConfigError, PreflightError, SelfRewardError
 from selfreward.inputs.collect import create_run
 from selfreward.records import Stage
 from selfreward.storage.durable import full_disk_named
+from selfreward.workers import process
 from selfreward.workers.children import Children
 from selfreward.workers.process import Child
 from tests.support.rollout import run_on_bytes
@@ -47,6 +49,33 @@ def test_a_child_ends_when_its_parent_closes_the_pipe() -> None:
     process.stdin.close()
     assert process.wait(timeout=20) != 0
     process.stdout.close()
+
+
+def test_scratch_that_nobody_holds_any_more_is_removed_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def made(name: str, age_s: float, held: bool = True) -> Path:
+        directory = tmp_path / name
+        directory.mkdir()
+        (directory / "socket").touch()
+        if held:
+            (directory / process._HELD).touch()
+            os.utime(directory / process._HELD, (time.time() - age_s,) * 2)
+        return directory
+
+    killed, new = made("selfreward-killed", 3600), made("selfreward-new", 0)
+    checkout = made("selfreward-checkout", 3600, held=False)
+    with Child() as child:
+        assert not killed.exists()
+        assert new.exists()
+        assert checkout.exists()
+        mine = Path(child._scratch.name)
+        os.utime(mine / process._HELD, (1, 1))
+        with Child():
+            assert mine.exists()  # somebody holds it
+    assert not mine.exists()
 
 
 def test_an_error_in_a_child_is_raised_in_the_parent_with_its_kind_and_hint(
