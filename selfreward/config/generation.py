@@ -49,7 +49,8 @@ class PromptsConfig(SampledGroup):
         strict=False,  # YAML has lists, not tuples
     )  # fmt: skip
     """Words that ask for what text cannot give (Self-Instruct's released list, which is for prompts
-    in English). Give a list in your own language, or ``[]``: no such filter."""
+    in English). Give a list in your own language, or ``[]``: no such filter, as for domains that
+    ask for files, maps or music in text. ``scores`` counts what it drops by the word."""
     window: int = Field(default=16, ge=1)
     """Attempts in flight at once; they do not see each other's prompts, so that order never depends
     on timing."""
