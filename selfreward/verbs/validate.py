@@ -119,7 +119,7 @@ def filled_in(config: Config, source: Path | None, name: str) -> dict[str, str |
     if name not in templates:
         raise ConfigError(f"--show {name}: no such template", f"One of: {', '.join(templates)}.")
     model, weighs = asked[name]
-    prompts = seeds.read_prompts(config.prompts.seeds, beside)
+    prompts = read_demonstrations(config, beside)
     texts: dict[str, str | list[str]] = {
         "prompt": prompts[0], "response": prompts[-1], "criterion": prompts[0],
         "demonstrations": prompts[: config.prompts.human_shots],
