@@ -4,7 +4,7 @@ import errno
 import fcntl
 import os
 import shutil
-import time
+import socket
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -13,9 +13,6 @@ from pathlib import Path
 from selfreward.errors import ConfigError, LockedError, PreflightError, SelfRewardError
 from selfreward.storage import database, durable
 from selfreward.storage.directory import NAME, Run, runs_root
-
-_LAUNCHED_S = 60
-"""Seconds after which a run that was made and not launched is one whose maker was killed."""
 
 
 def free_directory(name: str) -> Path:
@@ -118,13 +115,21 @@ def is_empty(run: Run) -> bool:
 
 
 def _has_ended(path: Path) -> bool:
-    """Whether a directory is a run that can be read and is not just about to be launched."""
+    """Whether a directory is a run that can be read and that no other process is to launch yet."""
     try:
         with Run(path).store() as store:
-            launched = bool(store.events())
-        return launched or time.time() - path.stat().st_mtime > _LAUNCHED_S
-    except (SelfRewardError, OSError):
+            launched, maker = bool(store.events()), store.owner()
+    except SelfRewardError:
         return False
+    if launched or maker["host"] != socket.gethostname() or maker["pid"] in (0, os.getpid()):
+        return True
+    try:
+        os.kill(maker["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass  # it lives, and is somebody else's
+    return False
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """The SQLite file under the store: made, opened, and what it raises in our words."""
 
+import os
+import socket
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -14,13 +16,14 @@ _BEFORE = 4
 
 
 def create(path: Path) -> None:
-    """Make an empty ``records.db``; ``path`` must not exist."""
+    """Make an empty ``records.db``, which names its maker; ``path`` must not exist."""
     with write_errors(path):
         db = sqlite3.connect(path, isolation_level=None)
         try:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")
             db.executescript(f"BEGIN;{SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
+            db.execute("UPDATE owner SET host = ?, pid = ?", (socket.gethostname(), os.getpid()))
         finally:
             db.close()
 

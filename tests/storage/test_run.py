@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -562,6 +563,17 @@ def test_the_name_of_a_run_that_recorded_nothing_is_free_for_the_next(root: Path
     (root / "other").mkdir()  # no run, so somebody else's
     with pytest.raises(ConfigError, match="other exists"):
         make("other")
+
+
+def test_a_run_that_another_process_is_about_to_launch_is_left_to_it(root: Path) -> None:
+    run = make("run", "seed=1")
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    with sqlite3.connect(run.records) as db:
+        db.execute("UPDATE owner SET pid = ?", (other.pid,))
+    with pytest.raises(ConfigError, match="run run exists"):
+        make("run", "seed=2")
+    other.communicate()
+    assert make("run", "seed=2").config.seed == 2
 
 
 def test_what_a_killed_maker_left_goes_with_the_next_run_unless_another_is_at_work(
