@@ -4,16 +4,16 @@
         [--set KEY=VALUE ...]
 
 DIR holds ``rankings.valid.jsonl`` (docs/judge.md) and ``ift.valid.jsonl``. For each weight M1 is
-made by the seed step alone. Printed: the share of the loss that the EFT rows had, mean over the
-steps; how often M1 orders two answers as people do, a tie half a hit; and its loss on answers
-that it has not seen, in nats a token. ``--set`` goes to the runs' config.
+made by the seed step alone. Printed: the share of the loss that the EFT rows had, median over the
+steps that have rows of both kinds; how often M1 orders two answers as people do, a tie half a hit;
+and its loss on answers that it has not seen, in nats a token. ``--set`` goes to the runs' config.
 """
 
 import argparse
 import os
 import tempfile
 from pathlib import Path
-from statistics import fmean
+from statistics import median
 
 import eft
 
@@ -64,9 +64,10 @@ def train(root: Path, weight: float, words: list[str]) -> Run:
 
 
 def eft_share(run: Run) -> float:
-    """Of the loss of the seed step, mean over its steps."""
+    """Of the loss of a step that has rows of both kinds, median over these."""
     with run.store() as store:
-        return fmean(step["eft_loss_share"] for step in store.train_log(0))
+        shares = [step["eft_loss_share"] for step in store.train_log(0)]
+    return median(share for share in shares if 0 < share < 1)
 
 
 def mean_loss(model: Path, rows: list[eft.Row]) -> float:
