@@ -9,15 +9,21 @@ from pathlib import Path
 
 from selfreward.errors import IntegrityError, LockedError, NotFoundError, PreflightError
 from selfreward.records import stages_of
-from selfreward.storage.tables import PLANNED, SCHEMA, SCHEMA_VERSION
+from selfreward.storage import seals
+from selfreward.storage.tables import PLANNED, RESTORE, SCHEMA, SCHEMA_VERSION, SEALS
 
-_BEFORE = 4
-"""The schema version that can still be read: without table ``planned`` and ``token_ids``."""
+_UNPLANNED = 4
+"""The oldest schema version that can be read: without table ``planned`` and ``token_ids``."""
+_UNSEALED = 5
+"""The one after it: without table ``seals``."""
+_NOT_DAMAGE = ("SQLITE_FULL", "SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM", "SQLITE_NOMEM")
+_UNREADABLE = ("SQLITE_IOERR_SHORT_READ", "SQLITE_IOERR_CORRUPTFS", "SQLITE_IOERR_DATA")
+"""Of the I/O errors those that are damage; the others say that the disk fails or is full."""
 
 
 def create(path: Path) -> None:
     """Make an empty ``records.db``, which names its maker; ``path`` must not exist."""
-    with write_errors(path):
+    with errors(path):
         db = sqlite3.connect(path, isolation_level=None)
         try:
             db.execute("PRAGMA journal_mode=WAL")
@@ -37,52 +43,93 @@ def copy(source: Path, target: Path) -> None:
     """
     with (
         closing(connect(source, writes=False)) as db,
-        write_errors(target),
+        errors(target),
         closing(sqlite3.connect(target)) as made,
     ):
         db.backup(made)
 
 
 def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
-    """Open a ``records.db`` of this release's schema or the one before, in autocommit mode.
+    """Open a ``records.db`` of this release's schema or one of those before, in autocommit mode.
 
-    What the one before lacks is there for this connection alone; ``upgrade`` writes it.
+    What an earlier one lacks is there for this connection alone; ``upgrade`` writes it. Text that
+    is not UTF-8 comes as bytes.
 
     Raises:
         NotFoundError: There is no such file.
         IntegrityError: It is no database, or one of another release.
+        PreflightError: The disk does not let it be opened.
     """
     if not path.is_file():
         raise NotFoundError(f"{path}: no such file, so this is no run directory")
-    db = sqlite3.connect(
-        f"file:{_quote(path)}?mode={'rw' if writes else 'ro'}", uri=True, timeout=30,
-        isolation_level=None, check_same_thread=False,
-    )  # fmt: skip
-    try:
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-    except sqlite3.DatabaseError as error:
-        db.close()
-        raise IntegrityError(f"{path}: not a readable database ({error})") from None
-    if version not in (SCHEMA_VERSION, _BEFORE):
-        db.close()
-        raise IntegrityError(
-            f"{path}: schema version {version}, this release reads {SCHEMA_VERSION}"
-        )
-    if writes:
-        db.execute("PRAGMA synchronous=FULL")
-    elif version == _BEFORE:
-        db.execute("PRAGMA temp_store=MEMORY")
-        _plan(db, "CREATE TEMP TABLE")
-        db.execute("CREATE TEMP VIEW responses AS SELECT *, NULL AS token_ids FROM main.responses")
+    with errors(path):
+        db, version = _open(path, writes)
+        try:
+            if version not in (SCHEMA_VERSION, _UNSEALED, _UNPLANNED):
+                raise IntegrityError(
+                    f"{path}: schema version {version}, this release reads {SCHEMA_VERSION}",
+                    f"Take the release that made it. {RESTORE}",
+                )
+            if writes:
+                db.execute("PRAGMA synchronous=FULL")
+            elif version < SCHEMA_VERSION:
+                _complete(db, version)
+        except BaseException:
+            db.close()
+            raise
     return db
 
 
+def _open(path: Path, writes: bool) -> tuple[sqlite3.Connection, int]:
+    """The connection and the schema version.
+
+    SQLite keeps a file beside the database even to read it. Where none can be made (a read-only
+    mount, a full disk) and nothing waits in the WAL, the database alone is all there is, and it is
+    read as one that does not change (https://www.sqlite.org/uri.html, ``immutable``).
+    """
+    try:
+        return _connect(path, "mode=rw" if writes else "mode=ro")
+    except sqlite3.OperationalError as error:
+        wal = path.with_name(f"{path.name}-wal")
+        waits = wal.exists() and wal.stat().st_size > 0
+        if writes or waits or not _name(error).startswith((*_NOT_DAMAGE, "SQLITE_IOERR")):
+            raise
+    return _connect(path, "mode=ro&immutable=1")
+
+
+def _connect(path: Path, options: str) -> tuple[sqlite3.Connection, int]:
+    db = sqlite3.connect(
+        f"file:{_quote(path)}?{options}", uri=True, timeout=30,
+        isolation_level=None, check_same_thread=False,
+    )  # fmt: skip
+    try:
+        db.text_factory = _text
+        return db, db.execute("PRAGMA user_version").fetchone()[0]
+    except BaseException:
+        db.close()
+        raise
+
+
+def _complete(db: sqlite3.Connection, version: int) -> None:
+    """Give a connection that only reads what the schema of now has more."""
+    db.execute("PRAGMA temp_store=MEMORY")
+    db.execute(f"CREATE TEMP TABLE seals {SEALS}")
+    if version == _UNPLANNED:
+        _plan(db, "CREATE TEMP TABLE")
+        db.execute("CREATE TEMP VIEW responses AS SELECT *, NULL AS token_ids FROM main.responses")
+
+
 def upgrade(db: sqlite3.Connection) -> None:
-    """Bring a database of the schema version before to this one, within the open transaction."""
-    if db.execute("PRAGMA user_version").fetchone()[0] == _BEFORE:
+    """Bring a database of an earlier schema version to this one, within the open transaction."""
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version == SCHEMA_VERSION:
+        return
+    if version == _UNPLANNED:
         _plan(db, "CREATE TABLE")
         db.execute("ALTER TABLE responses ADD COLUMN token_ids TEXT")
-        db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+    db.execute(f"CREATE TABLE seals {SEALS}")
+    seals.seal_events(db)
+    db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
 
 def _plan(db: sqlite3.Connection, create: str) -> None:
@@ -103,26 +150,44 @@ def _plan(db: sqlite3.Connection, create: str) -> None:
 
 
 @contextmanager
-def write_errors(path: Path) -> Iterator[None]:
-    """Turn what SQLite raises while writing into our errors.
+def errors(path: Path) -> Iterator[None]:
+    """Turn what SQLite raises into our errors: the one place that knows damage from a full disk.
 
     Raises:
-        IntegrityError: A key is already taken.
+        IntegrityError: What is there cannot be read, or a key is already taken.
         LockedError: Another process is writing.
-        PreflightError: The disk is full.
+        PreflightError: The disk is full, fails, or may not be written.
     """
     try:
         yield
+    except sqlite3.ProgrammingError:  # our own mistake
+        raise
     except sqlite3.IntegrityError as error:
         raise IntegrityError(f"{path}: {error}; the record was not written") from error
-    except sqlite3.OperationalError as error:
-        if "locked" in str(error):
+    except sqlite3.DatabaseError as error:
+        name = _name(error)
+        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
             raise LockedError(f"{path}: another process is writing to it ({error})") from error
-        if "full" in str(error) or "disk I/O" in str(error):
+        is_disk = name.startswith((*_NOT_DAMAGE, "SQLITE_IOERR"))
+        if is_disk and not name.startswith(_UNREADABLE):
             raise PreflightError(
-                f"{path}: {error}", "Free some disk space, then resume the run."
+                f"{path}: {error}",
+                "Free some disk space (`selfreward gc` may help), or make it writable; then do "
+                "it again.",
             ) from error
-        raise
+        raise IntegrityError(f"{path}: cannot be read ({error})", RESTORE) from error
+
+
+def _name(error: sqlite3.Error) -> str:
+    """Such as ``SQLITE_FULL``; empty where Python itself raised it."""
+    return str(getattr(error, "sqlite_errorname", ""))
+
+
+def _text(raw: bytes) -> str | bytes:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw
 
 
 def _quote(path: Path) -> str:

@@ -38,10 +38,14 @@ from selfreward.records import (
     judge_stage,
     kept,
 )
-from selfreward.storage import database
-from selfreward.storage.tables import TABLES, digest, from_rows, to_row
+from selfreward.storage import database, seals
+from selfreward.storage.tables import RESTORE, TABLES, Row, digest, from_rows, to_row, typed
 
 T = TypeVar("T")
+
+_EVENT = {"at": str, "kind": str, "text": str}
+_LOGGED = {"step": int, "name": str, "value": float | None}
+_OWNER = {"epoch": int, "host": str | None, "pid": int | None, "since": str | None}
 
 
 class Store:
@@ -64,15 +68,16 @@ class Store:
         """
         store = cls(path, epoch=-1)
         try:
-            with database.write_errors(path):
+            with database.errors(path):
                 store._db.execute("BEGIN IMMEDIATE")
                 database.upgrade(store._db)
+                epoch = store.owner()["epoch"] + 1
                 store._db.execute(
-                    "UPDATE owner SET epoch = epoch + 1, host = ?, pid = ?, since = ?",
-                    (socket.gethostname(), os.getpid(), now()),
+                    "UPDATE owner SET epoch = ?, host = ?, pid = ?, since = ?",
+                    (epoch, socket.gethostname(), os.getpid(), now()),
                 )
-                store.epoch = store._db.execute("SELECT epoch FROM owner").fetchone()[0]
                 store._db.execute("COMMIT")
+                store.epoch = epoch
         except BaseException:
             store.close()
             raise
@@ -121,6 +126,7 @@ class Store:
                 (stage.iteration, stage.stage, stage.rows, stage.drops, made,
                  stage.fingerprint, stage.seconds, json.dumps(stage.versions), now()),
             )  # fmt: skip
+            seals.seal_stage(self._db, stage.iteration, stage.stage)
 
     def plan(self, stages: Mapping[int, Sequence[str]]) -> None:
         """Commit which stages each iteration has, in order, in place of what was planned."""
@@ -155,6 +161,7 @@ class Store:
             self._db.execute(
                 "INSERT OR REPLACE INTO figures VALUES (?,?)", (iteration, _to_json(figures))
             )
+            seals.seal_figures(self._db, iteration)
 
     def save_report(self, iteration: int, name: str, report: object) -> None:
         """Keep a report on the model that an iteration made."""
@@ -164,7 +171,7 @@ class Store:
     def add_event(self, kind: str, text: str) -> None:
         """Note a launch, a stop or an error."""
         with self._transaction():
-            self._db.execute("INSERT INTO events VALUES (?,?,?)", (now(), kind, text))
+            self._add_event(kind, text)
 
     def note_change(self, kind: str, text: str, again: Sequence[tuple[int, str]]) -> None:
         """Note a change of the config; trainings under way that read it are begun anew.
@@ -173,7 +180,7 @@ class Store:
             again: (iteration, stage) of these, whose logs and progress go.
         """
         with self._transaction():
-            self._db.execute("INSERT INTO events VALUES (?,?,?)", (now(), kind, text))
+            self._add_event(kind, text)
             for table in ("train_log", "progress"):
                 self._db.executemany(f"DELETE FROM {table} WHERE iteration=? AND stage=?", again)
 
@@ -186,18 +193,21 @@ class Store:
         later = ("train", "evaluate")
         with self._transaction():
             for table in (*(name for name, _ in TABLES.values()), "stages", "train_log",
-                          "progress", "reports", "figures", "planned"):  # fmt: skip
+                          "progress", "reports", "figures", "planned", "seals"):  # fmt: skip
                 self._db.execute(f"DELETE FROM {table} WHERE iteration > ?", (iteration,))
             for table in ("drops", "stages", "train_log", "progress"):
                 query = f"DELETE FROM {table} WHERE iteration = ? AND stage IN (?, ?)"
                 self._db.execute(query, (iteration, *later))
             for table in ("reports", "figures"):
                 self._db.execute(f"DELETE FROM {table} WHERE iteration = ?", (iteration,))
+            query = "DELETE FROM seals WHERE iteration = ? AND what IN (?, ?, ?)"
+            self._db.execute(query, (iteration, *later, seals.FIGURES))
             marks = ",".join("?" * len(events))
             self._db.execute(
                 f"DELETE FROM events WHERE kind NOT IN ({marks}) AND rowid > "
                 "(SELECT min(rowid) FROM events)", [*events],
             )  # fmt: skip
+            seals.seal_events(self._db)
 
     # Reading
 
@@ -208,26 +218,26 @@ class Store:
         where, values = "iteration = ?", [iteration]
         if attempt is not None:
             where, values = where + " AND attempt = ?", [iteration, attempt]
-        rows = self._db.execute(
+        rows = self._rows(
             f"SELECT {columns} FROM {table} WHERE {where} ORDER BY {', '.join(key)}", values
         )
-        return [kind(*row) for row in from_rows(kind, rows)]
+        return from_rows(kind, rows, self._table(table))
 
     def drop_reasons(self, iteration: int, stage: str) -> list[str]:
         """Why a stage left things out, one reason per drop."""
         query = "SELECT reason FROM drops WHERE iteration = ? AND stage = ? ORDER BY rowid"
-        return [row[0] for row in self._db.execute(query, (iteration, stage))]
+        return self._column("drops", "reason", query, (iteration, stage))
 
     def has_records(self) -> bool:
         """Whether anything was made that would have to be made again: records, logs or reports."""
         kept = (*(name for name, _ in TABLES.values()), "stages", "train_log", "reports")
         query = " OR ".join(f"EXISTS (SELECT 1 FROM {table})" for table in kept)
-        return bool(self._db.execute(f"SELECT {query}").fetchone()[0])
+        return bool(self._rows(f"SELECT {query}")[0][0])
 
     def planned(self, iteration: int) -> list[str]:
         """The stages of an iteration, in order; none before the run was first launched."""
         query = "SELECT stage FROM planned WHERE iteration = ? ORDER BY position"
-        return [row[0] for row in self._db.execute(query, (iteration,))]
+        return self._column("planned", "stage", query, (iteration,))
 
     def finished(self, iteration: int, stage: str) -> Stage | None:
         """The stage's row, or None while it is not finished."""
@@ -236,10 +246,8 @@ class Store:
 
     def stages(self) -> list[Stage]:
         """All finished stages in order."""
-        rows = self._db.execute("SELECT * FROM stages ORDER BY iteration, rowid")
-        names = [field.name for field in fields(Stage)]
-        made = (dict(zip(names, row, strict=True)) for row in rows)
-        return [Stage(**row | {"versions": json.loads(row["versions"])}) for row in made]
+        rows = self._rows("SELECT * FROM stages ORDER BY iteration, rowid")
+        return from_rows(Stage, rows, self._table("stages"))
 
     def train_log(self, iteration: int, stage: str = "train") -> list[dict[str, float]]:
         """What the trainer logged, one mapping per step with ``step`` among its keys.
@@ -249,22 +257,28 @@ class Store:
         steps: dict[int, dict[str, float]] = {}
         where = "iteration = ? AND stage = ?"
         query = f"SELECT step, name, value FROM train_log WHERE {where} ORDER BY step"
-        for step, name, value in self._db.execute(query, (iteration, stage)):
+        rows = self._rows(query, (iteration, stage))
+        for step, name, value in typed(_LOGGED, rows, self._table("train_log")):
             row = steps.setdefault(step, {"step": step})
             row[name] = math.nan if value is None else value
         return list(steps.values())
 
     def progress(self) -> list[Progress]:
         """The progress rows, the one touched last at the end."""
-        return [Progress(*row) for row in self._db.execute("SELECT * FROM progress ORDER BY rowid")]
+        rows = self._rows("SELECT * FROM progress ORDER BY rowid")
+        return from_rows(Progress, rows, self._table("progress"))
 
     def figures(self, iteration: int, kind: type[T]) -> T | None:
-        """The figures of a closed iteration; None also where an earlier release kept others."""
-        query = "SELECT data FROM figures WHERE iteration = ?"
-        row = self._db.execute(query, (iteration,)).fetchone()
+        """The figures of a closed iteration; None also where they are not those that were kept.
+
+        So it is where an earlier release kept others, and after damage: they can be had anew.
+        """
+        rows = self._rows("SELECT data FROM figures WHERE iteration = ?", (iteration,))
+        if not rows or self.is_sealed(iteration, seals.FIGURES) is False:
+            return None
         try:
-            return msgspec.json.decode(row[0], type=kind) if row else None
-        except msgspec.ValidationError:
+            return msgspec.json.decode(rows[0][0], type=kind)
+        except (msgspec.DecodeError, TypeError):
             return None
 
     def report(self, iteration: int, name: str, kind: type[T]) -> T | None:
@@ -277,35 +291,51 @@ class Store:
             IntegrityError: It is no such report.
         """
         query = "SELECT data FROM reports WHERE iteration = ? AND name = ?"
-        row = self._db.execute(query, (iteration, name)).fetchone()
+        rows = self._rows(query, (iteration, name))
         try:
-            return msgspec.json.decode(row[0], type=kind) if row else None
-        except msgspec.DecodeError as error:
+            return msgspec.json.decode(rows[0][0], type=kind) if rows else None
+        except (msgspec.DecodeError, TypeError) as error:
             raise IntegrityError(
-                f"{self.path}: the report {name} of iteration {iteration}: {error}"
+                f"{self.path}: the report {name} of iteration {iteration}: {error}", RESTORE
             ) from None
 
     def events(self) -> list[tuple[str, str, str]]:
         """(UTC time, kind, text), oldest first."""
-        return list(self._db.execute("SELECT * FROM events ORDER BY rowid"))
+        rows = self._rows("SELECT at, kind, text FROM events ORDER BY rowid")
+        return [(at, kind, text) for at, kind, text in typed(_EVENT, rows, self._table("events"))]
 
     def owner(self) -> dict[str, Any]:
         """Epoch, host, pid and start of the last owner."""
-        row = self._db.execute("SELECT epoch, host, pid, since FROM owner").fetchone()
-        return dict(zip(("epoch", "host", "pid", "since"), row, strict=True))
+        rows = self._rows("SELECT epoch, host, pid, since FROM owner")
+        if len(rows) != 1:
+            raise IntegrityError(f"{self.path}: table owner has {len(rows)} rows, not 1", RESTORE)
+        return dict(zip(_OWNER, typed(_OWNER, rows, self._table("owner"))[0], strict=True))
+
+    def is_sealed(self, iteration: int, what: str) -> bool | None:
+        """Whether what was sealed is as it was; None where it never was, see ``seals``.
+
+        Args:
+            what: A stage, ``seals.FIGURES`` or ``seals.EVENTS``.
+        """
+        with database.errors(self.path):
+            return seals.is_kept(self._db, iteration, what)
 
     def query(self, sql: str, values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
         """Rows of a SELECT, for figures over more records than one wants to hold."""
-        return self._db.execute(sql, values)
+        with database.errors(self.path):
+            rows = self._db.execute(sql, values)
+        return self._each(rows)
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Let all reads of the body see the same committed state while others go on writing."""
-        self._db.execute("BEGIN")
+        with database.errors(self.path):
+            self._db.execute("BEGIN")
         try:
             yield
         finally:
-            self._db.execute("COMMIT")
+            if self._db.in_transaction:  # SQLite itself ends it on some errors
+                self._db.execute("COMMIT")
 
     def check(self) -> str:
         """``ok``, or what SQLite finds wrong with the file."""
@@ -315,6 +345,26 @@ class Store:
             return str(error)
 
     # Inside
+
+    def _rows(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
+        with database.errors(self.path):
+            return self._db.execute(sql, values).fetchall()
+
+    def _each(self, rows: sqlite3.Cursor) -> Iterator[tuple[Any, ...]]:
+        with database.errors(self.path):
+            yield from rows
+
+    def _column(self, table: str, name: str, sql: str, values: Sequence[object]) -> list[str]:
+        rows = typed({name: str}, self._rows(sql, values), self._table(table))
+        return [row[0] for row in rows]
+
+    def _table(self, name: str) -> str:
+        return f"{self.path}: table {name}"
+
+    def _add_event(self, kind: str, text: str) -> None:
+        event = (now(), kind, text)
+        self._db.execute("INSERT INTO events VALUES (?,?,?)", event)
+        seals.seal_event(self._db, event)
 
     def _save_report(self, iteration: int, name: str, report: object) -> None:
         self._db.execute(
@@ -331,10 +381,10 @@ class Store:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with database.write_errors(self.path):
+        with database.errors(self.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                epoch = self._db.execute("SELECT epoch FROM owner").fetchone()[0]
+                epoch = self.owner()["epoch"]
                 if epoch != self.epoch:
                     raise LockedError(
                         f"{self.path}: this process owned epoch {self.epoch}, but the run was "

@@ -2,13 +2,15 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, fields
-from functools import partial
-from typing import Any
+from dataclasses import astuple
+from functools import cache
+from typing import Any, TypeVar, get_type_hints
 
 import msgspec
 
+from selfreward.errors import IntegrityError
 from selfreward.records import (
     Comparison,
     Criterion,
@@ -20,9 +22,11 @@ from selfreward.records import (
     Response,
 )
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """``PRAGMA user_version``; a release that changes a table below raises it and migrates, see
-``database.upgrade``. Version 4 had no ``planned``."""
+``database.upgrade``. Version 4 had no ``planned``, version 5 no ``seals``."""
+RESTORE = "Restore the run from a copy; `selfreward verify` lists all that is damaged."
+"""What to do about damage."""
 
 TABLES: dict[type, tuple[str, tuple[str, ...]]] = {
     Prompt: ("prompts", ("iteration", "attempt")),
@@ -37,6 +41,8 @@ TABLES: dict[type, tuple[str, tuple[str, ...]]] = {
 
 PLANNED = """(iteration INTEGER NOT NULL, position INTEGER NOT NULL, stage TEXT NOT NULL,
     UNIQUE (iteration, position))"""
+SEALS = """(iteration INTEGER NOT NULL, what TEXT NOT NULL, digest TEXT NOT NULL,
+    UNIQUE (iteration, what))"""
 SCHEMA = f"""
 CREATE TABLE owner (id INTEGER PRIMARY KEY CHECK (id = 1), epoch INTEGER NOT NULL,
     host TEXT, pid INTEGER, since TEXT);
@@ -81,13 +87,16 @@ CREATE TABLE progress (iteration INTEGER NOT NULL, stage TEXT NOT NULL, done INT
 CREATE TABLE reports (iteration INTEGER NOT NULL, name TEXT NOT NULL, data TEXT NOT NULL,
     UNIQUE (iteration, name));
 CREATE TABLE planned {PLANNED};
+CREATE TABLE seals {SEALS};
 CREATE TABLE figures (iteration INTEGER NOT NULL UNIQUE, data TEXT NOT NULL);
 CREATE TABLE events (at TEXT NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL);
 """
 
 Row = Sequence[Any]
-_TUPLES = {"probabilities", "token_ids"}
+T = TypeVar("T")
+_JSON = {"probabilities", "token_ids", "versions"}
 """Columns that hold JSON."""
+_CELL = re.compile(r" - at `\$\[(\d+)\]\[(\d+)\].*")
 
 
 def to_row(record: Record) -> tuple[Any, ...]:
@@ -95,12 +104,54 @@ def to_row(record: Record) -> tuple[Any, ...]:
     return tuple(json.dumps(v) if isinstance(v, tuple) else v for v in astuple(record))
 
 
-def from_rows(kind: type, rows: Iterable[Row]) -> Iterable[Row]:
-    """The values of the fields of records of one type, from their columns."""
-    names = [field.name for field in fields(kind)]
-    for name in _TUPLES & set(names):
-        rows = map(partial(_read_tuple, names.index(name)), rows)
-    return rows
+def from_rows(kind: type[T], rows: Iterable[Row], where: str) -> list[T]:
+    """Instances of a dataclass from the values of its fields.
+
+    Args:
+        where: File and table, for the error.
+
+    Raises:
+        IntegrityError: A cell holds what the field cannot.
+    """
+    return [kind(*row) for row in typed(_columns(kind), rows, where)]
+
+
+def typed(columns: Mapping[str, Any], rows: Iterable[Row], where: str) -> list[Row]:
+    """Rows whose cells are of the types of their columns; JSON is read.
+
+    Raises:
+        IntegrityError: One is not; the message names the row by its first cells.
+    """
+    names, rows = [*columns], list(rows)
+    for name in _JSON & columns.keys():
+        at = names.index(name)
+        rows = [_read_json(columns[name], at, row, where, name) for row in rows]
+    try:
+        return msgspec.convert(rows, list[tuple[(*columns.values(),)]])  # type: ignore[misc,no-any-return]
+    except msgspec.ValidationError as error:
+        found = _CELL.search(str(error))
+        assert found is not None
+        row, name = rows[int(found[1])], names[int(found[2])]
+        raise _odd(where, row, name, _CELL.sub("", str(error))) from None
+
+
+@cache
+def _columns(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _read_json(kind: Any, at: int, row: Row, where: str, name: str) -> Row:
+    if row[at] is None:
+        return row
+    try:
+        return (*row[:at], msgspec.json.decode(row[at], type=kind), *row[at + 1 :])
+    except (msgspec.DecodeError, TypeError) as error:
+        raise _odd(where, row, name, str(error)) from None
+
+
+def _odd(where: str, row: Row, name: str, problem: str) -> IntegrityError:
+    key = ", ".join(str(cell)[:20] for cell in row[:4])
+    return IntegrityError(f"{where}, row ({key}, ...): {name}: {problem}", RESTORE)
 
 
 def digest(made: Iterable[Record] | Mapping[str, Any]) -> str:
@@ -117,6 +168,3 @@ def digest(made: Iterable[Record] | Mapping[str, Any]) -> str:
         sha.update(b"\n")
     return sha.hexdigest()
 
-
-def _read_tuple(at: int, row: Row) -> Row:
-    return row if row[at] is None else (*row[:at], tuple(json.loads(row[at])), *row[at + 1 :])
