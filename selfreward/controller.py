@@ -17,10 +17,12 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-from selfreward.errors import SelfRewardError, StoppedError
+from selfreward.errors import IntegrityError, SelfRewardError, StoppedError
+from selfreward.inputs import models
 from selfreward.inputs.rankings import rankings_of
 from selfreward.measures.figures import iteration_figures
 from selfreward.measures.health import (
@@ -36,7 +38,9 @@ from selfreward.measures.selection import selection_figures
 from selfreward.records import Comparison, GateName, Judgment, PreferencePair, Prompt, Response
 from selfreward.stages.pairs import build_pairs
 from selfreward.stages.selection import opinions_on, select
+from selfreward.storage.committed import check_launch
 from selfreward.storage.directory import Run
+from selfreward.storage.leftovers import clean
 from selfreward.storage.store import Store
 from selfreward.storage.tracker import Tracker
 
@@ -75,9 +79,11 @@ def run_loop(run: Run, store: Store, workers: Workers) -> None:
         StoppedError: The method cannot go on: too few prompts, verdicts or pairs, a health gate
             that stops, or a loss that is not finite. What was made is kept.
     """
+    check_launch(run, store)
     store.plan({t: run.config.stages(t) for t in range(run.config.iterations + 1)})
     workers.prepare()
     run.check_fingerprints(store)
+    check_base(run, store)
 
     if run.config.sft is not None:
         if run.config.sft.selection is not None:
@@ -105,6 +111,26 @@ def run_loop(run: Run, store: Store, workers: Workers) -> None:
             check_health(run, store, iteration, BEFORE_TRAINING)
             workers.train(iteration)
         end_iteration(run, store, workers, iteration)
+
+
+def check_base(run: Run, store: Store) -> None:
+    """Read the base model anew where it goes on to be used, and hold it against the digest kept.
+
+    Raises:
+        IntegrityError: It is not the model that the records were made with.
+    """
+    first = 0 if run.config.sft is not None else 1
+    is_done = store.finished(first, "train") is not None
+    asks_m1 = any(judge.model == "M1" for judge in run.config.judge.jurors)
+    is_m1 = first == 1 and (asks_m1 or bool(run.config.responses.anchors))
+    if not store.has_records() or (is_done and not is_m1):
+        return
+    base = run.base_model()
+    if models.digest(Path(base["path"])) != base["digest"]:
+        raise IntegrityError(
+            f"{base['path']}: not the model that this run began with",
+            "Put the former model back, or start a new run.",
+        )
 
 
 def select_judgments(run: Run, store: Store) -> None:
@@ -278,6 +304,8 @@ def launch(run: Run, tick: Callable[[], None], workers: Workers | None = None) -
         KeyboardInterrupt, Terminated: Ctrl-C or SIGTERM; all that was committed stays.
         SelfRewardError: See ``run_loop``.
     """
+    with run.locked():  # before anything is written: the disk may be full of what goes here
+        clean(run)
     with run.owned() as store, _sigterm_raises():
         if workers is None:
             from selfreward.workers.children import Children

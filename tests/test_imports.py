@@ -46,12 +46,13 @@ WRITERS = {
     "selfreward.engines.reference": "lets transformers save into a directory that is soon deleted",
     "selfreward.inputs.models": "lets transformers save into a directory that durable publishes",
     "selfreward.training.loop": "lets transformers save into a directory that durable publishes",
-    "selfreward.verbs.maintenance": "renames what it is about to delete",
+    "selfreward.storage.leftovers": "renames what it is about to delete",
     "selfreward.verbs.doctor": "tries SQLite in a temporary directory",
     "selfreward.verbs.plot": "draws an image, which can be drawn again",
 }
 CATCH_ALL = {
     "selfreward.cli.main": "the one handler at the top: a bug becomes a line and an exit code",
+    "selfreward.verbs.maintenance": "whatever a check of a damaged run trips over is its finding",
     "selfreward.engines.batcher": "hands whatever it is to those who asked",
 }
 WRITING_CALLS = {

@@ -79,7 +79,7 @@ def invoke(arguments: list[str]) -> int:
     except OSError as error:
         console.flush(sys.stdout)
         place = f"{error.filename}: " if error.filename else ""
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         hint = "Free some disk space, then do it again." if full else ""
         code = PreflightError.exit_code
         _report(code, "PreflightError", f"{place}{error.strerror or error}", hint, as_json)
@@ -178,6 +178,7 @@ def resume(
     """Continue a run; extend it with iterations=N; change what nothing was made with yet."""
     from selfreward.storage.branch import create_branch
     from selfreward.storage.directory import open_run
+    from selfreward.verbs.maintenance import told_as_damage
     from selfreward.verbs.scores import scores_of
     from selfreward.verbs.status import is_complete
     from selfreward.workers.checks import check_changed
@@ -186,7 +187,8 @@ def resume(
     check = partial(check_changed, opened)
     if retrain is not None:
         new = _free_name(opened.name) if new is None else new
-        made = create_branch(opened, retrain, new, overrides or [], check)
+        with told_as_damage(opened):
+            made = create_branch(opened, retrain, new, overrides or [], check)
         console.note(
             f"run {made.name}: a branch of {opened.name} from the pairs of iteration {retrain} on; "
             f"records in {made.path}"
@@ -195,16 +197,18 @@ def resume(
         return
     if new is not None:
         raise ConfigError("--name goes with --retrain T", f"selfreward resume {name}")
-    if overrides:
-        opened.configure(overrides, check)
-    if is_complete(opened):
-        console.note(
-            f"run {opened.name} is finished ({_outline(opened.config)}); extend it with: "
-            f"selfreward resume {name} iterations={opened.config.iterations + 1}"
-        )
-        if as_json:
-            console.data_json(scores_of(opened))
-    else:
+    with told_as_damage(opened):
+        if overrides:
+            opened.configure(overrides, check)
+        is_finished = is_complete(opened)
+        if is_finished:
+            console.note(
+                f"run {opened.name} is finished ({_outline(opened.config)}); extend it with: "
+                f"selfreward resume {name} iterations={opened.config.iterations + 1}"
+            )
+            if as_json:
+                console.data_json(scores_of(opened))
+    if not is_finished:
         _launch(opened, as_json)
 
 
@@ -240,11 +244,12 @@ def _launch(run: "Run", as_json: bool, *, is_new: bool = False) -> None:
         is_new: Whether it was made just now, so that it need not stay if it records nothing.
     """
     from selfreward import controller
+    from selfreward.verbs.maintenance import told_as_damage
     from selfreward.verbs.progress import Display
     from selfreward.verbs.scores import scores_of, scores_text
 
     try:
-        with Display(run) as display:
+        with told_as_damage(run), Display(run) as display:
             controller.launch(run, display.tick)
     except (KeyboardInterrupt, controller.Terminated) as stop:
         console.note(_left(run, "", is_new))
@@ -254,11 +259,12 @@ def _launch(run: "Run", as_json: bool, *, is_new: bool = False) -> None:
         if not isinstance(error, LockedError):
             error.add_note(_left(run, f"{error.message} {error.hint}", is_new))
         raise
-    scores = scores_of(run)
-    if as_json:
-        console.data_json(scores)
-        return
-    console.data(scores_text(scores, console.width()))
+    with told_as_damage(run):
+        scores = scores_of(run)
+        if as_json:
+            console.data_json(scores)
+            return
+        console.data(scores_text(scores, console.width()))
     handle = runs.handle(run)
     console.note(f"next: selfreward scores {handle} --plot scores.png")
     console.note(f"      selfreward show {handle} --best 1")

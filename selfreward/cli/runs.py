@@ -33,6 +33,7 @@ def status(
 ) -> None:
     """Say where a run is, how fast and for how long."""
     from selfreward.storage.directory import open_run
+    from selfreward.verbs.maintenance import told_as_damage
     from selfreward.verbs.status import newest_run, status_of, status_text
 
     run = open_run(name) if name else newest_run()
@@ -46,11 +47,12 @@ def status(
             while run.is_owned:
                 display.tick()
                 time.sleep(_WATCH_S)
-    found = status_of(run)
-    if as_json:
-        console.data_json(found)
-    else:
-        console.data(status_text(found))
+    with told_as_damage(run):
+        found = status_of(run)
+        if as_json:
+            console.data_json(found)
+        else:
+            console.data(status_text(found))
 
 
 def _watch_lines(run: "Run") -> None:
@@ -88,19 +90,20 @@ def scores(
     as_json: Json = False,
 ) -> None:
     """Say what was found, and show the scores, iteration by iteration."""
-    from selfreward.storage.directory import open_run
+    from selfreward.verbs.maintenance import opened
     from selfreward.verbs.scores import scores_of, scores_text
 
-    found = scores_of(open_run(name))
-    if plot:
-        from selfreward.verbs.plot import save_plot
+    with opened(name) as run:
+        found = scores_of(run)
+        if plot:
+            from selfreward.verbs.plot import save_plot
 
-        save_plot(found, plot)
-        console.note(f"wrote {plot}")
-    if as_json:
-        console.data_json(found)
-    else:
-        console.data(scores_text(found, console.width(), everything))
+            save_plot(found, plot)
+            console.note(f"wrote {plot}")
+        if as_json:
+            console.data_json(found)
+        else:
+            console.data(scores_text(found, console.width(), everything))
 
 
 def show(
@@ -116,26 +119,26 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show a prompt with its responses, votes and pair."""
-    from selfreward.storage.directory import open_run
+    from selfreward.verbs.maintenance import opened
     from selfreward.verbs.show import prompt_of, prompt_text, select
 
-    run = open_run(name)
     more = 0
-    if attempt is not None:
-        if best or worst or disagree or failed:
-            raise ConfigError("give an attempt or one of --best, --worst, --disagree, --failed")
-        found = [prompt_of(run, iteration, attempt)]
-    else:
-        order, count = _order(best, worst, disagree, failed)
-        iteration, attempts = select(run, iteration, order)
-        more = len(attempts) - count
-        found = [prompt_of(run, iteration, attempt) for attempt in attempts[:count]]
-    if as_json:
-        console.data_json(found)
-        return
-    console.data("\n\n".join(map(prompt_text, found)))
-    if more > 0:
-        console.note(f"{more} more; one of them: selfreward show {name} ATTEMPT")
+    with opened(name) as run:
+        if attempt is not None:
+            if best or worst or disagree or failed:
+                raise ConfigError("give an attempt or one of --best, --worst, --disagree, --failed")
+            found = [prompt_of(run, iteration, attempt)]
+        else:
+            order, count = _order(best, worst, disagree, failed)
+            iteration, attempts = select(run, iteration, order)
+            more = len(attempts) - count
+            found = [prompt_of(run, iteration, attempt) for attempt in attempts[:count]]
+        if as_json:
+            console.data_json(found)
+            return
+        console.data("\n\n".join(map(prompt_text, found)))
+        if more > 0:
+            console.note(f"{more} more; one of them: selfreward show {name} ATTEMPT")
 
 
 def verify(name: RunName, as_json: Json = False) -> None:
@@ -161,11 +164,10 @@ def gc(
     as_json: Json = False,
 ) -> None:
     """Remove what a run no longer needs."""
-    from selfreward.storage.directory import open_run
-    from selfreward.verbs.maintenance import collect, collect_text, why_nothing
+    from selfreward.verbs.maintenance import collect, collect_text, opened, why_nothing
 
-    run = open_run(name)
-    items = collect(run, keep, dry_run=dry_run)
+    with opened(name) as run:
+        items = collect(run, keep, dry_run=dry_run)
     if as_json:
         console.data_json({"dry_run": dry_run, "items": items})
     else:
@@ -215,24 +217,25 @@ def pairs(
     as_json: Json = False,
 ) -> None:
     """Show what DPO trains on; --try other rules, which samples and writes nothing."""
-    from selfreward.storage.directory import open_run
+    from selfreward.verbs.maintenance import opened
     from selfreward.verbs.pairs import compare_rules, comparison_text, pairs_of, pairs_text
 
-    if tried:
-        rules = [] if "all" in tried else tried
-        found = compare_rules(open_run(name), iteration, rules, min_margin or [], overrides or [])
-        text = comparison_text(found)
-    elif overrides or min_margin:
+    if (overrides or min_margin) and not tried:
         raise ConfigError(
             "pairs: --min-margin and pairs.KEY=VALUE go with --try RULE", "Every rule: --try all."
         )
-    else:
-        found = pairs_of(open_run(name), iteration)
-        text = pairs_text(found, limit)
-    if as_json:
-        console.data_json(found)
-    else:
-        console.data(text)
+    with opened(name) as run:
+        if tried:
+            rules = [] if "all" in tried else tried
+            found = compare_rules(run, iteration, rules, min_margin or [], overrides or [])
+            text = comparison_text(found)
+        else:
+            found = pairs_of(run, iteration)
+            text = pairs_text(found, limit)
+        if as_json:
+            console.data_json(found)
+        else:
+            console.data(text)
 
 
 def repair(words: Annotated[list[str] | None, typer.Argument()] = None) -> None:

@@ -13,11 +13,11 @@ library that shape this file (version 4.8.5, src/decoding.cc and src/models/lang
 """
 
 import ctypes
-import errno
 import os
 import random
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -57,8 +57,12 @@ def convert(model: Path) -> Path:
         PreflightError: CTranslate2 does not know the architecture.
     """
     cache = shipped.cache_directory() / "ctranslate2"
-    cache.mkdir(parents=True, exist_ok=True)
     target = cache / models.digest(model)
+    with suppress(OSError):  # a cache that can only be read may hold it
+        os.utime(target)
+    if _is_whole(target):
+        return target
+    cache.mkdir(parents=True, exist_ok=True)
     # One lock for all conversions, so that whatever is unfinished under it is a dead one's.
     with FileLock(cache / "convert.lock"):
         if not _is_whole(target):
@@ -66,7 +70,6 @@ def convert(model: Path) -> Path:
                 shutil.rmtree(leftover, ignore_errors=True)
             with durable.publish_directory(target) as directory:
                 _convert(model, directory)
-        os.utime(target)
         used = sorted((p for p in cache.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime)
         for old in used[:-_KEPT]:
             shutil.rmtree(old, ignore_errors=True)
@@ -87,7 +90,7 @@ def _convert(model: Path, directory: Path) -> None:
             str(directory), quantization="float32", force=True
         )
     except Exception as error:  # it has no class of its own: KeyError, AttributeError, ...
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if isinstance(error, OSError) and error.errno in durable.DISK_FAILS:
             raise
         reason = str(error).split("\n")[0]
         if not isinstance(error, ValueError | NotImplementedError):

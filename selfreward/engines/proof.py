@@ -283,9 +283,8 @@ def recorded(of: Mapping[str, Any]) -> Proof | None:
 def record(of: Mapping[str, Any], proof: Proof) -> None:
     """Keep a verdict."""
     path = _path(of)
-    path.parent.mkdir(parents=True, exist_ok=True)
     stamped = asdict(proof) | {"at": datetime.now(UTC).isoformat(timespec="seconds")}
-    durable.write_file(path, json.dumps({"key": of, "proof": stamped}, indent=1))
+    durable.keep_if_writable(path, json.dumps({"key": of, "proof": stamped}, indent=1))
 
 
 def _path(of: Mapping[str, Any]) -> Path:

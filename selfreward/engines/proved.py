@@ -1,7 +1,6 @@
 """Opens engines that are proved: each agreed with transformers on the model that it is to run."""
 
 import asyncio
-import errno
 import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -54,7 +53,7 @@ class _Setting:
         except SelfRewardError:
             raise
         except Exception as error:  # each library has its own
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            if isinstance(error, OSError) and error.errno in durable.DISK_FAILS:
                 raise
             raise self.refusal(model, said(error)) from error
 

@@ -201,9 +201,11 @@ def _convert(gguf: Path, report: Callable[[str], None]) -> Path:
         if file.read(4) != b"GGUF":
             raise ConfigError(f"{gguf}: not a GGUF file")
     models = shipped.cache_directory() / "models"
-    models.mkdir(parents=True, exist_ok=True)
     sha256 = _sha256(gguf)
     target = (models / sha256).resolve()
+    if durable.is_whole(target):  # also in a cache that can only be read
+        return target
+    models.mkdir(parents=True, exist_ok=True)
     # One lock for all conversions, so that whatever is unfinished under it is a dead one's.
     with FileLock(models / "convert.lock"):
         if durable.is_whole(target):

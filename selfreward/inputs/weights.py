@@ -55,8 +55,7 @@ def check_finite(model: Path) -> None:
                 f"model: {file}: {found} holds NaN or infinite weights",
                 "Take an earlier checkpoint, or save the model again in a type that holds it.",
             )
-        marks.mkdir(parents=True, exist_ok=True)
-        durable.write_file(mark, "")
+        durable.keep_if_writable(mark, "")
 
 
 def _header(file: Path) -> tuple[dict[str, dict[str, Any]], int]:

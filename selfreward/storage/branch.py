@@ -13,6 +13,7 @@ from selfreward.storage import database, durable
 from selfreward.storage.changes import (
     BRANCHED,
     CONFIGURED,
+    FIXED,
     REMOVED,
     Branch,
     Values,
@@ -85,7 +86,7 @@ def create_branch(
             durable.write_file(copy, path.read_bytes())
         database.copy(origin.records, directory / "records.db")
         with Store.claim(directory / "records.db") as store:
-            store.cut_to_pairs(iteration, (CONFIGURED, BRANCHED))
+            store.cut_to_pairs(iteration, (CONFIGURED, BRANCHED, FIXED))
             _link_models(origin, store, directory / "models", iteration)
             if changed:
                 store.add_event(CONFIGURED, change_text(old, data, changed))

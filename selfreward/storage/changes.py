@@ -6,12 +6,15 @@ still be held against the config that it was made from.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from selfreward.errors import ConfigError, IntegrityError
 from selfreward.records import model_name
 from selfreward.storage.store import Store, made_by
+from selfreward.storage.tables import RESTORE
 
 if TYPE_CHECKING:
     from selfreward.config.run import Config
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 CONFIGURED, BRANCHED, PREPARED = "configured", "branched", "prepared"
 """Kinds of events: a change of the config, the birth of a branch, and that a change was checked
 against the model. The text of the first two is JSON."""
+FIXED = "fixed model"
+"""Kind of the event that tells which judge or author was asked, see ``workers.fixed``."""
 REMOVED = "removed"
 """Kind of the event that ``gc`` leaves for a model directory; its text is the model's name."""
 
@@ -40,10 +45,22 @@ class Branch:
     """sha256 over these pairs; that of the stage in both runs."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Change:
+    changed: dict[str, Any]
+    former: dict[str, Any]
+    added: list[str]
+
+
 def branch_of(events: Iterable[Event]) -> Branch | None:
     """Where a run branched off last; None if it began from nothing."""
     found = [text for _, kind, text in events if kind == BRANCHED]
-    return Branch(**json.loads(found[-1])) if found else None
+    if not found:
+        return None
+    try:
+        return msgspec.json.decode(found[-1], type=Branch)
+    except msgspec.DecodeError as error:
+        raise _torn(BRANCHED, error) from None
 
 
 def change_text(old: Mapping[str, Any], new: Mapping[str, Any], changed: Values) -> str:
@@ -64,7 +81,7 @@ def versions(data: dict[str, Any], events: Sequence[Event]) -> list[dict[str, An
     found = [data]
     for _, kind, text in reversed(events):
         if kind == CONFIGURED:
-            change = json.loads(text)
+            change = _change(text)
             kept = {key: data[key] for key in data if key not in change["added"]}
             data = kept | change["former"]
             found.append(data)
@@ -78,9 +95,21 @@ def is_unchecked(events: Sequence[Event]) -> bool:
     for _, kind, text in reversed(events):
         if kind == PREPARED:
             return False
-        if kind == CONFIGURED and any(map(decides, json.loads(text)["changed"])):
+        if kind == CONFIGURED and any(map(decides, _change(text)["changed"])):
             return True
     return False
+
+
+def _change(text: str) -> dict[str, Any]:
+    """The event of a change, see ``change_text``."""
+    try:
+        return asdict(msgspec.json.decode(text, type=_Change))
+    except msgspec.DecodeError as error:
+        raise _torn(CONFIGURED, error) from None
+
+
+def _torn(kind: str, error: Exception) -> IntegrityError:
+    return IntegrityError(f"records.db: table events: an event {kind} is torn: {error}", RESTORE)
 
 
 def made_stages(store: Store, config: "Config") -> list[tuple[int, str]]:

@@ -1,17 +1,16 @@
 """Making a run directory, and removing one in which nothing has begun."""
 
 import errno
-import fcntl
 import os
 import shutil
 import socket
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from selfreward.errors import ConfigError, LockedError, PreflightError, SelfRewardError
-from selfreward.storage import database, durable
+from selfreward.storage import database, durable, leftovers
 from selfreward.storage.directory import NAME, Run, runs_root
 
 
@@ -71,8 +70,8 @@ def new_directory(target: Path) -> Iterator[Path]:
     temporary = target.parent / f"{durable.TEMPORARY}{uuid.uuid4().hex}"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(target.parent)
-        with _shared(target.parent):
+        leftovers.sweep(target.parent)
+        with leftovers.making(target.parent):
             for directory in ("templates", "seeds", "models", "checkpoints", "logs"):
                 (temporary / directory).mkdir(parents=True)
             yield temporary
@@ -130,29 +129,3 @@ def _has_ended(path: Path) -> bool:
     except PermissionError:
         pass  # it lives, and is somebody else's
     return False
-
-
-@contextmanager
-def _shared(root: Path) -> Iterator[None]:
-    """Hold the lock of those who make something in a runs directory."""
-    descriptor = os.open(root, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # a file system without locks: then nothing is swept either
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _sweep(root: Path) -> None:
-    """Remove what makers that were killed have left, unless one is at work."""
-    descriptor = os.open(root, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return
-    else:
-        for leftover in root.glob(f"{durable.TEMPORARY}*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-    finally:
-        os.close(descriptor)

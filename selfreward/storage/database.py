@@ -172,10 +172,11 @@ def errors(path: Path) -> Iterator[None]:
         if is_disk and not name.startswith(_UNREADABLE):
             raise PreflightError(
                 f"{path}: {error}",
-                "Free some disk space (`selfreward gc` may help), or make it writable; then do "
+                "Free some disk space (`selfreward gc RUN` may help), or make it writable; then do "
                 "it again.",
             ) from error
-        raise IntegrityError(f"{path}: cannot be read ({error})", RESTORE) from error
+        what = "not a readable database" if name == "SQLITE_NOTADB" else "cannot be read"
+        raise IntegrityError(f"{path}: {what} ({error})", RESTORE) from error
 
 
 def _name(error: sqlite3.Error) -> str:

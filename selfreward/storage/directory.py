@@ -16,7 +16,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from functools import cached_property
 from itertools import chain, product
 from pathlib import Path
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from selfreward.config.yamlfile import dump_yaml, read_yaml
-from selfreward.errors import IntegrityError, LockedError, NotFoundError
+from selfreward.errors import ConfigError, IntegrityError, LockedError, NotFoundError
 from selfreward.records import Stage
 from selfreward.storage import durable
 from selfreward.storage.changes import (
@@ -37,7 +37,8 @@ from selfreward.storage.changes import (
     refuse_frozen,
     versions,
 )
-from selfreward.storage.store import Store
+from selfreward.storage.store import Store, now
+from selfreward.storage.tables import RESTORE
 
 # The verbs that only read need none of pydantic and filelock, which take longer to import
 # than the verbs take; so what makes, configures or owns a run imports them where it needs them.
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _EARLIER_KINDS = ("auto", "ctranslate2", "transformers", "vllm", "server")
 """What ``engine.kind`` could be while it was frozen and part of the fingerprint."""
+_MEND_CONFIG = "Restore config.resolved.yaml from a copy: it was written when the run was made."
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the resolved config is our own dump
 
 
@@ -64,23 +66,34 @@ class Run:
 
     @cached_property
     def config(self) -> "Config":
-        """The config in force, from ``config.resolved.yaml``."""
+        """The config in force, from ``config.resolved.yaml``.
+
+        Raises:
+            IntegrityError: It is no longer what was written there.
+        """
         from selfreward.config.load import load_copy
 
-        return load_copy(self.resolved)
+        try:
+            return load_copy(self.resolved)
+        except ConfigError as error:
+            raise IntegrityError(error.message, _MEND_CONFIG) from None
 
     @property
     def settings(self) -> dict[str, Any]:
         """The same as plain data, for verbs that only read: this loads no pydantic.
 
         Raises:
-            IntegrityError: It is gone or no YAML.
+            IntegrityError: It is gone or no YAML; also where a key is asked for that is missing.
         """
         try:
-            return dict(yaml.load(self.resolved.read_text(encoding="utf-8"), Loader=_LOADER))
-        except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+            data = yaml.load(self.resolved.read_text(encoding="utf-8"), Loader=_LOADER)
+            if not isinstance(data, dict):
+                raise ValueError("no mapping of keys")
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             reason = str(error).split("\n")[0]
-            raise IntegrityError(f"{self.resolved}: cannot be read ({reason})") from None
+            problem = f"{self.resolved}: cannot be read ({reason})"
+            raise IntegrityError(problem, _MEND_CONFIG) from None
+        return _Settings(data, str(self.resolved))
 
     @property
     def is_owned(self) -> bool:
@@ -116,7 +129,10 @@ class Run:
         """UTC day of the first launch, which templates that tell the date are given."""
         with self.store() as store:
             events = store.events()
-        return datetime.fromisoformat(events[0][0]).date() if events else datetime.now(UTC).date()
+        try:
+            return datetime.fromisoformat(events[0][0] if events else now()).date()
+        except ValueError as error:
+            raise IntegrityError(f"{self.records}: table events: {error}", RESTORE) from None
 
     def model_directory(self, model: int | str) -> Path:
         """``models/M<index>`` or ``models/SFT``, which exists only whole."""
@@ -142,7 +158,14 @@ class Run:
         can be extended and resumed on another machine. The config counts as it was written when
         the run was made: a key that a later release adds is not in it.
         """
-        return self._fingerprint(read_yaml(self.resolved)[0])
+        return self._fingerprint(self._written())
+
+    def _written(self) -> dict[str, object]:
+        """The config as it was written, without what later releases add."""
+        try:
+            return read_yaml(self.resolved)[0]
+        except ConfigError as error:
+            raise IntegrityError(error.message, _MEND_CONFIG) from None
 
     def _fingerprint(
         self, config: dict[str, object], kinds: Mapping[str, str] = MappingProxyType({})
@@ -165,6 +188,8 @@ class Run:
         sha = hashlib.sha256(json.dumps(deciding(config, ""), sort_keys=True).encode())
         inputs = [*self.path.glob("templates/*.jinja"), *self.path.glob("seeds/*.jsonl")]
         for path in sorted(inputs):
+            if not path.is_file():
+                raise IntegrityError(f"{path}: not a file", RESTORE)
             sha.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
         return sha.hexdigest()
 
@@ -204,7 +229,7 @@ class Run:
         Raises:
             IntegrityError: Config, templates or seed data were altered after the fact.
         """
-        configs = versions(read_yaml(self.resolved)[0], store.events())
+        configs = versions(self._written(), store.events())
         for row in store.stages():
             if not self._is_made_from(store, row, configs):
                 raise IntegrityError(
@@ -221,9 +246,17 @@ class Run:
             IntegrityError: The file was altered and is no JSON.
         """
         path = self.path / "models" / "M0.json"
+        if not os.path.lexists(path):
+            return {}
         try:
-            return dict(json.loads(path.read_text())) if path.is_file() else {}
-        except (ValueError, TypeError) as error:
+            base = json.loads(path.read_bytes())
+            if not isinstance(base, dict):
+                raise ValueError(f"a {type(base).__name__} instead of an object")
+            for key in ("path", "digest"):
+                if not isinstance(base.get(key), str):
+                    raise ValueError(f"key {key} is missing or no text")
+            return base
+        except (OSError, ValueError, RecursionError) as error:
             raise IntegrityError(
                 f"{path}: cannot be read ({error})",
                 "Restore it from a copy. While the run is not finished it may also be removed: "
@@ -276,8 +309,9 @@ class Run:
         from selfreward.config.readers import TRAINING, is_read
 
         with self.owned() as store:
+            old_config = self.config  # first: damage of what lies there is no fault of the words
             new = load_copy(self.resolved, overrides)
-            if not (changed := changes(self.config, new)):
+            if not (changed := changes(old_config, new)):
                 return
             refuse_frozen(self.name, self.config, new, changed, made_stages(store, self.config))
             if check is not None:
@@ -303,9 +337,23 @@ class Run:
         Raises:
             LockedError: Another process owns it.
         """
+        with self.locked(), Store.claim(self.records) as store:
+            yield store
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run's lock alone, which needs no space on the disk.
+
+        Raises:
+            LockedError: Another process owns the run.
+            IntegrityError: What lies in the lock's place is no file.
+        """
         from filelock import FileLock, Timeout
 
-        lock = FileLock(self.path / "run.lock")
+        path = self.path / "run.lock"
+        if path.exists() and not path.is_file():
+            raise IntegrityError(f"{path}: not a file", "Remove it; it holds nothing.")
+        lock = FileLock(path)
         try:
             lock.acquire(timeout=1)
         except Timeout:
@@ -317,8 +365,7 @@ class Run:
                 f"Watch it with `selfreward status {self.name} --watch`.",
             ) from None
         try:
-            with Store.claim(self.records) as store:
-                yield store
+            yield
         finally:
             lock.release()
 
@@ -339,6 +386,21 @@ def open_run(name: str) -> Run:
 def list_runs() -> list[Run]:
     """Every run under the runs directory, by name."""
     return [Run(p.parent) for p in sorted(runs_root().glob("[!.]*/records.db"))]
+
+
+class _Settings(dict[str, Any]):
+    """A mapping that says which key of which file is missing."""
+
+    def __init__(self, data: Mapping[str, Any], at: str) -> None:
+        inner = {
+            name: _Settings(value, f"{at}: {name}") if isinstance(value, dict) else value
+            for name, value in data.items()
+        }
+        super().__init__(inner)
+        self._at = at
+
+    def __missing__(self, key: str) -> Any:
+        raise IntegrityError(f"{self._at}: key {key} is missing", _MEND_CONFIG)
 
 
 def _engine_kinds(data: Any, key: str = "") -> list[str]:

@@ -5,14 +5,16 @@ A directory is complete if and only if it holds a ``MANIFEST.json`` that fits it
 manifest is written last, under a temporary name of the directory, before the rename.
 """
 
+import errno
 import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from selfreward.errors import IntegrityError, PreflightError, SelfRewardError
@@ -55,10 +57,13 @@ def publish_directory(target: Path, *, facts: dict[str, object] | None = None) -
     try:
         yield temporary
         seal_directory(temporary, facts=facts)
-        if target.exists():
+        if os.path.lexists(target):
             if is_whole(target):
                 return
-            shutil.rmtree(target)
+            if target.is_symlink():  # what it leads to is not ours
+                target.unlink()
+            else:
+                shutil.rmtree(target)
         rename(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -198,21 +203,63 @@ def _fsync_directory(directory: Path) -> None:
 
 _LOW_DISK = 64_000_000
 """Bytes; who fails to write with less than this left has most likely filled the disk."""
+DISK_FAILS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+"""No space, no quota, over ``ulimit -f``, a failing or a read-only disk."""
+_TOLD = re.compile(
+    rf"os error ({'|'.join(map(str, DISK_FAILS))})\b|PytorchStreamWriter failed|iostream error"
+)
+"""How safetensors, as all of Rust, and torch tell the same."""
+_FREE = "Free some space (`selfreward gc RUN` may help), then go on."
+
+
+def disk_problem(error: OSError) -> PreflightError:
+    """What the machine lacks, with the file where one is named."""
+    place = f"{error.filename}: " if error.filename else ""
+    hint = _FREE if error.errno in DISK_FAILS else ""
+    return PreflightError(f"{place}{error.strerror or error}", hint)
+
+
+def keep_if_writable(path: Path, data: str | bytes) -> None:
+    """Write what can be had again; where the cache is read-only or full it is left out."""
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, data)
 
 
 @contextmanager
 def full_disk_named(directory: str) -> Iterator[None]:
-    """Say that the disk is full where it is: torch and safetensors each fail in their own words."""
+    """Say that the disk is full or fails where it does: torch and others have their own words.
+
+    Raises:
+        PreflightError: In place of what a full, failing or read-only disk has caused.
+    """
     try:
         yield
     except SelfRewardError:
         raise
     except Exception as error:
+        causes = list(_causes(error))
+        for cause in causes:
+            fails = isinstance(cause, OSError) and cause.errno in DISK_FAILS
+            if fails or (cause is error and isinstance(cause, OSError) and cause.filename):
+                assert isinstance(cause, OSError)
+                logging.getLogger(__name__).exception("failed on files")
+                raise disk_problem(cause) from error
+        if told := [str(cause) for cause in causes if _TOLD.search(str(cause))]:
+            logging.getLogger(__name__).exception("failed on files")
+            raise PreflightError(f"{directory}: {told[0].splitlines()[0]}", _FREE) from error
         free = shutil.disk_usage(directory).free
         if free >= _LOW_DISK:
             raise
         logging.getLogger(__name__).exception("failed on a full disk")
         raise PreflightError(
             f"{directory}: the disk is full ({free / 1e6:.0f} MB left)",
-            "Free some space (`selfreward gc RUN` may help), then go on.",
+            _FREE,
         ) from error
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those that led to it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)

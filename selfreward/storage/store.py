@@ -39,7 +39,16 @@ from selfreward.records import (
     kept,
 )
 from selfreward.storage import database, seals
-from selfreward.storage.tables import RESTORE, TABLES, Row, digest, from_rows, to_row, typed
+from selfreward.storage.tables import (
+    RESTORE,
+    SCHEMA_VERSION,
+    TABLES,
+    Row,
+    digest,
+    from_rows,
+    to_row,
+    typed,
+)
 
 T = TypeVar("T")
 
@@ -310,6 +319,25 @@ class Store:
         if len(rows) != 1:
             raise IntegrityError(f"{self.path}: table owner has {len(rows)} rows, not 1", RESTORE)
         return dict(zip(_OWNER, typed(_OWNER, rows, self._table("owner"))[0], strict=True))
+
+    @property
+    def sealed(self) -> list[tuple[int, str]]:
+        """Iteration and name of all that is sealed, see ``seals``."""
+        rows = self._rows("SELECT iteration, what FROM seals")
+        columns = {"iteration": int, "what": str}
+        return [(t, what) for t, what in typed(columns, rows, self._table("seals"))]
+
+    @property
+    def closed(self) -> list[int]:
+        """The iterations that have figures, or had them when they were sealed."""
+        rows = self._rows("SELECT iteration FROM figures")
+        there = {row[0] for row in typed({"iteration": int}, rows, self._table("figures"))}
+        return sorted(there | {t for t, what in self.sealed if what == seals.FIGURES})
+
+    @property
+    def is_sealing(self) -> bool:
+        """Whether the file is of this release, which seals what it writes."""
+        return bool(self._rows("PRAGMA user_version")[0][0] == SCHEMA_VERSION)
 
     def is_sealed(self, iteration: int, what: str) -> bool | None:
         """Whether what was sealed is as it was; None where it never was, see ``seals``.

@@ -25,7 +25,7 @@ from selfreward.records import (
 SCHEMA_VERSION = 6
 """``PRAGMA user_version``; a release that changes a table below raises it and migrates, see
 ``database.upgrade``. Version 4 had no ``planned``, version 5 no ``seals``."""
-RESTORE = "Restore the run from a copy; `selfreward verify` lists all that is damaged."
+RESTORE = "Restore the run from a copy; `selfreward verify RUN` lists all that is damaged."
 """What to do about damage."""
 
 TABLES: dict[type, tuple[str, tuple[str, ...]]] = {
@@ -167,4 +167,3 @@ def digest(made: Iterable[Record] | Mapping[str, Any]) -> str:
         sha.update(json.dumps(row, ensure_ascii=False).encode())
         sha.update(b"\n")
     return sha.hexdigest()
-

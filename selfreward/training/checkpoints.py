@@ -6,12 +6,12 @@ and only a sealed one of the same job is ever loaded.
 """
 
 import logging
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from selfreward.errors import IntegrityError
 from selfreward.storage import durable
+from selfreward.storage.leftovers import remove
 
 _LOG = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def settle_checkpoint(directory: Path, job: str) -> Path | None:
     kept = last_complete_checkpoint(directory, job)
     for checkpoint in directory.glob("checkpoint-*"):
         if kept is None or checkpoint.name != kept.name:
-            shutil.rmtree(checkpoint)
+            remove(checkpoint)
     return kept
 
 

@@ -1,58 +1,113 @@
 """Checking a run against what was committed, and removing what it no longer needs."""
 
-import os
-import shutil
-import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from selfreward.errors import IntegrityError, SelfRewardError
+from selfreward.errors import IntegrityError, NotFoundError, SelfRewardError
 from selfreward.inputs import models
-from selfreward.records import Stage, model_name
-from selfreward.storage import durable
+from selfreward.records import Stage
 from selfreward.storage.changes import REMOVED
-from selfreward.storage.directory import Run
-from selfreward.storage.store import Store, made_by
-from selfreward.storage.tables import digest
+from selfreward.storage.committed import (
+    TRAINING,
+    check_events,
+    check_figures,
+    check_model,
+    check_no_stage_lost,
+    check_records,
+    check_rows,
+    check_stage,
+    model_of,
+    needed_models,
+)
+from selfreward.storage.directory import Run, open_run
+from selfreward.storage.leftovers import leftovers, remove
+from selfreward.storage.store import Store
 from selfreward.verbs.layout import size, table
-
-_TRAINING = ("sft", "train")
-"""Stages that make a model."""
+from selfreward.workers.fixed import check_fixed
 
 Check = dict[str, Any]
 
 
 def verify(run: Run) -> list[Check]:
-    """Check every byte of a run that has a checksum.
+    """Check every byte of a run that has a checksum, and that all the others can be read.
 
     Returns:
         One mapping per check: ``name``, ``ok`` and ``detail``, which says what is wrong.
+
+    Raises:
+        IntegrityError: ``records.db`` cannot even be opened.
     """
     checks: list[Check] = []
 
-    def check(name: str, test: Callable[[], str]) -> None:
+    def check(name: str, test: Callable[[], str]) -> bool:
+        detail, is_ok = "", False
         try:
-            checks.append({"name": name, "ok": True, "detail": test()})
+            detail, is_ok = test(), True
         except (SelfRewardError, OSError) as error:
-            checks.append({"name": name, "ok": False, "detail": str(error)})
+            detail = str(error)
+        except Exception as error:  # whatever a check trips over is what is wrong
+            detail = f"cannot be read ({type(error).__name__}: {error})"
+        checks.append({"name": name, "ok": is_ok, "detail": detail})
+        return is_ok
 
     with run.store() as store:
         check("records.db", partial(_check_database, store))
-        if not checks[0]["ok"]:
-            return checks
-        removed = _removed(store)
-        check("config, templates, seed data", partial(_check_fingerprints, run, store))
-        if run.base_model():
-            check("M0", partial(_check_base, run))
-        for stage in store.stages():
-            name = f"iteration {stage.iteration} {stage.stage}"
-            if stage.stage in _TRAINING:
-                check(_model(stage), partial(_check_model, run, stage, removed))
-            else:
-                check(name, partial(_check_stage, store, stage))
+        check("config, templates, seed data", partial(_check_config, run, store))
+        check("M0", partial(_check_base, run))
+        check("rows", partial(check_rows, store))
+        check("events", partial(check_events, store))
+        check("fixed models", partial(check_fixed, store))
+        stages: list[Stage] = []
+        check("stages", partial(_check_tables, store, stages))
+        for stage in stages:
+            if stage.stage in TRAINING:
+                check(model_of(stage), partial(check_model, run, store, stage))
+            check(f"iteration {stage.iteration} {stage.stage}", partial(check_stage, store, stage))
+        closed: list[int] = []
+        if check("figures", partial(_closed, store, closed)):
+            checks.pop()
+        for t in closed:
+            check(f"iteration {t} figures", partial(check_figures, store, t))
     return checks
+
+
+@contextmanager
+def opened(name: str) -> Iterator[Run]:
+    """A run by its name, see ``open_run``, for a body that reads it: see ``told_as_damage``."""
+    run = open_run(name)
+    with told_as_damage(run):
+        yield run
+
+
+@contextmanager
+def told_as_damage(run: Run) -> Iterator[None]:
+    """Whatever reading a run trips over, which is not named yet, is told as damage if it is.
+
+    Records that do not fit together make code fail in ways that no reader can foresee. Then all is
+    checked; only where nothing is wrong with the run is it a bug.
+
+    Raises:
+        IntegrityError: With the first check that fails.
+    """
+    try:
+        yield
+    except NotFoundError:
+        with run.store() as store:
+            check_records(store)  # it may be missing because it was lost
+        raise
+    except (SelfRewardError, OSError):
+        raise
+    except Exception as error:
+        bad = [check for check in verify(run) if not check["ok"]]
+        if not bad:
+            raise
+        raise IntegrityError(
+            f"run {run.name} is damaged: {bad[0]['name']}: {bad[0]['detail']}",
+            f"Restore it from a copy; `selfreward verify {run.name}` lists all that is damaged.",
+        ) from error
 
 
 def verify_text(checks: list[Check]) -> str:
@@ -79,34 +134,37 @@ def collect(run: Run, keep: int | None, *, dry_run: bool) -> list[dict[str, Any]
         IntegrityError: A model that stays is damaged; then nothing is removed.
         LockedError: Another process owns the run.
     """
-    with run.owned() as store:
-        trained = [stage for stage in store.stages() if stage.stage in _TRAINING]
-        removed = _removed(store)
-        old = _old_models(run, trained, keep)
+    with run.locked():  # the disk may be full: the database is written to once there is space
+        with run.store() as store:
+            trained = [stage for stage in store.stages() if stage.stage in TRAINING]
+            old = _old_models(run, trained, keep)
+            for stage in trained:
+                if stage not in old:
+                    check_model(run, store, stage)
+        found = [(path, "left by a killed process") for path in leftovers(run)]
         for stage in trained:
-            if stage not in old:
-                _check_model(run, stage, removed)
-        found = [(path, "left by a killed process") for path in _leftovers(run)]
-        for stage in trained:
-            checkpoints = run.checkpoints_directory(_model(stage))
-            if checkpoints.exists():
-                found.append((checkpoints, f"{_model(stage)} is finished"))
+            checkpoints = run.checkpoints_directory(model_of(stage))
+            if checkpoints.is_symlink() or checkpoints.exists():
+                found.append((checkpoints, f"{model_of(stage)} is finished"))
         items = [_item(path, why) for path, why in found]
-        for stage in old:
-            items.append(_item(run.model_directory(_model(stage)), f"not among the newest {keep}"))
-            if not dry_run:
-                store.add_event(REMOVED, _model(stage))
+        going = [run.model_directory(model_of(stage)) for stage in old]
+        items += [_item(path, f"not among the newest {keep}") for path in going]
         if not dry_run:
-            for item in items:
-                _remove(run, Path(item["path"]))
+            for path, _ in found:
+                remove(path)
+            if going:
+                with Store.claim(run.records) as store:
+                    for path in going:
+                        store.add_event(REMOVED, path.name)
+                        remove(path)
     return items
 
 
 def why_nothing(run: Run, keep: int | None) -> str:
     """Why there is nothing to remove, and what would remove more."""
     with run.store() as store:
-        trained = [stage for stage in store.stages() if stage.stage in _TRAINING]
-    models = [path for stage in trained if (path := run.model_directory(_model(stage))).exists()]
+        trained = [stage for stage in store.stages() if stage.stage in TRAINING]
+    models = [path for stage in trained if (path := run.model_directory(model_of(stage))).exists()]
     said = "no leftovers of killed processes, and no checkpoints of finished trainings"
     if not models:
         return f"{said}; the run has no model of its own"
@@ -131,17 +189,36 @@ def collect_text(items: list[dict[str, Any]], *, dry_run: bool) -> str:
 def _check_database(store: Store) -> str:
     found = store.check()
     if found != "ok":
-        raise IntegrityError(found)
+        raise IntegrityError(f"{store.path}: {found}")
+    store.owner()
     return ""
 
 
-def _check_fingerprints(run: Run, store: Store) -> str:
+def _check_tables(store: Store, stages: list[Stage]) -> str:
+    """Read what is no record; ``stages`` is filled."""
+    stages += store.stages()
+    store.progress()
+    for stage in stages:
+        store.planned(stage.iteration)
+    check_no_stage_lost(store)
+    return f"{len(stages)} finished"
+
+
+def _closed(store: Store, closed: list[int]) -> str:
+    closed += store.closed
+    return ""
+
+
+def _check_config(run: Run, store: Store) -> str:
+    _ = Run(run.path).config  # read anew
     run.check_fingerprints(store)
     return "as when each stage was made"
 
 
 def _check_base(run: Run) -> str:
     base = run.base_model()
+    if not base:
+        return "not looked up yet"
     path = Path(base["path"])
     found = models.digest(path)
     if found != base["digest"]:
@@ -149,64 +226,17 @@ def _check_base(run: Run) -> str:
     return str(path)
 
 
-def _check_model(run: Run, stage: Stage, removed: set[str]) -> str:
-    directory = run.model_directory(_model(stage))
-    if not directory.exists() and directory.name in removed:
-        return "removed by gc"
-    if durable.verify_directory(directory) != stage.digest:
-        raise IntegrityError(f"{directory}: whole, but not the model that was committed")
-    return str(directory)
-
-
-def _check_stage(store: Store, stage: Stage) -> str:
-    made = made_by(store, stage.iteration, stage.stage)
-    is_as_committed = digest(made) == stage.digest
-    if isinstance(made, dict):
-        if not is_as_committed:
-            raise IntegrityError(f"the reports {', '.join(made)} are not those committed")
-        return f"{len(made)} reports"
-    if not is_as_committed:
-        raise IntegrityError(f"{len(made)} records are not those that were committed")
-    return f"{len(made)} records"
-
-
 def _old_models(run: Run, trained: list[Stage], keep: int | None) -> list[Stage]:
     """Models that may go: not among the newest, and no coming iteration needs them."""
     if keep is None:
         return []
-    there = [stage for stage in trained if run.model_directory(_model(stage)).exists()]
-    needed = {_model(stage) for stage in trained[-1:]}
-    asks_m1 = any(judge.model == "M1" for judge in run.config.judge.jurors)
-    if asks_m1 or run.config.responses.anchors:
-        needed.add("M1")
-    return [stage for stage in there[: len(there) - keep] if _model(stage) not in needed]
-
-
-def _model(stage: Stage) -> str:
-    return model_name(stage.iteration, stage.stage)
-
-
-def _removed(store: Store) -> set[str]:
-    """Names of the models that ``gc`` removed."""
-    return {text for _, kind, text in store.events() if kind == REMOVED}
-
-
-def _leftovers(run: Run) -> Iterator[Path]:
-    for directory in (run.path, run.path / "models", *(run.path / "checkpoints").glob("*")):
-        yield from sorted(directory.glob(f"{durable.TEMPORARY}*"))
+    there = [stage for stage in trained if run.model_directory(model_of(stage)).exists()]
+    needed = needed_models(run, trained)
+    return [stage for stage in there[: len(there) - keep] if model_of(stage) not in needed]
 
 
 def _item(path: Path, why: str) -> dict[str, Any]:
-    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+    inner = path.is_dir() and not path.is_symlink()
+    files = [p for p in path.rglob("*") if p.is_file()] if inner else [path]
     num_bytes = sum(file.lstat().st_size for file in files)
     return {"path": str(path), "bytes": num_bytes, "why": why}
-
-
-def _remove(run: Run, path: Path) -> None:
-    """Remove a file or directory; what a kill leaves of it is a leftover, never half a model."""
-    temporary = run.path / f"{durable.TEMPORARY}{uuid.uuid4().hex}"
-    os.rename(path, temporary)
-    if temporary.is_dir():
-        shutil.rmtree(temporary)
-    else:
-        temporary.unlink()

@@ -24,6 +24,7 @@ from selfreward.verbs.course import (
     whole_time,
 )
 from selfreward.verbs.layout import table
+from selfreward.verbs.maintenance import told_as_damage
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +187,9 @@ def ls_rows() -> list[RunRow | DamagedRow]:
     rows: list[RunRow | DamagedRow] = []
     for run in list_runs():
         try:
-            rows.append(_ls_row(run))
-        except SelfRewardError as error:
+            with told_as_damage(run):
+                rows.append(_ls_row(run))
+        except (SelfRewardError, OSError) as error:
             rows.append(DamagedRow(run.name, "damaged", str(error)))
     return rows
 

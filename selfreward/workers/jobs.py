@@ -29,6 +29,7 @@ from selfreward.training.distributed import train_processes
 from selfreward.training.rows import dpo_rows, sft_rows
 from selfreward.workers.checks import check_config
 from selfreward.workers.evaluate import evaluate_iteration
+from selfreward.workers.fixed import hold_fixed
 from selfreward.workers.judge import judge_job
 from selfreward.workers.parity import parity_job
 from selfreward.workers.rollout import generate_iteration
@@ -124,13 +125,17 @@ class Generator:
 
     def _open(self, run: Run, store: Store) -> Sessions:
         self._store = store
-        self._sessions = self._sessions or Sessions(_opener(run, self._warn))
+        self._sessions = self._sessions or Sessions(_opener(run, self._warn, self._hold))
         return self._sessions
 
     def _warn(self, line: str) -> None:
         _LOG.warning(line)
         if self._store is not None:
             self._store.add_event("warning", line)
+
+    def _hold(self, model: models.Model) -> None:
+        if self._store is not None:
+            hold_fixed(self._store, model)
 
     def __enter__(self) -> "Generator":
         return self
@@ -141,14 +146,20 @@ class Generator:
         self._runner.close()
 
 
-def _opener(run: Run, tell: Callable[[str], None]) -> OpenSession:
+def _opener(
+    run: Run, tell: Callable[[str], None], hold: Callable[[models.Model], None]
+) -> OpenSession:
     async def open_session(settings: EngineConfig, model: Path | str) -> Session:
         if model == HOSTED:
             from selfreward.engines.server.hosted import open_hosted
 
             return Session(*open_hosted(settings.options, tell))
         fixed = not isinstance(model, Path)
-        path = models.resolve(str(model)).path if fixed else Path(model)
+        path = Path(model)
+        if fixed:
+            resolved = models.resolve(str(model))
+            hold(resolved)
+            path = resolved.path
         chat = _chat(run, path, is_policy=not fixed)
         engine = await open_proved(
             settings.kind, path, chat, settings.options, fixed=fixed, tell=tell
@@ -163,8 +174,8 @@ def train(run: Run, store: Store, iteration: int, stage: str = "train") -> None:
 
     Stage ``sft`` of iteration 0 trains ``models/SFT`` instead.
     """
-    if iteration == 0:
-        _check_base(run, models.digest(run.policy(0)))
+    if iteration == 0 or (iteration == 1 and run.config.sft is None):
+        _check_base(run, models.digest(run.policy(iteration)))
     chat = _chat(run, run.policy(iteration))
     train_iteration(run, store, iteration, chat, _fit(run, iteration, stage), stage)
 

@@ -37,7 +37,8 @@ def main() -> None:
     threading.Thread(target=_read_jobs, args=(jobs, *sys.argv[1:]), daemon=True).start()
     error = None
     try:
-        _serve(jobs, say)
+        with full_disk_named(os.getcwd()):
+            _serve(jobs, say)
     except SelfRewardError as raised:
         error = raised
     if error is not None:

@@ -395,7 +395,7 @@ def test_another_schema_version_is_refused_and_named(path: Path, version: int) -
 def test_create_does_not_touch_a_store_that_is_there(path: Path) -> None:
     with Store.claim(path) as store:
         store.add([prompt(0)])
-    with pytest.raises(sqlite3.OperationalError):
+    with pytest.raises(IntegrityError, match="already exists"):
         database.create(path)
     with Store(path) as store:
         assert len(store.records(Prompt, 1)) == 1

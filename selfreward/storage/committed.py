@@ -1,0 +1,219 @@
+"""What a run has committed, held against what lies there now.
+
+``verify`` asks all of it and reads every byte; a launch asks what it is about to build on: the
+records of every finished stage, and the models that the next stages start from or are judged by.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+
+from selfreward.errors import IntegrityError
+from selfreward.records import REPORTS, Drop, Judgment, Stage, kept, model_name
+from selfreward.storage import durable, seals
+from selfreward.storage.changes import REMOVED
+from selfreward.storage.directory import Run
+from selfreward.storage.store import Store
+from selfreward.storage.tables import RESTORE, TABLES, digest
+
+TRAINING = ("sft", "train")
+"""Stages that make a model."""
+
+_COLUMNS = {
+    name: (", ".join(field.name for field in fields(kind)), ", ".join(key))
+    for kind, (name, key) in TABLES.items()
+}
+"""Columns and key of each table."""
+_JUDGES = re.compile(r"judgments(/[0-9]{1,4})?")
+
+
+def check_launch(run: Run, store: Store) -> None:
+    """Check all that the stages still to come are made from, but the base model.
+
+    Raises:
+        IntegrityError: A record, a count, a log or a model is not the one committed.
+    """
+    check_records(store)
+    trained = [stage for stage in store.stages() if stage.stage in TRAINING]
+    for stage in trained:
+        if model_of(stage) in needed_models(run, trained):
+            check_model(run, store, stage)
+
+
+def check_records(store: Store) -> None:
+    """Check all that is in the database of what finished stages made, and the events.
+
+    Raises:
+        IntegrityError: With the first stage that is not as it was committed.
+    """
+    for stage in store.stages():
+        check_stage(store, stage)
+    check_events(store)
+    check_no_stage_lost(store)
+
+
+def check_no_stage_lost(store: Store) -> None:
+    """Check that each stage that was sealed has its row."""
+    finished = {(stage.iteration, stage.stage) for stage in store.stages()}
+    for iteration, what in store.sealed:
+        if what not in (seals.FIGURES, seals.EVENTS) and (iteration, what) not in finished:
+            raise IntegrityError(
+                f"{store.path}: table stages: iteration {iteration} {what} was finished, but has "
+                "no row",
+                RESTORE,
+            )
+
+
+def check_stage(store: Store, stage: Stage) -> str:
+    """Check what a finished stage made, and its counts, drops and log.
+
+    Returns:
+        What there is of it, for people.
+    """
+    name = f"iteration {stage.iteration} {stage.stage}"
+    if stage.stage not in TRAINING and made_digest(store, stage) != stage.digest:
+        what = "reports" if stage.stage == "evaluate" else "records"
+        raise IntegrityError(
+            f"{store.path}: {name}: its {what} are not those that were committed", RESTORE
+        )
+    sealed = store.is_sealed(stage.iteration, stage.stage)
+    if sealed is False or (sealed is None and _is_after_a_seal(store, stage)):
+        raise IntegrityError(
+            f"{store.path}: {name}: its counts, drops or log are not those that were committed",
+            RESTORE,
+        )
+    return f"{stage.rows} rows, {stage.drops} drops{'' if sealed else '; made before seals'}"
+
+
+def check_figures(store: Store, iteration: int) -> str:
+    """Check the figures and reports of a closed iteration."""
+    sealed = store.is_sealed(iteration, seals.FIGURES)
+    of_this = [stage for stage in store.stages() if stage.iteration == iteration]
+    was_sealed = any(store.is_sealed(iteration, stage.stage) is not None for stage in of_this)
+    if sealed is False or (sealed is None and was_sealed):
+        raise IntegrityError(
+            f"{store.path}: the figures or reports of iteration {iteration} are not those that "
+            "were committed",
+            f"{RESTORE} `selfreward scores RUN` computes the figures from the records.",
+        )
+    return "" if sealed else "made before seals"
+
+
+def check_events(store: Store) -> str:
+    """Check that no event was altered, added or taken away."""
+    sealed = store.is_sealed(0, seals.EVENTS)
+    if sealed is False or (sealed is None and store.is_sealing and store.events()):
+        raise IntegrityError(f"{store.path}: table events is not what was written to it", RESTORE)
+    return f"{len(store.events())} events"
+
+
+def check_model(run: Run, store: Store, stage: Stage) -> str:
+    """Read a model that training made, every byte.
+
+    Returns:
+        Its directory, or that ``gc`` removed it.
+    """
+    directory = run.model_directory(model_of(stage))
+    if not directory.exists() and directory.name in removed_models(store):
+        return "removed by gc"
+    try:
+        found = durable.verify_directory(directory)
+    except IntegrityError as error:
+        raise IntegrityError(
+            f"{directory.name} is not whole: {error.message}",
+            f"Restore {directory} from a copy, or start a new run.",
+        ) from None
+    if found != stage.digest:
+        raise IntegrityError(
+            f"{directory}: whole, but not the model that was committed",
+            f"Restore {directory} from a copy, or start a new run.",
+        )
+    return str(directory)
+
+
+def check_rows(store: Store) -> str:
+    """Read every record, finished or not, and check that each belongs to one that is there."""
+    count = 0
+    for kind in TABLES:
+        for row in store.query(f"SELECT DISTINCT iteration FROM {TABLES[kind][0]}"):
+            count += len(store.records(kind, row[0]))
+    for child, parent, on in _BELONGS:
+        there = f"EXISTS (SELECT 1 FROM {parent} AS b WHERE {on})"
+        for row in store.query(f"SELECT * FROM {child} AS a WHERE NOT {there} LIMIT 1"):
+            raise IntegrityError(
+                f"{store.path}: table {child}, row {row[:4]}: there is no such row in {parent}",
+                RESTORE,
+            )
+    return f"{count} records"
+
+
+_SAME = "a.iteration = b.iteration AND a.attempt = b.attempt"
+_BELONGS = [
+    ("responses", "prompts", _SAME),
+    ("judgments", "responses", f"{_SAME} AND a.sample = b.sample"),
+    ("criteria", "prompts", _SAME),
+    ("comparisons", "responses", f"{_SAME} AND a.first = b.sample"),
+    ("comparisons", "responses", f"{_SAME} AND a.second = b.sample"),
+    ("pairs", "responses", f"{_SAME} AND a.chosen = b.sample"),
+    ("pairs", "responses", f"{_SAME} AND a.rejected = b.sample"),
+]
+"""Which row each row belongs to."""
+
+
+def needed_models(run: Run, trained: Iterable[Stage]) -> set[str]:
+    """Names of the trained models that a coming iteration starts from or is judged by."""
+    made = [model_of(stage) for stage in trained]
+    asks_m1 = any(judge.model == "M1" for judge in run.config.judge.jurors)
+    if asks_m1 or run.config.responses.anchors:
+        return {*made[-1:], "M1"}
+    return {*made[-1:]}
+
+
+def model_of(stage: Stage) -> str:
+    """Name of the model that a training stage made."""
+    return model_name(stage.iteration, stage.stage)
+
+
+def removed_models(store: Store) -> set[str]:
+    """Names of the models that ``gc`` removed."""
+    return {text for _, kind, text in store.events() if kind == REMOVED}
+
+
+def made_digest(store: Store, stage: Stage) -> str:
+    """What ``digest(made_by(...))`` gives, from the rows as they lie there and without keeping any.
+
+    A million records take seconds, see docs/benchmarks.md.
+    """
+    t, name = stage.iteration, stage.stage
+    if name == "evaluate":
+        reports = {report: store.report(t, report, dict) for report in REPORTS}
+        return digest({name: report for name, report in reports.items() if report is not None})
+    if name == "selection":
+        return digest(kept(store.records(Judgment, t), store.records(Drop, t)))
+    return seals.digest_rows(_made_rows(store, t, name))
+
+
+def _made_rows(store: Store, iteration: int, stage: str) -> Iterator[tuple[object, ...]]:
+    def rows(table: str, where: str = "TRUE") -> Iterator[tuple[object, ...]]:
+        columns, key = _COLUMNS[table]
+        query = f"SELECT {columns} FROM {table} WHERE iteration = ? AND {where} ORDER BY {key}"
+        return store.query(query, (iteration,))
+
+    if stage in ("responses", "anchors"):
+        for row in rows("responses", f"author {'=' if stage == 'anchors' else '<>'} 'M1'"):
+            yield row if row[-1] is not None else row[:-1]  # as before there was the column
+    elif _JUDGES.fullmatch(stage):
+        juror = int(stage.partition("/")[2] or 0)
+        yield from rows("criteria", f"juror = {juror}")
+        yield from rows("judgments", f"juror = {juror}")
+    elif stage in _COLUMNS:
+        yield from rows(stage)
+    else:
+        raise IntegrityError(f"{store.path}: table stages: no stage is named {stage!r}", RESTORE)
+
+
+def _is_after_a_seal(store: Store, stage: Stage) -> bool:
+    """Whether a stage is sealed that was finished before this one, so that this one was, too."""
+    before = store.stages()
+    before = before[: before.index(stage)]
+    return any(store.is_sealed(other.iteration, other.stage) is not None for other in before)

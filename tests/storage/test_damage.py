@@ -1,0 +1,92 @@
+"""Whatever is damaged in a run is told as damage, and nothing goes on from it."""
+
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from selfreward.cli.main import invoke
+from selfreward.config.load import build_config
+from selfreward.controller import launch
+from selfreward.inputs.collect import create_run
+from selfreward.workers import children
+from tests.support import damage
+from tests.support.cli_driver import Workers
+from tests.support.loop_driver import ScriptedWorkers
+from tests.support.runs import SMALL
+
+READERS = [
+    ["status", "run"], ["ls"], ["scores", "run"], ["show", "run", "--best", "1"],
+    ["show", "run"], ["show", "run", "--failed"], ["pairs", "run"], ["show", "run", "0"],
+]  # fmt: skip
+
+
+class StopsAtTraining(ScriptedWorkers):
+    def train(self, iteration: int, stage: str = "train") -> None:
+        if iteration:
+            raise KeyboardInterrupt
+        super().train(iteration, stage)
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run ``whole``, and ``half``, which is to train on its pairs next."""
+    root = tmp_path_factory.mktemp("originals")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SELFREWARD_RUNS", str(root))
+        whole = create_run(build_config({}, SMALL), "whole")
+        launch(whole, lambda: None, ScriptedWorkers(whole))
+        half = create_run(build_config({}, SMALL), "half")
+        with pytest.raises(KeyboardInterrupt):
+            launch(half, lambda: None, StopsAtTraining(half))
+    return root
+
+
+@pytest.fixture
+def copied(
+    originals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], Path]:
+    """Makes a fresh copy of a run, as ``run`` in the runs directory in force."""
+    monkeypatch.setattr(children, "Children", Workers)
+
+    def copy(name: str) -> Path:
+        root = tmp_path / "runs"
+        shutil.rmtree(root, ignore_errors=True)
+        shutil.copytree(originals / name, root / "run")
+        monkeypatch.setenv("SELFREWARD_RUNS", str(root))
+        return root / "run"
+
+    return copy
+
+
+def hurt(path: Path, seed: int) -> tuple[str, random.Random]:
+    """Damage a run; says how."""
+    draw = random.Random(seed)
+    kind = damage.ALL[seed % len(damage.ALL)]
+    return f"{seed} {kind.__name__}: {kind(path, draw)}", draw
+
+
+def check(copied: Callable[[str], Path], seeds: range, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in seeds:
+        path = copied("whole" if seed % 3 else "half")
+        how, draw = hurt(path, seed)
+        for words in (["verify", "run"], draw.choice(READERS), ["resume", "run"]):
+            code = invoke(words)
+            said = capsys.readouterr()
+            assert code in (0, 5), (how, words, code, said.err[-800:])
+
+
+def test_no_damage_whatever_is_told_as_a_bug(
+    copied: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    check(copied, range(300), capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", range(300, 6300, 300))
+def test_no_damage_whatever_is_told_as_a_bug_in_many_more_cases(
+    copied: Callable[[str], Path], capsys: pytest.CaptureFixture[str], start: int
+) -> None:
+    check(copied, range(start, start + 300), capsys)
