@@ -62,6 +62,9 @@ def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
     """
     if not path.is_file():
         raise NotFoundError(f"{path}: no such file, so this is no run directory")
+    for beside in (path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+        if beside.exists() and not beside.is_file():
+            raise IntegrityError(f"{beside}: not a file", "Remove it: SQLite makes its own.")
     with errors(path):
         db, version = _open(path, writes)
         try:
@@ -132,6 +135,11 @@ def upgrade(db: sqlite3.Connection) -> None:
     db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
 
+def is_current(db: sqlite3.Connection) -> bool:
+    """Whether a database is of this release's schema."""
+    return bool(db.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION)
+
+
 def _plan(db: sqlite3.Connection, create: str) -> None:
     """Make and fill the table of the stages planned, going by those that have begun.
 
@@ -164,6 +172,8 @@ def errors(path: Path) -> Iterator[None]:
         raise
     except sqlite3.IntegrityError as error:
         raise IntegrityError(f"{path}: {error}; the record was not written") from error
+    except UnicodeDecodeError as error:  # in the name of a column
+        raise IntegrityError(f"{path}: cannot be read ({error})", RESTORE) from error
     except sqlite3.DatabaseError as error:
         name = _name(error)
         if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):

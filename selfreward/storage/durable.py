@@ -60,7 +60,7 @@ def publish_directory(target: Path, *, facts: dict[str, object] | None = None) -
         if os.path.lexists(target):
             if is_whole(target):
                 return
-            if target.is_symlink():  # what it leads to is not ours
+            if target.is_symlink() or target.is_file():  # what a link leads to is not ours
                 target.unlink()
             else:
                 shutil.rmtree(target)

@@ -39,16 +39,7 @@ from selfreward.records import (
     kept,
 )
 from selfreward.storage import database, seals
-from selfreward.storage.tables import (
-    RESTORE,
-    SCHEMA_VERSION,
-    TABLES,
-    Row,
-    digest,
-    from_rows,
-    to_row,
-    typed,
-)
+from selfreward.storage.tables import RESTORE, TABLES, Row, digest, from_rows, to_row, typed
 
 T = TypeVar("T")
 
@@ -259,10 +250,7 @@ class Store:
         return from_rows(Stage, rows, self._table("stages"))
 
     def train_log(self, iteration: int, stage: str = "train") -> list[dict[str, float]]:
-        """What the trainer logged, one mapping per step with ``step`` among its keys.
-
-        SQLite keeps NaN as NULL; it comes back as NaN.
-        """
+        """What the trainer logged, one mapping per step with ``step`` among its keys; NaN stays."""
         steps: dict[int, dict[str, float]] = {}
         where = "iteration = ? AND stage = ?"
         query = f"SELECT step, name, value FROM train_log WHERE {where} ORDER BY step"
@@ -323,9 +311,11 @@ class Store:
     @property
     def sealed(self) -> list[tuple[int, str]]:
         """Iteration and name of all that is sealed, see ``seals``."""
-        rows = self._rows("SELECT iteration, what FROM seals")
         columns = {"iteration": int, "what": str}
-        return [(t, what) for t, what in typed(columns, rows, self._table("seals"))]
+        found = typed(
+            columns, self._rows("SELECT iteration, what FROM seals"), self._table("seals")
+        )
+        return [(iteration, what) for iteration, what in found]
 
     @property
     def closed(self) -> list[int]:
@@ -337,7 +327,7 @@ class Store:
     @property
     def is_sealing(self) -> bool:
         """Whether the file is of this release, which seals what it writes."""
-        return bool(self._rows("PRAGMA user_version")[0][0] == SCHEMA_VERSION)
+        return database.is_current(self._db)
 
     def is_sealed(self, iteration: int, what: str) -> bool | None:
         """Whether what was sealed is as it was; None where it never was, see ``seals``.

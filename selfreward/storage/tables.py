@@ -5,7 +5,6 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple
-from functools import cache
 from typing import Any, TypeVar, get_type_hints
 
 import msgspec
@@ -113,7 +112,7 @@ def from_rows(kind: type[T], rows: Iterable[Row], where: str) -> list[T]:
     Raises:
         IntegrityError: A cell holds what the field cannot.
     """
-    return [kind(*row) for row in typed(_columns(kind), rows, where)]
+    return [kind(*row) for row in typed(get_type_hints(kind), rows, where)]
 
 
 def typed(columns: Mapping[str, Any], rows: Iterable[Row], where: str) -> list[Row]:
@@ -133,11 +132,6 @@ def typed(columns: Mapping[str, Any], rows: Iterable[Row], where: str) -> list[R
         assert found is not None
         row, name = rows[int(found[1])], names[int(found[2])]
         raise _odd(where, row, name, _CELL.sub("", str(error))) from None
-
-
-@cache
-def _columns(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind)
 
 
 def _read_json(kind: Any, at: int, row: Row, where: str, name: str) -> Row:

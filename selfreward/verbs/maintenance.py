@@ -210,8 +210,9 @@ def _closed(store: Store, closed: list[int]) -> str:
 
 
 def _check_config(run: Run, store: Store) -> str:
-    _ = Run(run.path).config  # read anew
-    run.check_fingerprints(store)
+    anew = Run(run.path)
+    assert anew.config
+    anew.check_fingerprints(store)
     return "as when each stage was made"
 
 

@@ -1,4 +1,4 @@
-"""Whatever is damaged in a run is told as damage, and nothing goes on from it."""
+"""Whatever is damaged in a run is told as damage, and nothing is built on it."""
 
 import random
 import shutil
@@ -38,7 +38,8 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("SELFREWARD_RUNS", str(root))
         whole = create_run(build_config({}, SMALL), "whole")
         launch(whole, lambda: None, ScriptedWorkers(whole))
-        half = create_run(build_config({}, SMALL), "half")
+        words = ["iterations=1", "evaluation.ranked=null", "evaluation.canaries=false"]
+        half = create_run(build_config({}, [*SMALL, *words]), "half")
         with pytest.raises(KeyboardInterrupt):
             launch(half, lambda: None, StopsAtTraining(half))
     return root
@@ -70,12 +71,18 @@ def hurt(path: Path, seed: int) -> tuple[str, random.Random]:
 
 def check(copied: Callable[[str], Path], seeds: range, capsys: pytest.CaptureFixture[str]) -> None:
     for seed in seeds:
-        path = copied("whole" if seed % 3 else "half")
+        name = "whole" if seed // len(damage.ALL) % 2 else "half"
+        path = copied(name)
+        before = damage.committed(path)
         how, draw = hurt(path, seed)
-        for words in (["verify", "run"], draw.choice(READERS), ["resume", "run"]):
+        is_changed = damage.committed(path) != before
+        for words in (["verify", "run"], draw.choice([*READERS, *[["resume", "run"]] * 4])):
             code = invoke(words)
             said = capsys.readouterr()
             assert code in (0, 5), (how, words, code, said.err[-800:])
+            builds = words[0] == "resume" and name == "half"
+            if is_changed and (words[0] == "verify" or builds):
+                assert code == 5, (how, words, said.out[-800:])
 
 
 def test_no_damage_whatever_is_told_as_a_bug(

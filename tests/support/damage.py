@@ -26,6 +26,17 @@ Damage = Callable[[Path, Draw], str]
 """Damages the run at a path; says how."""
 
 
+def committed(path: Path) -> list[list[object]] | None:
+    """All rows that a digest covers and nothing can make anew; None where they cannot be read."""
+    tables = [*RECORDS, "stages", "train_log", "events"]
+    with contextlib.closing(sqlite3.connect(path / "records.db")) as db:
+        db.text_factory = bytes
+        try:
+            return [sorted(db.execute(f"SELECT * FROM {table}"), key=repr) for table in tables]
+        except (sqlite3.Error, UnicodeDecodeError):
+            return None
+
+
 def flip(path: Path, draw: Draw) -> str:
     """A few bytes of the database."""
     data = bytearray((path / "records.db").read_bytes())
