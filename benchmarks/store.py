@@ -1,4 +1,4 @@
-"""How fast the store takes records, and how fast ``scores`` answers on a million judgments.
+"""How fast the store takes records, checks them at a launch, and ``scores`` answers on a million.
 
     python benchmarks/store.py [--judgments 1000000] [--form written] [--keep DIRECTORY]
 
@@ -22,6 +22,7 @@ from selfreward.config.run import Config
 from selfreward.measures.figures import iteration_figures
 from selfreward.records import Judgment, Prompt, Record, Response, Stage
 from selfreward.storage import database
+from selfreward.storage.committed import check_records
 from selfreward.storage.store import Store
 
 BATCH = 256
@@ -46,6 +47,14 @@ def main() -> None:
             start = time.perf_counter()
             iteration_figures(store, ITERATIONS)
             print(f"figures of the open iteration: {time.perf_counter() - start:.2f} s")
+            start = time.perf_counter()
+            check_records(store)
+            made = sum(
+                next(store.query(f"SELECT count(*) {table} WHERE iteration < {ITERATIONS}"))[0]
+                for table in ("FROM prompts", "FROM responses", "FROM judgments")
+            )
+            seconds = time.perf_counter() - start
+            print(f"check at a launch of {made:,} records of finished stages: {seconds:.2f} s")
         for _ in range(3):
             start = time.perf_counter()
             command = [sys.executable, "-m", "selfreward", "scores", str(run)]
