@@ -89,8 +89,8 @@ def check_figures(store: Store, iteration: int) -> str:
     """Check the figures and reports of a closed iteration."""
     sealed = store.is_sealed(iteration, seals.FIGURES)
     of_this = [stage for stage in store.stages() if stage.iteration == iteration]
-    was_sealed = any(store.is_sealed(iteration, stage.stage) is not None for stage in of_this)
-    if sealed is False or (sealed is None and was_sealed):
+    here = of_this and all(store.is_sealed(iteration, s.stage) is not None for s in of_this)
+    if sealed is False or (sealed is None and here):  # else an earlier release closed it
         raise IntegrityError(
             f"{store.path}: the figures or reports of iteration {iteration} are not those that "
             "were committed",
@@ -214,6 +214,8 @@ def _made_rows(store: Store, iteration: int, stage: str) -> Iterator[tuple[objec
 
 def _is_after_a_seal(store: Store, stage: Stage) -> bool:
     """Whether a stage is sealed that was finished before this one, so that this one was, too."""
-    before = store.stages()
-    before = before[: before.index(stage)]
-    return any(store.is_sealed(other.iteration, other.stage) is not None for other in before)
+    query = """
+SELECT 1 FROM stages AS a JOIN stages AS b ON b.rowid < a.rowid
+JOIN seals AS s ON s.iteration = b.iteration AND s.what = b.stage
+WHERE a.iteration = ? AND a.stage = ? LIMIT 1"""
+    return bool([*store.query(query, (stage.iteration, stage.stage))])

@@ -118,9 +118,8 @@ def test_a_child_that_dies_is_reported_with_the_end_of_its_log(
 ) -> None:
     monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
     run = create_run(build_config({"sft": None}), "run")
-    (run.path / "models" / "M0.json").write_text('{"digest": ""}')  # nobody expects this
     with run.owned() as store, pytest.raises(SelfRewardError) as caught:
-        Children(run, store, lambda: None).generate(1)
+        Children(run, store, lambda: None).generate(1)  # nobody expects it before ``prepare``
     assert caught.value.message == "the generate process of iteration 1 ended with code 1"
     assert "KeyError" in caught.value.hint
 
