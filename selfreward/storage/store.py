@@ -42,7 +42,6 @@ from selfreward.storage import database, seals
 from selfreward.storage.tables import RESTORE, TABLES, Row, digest, from_rows, to_row, typed
 
 T = TypeVar("T")
-
 _EVENT = {"at": str, "kind": str, "text": str}
 _LOGGED = {"step": int, "name": str, "value": float | None}
 _OWNER = {"epoch": int, "host": str | None, "pid": int | None, "since": str | None}
