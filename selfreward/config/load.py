@@ -38,8 +38,15 @@ def load_copy(path: Path, overrides: Sequence[str] = ()) -> Config:
     the run, which goes on as it began.
     """
     data, places = read_yaml(path)
+    return build_copy(data, places, str(path), overrides)
+
+
+def build_copy(
+    data: dict[str, object], places: dict[Path_, str], name: str, overrides: Sequence[str] = ()
+) -> Config:
+    """What ``load_copy`` makes of what ``read_yaml`` read."""
     earlier = [f"{key}={value}" for key, value in _EARLIER.items() if _lacks(data, key)]
-    return build_config(override(data, earlier), overrides, places, str(path))
+    return build_config(override(data, earlier), overrides, places, name)
 
 
 def build_config(

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from selfreward.config.yamlfile import dump_yaml, read_yaml
+from selfreward.config.yamlfile import Path_, dump_yaml, read_yaml
 from selfreward.errors import ConfigError, IntegrityError, LockedError, NotFoundError
 from selfreward.records import Stage
 from selfreward.storage import durable
@@ -71,10 +71,11 @@ class Run:
         Raises:
             IntegrityError: It is no longer what was written there.
         """
-        from selfreward.config.load import load_copy
+        from selfreward.config.load import build_copy
 
+        data, places = self._written
         try:
-            return load_copy(self.resolved)
+            return build_copy(data, places, str(self.resolved))
         except ConfigError as error:
             raise IntegrityError(error.message, _MEND_CONFIG) from None
 
@@ -158,13 +159,13 @@ class Run:
         can be extended and resumed on another machine. The config counts as it was written when
         the run was made: a key that a later release adds is not in it.
         """
-        return self._fingerprint(self._written)
+        return self._fingerprint(self._written[0])
 
     @cached_property
-    def _written(self) -> dict[str, object]:
-        """The config as it was written, without what later releases add."""
+    def _written(self) -> tuple[dict[str, object], dict[Path_, str]]:
+        """The config as it was written, without what later releases add, and its places."""
         try:
-            return read_yaml(self.resolved)[0]
+            return read_yaml(self.resolved)
         except ConfigError as error:
             raise IntegrityError(error.message, _MEND_CONFIG) from None
 
@@ -230,7 +231,7 @@ class Run:
         Raises:
             IntegrityError: Config, templates or seed data were altered after the fact.
         """
-        configs = versions(self._written, store.events())
+        configs = versions(self._written[0], store.events())
         for row in store.stages():
             if not self._is_made_from(store, row, configs):
                 raise IntegrityError(
@@ -317,7 +318,7 @@ class Run:
             refuse_frozen(self.name, self.config, new, changed, made_stages(store, self.config))
             if check is not None:
                 check(new, changed)
-            old = self._written
+            old = self._written[0]
             text = change_text(old, data := override(old, overrides), changed)
             again = [
                 (row.iteration, row.stage)

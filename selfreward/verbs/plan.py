@@ -378,5 +378,5 @@ def _finished_stages(run: Run, config: Config) -> list[Stage]:
             return []
         with run.store() as store:
             return store.stages()
-    except SelfRewardError:
+    except (SelfRewardError, TypeError, AttributeError):  # its config may hold anything
         return []
