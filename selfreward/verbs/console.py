@@ -34,9 +34,9 @@ _ANY = re.compile(f"{_MARKS.pattern}|{_UNSAFE.pattern}")
 def sanitize(text: str) -> str:
     r"""Make text safe for a terminal: each control character is spelled out, as ``\x1b``.
 
-    Newlines and tabs stay; a carriage return before a newline goes.
+    Newlines and tabs stay, and so do our own marks; a carriage return before a newline goes.
     """
-    return _UNSAFE.sub(_spell, text.replace("\r\n", "\n"))
+    return _ANY.sub(_spell, text.replace("\r\n", "\n"))
 
 
 def bold(text: str) -> str:
@@ -123,13 +123,7 @@ def width() -> int:
 
 def _write(stream: IO[str], text: str) -> None:
     color = is_terminal(stream) and not os.environ.get("NO_COLOR")
-
-    def shown(match: re.Match[str]) -> str:
-        if match[0] in _ESCAPES:
-            return _ESCAPES[match[0]] if color else ""
-        return _spell(match)
-
-    _put(stream, _ANY.sub(shown, text.replace("\r\n", "\n")))
+    _put(stream, _MARKS.sub(lambda m: _ESCAPES[m[0]] if color else "", sanitize(text)))
 
 
 def _put(stream: IO[str], line: str) -> None:
@@ -143,6 +137,8 @@ def _put(stream: IO[str], line: str) -> None:
 
 
 def _spell(match: re.Match[str]) -> str:
+    if match[0] in _ESCAPES:
+        return match[0]
     code = ord(match[0])
     if code < 0x100:
         return f"\\x{code:02x}"
