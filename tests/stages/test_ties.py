@@ -22,6 +22,7 @@ from selfreward.stages.jury import mean_scores
 from selfreward.stages.pairs import build_pairs, tied_responses
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
+from selfreward.verbs.console import unmarked
 from selfreward.verbs.maintenance import verify
 from selfreward.verbs.pairs import compare_rules
 from selfreward.verbs.plan import plan_of
@@ -171,7 +172,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def plain_text(shown: ShownPrompt) -> str:
     """Without the marks of bold and dim text."""
-    return re.sub("[\ufdd0-\ufdef]", "", prompt_text(shown))
+    return unmarked(prompt_text(shown))
 
 
 def finished(name: str, *words: str) -> Run:

@@ -41,7 +41,6 @@ class Workers(ScriptedWorkers):
         self.tick()
 
 
-children.Children = Workers  # type: ignore[misc,assignment]
-
 if __name__ == "__main__":
+    children.Children = Workers  # type: ignore[misc,assignment]
     cli.main()
