@@ -371,7 +371,8 @@ def test_a_stage_of_an_earlier_launch_is_not_at_work_before_this_one_goes_on(
         store.set_progress(1, "responses", 10, 40, 5.0)
         monkeypatch.setattr(at, lambda: "2026-01-01T11:00:00Z")
         store.add_event("launched", "")
-        durable.write_file(empty.path / "models" / "M0.json", '{"path": "m"}')
+        facts = {"path": "m", "digest": "0" * 64, "source": "m", "revision": None}
+        durable.write_file(empty.path / "models" / "M0.json", json.dumps(facts))
         display.tick()
         assert "preparing responses: loading the model" in lines[-1]
         store.set_progress(1, "responses", 11, 40, 6.0)
