@@ -47,14 +47,13 @@ def main() -> None:
             start = time.perf_counter()
             iteration_figures(store, ITERATIONS)
             print(f"figures of the open iteration: {time.perf_counter() - start:.2f} s")
-            start = time.perf_counter()
+            start = time.process_time()
             check_records(store)
-            made = sum(
-                next(store.query(f"SELECT count(*) {table} WHERE iteration < {ITERATIONS}"))[0]
-                for table in ("FROM prompts", "FROM responses", "FROM judgments")
-            )
-            seconds = time.perf_counter() - start
-            print(f"check at a launch of {made:,} records of finished stages: {seconds:.2f} s")
+            seconds, made = time.process_time() - start, 0
+            for table in ("prompts", "responses", "judgments"):
+                query = f"SELECT count(*) FROM {table} WHERE iteration < ?"
+                made += next(store.query(query, (ITERATIONS,)))[0]
+            print(f"check at a launch of {made:,} records: {seconds:.1f} s of processor time")
         for _ in range(3):
             start = time.perf_counter()
             command = [sys.executable, "-m", "selfreward", "scores", str(run)]
