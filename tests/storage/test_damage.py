@@ -91,7 +91,7 @@ def test_no_damage_whatever_is_told_as_a_bug(
     check(copied, range(200), capsys)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("start", range(200, 6200, 300))
 def test_no_damage_whatever_is_told_as_a_bug_in_many_more_cases(
     copied: Callable[[str], Path], capsys: pytest.CaptureFixture[str], start: int
