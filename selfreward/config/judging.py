@@ -131,8 +131,8 @@ class HealthConfig(Group):
     min_mass: float | None = Field(default=0.5, ge=0, le=1)
     """``mass``: probability that the judge gives to the scores 0 to 5 at all, mean over its votes,
     in the forms that read it. Ours: below it the next token is more often something else, as below
-    ``judge.min_parse_rate`` for judges that write. The bundled 135M model has 0.80 before EFT, one
-    of random weights 0.0002."""
+    ``judge.min_parse_rate`` for judges that write. The bundled 135M model has 0.80 before EFT; one
+    that takes all 49,152 tokens of its vocabulary for equally likely has 0.0001."""
     max_truncated: float | None = Field(default=0.1, ge=0, le=1)
     """``truncated``: share of the responses that were cut off, so can be neither chosen nor
     rejected. Ours: what is left is the short ones; at 0.1 one prompt in 270 with 4 responses has

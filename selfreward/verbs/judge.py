@@ -211,10 +211,14 @@ def _reasons(judged: "Sequence[Sequence[Judgment | Comparison]]") -> dict[str, i
     return dict(Counter(reasons).most_common())
 
 
-_KEYS = (
-    "judge", "seed", "revision", "trust_remote_code", "system_prompt", "chat_template",
+_OF_RUN = (
+    "seed", "revision", "trust_remote_code", "system_prompt", "chat_template",
     "chat_template_kwargs",
 )  # fmt: skip
+_OF_JUDGE = tuple(f"judge.{name}" for name in JurorConfig.model_fields if name not in (
+    "model", "weight",  # the model is named, and weighs nothing where it is alone
+))  # fmt: skip
+_KEY = re.compile(rf"({'|'.join(map(re.escape, (*_OF_RUN, *_OF_JUDGE)))})(\.|=)")
 """Of the config: what says how a judge is asked."""
 
 
@@ -228,18 +232,15 @@ def _config(
     if compare and form not in (None, "written", "expected"):
         raise ConfigError(f"--form {form}: comparisons are written or expected")
     for word in words:
-        if re.split(r"[.=]", word, maxsplit=1)[0] not in _KEYS:
-            raise ConfigError(
-                f"{word}: no key that says how a judge is asked", f"Such are: {', '.join(_KEYS)}."
-            )
+        if not _KEY.match(word):
+            known = ", ".join((*_OF_RUN, *_OF_JUDGE))
+            raise ConfigError(f"{word}: no key that says how a judge is asked", f"Such: {known}.")
     data: dict[str, object] = {"judge": {"engine": {}}} if like is None else _settings_of(like)
     judge = {**cast("dict[str, object]", data["judge"]), "model": model}
-    if not template and compare and (like is None or form):
-        template = COMPARE_TEMPLATE
-    elif not template and form in FORMS:
+    if template is None and compare:
+        template = (like and _own_template(like, "compare")) or COMPARE_TEMPLATE
+    elif template is None and form in FORMS:
         template = FORMS[form].template
-    elif not template and compare and like is not None:
-        template = _own_template(like, "compare") or COMPARE_TEMPLATE
     given = {"form": form, "template": template, "votes": votes}
     judge |= {name: value for name, value in given.items() if value is not None}
     config = build_config({**data, "judge": judge}, words, name="judge")
@@ -256,7 +257,7 @@ def _settings_of(run: "Run") -> dict[str, object]:
     judge["engine"] = (own_engine or config.engine).model_dump(mode="json")
     for kind, key in (("judge", "template"), ("criteria", "criteria_template")):
         judge[key] = _own_template(run, template_name(kind, juror)) or judge[key]
-    data = config.model_dump(mode="json", include=set(_KEYS) - {"judge", "revision"})
+    data = config.model_dump(mode="json", include=set(_OF_RUN) - {"revision"})
     return {**data, "judge": judge, "chat_template": _own_template(run, "chat")}
 
 

@@ -224,7 +224,14 @@ def test_a_judge_like_a_run_is_asked_as_the_run_asks(
     assert [r.votes for r in other.responses] != [r.votes for r in found.responses]
 
 
-@pytest.mark.parametrize("key", ["dpo.beta=1", "judgee.votes=2", "model=x"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "dpo.beta=1", "judgee.votes=2", "model=x", "judge.model=x", "judge.jury=[{}]", "judge={}",
+        "judge.jury.0.votes=1", "judge.weight=2", "judge.break_ties=true", "judge.truncated=true",
+        "judge.votess=2", "seeds=3", "judge",
+    ],
+)  # fmt: skip
 def test_a_word_that_says_nothing_of_a_judge_is_refused(key: str) -> None:
     with pytest.raises(ConfigError, match="no key that says how a judge is asked"):
         judge_report("hosted", "none.jsonl", [key], report=print)
