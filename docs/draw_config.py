@@ -12,6 +12,7 @@ from pathlib import Path
 from selfreward.config import SeedSource
 from selfreward.config.reference import Key, keys
 
+MARKS = {"always": " \u21bb", "unused": "", "never": " \u2744"}
 PAGE = Path(__file__).parent / "config.md"
 HEAD = """# Every key of a config
 
@@ -21,8 +22,9 @@ each comes from, and `--explain KEY` what one is for.
 
 A config is a YAML file; `KEY=VALUE` words on the command line win over it, as in
 `dpo.learning_rate=5e-7` or `judge.jury.0.weight=2`. SRLM is Self-Rewarding Language Models (arXiv
-2401.10020). Keys with a \u21bb may be changed by `resume` at any time, others while nothing
-was made with them.
+2401.10020). Keys with a \u21bb may be changed by `resume` at any time, those with
+a \u2744 never, as a run has its own copy of what they name, and the others while nothing was made
+with them.
 """
 SOURCE = """
 ## Sources
@@ -68,7 +70,7 @@ def table(rows: Iterable[Key]) -> str:
     """A row for each key."""
     lines = ["| key | takes | default | |", "|---|---|---|---|"]
     for key in rows:
-        mark = " \u21bb" if key.may_change else ""
+        mark = MARKS[key.changes]
         default = f"`{key.default}`" if key.default else ""
         lines.append(f"| `{key.name}`{mark} | {key.type} | {default} | {key.doc} |")
     return "\n".join(lines) + "\n"

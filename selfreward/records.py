@@ -17,6 +17,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+TRAINING = ("sft", "train")
+"""Stages that make a model."""
+
 
 def stage_order(
     iteration: int,

@@ -35,9 +35,6 @@ _SEED = {stage: (*groups, "sft") for stage, groups in _SAMPLED.items()} | {
 """The groups that each stage of iteration 0 reads; ``_LATER`` of the others."""
 _GROUPS = {group for groups in (*_SEED.values(), *_LATER.values()) for group in groups}
 
-TRAINING = ("sft", "train")
-"""Stages that make a model."""
-
 _COPIED = re.compile(
     r"(.*\.)?(chat_template|template|criteria_template)"
     r"|(sft\.ift|sft\.eft|sft\.selection\.ranked|prompts\.(seeds|dataset)|evaluation\.ranked)(\..*)?"

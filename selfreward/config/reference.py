@@ -15,7 +15,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from selfreward.config.base import SeedSource
-from selfreward.config.run import Config, is_runtime_key
+from selfreward.config.judging import JurorConfig
+from selfreward.config.readers import decides, is_copied
+from selfreward.config.run import Config
 from selfreward.errors import ConfigError
 
 _BOUNDS = {"ge": "{} or more", "gt": "above {}", "le": "at most {}", "lt": "below {}"}
@@ -33,8 +35,9 @@ class Key:
     """As it would stand in a file; empty for a group."""
     doc: str
     """Markdown; empty where the name says it all."""
-    may_change: bool
-    """Whether ``resume`` may change it at any time."""
+    changes: Literal["always", "unused", "never"]
+    """When ``resume`` may change it: at any time, while nothing was made with it, or not at all,
+    as the run has its own copy of what it names."""
 
 
 def keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[Key]:
@@ -49,7 +52,7 @@ def keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[Key]:
         group = None if key == "judge.engine" else _group(field)
         about = "" if group is None else _text(group.__doc__ or "")
         doc = " ".join(filter(None, (about, docs.get(name))))
-        yield Key(key, _type(field), _default(field), doc, is_runtime_key(key))
+        yield Key(key, _type(field), _default(field), doc, _changes(key))
         if group is not None:
             yield from keys(group, f"{key}.")
 
@@ -63,18 +66,27 @@ def explain(name: str) -> Key:
     known = {key.name: key for key in keys()}
     place = re.sub(r"^judge\.jury\.\d+\.", "judge.", name)
     place = re.sub(r"^judge\.engine\.", "engine.", place)
-    if place in known:
-        return replace(known[place], name=name)
+    is_of_juror = place.startswith("judge.") and place != name and "engine" not in place
+    if place in known and not (is_of_juror and place[6:] not in JurorConfig.model_fields):
+        return replace(known[place], name=name, changes=_changes(name))
     group, _, last = place.rpartition(".")
     if group in known and known[group].type.startswith("source"):
         inner = {key.name: key for key in keys(SeedSource)}
         if last in inner:
-            return replace(inner[last], name=name)
-    near = difflib.get_close_matches(name, known, 1)
-    raise ConfigError(
-        f"no key {name!r}",
-        f"Did you mean {near[0]}?" if near else "`selfreward config show CONFIG` lists all.",
-    )
+            return replace(inner[last], name=name, changes=_changes(name))
+    near = difflib.get_close_matches(name, known, 1, cutoff=0.8)
+    hint = "`selfreward config show CONFIG` lists all."
+    if near:
+        hint = f"Did you mean {near[0]}?"
+    elif group in known:  # of a library, such as TRL
+        hint = f"{group}: {known[group].doc}"
+    raise ConfigError(f"no key {name!r} of ours", hint)
+
+
+def _changes(name: str) -> Literal["always", "unused", "never"]:
+    if not decides(name):
+        return "always"
+    return "never" if is_copied(name) else "unused"
 
 
 def _group(field: FieldInfo) -> type[BaseModel] | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from selfreward.config.yamlfile import dump_yaml, read_yaml
 from selfreward.errors import IntegrityError, NotFoundError
-from selfreward.records import model_name
+from selfreward.records import TRAINING, Stage, model_name
 from selfreward.storage import database, durable
 from selfreward.storage.changes import (
     BRANCHED,
@@ -20,6 +20,7 @@ from selfreward.storage.changes import (
     change_text,
     check_retrained,
 )
+from selfreward.storage.committed import removed_models
 from selfreward.storage.create import free_directory, new_directory
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
@@ -59,20 +60,7 @@ def create_branch(
 
     new = load_copy(origin.resolved, overrides)
     changed = changes(origin.config, new)
-    with origin.store() as store:
-        pairs = store.finished(iteration, "pairs")
-        if pairs is None:
-            found = [row.iteration for row in store.stages() if row.stage == "pairs"]
-            raise NotFoundError(
-                f"run {origin.name} has no finished pairs of iteration {iteration} to train from",
-                f"It has those of {', '.join(map(str, found)) or 'none yet'}.",
-            )
-        kept = [
-            (row.iteration, row.stage)
-            for row in store.stages()
-            if row.iteration < iteration
-            or (row.iteration == iteration and row.stage not in ("train", "evaluate"))
-        ]
+    pairs, kept = _made(origin, iteration)
     check_retrained(changed, kept, iteration, new)
     if check is not None:
         check(new, changed)
@@ -95,6 +83,25 @@ def create_branch(
     return Run(target)
 
 
+def _made(run: Run, iteration: int) -> tuple[Stage, list[tuple[int, str]]]:
+    """The stage of the pairs of an iteration, and all stages up to it.
+
+    Raises:
+        NotFoundError: It is not finished.
+    """
+    with run.store() as store:
+        stages, pairs = store.stages(), store.finished(iteration, "pairs")
+    if pairs is None:
+        found = [row.iteration for row in stages if row.stage == "pairs"]
+        raise NotFoundError(
+            f"run {run.name} has no finished pairs of iteration {iteration} to train from",
+            f"It has those of {', '.join(map(str, found)) or 'none yet'}.",
+        )
+    later = [(iteration, "train"), (iteration, "evaluate")]
+    made = [(row.iteration, row.stage) for row in stages if row.iteration <= iteration]
+    return pairs, [at for at in made if at not in later]
+
+
 def _inputs(run: Run) -> list[Path]:
     """The files that a run reads, but the config in force and the records."""
     found = [run.path / "config.yaml", run.path / "models" / "M0.json"]
@@ -110,9 +117,9 @@ def _link_models(run: Run, store: Store, models: Path, iteration: int) -> None:
     """
     start = model_name(iteration - 1, "train")
     with run.store() as other:
-        removed = {text for _, kind, text in other.events() if kind == REMOVED}
+        removed = removed_models(other)
     for row in store.stages():
-        if row.stage not in ("sft", "train"):
+        if row.stage not in TRAINING:
             continue
         name = model_name(row.iteration, row.stage)
         if name in removed and not run.model_directory(name).exists():

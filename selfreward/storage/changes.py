@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from selfreward.errors import ConfigError, IntegrityError
-from selfreward.records import model_name
+from selfreward.records import TRAINING, model_name
 from selfreward.storage.store import Store, made_by
 from selfreward.storage.tables import RESTORE
 
@@ -117,8 +117,6 @@ def made_stages(store: Store, config: "Config") -> list[tuple[int, str]]:
 
     A training that was cut off has made nothing: its checkpoints count only for the same options.
     """
-    from selfreward.config.readers import TRAINING
-
     models = store.path.parent / "models"
     finished = {(row.iteration, row.stage) for row in store.stages()}
     last = max([config.iterations, *(t for t, _ in finished)])
@@ -187,7 +185,7 @@ def check_retrained(
         IntegrityError: With the key and the stage that was made with it.
         ConfigError: Iterations that end before the one that is trained anew.
     """
-    from selfreward.config.readers import TRAINING, decides, first_reader, is_copied, is_read
+    from selfreward.config.readers import decides, first_reader, is_copied, is_read
 
     coming = [(iteration, "train"), (iteration, "evaluate")]
     for key in filter(decides, changed):

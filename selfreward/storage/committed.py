@@ -9,15 +9,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import fields
 
 from selfreward.errors import IntegrityError
-from selfreward.records import REPORTS, Drop, Judgment, Stage, kept, model_name
+from selfreward.records import TRAINING, Stage, model_name
 from selfreward.storage import durable, seals
 from selfreward.storage.changes import REMOVED
 from selfreward.storage.directory import Run
-from selfreward.storage.store import Store
+from selfreward.storage.store import Store, made_by
 from selfreward.storage.tables import RESTORE, TABLES, digest
-
-TRAINING = ("sft", "train")
-"""Stages that make a model."""
 
 _COLUMNS = {
     name: (", ".join(field.name for field in fields(kind)), ", ".join(key))
@@ -185,11 +182,8 @@ def made_digest(store: Store, stage: Stage) -> str:
     A million records take seconds, see docs/benchmarks.md.
     """
     t, name = stage.iteration, stage.stage
-    if name == "evaluate":
-        reports = {report: store.report(t, report, dict) for report in REPORTS}
-        return digest({name: report for name, report in reports.items() if report is not None})
-    if name == "selection":
-        return digest(kept(store.records(Judgment, t), store.records(Drop, t)))
+    if name in ("evaluate", "selection"):  # reports, and a few of the judgments
+        return digest(made_by(store, t, name))
     return seals.digest_rows(_made_rows(store, t, name))
 
 

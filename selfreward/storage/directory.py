@@ -27,7 +27,7 @@ import yaml
 
 from selfreward.config.yamlfile import Path_, dump_yaml, read_yaml
 from selfreward.errors import ConfigError, IntegrityError, LockedError, NotFoundError
-from selfreward.records import Stage
+from selfreward.records import TRAINING, Stage
 from selfreward.storage import durable
 from selfreward.storage.changes import (
     CONFIGURED,
@@ -308,7 +308,7 @@ class Run:
             LockedError: Another process owns the run.
         """
         from selfreward.config.load import changes, load_copy, override
-        from selfreward.config.readers import TRAINING, is_read
+        from selfreward.config.readers import is_read
 
         with self.owned() as store:
             old_config = self.config  # first: damage of what lies there is no fault of the words

@@ -13,6 +13,10 @@ from selfreward.config.yamlfile import Path_, parse_overrides, read_yaml
 from selfreward.verbs.layout import table
 
 DEFAULT = "default"
+_CHANGES = {
+    "always": "at any time", "unused": "only before anything was made with it",
+    "never": "no: the run has its own copy of what it names",
+}  # fmt: skip
 
 
 def origins_of(config: Config, path: Path, overrides: Sequence[str]) -> list[dict[str, Any]]:
@@ -54,12 +58,11 @@ def explained(config: Config, name: str) -> dict[str, Any]:
 
 def explained_text(found: Mapping[str, Any]) -> str:
     """What ``selfreward config show --explain`` prints."""
-    resume = "at any time" if found["may_change"] else "only before anything was made with it"
     rows = [
         ["takes", found["type"]],
         ["default", found["default"] or "see its keys"],
         ["here", _short(found["value"])],
-        ["resume may change it", resume],
+        ["resume may change it", _CHANGES[found["changes"]]],
     ]
     return f"{found['name']}: {found['doc']}\n\n{table(rows)}"
 

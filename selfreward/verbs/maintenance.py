@@ -8,10 +8,9 @@ from typing import Any
 
 from selfreward.errors import IntegrityError, NotFoundError, SelfRewardError
 from selfreward.inputs import models
-from selfreward.records import Stage
+from selfreward.records import TRAINING, Stage
 from selfreward.storage.changes import REMOVED
 from selfreward.storage.committed import (
-    TRAINING,
     check_events,
     check_figures,
     check_model,

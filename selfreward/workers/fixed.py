@@ -44,7 +44,7 @@ def check_fixed(store: Store) -> str:
     here = [one for one in asked if Path(one.path).is_dir()]
     for one in here:
         _compare(one, Path(one.path), models.digest(Path(one.path)))
-    return f"{len(here)} of {len(asked)} on this machine"
+    return f"{len(here)} of {len(asked)} on this machine" if asked else "none"
 
 
 def _asked(store: Store) -> list[_Asked]:

@@ -48,7 +48,29 @@ def test_a_key_is_explained_with_its_value_here() -> None:
     assert "int, 1 or more" in text
 
 
-@pytest.mark.parametrize(("name", "near"), [("dpo.bta", "dpo.beta"), ("sft.ift.limt", "sft.ift")])
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("health.max_ties", "always"), ("iterations", "always"), ("dpo.beta", "unused"),
+        ("judge.engine.kind", "always"), ("judge.jury.1.engine.concurrency", "always"),
+        ("judge.template", "never"), ("sft.ift", "never"), ("sft.ift.limit", "never"),
+        ("judge.jury.0.template", "never"), ("judge.votes", "unused"),
+    ],
+)  # fmt: skip
+def test_when_resume_may_change_a_key_is_what_resume_does(name: str, changes: str) -> None:
+    assert explain(name).changes == changes
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("dpo.bta", "dpo.beta"),
+        ("sft.ift.limt", "sft.ift"),
+        ("dpo.num_train_epochs", "Other keys are TRL's `DPOConfig`"),
+        ("judge.jury.0.break_ties", "judge.break_ties"),
+        ("nothing", "config show CONFIG"),
+    ],
+)
 def test_a_key_that_is_none_is_one_line_with_the_nearest(name: str, near: str) -> None:
     with pytest.raises(ConfigError, match="no key") as error:
         explain(name)
