@@ -4,6 +4,7 @@ Errors are one line: where the value stands, which key, what is wrong, and what 
 """
 
 import difflib
+import math
 from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from selfreward.config.run import Config
 from selfreward.config.secrets import check_secrets
-from selfreward.config.yamlfile import Path_, dump_yaml, parse_overrides, read_yaml
+from selfreward.config.yamlfile import Path_, dump_yaml, parse_overrides, place_of, read_yaml
 from selfreward.errors import ConfigError
 
 _EARLIER = {"judge.truncated": "true", "sft.selection.combine": "true"}
@@ -66,9 +67,15 @@ def build_config(
         for end in range(1, len(key)):
             places.setdefault(key[:end], f"override {word}")
     try:
-        return Config.model_validate(data)
+        config = Config.model_validate(data)
     except ValidationError as error:
         raise _explain(error, places, name) from None
+    for dotted, value in _flatten(data).items():  # options of libraries, which have no type here
+        numbers = value if isinstance(value, list) else [value]
+        if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+            where = place_of(tuple(dotted.split(".")), places, name)
+            raise ConfigError(f"{where}: {dotted}: found {value}, expected a finite number")
+    return config
 
 
 def override(data: dict[str, object], overrides: Sequence[str]) -> dict[str, object]:
@@ -138,7 +145,7 @@ def _explain(error: ValidationError, places: dict[Path_, str], name: str) -> Con
     unknown = [problem for problem in problems if problem["type"] == "extra_forbidden"]
     problem = (unknown or problems)[0]  # a misspelt key explains the one that is missing
     loc: Path_ = tuple(problem["loc"])
-    where = next((places[loc[:i]] for i in range(len(loc), 0, -1) if loc[:i] in places), name)
+    where = place_of(loc, places, name)
     key = ".".join(map(str, loc))
     if not loc:  # of the config as a whole
         return ConfigError(f"{name}: {problem['ctx']['error']}")

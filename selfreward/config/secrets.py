@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from selfreward.config.yamlfile import Path_
+from selfreward.config.yamlfile import Path_, place_of
 from selfreward.errors import ConfigError
 
 _TOKENS = re.compile(
@@ -48,7 +48,7 @@ def check_secrets(data: object, places: dict[Path_, str], name: str) -> None:
     for loc, value in _leaves(data):  # keys among them
         if (what := _secret(str(loc[-1]) if loc else "", value)) is None:
             continue
-        where = next((places[loc[:i]] for i in range(len(loc), 0, -1) if loc[:i] in places), name)
+        where = place_of(loc, places, name)
         key = ".".join(part for part in loc if isinstance(part, str) and part) or "a word"
         raise ConfigError(
             f"{where}: {key} holds {what}, which would be written into the run",

@@ -78,6 +78,11 @@ def read_yaml(path: Path) -> tuple[dict[str, object], dict[Path_, str]]:
     return data, places
 
 
+def place_of(key: Path_, places: dict[Path_, str], name: str) -> str:
+    """Where a key stands, or the innermost group around it that stands anywhere, else ``name``."""
+    return next((places[key[:i]] for i in range(len(key), 0, -1) if key[:i] in places), name)
+
+
 def parse_overrides(
     overrides: Sequence[str],
 ) -> list[tuple[tuple[str, ...], object]]:

@@ -12,6 +12,7 @@ from selfreward.engines.chat import Chat
 from selfreward.errors import StoppedError
 from selfreward.inputs import seeds
 from selfreward.inputs.judge_templates import run_template
+from selfreward.inputs.templates import Template
 from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response, kept
 from selfreward.stages.criteria import GENERAL
 from selfreward.stages.verdict import points
@@ -69,18 +70,12 @@ def sft_rows(run: Run, store: Store, stage: str, chat: Chat) -> tuple[list[SftRo
     if sft.eft is not None:
         template, writes = run_template(run, "judge"), run.config.judge.traits.writes
         for i, eft in enumerate(seeds.read_eft(_source(run.seed_file("eft")))):
-            user, started = template.render(
-                prompt=eft.prompt, response=eft.response, criterion=GENERAL
-            )
             if not plain(f"eft:{i}", eft.prompt, eft.response, eft.justification or ""):
                 continue
-            if not eft.teaches(writes=writes):
-                drops.append(Drop(0, stage, f"eft:{i}", UNJUSTIFIED))
-            elif not writes:
-                keep(f"eft:{i}", *chat.score_target(user, points(eft.score)))
+            if eft.teaches(writes=writes):
+                keep(f"eft:{i}", *_judged(eft, template, chat, writes=writes))
             else:
-                verdict = f"{eft.justification}\nScore: {eft.score:g}"
-                keep(f"eft:{i}", *chat.continuation(user, started, verdict))
+                drops.append(Drop(0, stage, f"eft:{i}", UNJUSTIFIED))
     if stage == "train":
         for judgment, user, started in _selected(run, store):
             name = f"selected:{judgment.item}"
@@ -93,6 +88,16 @@ def sft_rows(run: Run, store: Store, stage: str, chat: Chat) -> tuple[list[SftRo
         if lost and not num_kept[source]:
             raise StoppedError(f"no row of sft.{source} can be trained on", _why(lost))
     return rows, drops
+
+
+def _judged(
+    eft: seeds.EftExample, template: Template, chat: Chat, *, writes: bool
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Ids of what a judge is asked about an EFT row, and of what it is to answer."""
+    user, started = template.render(prompt=eft.prompt, response=eft.response, criterion=GENERAL)
+    if not writes:
+        return chat.score_target(user, points(eft.score))
+    return chat.continuation(user, started, f"{eft.justification}\nScore: {eft.score:g}")
 
 
 def dpo_rows(run: Run, store: Store, iteration: int, chat: Chat) -> tuple[list[DpoRow], list[Drop]]:

@@ -264,15 +264,6 @@ def test_output_is_bounded(tmp_path: Path) -> None:
         template.render(prompt="x" * (MAX_CHARACTERS + 1), response="")
 
 
-def test_the_dearest_template_of_those_that_are_allowed_is_rendered_in_seconds(
-    tmp_path: Path,
-) -> None:
-    template = load(tmp_path, "{% if prompt | upper | lower == response %}x{% endif %}" * 66)
-    begin = time.perf_counter()
-    template.render(prompt="\u00e4" * (MAX_CHARACTERS - 10), response="")
-    assert time.perf_counter() - begin < 8
-
-
 def test_what_goes_wrong_in_rendering_is_an_error_of_the_template(tmp_path: Path) -> None:
     for body in ("{{ prompt + 1 }}", "{{ prompt[7] }}", "{{ prompt | last | length + 'x' }}"):
         with pytest.raises(ConfigError, match=r"template\.jinja"):
