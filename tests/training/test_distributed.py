@@ -239,8 +239,9 @@ RANK = """
 import os, sys
 from pathlib import Path
 from selfreward.training.distributed import _end_with_launcher
+launcher = os.getppid()  # before the test, which waits for the line, may end it
 print(os.getpid(), flush=True)
-_end_with_launcher(Path(sys.argv[1]), os.getppid())
+_end_with_launcher(Path(sys.argv[1]), launcher)
 """
 
 
