@@ -229,12 +229,15 @@ def init(
         else:
             console.data(table(rows))
         return
-    files = [str(path) for path in write_starter(directory, recipe)]
+    written, kept = (list(map(str, paths)) for paths in write_starter(directory, recipe))
     if as_json:
-        console.data_json({"files": files})
+        console.data_json({"files": written, "kept": kept})
         return
-    console.data("\n".join(files))
-    console.note(f"edit them, then: selfreward run {files[0]}")
+    console.data("\n".join(written))
+    if kept:
+        console.note(f"was there, stays as it is: {', '.join(kept)}")
+    console.note(f"edit them, then: selfreward validate {written[0]}")
+    console.note(f"                 selfreward run {written[0]}")
 
 
 def _launch(run: "Run", as_json: bool, *, is_new: bool = False) -> None:

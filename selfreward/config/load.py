@@ -122,8 +122,8 @@ def _lacks(data: Any, key: str) -> bool:
     return isinstance(data, dict) and name not in data
 
 
-def _set(data: Any, key: tuple[str, ...], value: object, word: str) -> None:
-    part, *rest = key
+def _set(data: Any, key: tuple[str, ...], value: object, word: str, depth: int = 0) -> None:
+    part, *rest = key[depth:]
     place: Any = part
     if isinstance(data, list):
         if not part.isdecimal() or int(part) >= len(data):
@@ -133,10 +133,12 @@ def _set(data: Any, key: tuple[str, ...], value: object, word: str) -> None:
         data[place] = value
         return
     inner = data[place] if isinstance(data, list) else data.get(part)
+    if isinstance(inner, str) and "path" in _field_names(key[: depth + 1]):
+        inner = {"path": inner}  # a source in its short form
     if not isinstance(inner, dict | list | None):
         raise ConfigError(f"override {word}: {part!r} is a value, not a group of keys")
     data[place] = {} if inner is None else copy(inner)  # YAML aliases share their mappings
-    _set(data[place], tuple(rest), value, word)
+    _set(data[place], key, value, word, depth + 1)
 
 
 def _explain(error: ValidationError, places: dict[Path_, str], name: str) -> ConfigError:
@@ -153,18 +155,32 @@ def _explain(error: ValidationError, places: dict[Path_, str], name: str) -> Con
     if problem["type"] == "extra_forbidden":
         names = _field_names(loc[:-1])
         near = difflib.get_close_matches(str(loc[-1]), names, 1)
-        hint = f"Did you mean {near[0]}?" if near else f"Known keys: {', '.join(names)}."
+        if not near and len(loc) == 1:  # such as learning_rate, of a group
+            near = [f"{group}.{loc[0]}" for group in names if loc[0] in _field_names((group,))]
+        hint = f"Did you mean {' or '.join(near)}?" if near else f"Known keys: {', '.join(names)}."
         return ConfigError(f"{where}: unknown key {key!r}{more}", hint)
+    if problem["type"] == "model_type":
+        names = _field_names(loc)
+        first = "path" if "path" in names else names[0]
+        return ConfigError(
+            f"{where}: {key}: is a group of keys, found {problem['input']!r:.80}{more}",
+            f"Name the key, such as {key}.{first}; it has {', '.join(names)}.",
+        )
     found = repr(problem["input"])
     found = found if len(found) <= 80 else found[:77] + "..."
     return ConfigError(f"{where}: {key}: {problem['msg']}, found {found}{more}")
 
 
 def _field_names(loc: Path_) -> list[str]:
+    """Keys of a group; of what is no group of ours, none."""
     model: Any = Config
-    for part in (part for part in loc if isinstance(part, str)):
+    for part in (part for part in loc if not str(part).isdecimal()):
+        if part not in model.model_fields:
+            return []
         annotation = model.model_fields[part].annotation
         options = [annotation, *get_args(annotation)]
         options += [inner for option in options for inner in get_args(option)]
-        model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+        groups = (o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+        if (model := next(groups, None)) is None:
+            return []
     return list(model.model_fields)

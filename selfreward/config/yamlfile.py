@@ -14,6 +14,7 @@ from selfreward.errors import ConfigError
 
 Path_ = tuple[str | int, ...]
 _KEY_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
+_CLOSES = {"{": "}", "[": "]"}
 _MAX_BYTES = 1_000_000
 _MAX_NODES = 20_000
 """A config has hundreds of nodes; more are a bomb of nested aliases."""
@@ -95,7 +96,15 @@ def parse_overrides(
     for word in overrides:
         key, equals, value = word.partition("=")
         if not equals or not key:
-            raise ConfigError(f"{word!r}: overrides look like dpo.learning_rate=5e-7")
+            raise ConfigError(
+                f"{word!r}: overrides look like dpo.learning_rate=5e-7",
+                "No space around the =; a value with spaces stands in quotes: 'key=a value'.",
+            )
+        if value.startswith(("{", "[")) and value.count(value[0]) > value.count(_CLOSES[value[0]]):
+            raise ConfigError(
+                f"override {word}: does not end",
+                f"The shell parts words at spaces: quote the whole, '{key}={value[0]}...{_CLOSES[value[0]]}'.",
+            )
         parsed.append((tuple(key.split(".")), _parse(value, f"override {word}", {})))
     return parsed
 

@@ -21,6 +21,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from selfreward.errors import ConfigError, PreflightError
@@ -174,6 +175,9 @@ def check_source(
     from_package = source.startswith("bundled:")
     if not (from_package or path.exists() or _is_hub_id(source)):
         hint = "give a hub id (org/name), a directory or a .gguf"
+        beside = [str(other) for other in path.parent.glob("*")]
+        if near := get_close_matches(str(path), beside, n=1, cutoff=0.8):
+            hint = f"did you mean {near[0]}?"
         if re.fullmatch(r"M\d+", source):
             hint = "of the run's own models only M1 and policy, the newest, can be named"
         raise ConfigError(f"{key}: {source} does not exist", hint)
@@ -181,6 +185,12 @@ def check_source(
         raise ConfigError(f"{key}: a revision is given, but {source} is not a hub model")
     if from_package:
         bundled_model(source.removeprefix("bundled:"), key)
+    elif path.is_dir() and not (path / "config.json").is_file():
+        below = sorted({*path.glob("*/config.json"), *path.glob("models/M*/config.json")})
+        hint = f"below it are: {', '.join(str(file.parent) for file in below[-3:])}"
+        raise ConfigError(
+            f"{key}: {path} has no config.json, so it is not a model", hint if below else ""
+        )
     elif path.is_file() and path.suffix != ".gguf":
         raise ConfigError(f"{key}: {path} is neither a directory nor a .gguf file")
     elif not path.exists() and trust_remote_code and revision is None:

@@ -144,7 +144,10 @@ class _Reader:
         prompt = self._text(at, row, "prompt")
         if (nested := row.get("responses")) is not None:
             if not isinstance(nested, list) or not all(isinstance(a, dict) for a in nested):
-                raise ConfigError(f"{at}: 'responses' must be a list of objects")
+                raise ConfigError(
+                    f"{at}: 'responses' must be a list of objects, found {nested!r:.60}",
+                    'Each is such as {"text": "A plum.", "rank": 1}, or has a "score".',
+                )
             self._groups[at, prompt] = [self._answer(at, answer, "text") for answer in nested]
         elif "response" in row:
             answer = self._answer(at, row, "response")
@@ -160,7 +163,7 @@ class _Reader:
         else:
             raise ConfigError(
                 f"{at}: no row of human-ranked data, its columns are {sorted(whole)}",
-                "It needs a prompt and responses with ranks or scores; see docs/judge.md. "
+                "It needs chosen and rejected, or responses with ranks or scores; see docs/judge.md. "
                 f"The row looks like {seen(whole)}.",
             )
 

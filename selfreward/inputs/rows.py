@@ -1,6 +1,6 @@
-"""Rows from outside: files of JSON lines, a JSON array, CSV, TSV or parquet, and hub data sets.
+"""Rows from outside: JSON lines, a JSON array, CSV, TSV, parquet, plain text, and hub data sets.
 
-Text files are UTF-8, with or without a byte order mark, with any line ends, plain or ``.gz``. Rows
+A ``.txt`` that is no JSON has a prompt on each line. Text files are UTF-8, with or without a byte order mark, with any line ends, plain or ``.gz``. Rows
 are as they are found: what is in them is for ``shapes.py``.
 """
 
@@ -24,12 +24,15 @@ if TYPE_CHECKING:
 Row = tuple[str, dict[str, Any]]
 """(where it stands, the row)"""
 
-SUFFIXES = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet")
+SUFFIXES = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet", ".txt")
 """Of the files that are read; all but parquet with ``.gz`` behind as well."""
-_NAMED = (*SUFFIXES, ".gz", ".txt", ".yaml", ".yml", ".xlsx", ".arrow", ".zip", ".zst")
+_NAMED = (*SUFFIXES, ".gz", ".yaml", ".yml", ".xlsx", ".arrow", ".zip", ".zst")
 """What ends so is the name of a file and no data set."""
 _PARQUET_ROWS = 64
 """Read at once: a file of kilobytes may unpack to gigabytes."""
+_READ = (
+    "Read are JSON lines, a JSON array, .csv, .tsv, .parquet, and .txt with a prompt on each line."
+)
 _UTF16 = (b"\xff\xfe", b"\xfe\xff", b"{\x00", b"\x00{", b"[\x00", b"\x00[")
 
 
@@ -77,11 +80,17 @@ def _find(path: str, beside: Path | None) -> Path | None:
         for file in sorted(place.parent.iterdir())
         if Path(path).name and file.name.lower().endswith((*SUFFIXES, ".gz"))
     }
+    if folder := next((place for place in places if place.is_dir()), None):
+        raise ConfigError(f"data {path!r}: {folder} is a directory", "Name a file in it.")
     near = get_close_matches(path, names, n=2, cutoff=0.6)
+    where = f"beside the config ({beside}), " if beside else ""
     hint = (
-        f"Did you mean {' or '.join(near)}?" if near else "Give a path, or org/name of a hub set."
+        f"Did you mean {' or '.join(near)}?"
+        if near
+        else f"It was looked for {where}in the current directory and among the shipped files; "
+        "a data set of the hub is org/name."
     )
-    raise ConfigError(f"seed data {path!r}: no such file", hint)
+    raise ConfigError(f"data {path!r}: no such file", hint)
 
 
 def _read_text(path: Path) -> Iterator[Row]:
@@ -98,6 +107,8 @@ def _read_text(path: Path) -> Iterator[Row]:
                 raise ConfigError(f"{path}: is UTF-16, and seed data is UTF-8", hint)
             if table:
                 yield from _read_csv(path, file, "," if kind == ".csv" else "\t")
+            elif kind == ".txt" and not head.lstrip().startswith((b"[", b"{")):
+                yield from _read_lines(path, file)
             elif head.lstrip().startswith(b"["):
                 yield from _read_array(path, file)
             else:
@@ -124,11 +135,24 @@ def _parse_line(line: bytes, at: str, number: int, head: bytes) -> dict[str, Any
                 f"{at}: not JSON lines, it holds an object over several lines",
                 "Give one row a line, or an array of rows.",
             ) from None
-        why = str(error)
+        why, hint = str(error), _READ if number == 1 else None
         if isinstance(error, json.JSONDecodeError):
             why = f"{error.msg}: column {error.pos + 1}"
-        raise ConfigError(f"{at}: not JSON ({why}){_torn(line)}") from None
+            if error.msg == "Extra data" and error.doc[error.pos :].strip() == ",":
+                hint = "Remove the comma behind the row, or put all rows into one array: [...]."
+        raise ConfigError(f"{at}: not JSON ({why}){_torn(line)}", hint) from None
     return _object(row, at)
+
+
+def _read_lines(path: Path, file: BinaryIO) -> Iterator[Row]:
+    """The lines of plain text that are not blank, each as a prompt."""
+    with io.TextIOWrapper(file, encoding="utf-8-sig") as text:
+        try:
+            for number, line in enumerate(text, 1):
+                if line.strip():
+                    yield f"{path}:{number}", {"prompt": line.strip()}
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path}: not plain text ({_no_utf8(error)})") from None
 
 
 def _read_array(path: Path, file: BinaryIO) -> Iterator[Row]:
@@ -179,6 +203,11 @@ def _records(path: Path, reader: "_csv.Reader") -> Iterator[Row]:
                 continue
             if not header:
                 header = fields
+                if len(header) == 1 and (mark := next((m for m in ";\t|" if m in header[0]), "")):
+                    raise ConfigError(
+                        f"{at}: the only column is {header[0]!r}",
+                        f"They seem to be parted by {mark!r}; .csv takes commas, and .tsv tabs.",
+                    )
                 if len(set(header)) < len(header):
                     raise ConfigError(f"{at}: two columns have the same name")
                 continue
@@ -213,10 +242,10 @@ def _read_hub(source: SeedSource) -> Iterator[Row]:
     try:
         rows = datasets.load_dataset(source.path, split=source.split, revision=source.revision)
     except (datasets.exceptions.DatasetNotFoundError, ValueError) as error:
-        raise ConfigError(f"seed data {source.path!r}: {_line(error)}") from None
+        raise ConfigError(f"data {source.path!r}: {_line(error)}") from None
     except (ConnectionError, OSError, HfHubHTTPError) as error:
         raise PreflightError(
-            f"seed data {source.path!r}: the hub cannot be reached ({_line(error)})",
+            f"data {source.path!r}: the hub cannot be reached ({_line(error)})",
             "Download it once and give the file's path.",
         ) from None
     for number, row in enumerate(rows, 1):

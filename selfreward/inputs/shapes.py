@@ -101,7 +101,7 @@ def seen(row: Mapping[str, Any]) -> str:
         return "a preference pair"
     if isinstance(row.get("responses"), list):
         return "a prompt with several responses"
-    return "a row with a prompt" if "prompt" in row else "none of them"
+    return "a row with a prompt" if "prompt" in row else "nothing that is known here"
 
 
 def as_number(value: object) -> float | None:

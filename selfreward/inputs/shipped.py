@@ -5,6 +5,7 @@ they lie at its top.
 """
 
 import os
+from difflib import get_close_matches
 from pathlib import Path
 
 from selfreward.errors import ConfigError
@@ -27,14 +28,21 @@ def config_file(name: str) -> Path:
     """The config file that is meant: a path, or a shipped recipe by its name.
 
     Raises:
-        ConfigError: Neither; the message lists the recipes.
+        ConfigError: Neither; the hint names what may have been meant.
     """
     path, known = Path(name), recipes()
-    if path.is_file() or path.suffix in (".yaml", ".yml"):  # what is missing, its reader says
+    if path.is_file():
         return path
-    if name not in known:
-        raise ConfigError(f"{name}: no such config file or recipe", f"Recipes: {', '.join(known)}.")
-    return known[name]
+    if name in known:
+        return known[name]
+    folder = path if path.is_dir() else path.parent
+    inside = sorted(map(str, [*folder.glob("*.yaml"), *folder.glob("*.yml")]))
+    if path.is_dir():
+        hint = f"Configs in it: {', '.join(inside) or 'none'}. Recipes: {', '.join(known)}."
+        raise ConfigError(f"{name}: is a directory, not a config file", hint)
+    near = get_close_matches(name, [*inside, *known], n=2)
+    hint = f"Did you mean {' or '.join(near)}?" if near else f"Recipes: {', '.join(known)}."
+    raise ConfigError(f"{name}: no such config file or recipe", hint)
 
 
 def cache_directory() -> Path:

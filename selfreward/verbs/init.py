@@ -17,34 +17,38 @@ def recipe_rows() -> list[tuple[str, str]]:
     ]
 
 
-def write_starter(directory: Path, recipe: str) -> list[Path]:
+def write_starter(directory: Path, recipe: str) -> tuple[list[Path], list[Path]]:
     """Copy a shipped recipe and its templates into ``directory``.
 
-    The recipe finds the copies because templates are looked for beside it first.
+    The recipe finds the copies because templates are looked for beside it first. A template that
+    another recipe has left there stays as it is, edited or not, and serves both.
 
     Returns:
-        The files written, the recipe first.
+        The files written, the recipe first; and the templates that were there.
 
     Raises:
-        ConfigError: No such recipe, or one of the files exists already; then nothing is written.
+        ConfigError: No such recipe, or its config exists already; then nothing is written.
         PreflightError: The directory cannot be written.
     """
     known = shipped.recipes()
     if recipe not in known:
         raise ConfigError(f"no recipe is named {recipe!r}", f"Recipes: {', '.join(known)}.")
     config = load_config(known[recipe])
-    sources = {directory / f"{recipe}.yaml": known[recipe]}
-    for name in (config.judge.template, config.prompts.template):
-        sources[directory / name] = find_template(name, known[recipe].parent)
-    for path in sources:
-        if path.exists():
-            raise ConfigError(
-                f"{path} exists; nothing was written", "Choose another directory, or remove it."
-            )
+    path = directory / f"{recipe}.yaml"
+    if path.exists():
+        raise ConfigError(
+            f"{path} exists; nothing was written", "Choose another directory, or remove it."
+        )
+    templates = (config.judge.template, config.prompts.template)
+    kept = [directory / name for name in templates if (directory / name).exists()]
+    sources = {path: known[recipe]}
+    for name in templates:
+        if directory / name not in kept:
+            sources[directory / name] = find_template(name, known[recipe].parent)
     try:
         for path, source in sources.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             durable.write_file(path, source.read_bytes())
     except OSError as error:
         raise PreflightError(f"{directory}: cannot write there ({error.strerror})") from None
-    return list(sources)
+    return list(sources), kept

@@ -142,6 +142,11 @@ def listed(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counts.items())
 
 
+def counted(number: int, noun: str) -> str:
+    """Such as ``1 row``, ``2 rows``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def share(part: int, whole: int) -> str:
     """Such as ``98.4%``; nothing of nothing is ``n/a``."""
     return f"{part / whole:.1%}" if whole else "n/a"

@@ -23,7 +23,7 @@ from selfreward.records import Stage, judge_stage
 from selfreward.stages.comparisons import form_of
 from selfreward.storage.directory import Run, list_runs
 from selfreward.training.options import DEFAULTS
-from selfreward.verbs.layout import duration, table
+from selfreward.verbs.layout import counted, duration, table
 from selfreward.verbs.resources import disk_of, disk_text, memory_of, memory_text
 from selfreward.workers.checks import check_run
 
@@ -74,7 +74,7 @@ def plan_text(plan: dict[str, Any]) -> str:
     """What ``selfreward plan`` prints."""
     sft, disk, time = plan["sft"], plan["disk"], plan["time"]
     last = plan["iterations"] + 1
-    lines = [f"{plan['model']}: M0 to M{last} in {plan['iterations']} iterations", ""]
+    lines = [f"{plan['model']}: M0 to M{last} in {counted(plan['iterations'], 'iteration')}", ""]
     if sft:
         lines += [f"seed SFT: at most {sft['rows']} rows, {sft['steps']} steps"]
         if left := sft["eft_without_justification"]:

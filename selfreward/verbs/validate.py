@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from selfreward.config.judging import HOSTED, OWN_MODELS
 from selfreward.config.run import Config
 from selfreward.errors import ConfigError
-from selfreward.inputs import models, seeds
+from selfreward.inputs import models, seeds, shipped
 from selfreward.inputs.collect import found_models, read_demonstrations, selection_inputs
 from selfreward.inputs.judge_templates import (
     PROMPTS_VARIABLES,
@@ -18,6 +18,8 @@ from selfreward.inputs.judge_templates import (
 from selfreward.inputs.models import is_here
 from selfreward.inputs.templates import Template, find_template, load_template
 from selfreward.records import judge_key
+from selfreward.verbs.layout import counted
+from selfreward.verbs.plan import CHARACTERS_PER_TOKEN
 from selfreward.workers.checks import check_run
 
 if TYPE_CHECKING:
@@ -53,29 +55,33 @@ def validate(config: Config, source: Path | None) -> list[dict[str, Any]]:
     author = load_template(find_template(config.prompts.template, beside), PROMPTS_VARIABLES)
     prompts = read_demonstrations(config, beside)
     key, file = config.prompt_seeds
-    texts = {"prompt": prompts[0], "response": prompts[-1], "criterion": prompts[0]}
+    ift = seeds.read_ift(config.sft.ift, beside) if config.sft and config.sft.ift else []
+    texts = _example(prompts, ift)
     _, begun = author.render(demonstrations=prompts[: config.prompts.human_shots])
+    places = _template_places(config, beside)
     parts = [
-        ("config", f"{config.iterations} iterations from {config.model}"),
+        ("config", f"{counted(config.iterations, 'iteration')} from {config.model}"),
         *(
-            (f"{name} template", f"{judge.name}, {len(asked)} characters with a short answer")
+            (f"{name} template", f"{places[name]}, {len(asked)} characters with a short answer")
             for name, judge in judges.items()
             for asked, _ in [judge.render(**texts)]
         ),
-        ("prompts template", f"{author.name}, the model's turn begins with {begun[:30]!r}"),
+        ("prompts template", f"{places['prompts']}, the model's turn begins with {begun[:30]!r}"),
         ("seed prompts", f"{len(prompts)} of {file.path} ({key})"),
     ]
     if config.prompts.dataset:
         rows = seeds.read_prompts(config.prompts.dataset, beside)
-        parts.append(("prompts data set", f"{len(rows)} rows"))
+        parts.append(("prompts data set", f"{counted(len(rows), 'row')}, each once"))
     if config.sft:
         if config.sft.ift:
-            parts.append(("IFT", f"{len(seeds.read_ift(config.sft.ift, beside))} rows"))
+            again = len(ift) - len(set(ift))
+            said = f", {again} of them again" if again else ""
+            parts.append(("IFT", f"{counted(len(ift), 'row')} of {config.sft.ift.path}{said}"))
         if config.sft.eft:
             eft = seeds.read_eft(config.sft.eft, beside)
             used = sum(row.teaches(writes=config.judge.traits.writes) for row in eft)
-            left = f" of {len(eft)}; the others have no justification" if used < len(eft) else ""
-            parts.append(("EFT", f"{used} rows{left}"))
+            left = f"; {len(eft) - used} more have no justification" if used < len(eft) else ""
+            parts.append(("EFT", f"{counted(used, 'row')} of {config.sft.eft.path}{left}"))
     for name, text in selection_inputs(config, beside).items():
         parts.append(("selection", f"{name}, {len(text.splitlines())} lines"))
     for name, text in inputs.items():
@@ -83,7 +89,7 @@ def validate(config: Config, source: Path | None) -> list[dict[str, Any]]:
             parts.append(("evaluation", f"{name}, {len(text.splitlines())} rows"))
     groups = {"engine": True, "sft": config.sft, "dpo": True, "lora": config.lora is not None}
     parts.append(("options", f"{', '.join(name for name in groups if groups[name])}: known"))
-    warnings = [*_absent(config), *_misled(config, judges)]
+    warnings = [*_absent(config), *_misled(config, judges), *_long(config, ift)]
     return [
         {"name": name, "detail": detail, "warning": warning}
         for found, warning in ((parts, False), (warnings, True))
@@ -120,9 +126,9 @@ def filled_in(config: Config, source: Path | None, name: str) -> dict[str, str |
         raise ConfigError(f"--show {name}: no such template", f"One of: {', '.join(templates)}.")
     model, weighs = asked[name]
     prompts = read_demonstrations(config, beside)
+    ift = seeds.read_ift(config.sft.ift, beside) if config.sft and config.sft.ift else []
     texts: dict[str, str | list[str]] = {
-        "prompt": prompts[0], "response": prompts[-1], "criterion": prompts[0],
-        "demonstrations": prompts[: config.prompts.human_shots],
+        **_example(prompts, ift), "demonstrations": prompts[: config.prompts.human_shots],
     }  # fmt: skip
     user, started = templates[name].render(**texts)
     text = None
@@ -130,6 +136,29 @@ def filled_in(config: Config, source: Path | None, name: str) -> dict[str, str |
         ids = chat.score_prompt(user)[0] if weighs else chat.prompt_ids(user, started)
         text = chat.decode(ids)
     return {"template": templates[name].name, "user": user, "started": started, "text": text}
+
+
+def _example(prompts: list[str], ift: list[seeds.IftExample]) -> dict[str, str]:
+    """What a judge is asked about to show its template: a prompt with its own answer, if any."""
+    first = ift[0] if ift else seeds.IftExample(prompts[0], "An answer.")
+    return {"prompt": first.prompt, "response": first.response, "criterion": first.prompt}
+
+
+def _template_places(config: Config, beside: Path | None) -> dict[str, str]:
+    """Where each template of the config was found, by ``template_name``."""
+    named = {"prompts": config.prompts.template}
+    for juror, judge in enumerate(config.judge.jurors):
+        named[template_name("judge", juror)] = judge.template
+        if judge.traits.by_criterion:
+            named[template_name("criteria", juror)] = judge.criteria_template
+    found = {name: find_template(template, beside) for name, template in named.items()}
+    shipped_ones = shipped.prompts_directory()
+    return {
+        name: f"{path.relative_to(shipped_ones)} (shipped)"
+        if path.is_relative_to(shipped_ones)
+        else str(path)
+        for name, path in found.items()
+    }
 
 
 def filled_in_text(found: Mapping[str, str | None]) -> str:
@@ -167,6 +196,18 @@ def _absent(config: Config) -> Iterator[tuple[str, str]]:
         revision = config.revision if key == "model" else None
         if model not in OWN_MODELS and not is_here(model, revision):
             yield key, f"{model} is not on this machine: run would download it from the hub"
+
+
+def _long(config: Config, ift: list[seeds.IftExample]) -> Iterator[tuple[str, str]]:
+    """IFT rows that are likely too long to train on."""
+    if config.sft is None:
+        return
+    most = config.sft.max_length * CHARACTERS_PER_TOKEN
+    if long := sum(len(row.prompt) + len(row.response) > most for row in ift):
+        yield "IFT", (
+            f"{counted(long, 'row')} of over {most:,} characters: what has more than "
+            f"sft.max_length={config.sft.max_length} tokens is dropped and recorded"
+        )
 
 
 def _misled(config: Config, templates: Mapping[str, Template]) -> Iterator[tuple[str, str]]:
