@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -31,13 +33,13 @@ def blocks(language: str) -> list[Any]:
     ]
 
 
-def own_data() -> list[tuple[dict[str, Any], str]]:
+def own_data() -> list[tuple[dict[str, Any] | str, str]]:
     """Rows of the table of one's own data: a row of the data, and the words to write."""
     text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     table = text.partition("| you have |")[2].partition("\n\n")[0]
     return [
-        (json.loads(row), words)
-        for row, words in re.findall(r"^\|[^|]*\| `(\{.*?\})` \| `(.*?)` \|$", table, re.M)
+        (json.loads(row) if row.startswith("{") else row, words)
+        for row, words in re.findall(r"^\|[^|]*\| `(.*?)` \| `(.*?)` \|$", table, re.M)
     ]
 
 
@@ -51,9 +53,11 @@ def numbered(value: Any, number: int) -> Any:
     return f"{value} {number}" if isinstance(value, str) else value
 
 
-def write(path: Path, rows: list[dict[str, Any]]) -> None:
+def write(path: Path, rows: list[Any]) -> None:
     path.parent.mkdir(exist_ok=True)
-    if path.suffix == ".csv":
+    if path.suffix == ".txt":
+        path.write_text("".join(f"{row}\n" for row in rows))
+    elif path.suffix == ".csv":
         with open(path, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, rows[0])
             writer.writeheader()
@@ -65,21 +69,60 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def test_the_table_of_own_data_has_rows() -> None:
-    assert len(own_data()) >= 10
+    assert len(own_data()) >= 11
 
 
 @pytest.mark.parametrize(("row", "words"), own_data(), ids=lambda value: str(value)[:50])
 def test_own_data_is_read_as_the_table_says(
-    row: dict[str, Any], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    row: dict[str, Any] | str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write(Path(re.findall(r"my/[\w.]+", words)[0]), [numbered(row, i) for i in range(40)])
-    settings = re.findall(r"\S+=(?:\{.*\}|\S+)", words)
     source = config_file("quickstart")
-    parts = validate(load_config(source, [*settings, "prompts.count=8"]), source)
+    parts = validate(load_config(source, [*shlex.split(words), "prompts.count=8"]), source)
     assert any(part["detail"].startswith("40 ") or ", 40 " in part["detail"] for part in parts), (
         parts
     )
+
+
+def walk(page: str, heading: str) -> list[list[str]]:
+    """The commands of the first block below a heading, in order, as their arguments."""
+    text = (ROOT / page).read_text(encoding="utf-8").partition(f"\n## {heading}\n")[2]
+    found = re.search(r"^```\n(.*?)^```", text, re.M | re.S)
+    assert found is not None
+    commands = [shlex.split(line, comments=True) for line in found[1].splitlines()]
+    assert {command[0] for command in commands} == {"selfreward"}
+    return [command[1:] for command in commands]
+
+
+@pytest.mark.parametrize(
+    ("page", "heading"),
+    [("README.md", "Your own run"), ("docs/data.md", "Your own data, step by step")],
+)
+def test_a_newcomer_can_type_what_the_page_says_in_order(
+    page: str, heading: str, model_dir: Path, tmp_path: Path
+) -> None:
+    """With workers that load no model, and data of one's own that has its odd rows."""
+    rows = [{"instruction": f"Why is rose {i} red?", "output": f"Rose {i} is."} for i in range(40)]
+    rows += [rows[0], {"instruction": "なぜ？", "input": "バラ", "output": "赤い。" * 2000}]
+    for name in ("alpaca.json", "answers.jsonl"):
+        write(tmp_path / "my" / name, rows)
+    for command in walk(page, heading):
+        words = [word for word in command if not word.startswith("model=")]
+        words += [f"model={model_dir}"] if command[0] in ("validate", "plan", "run") else []
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.support.cli_driver", *words],
+            cwd=tmp_path,
+            env={
+                **{k: v for k, v in os.environ.items() if k != "SELFREWARD_RUNS"},
+                "PYTHONPATH": str(ROOT),
+            },
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, (command, done.stderr[-2000:])
+        assert done.stdout.strip(), command
+    assert (tmp_path / "runs").is_dir()
 
 
 @pytest.mark.parametrize("template", blocks("jinja"))
