@@ -3,8 +3,8 @@
 import hashlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import InitVar, dataclass, field
+from operator import attrgetter
 
 from selfreward.records import Prompt, Record
 
@@ -19,16 +19,45 @@ def _pass() -> None:
 
 
 @dataclass(slots=True, eq=False)
+class Made:
+    """What a stage has committed, in numbers: a million records do not fit into memory."""
+
+    total: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Of them, how many were dropped for which reason."""
+    unread: Counter[str] = field(default_factory=Counter)
+    """Of votes, how many have no verdict for which reason."""
+
+    @property
+    def kept(self) -> int:
+        """How many were not dropped."""
+        return self.total - self.dropped.total()
+
+    @property
+    def verdicts(self) -> int:
+        """How many votes have one."""
+        return self.total - self.unread.total()
+
+    def add(self, record: Record) -> None:
+        """Count a record."""
+        self.total += 1
+        if (dropped := getattr(record, "dropped", None)) is not None:
+            self.dropped[dropped] += 1
+        if (unread := getattr(record, "reason", None)) is not None:
+            self.unread[unread] += 1
+
+
+@dataclass(slots=True, eq=False)
 class Work:
-    """One stage of a rollout: the records it has, and what it has left to ask.
+    """One stage of a rollout: how much it has made, and what it has left to ask.
 
     Each module of a stage ends with the function that makes its work. The stream sends what is
     asked, commits what comes in and tells all works of it.
     """
 
     stage: str
-    records: list[Any]
-    """All of the stage that is committed."""
+    committed: InitVar[Iterable[Record]]
+    """All records that are there of the stage, which are counted and not kept."""
     total: int
     """Units of work in all, as far as is known."""
     asks: Asks
@@ -37,16 +66,22 @@ class Work:
     """Whether a record is one of the stage."""
     check: Callable[[], None] = _pass
     """Called when nothing is left to ask. Raises StoppedError where that is not enough to go on."""
-    done: Callable[[Sequence[Any]], int] = len
+    done: Callable[[Made], int] = attrgetter("total")
     """How many units of work so many records are."""
     note: Callable[[str], str] = str
     """What to say of the progress, given the rate, such as ``312 tokens/s``; that may be empty."""
     failure: str = ""
     """Why its model cannot be asked any more, though the others go on."""
+    made: Made = field(default_factory=Made)
 
-    def keep(self, new: Iterable[Record]) -> None:
-        """Take in what was committed."""
-        self.records += filter(self.is_mine, new)
+    def __post_init__(self, committed: Iterable[Record]) -> None:
+        for record in committed:
+            self.made.add(record)
+
+    def count(self, new: Iterable[Record]) -> None:
+        """Count what was committed."""
+        for record in filter(self.is_mine, new):
+            self.made.add(record)
 
 
 def first_time(asks: Iterable[Ask]) -> Asks:
@@ -83,7 +118,6 @@ def seed_of(run_seed: int, *key: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6])
 
 
-def counted(reasons: Iterable[str | None]) -> str:
-    """Such as ``too long 3, empty 1``, the most frequent first; None is no reason."""
-    counts = Counter(reason for reason in reasons if reason is not None)
-    return ", ".join(f"{reason} {count}" for reason, count in counts.most_common())
+def counted(reasons: Counter[str]) -> str:
+    """Such as ``too long 3, empty 1``, the most frequent first."""
+    return ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())

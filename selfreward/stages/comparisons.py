@@ -123,4 +123,4 @@ def comparisons_work(
         for a, b in tied
         if (a.attempt, frozenset((a.sample, b.sample))) not in known
     )
-    return Work("comparisons", [*committed], 2 * len(tied), asks, are(Comparison))
+    return Work("comparisons", committed, 2 * len(tied), asks, are(Comparison))

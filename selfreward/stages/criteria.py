@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from selfreward.config import JurorConfig
 from selfreward.engines.base import ChatFormat, Engine, RequestError
 from selfreward.inputs.templates import Template, TooLongError
-from selfreward.records import Criterion, FinishReason, Prompt, Response
+from selfreward.records import Criterion, FinishReason, Prompt
 from selfreward.stages.base import seed_of
 
 GENERAL = "It does what the request asks for, correctly, completely and clearly."
@@ -21,6 +21,9 @@ _LINE = re.compile(r"(?:[-*•] |[0-9]{1,2}[.)] )?\[([1-3])\] ?([^\[\s].*)")
 _LONGEST = 300
 """Characters; a longer line is no criterion but prose."""
 _LOG = logging.getLogger(__name__)
+
+Key = tuple[int, int]
+"""``attempt`` and ``sample`` of a response."""
 
 
 async def write_criteria(
@@ -74,7 +77,7 @@ def read_criteria(text: str, finish_reason: FinishReason) -> list[tuple[str, flo
 
 
 class CriteriaWait:
-    """Responses that wait until the criteria of their prompt are known, of one judge.
+    """Responses, by their keys, that wait for the criteria of their prompt, of one judge.
 
     Args:
         criteria: Those that are committed.
@@ -87,26 +90,26 @@ class CriteriaWait:
         self._take(criteria)
         self._without = {attempt for attempt in judged if attempt not in self._criteria}
         self._asked: set[int] = set()
-        self._waiting: dict[int, list[Response]] = {}
+        self._waiting: dict[int, list[Key]] = {}
 
     def of(self, attempt: int) -> Sequence[Criterion]:
         """The criteria of a prompt; none if there are none, or not yet."""
         return self._criteria.get(attempt, ())
 
     def admit(
-        self, responses: Sequence[Response], criteria: Sequence[Criterion]
-    ) -> tuple[list[Response], list[int]]:
+        self, responses: Sequence[Key], criteria: Sequence[Criterion]
+    ) -> tuple[list[Key], list[int]]:
         """Take in what is new.
 
         Returns:
             Responses to be judged now, and prompts whose criteria are to be asked for.
         """
-        for response in responses:
-            self._waiting.setdefault(response.attempt, []).append(response)
+        for key in responses:
+            self._waiting.setdefault(key[0], []).append(key)
         self._take(criteria)
-        ready: list[Response] = []
+        ready: list[Key] = []
         unknown: list[int] = []
-        touched = [*(c.attempt for c in criteria), *(r.attempt for r in responses)]
+        touched = [*(c.attempt for c in criteria), *(attempt for attempt, _ in responses)]
         for attempt in dict.fromkeys(touched):
             if attempt in self._criteria or attempt in self._without:
                 ready += self._waiting.pop(attempt, [])
@@ -115,7 +118,7 @@ class CriteriaWait:
                 unknown.append(attempt)
         return ready, unknown
 
-    def give_up(self, attempt: int) -> list[Response]:
+    def give_up(self, attempt: int) -> list[Key]:
         """Have a prompt go without criteria; return the responses that waited for them."""
         self._without.add(attempt)
         return self._waiting.pop(attempt, [])

@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from selfreward.config import Config, JurorConfig
 from selfreward.engines.base import (
@@ -21,13 +22,14 @@ from selfreward.records import (
     Criterion,
     Judgment,
     Prompt,
+    R,
     Record,
     Response,
     judge_key,
     judge_stage,
 )
 from selfreward.stages.base import Ask, Work, counted, seed_of
-from selfreward.stages.criteria import CriteriaWait, write_criteria
+from selfreward.stages.criteria import CriteriaWait, Key, write_criteria
 from selfreward.stages.verdict import expected_score, parse_score, read_justification
 
 if TYPE_CHECKING:
@@ -215,15 +217,21 @@ _VOTES: dict[str, Callable[[_Judge, int, Sequence[Criterion]], Awaitable[list[Ju
 May raise RequestError or TooLongError: no vote has a verdict then."""
 
 
-def has_verdict(judgments: Sequence[Judgment]) -> bool:
-    """Whether any of them has a score."""
-    return any(judgment.score is not None for judgment in judgments)
+class LookUp(Protocol):
+    """Finds a record of the iteration that is committed.
+
+    All responses of an iteration may wait to be judged, and their texts do not fit into memory.
+    """
+
+    def __call__(self, kind: type[R], *key: int) -> R:
+        """The one of a kind whose key goes on so after the iteration."""
 
 
 def judgments_work(
     session: "Session | BaseException",
-    judgments: Sequence[Judgment],
+    judgments: Iterable[Judgment],
     criteria: Sequence[Criterion],
+    look_up: LookUp,
     templates: Mapping[str, Template],
     config: Config,
     iteration: int,
@@ -239,8 +247,8 @@ def judgments_work(
 
     Args:
         session: The judge; for one of the jury also the failure for which it cannot be asked.
-        judgments: All of the iteration that are committed.
-        criteria: The same.
+        judgments: All of the iteration that are committed; they are read once and not kept.
+        criteria: All of the iteration that are committed.
         templates: Of this judge, as ``load_judge_templates`` returns them.
         juror: Which of ``judge.jurors``.
         on_event: Told what went wrong with a judge without stopping the run.
@@ -251,13 +259,12 @@ def judgments_work(
         on_event(f"iteration {iteration}, {judge_key(juror)} ({model}): {found}")
 
     def check() -> None:
-        least, n = config.judge.min_parse_rate, len(work.records)
-        parsed = sum(judgment.score is not None for judgment in work.records)
+        least, n, parsed = config.judge.min_parse_rate, work.made.total, work.made.verdicts
         if work.failure or not n or parsed >= least * n:
             return
         found = (
             f"{parsed} of {n} judgments have a verdict, below judge.min_parse_rate {least:g}; "
-            f"the others: {counted(judgment.reason for judgment in work.records)}"
+            f"the others: {counted(work.made.unread)}"
         )
         if juror > 0:
             return tell(found)
@@ -269,10 +276,29 @@ def judgments_work(
         )
 
     total = config.prompts.count * config.responses.per_prompt(iteration)
-    at_work = _Juror(session, judgments, criteria, templates, config, juror, total, tell)
+    at_work = _Juror(session, judgments, criteria, look_up, templates, config, juror, total, tell)
     work = at_work.work
     work.check = check
     return work
+
+
+@dataclass(slots=True, eq=False)
+class _Scores:
+    """The sum of scores."""
+
+    points: float = 0.0
+    count: int = 0
+
+    def add(self, score: float | None) -> None:
+        """Add one, if there is one."""
+        if score is not None:
+            self.points += score
+            self.count += 1
+
+    def take(self, others: "_Scores") -> None:
+        """Add others."""
+        self.points += others.points
+        self.count += others.count
 
 
 class _Juror:
@@ -284,8 +310,9 @@ class _Juror:
     def __init__(
         self,
         session: "Session | BaseException",
-        judgments: Sequence[Judgment],
+        judgments: Iterable[Judgment],
         criteria: Sequence[Criterion],
+        look_up: LookUp,
         templates: Mapping[str, Template],
         config: Config,
         number: int,
@@ -294,17 +321,21 @@ class _Juror:
     ) -> None:
         self._session, self._templates, self._run_seed = session, templates, config.seed
         self._number, self._tell, self._settings = number, tell, config.judge.jurors[number]
-        self._judges_truncated = config.judge.truncated
-        self._truncated: set[tuple[int, int]] = set()
-        self._prompts: dict[int, Prompt] = {}
-        mine = list(filter(self._is_mine, judgments))
-        self._judged = {(judgment.attempt, judgment.sample) for judgment in mine}
+        self._judges_truncated, self._look_up = config.judge.truncated, look_up
+        self._truncated: set[Key] = set()
+        """Responses that are still to be judged."""
+        self._judged: dict[Key, _Scores] = {}
+        """By response, until it comes by: an earlier launch judged it."""
+        self._scores = _Scores()
+        total = num_responses * self._settings.num_votes
+        self.work = Work(judge_stage(number), (), total, self._asks, self._is_mine, note=self._note)
+        for judgment in filter(self._is_mine, judgments):
+            self.work.made.add(judgment)
+            key = (judgment.attempt, judgment.sample)
+            self._judged.setdefault(key, _Scores()).add(judgment.score)
+        self.work.total -= self._votes_less(self._judged, self.work.made.total)
         self._criteria = CriteriaWait(
             (c for c in criteria if c.juror == number), {attempt for attempt, _ in self._judged}
-        )
-        total = num_responses * self._settings.num_votes - self._votes_less(mine)
-        self.work = Work(
-            judge_stage(number), mine, total, self._asks, self._is_mine, note=self._note
         )
         if isinstance(session, BaseException):
             self._fail(session)
@@ -312,60 +343,75 @@ class _Juror:
     def _is_mine(self, record: Record) -> bool:
         return isinstance(record, Judgment) and record.juror == self._number
 
-    def _votes_less(self, judgments: Sequence[Judgment]) -> int:
-        """By how many the votes on some responses are fewer than there may be."""
-        responses = {(judgment.attempt, judgment.sample) for judgment in judgments}
-        return len(responses) * self._settings.num_votes - len(judgments)
+    def _votes_less(self, responses: Collection[Key], num_votes: int) -> int:
+        """By how many the votes on these responses are fewer than there may be."""
+        return len(responses) * self._settings.num_votes - num_votes
 
     def _asks(self, new: Sequence[Record]) -> list[Ask]:
         """One per answer that is to be judged, or first one for the criteria of its prompt."""
         self._count([j for j in new if isinstance(j, Judgment) and j.juror == self._number])
-        self._prompts |= {p.attempt: p for p in new if isinstance(p, Prompt)}
         responses = [record for record in new if isinstance(record, Response)]
-        self._truncated |= {(r.attempt, r.sample) for r in responses if r.truncated}
         fit = [r for r in responses if r.dropped is None]
         fit = [r for r in fit if self._judges_truncated or not r.truncated]
         self.work.total -= (len(responses) - len(fit)) * self._settings.num_votes
-        fit = [r for r in fit if (r.attempt, r.sample) not in self._judged]
+        keys = [(r.attempt, r.sample) for r in fit if not self._is_judged(r)]
         unknown: list[int] = []
         if self._settings.traits.by_criterion:
             written = [c for c in new if isinstance(c, Criterion) and c.juror == self._number]
-            fit, unknown = self._criteria.admit(fit, written)
-        asks: list[Ask] = [partial(self._write_criteria, self._prompts[a]) for a in unknown]
-        return asks + [partial(self._judge, self._prompts[r.attempt], r) for r in fit]
+            keys, unknown = self._criteria.admit(keys, written)
+        asks: list[Ask] = [partial(self._write_criteria, attempt) for attempt in unknown]
+        return asks + [partial(self._judge, *key) for key in keys]
+
+    def _is_judged(self, response: Response) -> bool:
+        """Whether an earlier launch judged it, which is then told of it and forgotten."""
+        key = (response.attempt, response.sample)
+        scores = self._judged.pop(key, None)
+        if scores is None and response.truncated:
+            self._truncated.add(key)
+        elif scores is not None and not response.truncated:
+            self._scores.take(scores)
+        return scores is not None
 
     def _count(self, new: Sequence[Judgment]) -> None:
         """Without a verdict among so many there is no sense in going on."""
-        self.work.total -= self._votes_less(new)
-        made = self.work.records
-        if new and self._number == 0 and len(made) >= VOTES_TO_TELL and not has_verdict(made):
+        keys = {(judgment.attempt, judgment.sample) for judgment in new}
+        self.work.total -= self._votes_less(keys, len(new))
+        for judgment in new:
+            if (judgment.attempt, judgment.sample) not in self._truncated:
+                self._scores.add(judgment.score)
+        self._truncated -= keys  # an answer's votes come together
+        made = self.work.made
+        if new and self._number == 0 and made.total >= VOTES_TO_TELL and not made.verdicts:
             self.work.check()
 
     def _note(self, rate: str) -> str:
         if self.work.failure:
             return f"failed: {self.work.failure}"
-        read = [j for j in self.work.records if j.score is not None]
-        scores = [j.score for j in read if (j.attempt, j.sample) not in self._truncated]
-        if not scores:
+        scores = self._scores
+        if not scores.count:
             return "no verdict yet"
-        return f"mean score {sum(scores) / len(scores):.2f}, {len(scores)} verdicts"
+        return f"mean score {scores.points / scores.count:.2f}, {scores.count} verdicts"
 
-    async def _judge(self, prompt: Prompt, response: Response) -> Sequence[Record]:
-        ask = partial(judge_response, criteria=self._criteria.of(prompt.attempt))
+    async def _judge(self, attempt: int, sample: int) -> Sequence[Record]:
+        prompt = self._look_up(Prompt, attempt)
+        response = self._look_up(Response, attempt, sample)
+        ask = partial(judge_response, criteria=self._criteria.of(attempt))
         votes = await self._ask(ask, self._templates["judge"], prompt, response)
         if votes is None:
             return no_verdict(response, self._settings, "juror failed", self._number)
         return votes
 
-    async def _write_criteria(self, prompt: Prompt) -> Sequence[Record]:
+    async def _write_criteria(self, attempt: int) -> Sequence[Record]:
         """The criteria of a prompt; if there are none, votes without a score instead."""
+        prompt = self._look_up(Prompt, attempt)
         criteria = await self._ask(write_criteria, self._templates["criteria"], prompt)
         if criteria:
             return criteria
         reason = "juror failed" if criteria is None else "no criteria"
         return [
             vote
-            for response in self._criteria.give_up(prompt.attempt)
+            for key in self._criteria.give_up(attempt)
+            for response in [self._look_up(Response, *key)]
             for vote in no_verdict(response, self._settings, reason, self._number)
         ]
 

@@ -8,6 +8,7 @@ prompts however the engine's answers arrive, with ``window`` attempts in flight 
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from selfreward.config import Config, PromptsConfig
@@ -145,38 +146,39 @@ def prompts_work(
         source: How to ask for a prompt; or rows to draw them from.
         pool: Seeds and the prompts of earlier iterations.
     """
-    settings, records = config.prompts, list(committed)
+    settings = config.prompts
     if isinstance(source, Template):
         author = Author(
             session.chat, source, pool, settings,
-            iteration=iteration, run_seed=config.seed, committed=records,
+            iteration=iteration, run_seed=config.seed, committed=committed,
         )  # fmt: skip
         asks: Asks = partial(_attempts, author, session.engine)
     else:
         drawn = draw_prompts(source, session.chat, pool, settings, iteration=iteration)
-        left = drawn[len(records) :]
+        left = drawn[len(committed) :]
         asks = first_time([partial(_hand_over, left)] if left else [])
 
     def check() -> None:
-        if (accepted := _num_accepted(records)) < settings.count:
-            reasons = [prompt.dropped for prompt in records]
-            why = counted(reasons) or "none"
+        made = work.made
+        if made.kept < settings.count:
             raise StoppedError(
-                f"iteration {iteration}: {accepted} of {settings.count} prompts "
-                f"after {len(records)} attempts; dropped: {why}",
-                _remedy(settings, reasons),
+                f"iteration {iteration}: {made.kept} of {settings.count} prompts "
+                f"after {made.total} attempts; dropped: {counted(made.dropped) or 'none'}",
+                _remedy(settings, made.dropped),
             )
 
     def note(rate: str) -> str:
-        return ", ".join(filter(None, (f"{len(records)} attempts", rate)))
+        return ", ".join(filter(None, (f"{work.made.total} attempts", rate)))
 
-    total = settings.count
-    return Work("prompts", records, total, asks, are(Prompt), check, _num_accepted, note)
+    work = Work(
+        "prompts", committed, settings.count, asks, are(Prompt), check, attrgetter("kept"), note
+    )
+    return work
 
 
-def _remedy(settings: PromptsConfig, reasons: Sequence[str | None]) -> str:
+def _remedy(settings: PromptsConfig, reasons: Counter[str]) -> str:
     """What gives more prompts, by what most of them were dropped for."""
-    found = Counter(reason for reason in reasons if reason is not None).most_common(1)
+    found = reasons.most_common(1)
     reason = found[0][0] if found else ""
     if settings.dataset is not None:
         return "Start a run with more rows in prompts.dataset, or a smaller prompts.count."
@@ -192,10 +194,6 @@ def _remedy(settings: PromptsConfig, reasons: Sequence[str | None]) -> str:
         f"{better} keeps more, in a new run; so does a smaller prompts.count. To go on trying with "
         "this one, resume with a larger prompts.max_attempts."
     )
-
-
-def _num_accepted(prompts: Sequence[Prompt]) -> int:
-    return sum(prompt.dropped is None for prompt in prompts)
 
 
 def _attempts(author: Author, engine: Engine, new: Sequence[Record]) -> list[Ask]:

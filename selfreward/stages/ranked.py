@@ -22,7 +22,7 @@ from selfreward.inputs.rankings import Ranking
 from selfreward.inputs.templates import Template, TooLongError
 from selfreward.records import Judgment, Prompt, Record, Response
 from selfreward.stages.base import Ask, Work, are, counted, first_time, for_each_prompt, seed_of
-from selfreward.stages.judgments import VOTES_TO_TELL, has_verdict, judge_response
+from selfreward.stages.judgments import VOTES_TO_TELL, judge_response
 from selfreward.stages.pool import cut
 from selfreward.stages.responses import sample_responses
 
@@ -141,7 +141,7 @@ def ranked_prompts_work(
 
     missing = sorted({*range(len(rankings))} - {prompt.attempt for prompt in committed})
     asks = first_time(partial(make, attempt) for attempt in missing)
-    return Work("prompts", [*committed], len(rankings), asks, are(Prompt))
+    return Work("prompts", committed, len(rankings), asks, are(Prompt))
 
 
 def ranked_responses_work(
@@ -163,7 +163,7 @@ def ranked_responses_work(
 
     asks = for_each_prompt(lambda prompt: partial(make, prompt), {r.attempt for r in committed})
     total = sum(len(ranking.responses) + adds_worse for ranking in rankings)
-    return Work("responses", [*committed], total, asks, are(Response))
+    return Work("responses", committed, total, asks, are(Response))
 
 
 def ranked_judgments_work(
@@ -180,10 +180,9 @@ def ranked_judgments_work(
     ask = partial(judge_response, session.engine, session.chat, template, run_seed=config.seed)
     prompts: dict[int, Prompt] = {}
     judged = {(judgment.attempt, judgment.sample) for judgment in committed}
-    records = [*committed]
 
     def asks(new: Sequence[Record]) -> list[Ask]:
-        if len(records) >= VOTES_TO_TELL and any(isinstance(record, Judgment) for record in new):
+        if work.made.total >= VOTES_TO_TELL and any(isinstance(record, Judgment) for record in new):
             check()
         prompts.update({p.attempt: p for p in new if isinstance(p, Prompt)})
         fit = [r for r in new if isinstance(r, Response) and r.dropped is None]
@@ -195,11 +194,12 @@ def ranked_judgments_work(
         ]
 
     def check() -> None:
-        if not records or not settings.min_rows or has_verdict(records):
+        made = work.made
+        if not made.total or not settings.min_rows or made.verdicts:
             return
         raise StoppedError(
-            f"iteration 0: none of {len(records)} judgments of models/SFT has a verdict: "
-            f"{counted(judgment.reason for judgment in records)}; sft.selection has nothing to "
+            f"iteration 0: none of {made.total} judgments of models/SFT has a verdict: "
+            f"{counted(made.unread)}; sft.selection has nothing to "
             "select",
             f"Read some with `selfreward show {run_name} --iteration 0 --failed`. The model "
             "needs more written EFT rows (sft.eft) or a larger sft.selection.max_new_tokens; or "
@@ -207,7 +207,7 @@ def ranked_judgments_work(
         )
 
     def note(rate: str) -> str:
-        return f"{sum(judgment.score is not None for judgment in records)} verdicts"
+        return f"{work.made.verdicts} verdicts"
 
-    work = Work("judgments", records, 0, asks, are(Judgment), check, note=note)
+    work = Work("judgments", committed, 0, asks, are(Judgment), check, note=note)
     return work

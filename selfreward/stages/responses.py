@@ -1,7 +1,7 @@
 """Sampling N candidate responses to a prompt (arXiv 2401.10020, 2.2)."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -82,12 +82,12 @@ def _response(
 
 
 def responses_work(
-    session: "Session", committed: Sequence[Response], config: Config, anchors: bool = False
+    session: "Session", committed: Iterable[Response], config: Config, anchors: bool = False
 ) -> Work:
     """Answering each accepted prompt; whether there are answers enough shows when they are paired.
 
     Args:
-        committed: All responses of the iteration.
+        committed: All responses of the iteration; they are read once and not kept.
         anchors: Whether the session is M1, which gives the anchors: a stage of its own.
     """
 
@@ -98,7 +98,11 @@ def responses_work(
         ask = partial(sample_responses, session.engine, session.chat, prompt, settings)
         return partial(ask, run_seed=config.seed, anchors=anchors)
 
-    settings, records = config.responses, list(filter(is_mine, committed))
+    settings = config.responses
     stage, n = ("anchors", settings.anchors) if anchors else ("responses", settings.n)
-    asks = for_each_prompt(sample, {response.attempt for response in records})
-    return Work(stage, records, config.prompts.count * n, asks, is_mine)
+    done: set[int] = set()
+    work = Work(stage, (), config.prompts.count * n, for_each_prompt(sample, done), is_mine)
+    for response in filter(is_mine, committed):
+        work.made.add(response)
+        done.add(response.attempt)
+    return work

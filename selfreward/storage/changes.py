@@ -13,7 +13,8 @@ import msgspec
 
 from selfreward.errors import ConfigError, IntegrityError
 from selfreward.records import TRAINING, model_name
-from selfreward.storage.store import Store, made_by
+from selfreward.storage.made import made_by
+from selfreward.storage.store import Store
 from selfreward.storage.tables import RESTORE
 
 if TYPE_CHECKING:

@@ -4,24 +4,16 @@
 records of every finished stage, and the models that the next stages start from or are judged by.
 """
 
-import re
-from collections.abc import Iterable, Iterator
-from dataclasses import fields
+from collections.abc import Iterable
 
 from selfreward.errors import IntegrityError
 from selfreward.records import TRAINING, Stage, model_name
 from selfreward.storage import durable, seals
 from selfreward.storage.changes import REMOVED
 from selfreward.storage.directory import Run
-from selfreward.storage.store import Store, made_by
-from selfreward.storage.tables import RESTORE, TABLES, digest
-
-_COLUMNS = {
-    name: (", ".join(field.name for field in fields(kind)), ", ".join(key))
-    for kind, (name, key) in TABLES.items()
-}
-"""Columns and key of each table."""
-_JUDGES = re.compile(r"judgments(/[0-9]{1,4})?")
+from selfreward.storage.made import made_digest
+from selfreward.storage.store import Store
+from selfreward.storage.tables import RESTORE, TABLES
 
 
 def check_launch(run: Run, store: Store) -> None:
@@ -68,7 +60,10 @@ def check_stage(store: Store, stage: Stage) -> str:
         What there is of it, for people.
     """
     name = f"iteration {stage.iteration} {stage.stage}"
-    if stage.stage not in TRAINING and made_digest(store, stage) != stage.digest:
+    if (
+        stage.stage not in TRAINING
+        and made_digest(store, stage.iteration, stage.stage) != stage.digest
+    ):
         what = "reports" if stage.stage == "evaluate" else "records"
         raise IntegrityError(
             f"{store.path}: {name}: its {what} are not those that were committed", RESTORE
@@ -174,36 +169,6 @@ def model_of(stage: Stage) -> str:
 def removed_models(store: Store) -> set[str]:
     """Names of the models that ``gc`` removed."""
     return {text for _, kind, text in store.events() if kind == REMOVED}
-
-
-def made_digest(store: Store, stage: Stage) -> str:
-    """What ``digest(made_by(...))`` gives, from the rows as they lie there and without keeping any.
-
-    A million records take seconds, see docs/benchmarks.md.
-    """
-    t, name = stage.iteration, stage.stage
-    if name in ("evaluate", "selection"):  # reports, and a few of the judgments
-        return digest(made_by(store, t, name))
-    return seals.digest_rows(_made_rows(store, t, name))
-
-
-def _made_rows(store: Store, iteration: int, stage: str) -> Iterator[tuple[object, ...]]:
-    def rows(table: str, where: str = "TRUE") -> Iterator[tuple[object, ...]]:
-        columns, key = _COLUMNS[table]
-        query = f"SELECT {columns} FROM {table} WHERE iteration = ? AND {where} ORDER BY {key}"
-        return store.query(query, (iteration,))
-
-    if stage in ("responses", "anchors"):
-        for row in rows("responses", f"author {'=' if stage == 'anchors' else '<>'} 'M1'"):
-            yield row if row[-1] is not None else row[:-1]  # as before there was the column
-    elif _JUDGES.fullmatch(stage):
-        juror = int(stage.partition("/")[2] or 0)
-        yield from rows("criteria", f"juror = {juror}")
-        yield from rows("judgments", f"juror = {juror}")
-    elif stage in _COLUMNS:
-        yield from rows(stage)
-    else:
-        raise IntegrityError(f"{store.path}: table stages: no stage is named {stage!r}", RESTORE)
 
 
 def _is_after_a_seal(store: Store, stage: Stage) -> bool:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,25 +24,18 @@ import msgspec
 
 from selfreward.errors import IntegrityError, LockedError
 from selfreward.records import (
-    REPORTS,
-    Comparison,
-    Criterion,
-    Drop,
-    Judgment,
-    PreferencePair,
     Progress,
-    Prompt,
     R,
     Record,
-    Response,
     Stage,
-    judge_stage,
-    kept,
 )
 from selfreward.storage import database, seals
-from selfreward.storage.tables import RESTORE, TABLES, Row, digest, from_rows, to_row, typed
+from selfreward.storage.made import made_digest
+from selfreward.storage.tables import RESTORE, TABLES, Row, from_rows, to_row, typed
 
 T = TypeVar("T")
+_PART = 1000
+"""Rows that are made records at once."""
 _EVENT = {"at": str, "kind": str, "text": str}
 _LOGGED = {"step": int, "name": str, "value": float | None}
 _OWNER = {"epoch": int, "host": str | None, "pid": int | None, "since": str | None}
@@ -113,13 +107,13 @@ class Store:
     ) -> None:
         """Commit the last records of a stage, and its reports by name, together with its row.
 
-        A stage without a digest gets that of what it made, see ``made_by``.
+        A stage without a digest gets that of what it made, see ``made``.
         """
         with self._transaction():
             self._insert(records)
             for name, report in (reports or {}).items():
                 self._save_report(stage.iteration, name, report)
-            made = stage.digest or digest(made_by(self, stage.iteration, stage.stage))
+            made = stage.digest or made_digest(self, stage.iteration, stage.stage)
             self._db.execute(
                 "INSERT INTO stages VALUES (?,?,?,?,?,?,?,?,?)",
                 (stage.iteration, stage.stage, stage.rows, stage.drops, made,
@@ -212,15 +206,27 @@ class Store:
 
     def records(self, kind: type[R], iteration: int, attempt: int | None = None) -> list[R]:
         """All records of one type of an iteration (of one prompt, if given) in key order."""
-        table, key = TABLES[kind]
-        columns = ", ".join(field.name for field in fields(kind))
-        where, values = "iteration = ?", [iteration]
-        if attempt is not None:
-            where, values = where + " AND attempt = ?", [iteration, attempt]
-        rows = self._rows(
-            f"SELECT {columns} FROM {table} WHERE {where} ORDER BY {', '.join(key)}", values
-        )
-        return from_rows(kind, rows, self._table(table))
+        key = [iteration] if attempt is None else [iteration, attempt]
+        rows = self._rows(_select(kind, len(key)), key)
+        return from_rows(kind, rows, self._table(TABLES[kind][0]))
+
+    def each(self, kind: type[R], iteration: int) -> Iterator[R]:
+        """The same one by one, for more than one wants to hold."""
+        found: Iterator[Row] = self.query(_select(kind, 1), (iteration,))
+        while part := [*islice(found, _PART)]:
+            yield from from_rows(kind, part, self._table(TABLES[kind][0]))
+
+    def record(self, kind: type[R], *key: int) -> R:
+        """The record that has a key, from the iteration on.
+
+        Raises:
+            IntegrityError: There is none.
+        """
+        where = self._table(TABLES[kind][0])
+        found = from_rows(kind, self._rows(_select(kind, len(key)), key), where)
+        if len(found) != 1:
+            raise IntegrityError(f"{where}: {len(found)} rows have the key {key}, not 1", RESTORE)
+        return found[0]
 
     def drop_reasons(self, iteration: int, stage: str) -> list[str]:
         """Why a stage left things out, one reason per drop."""
@@ -415,6 +421,14 @@ class Store:
                 raise
 
 
+def _select(kind: type[Record], num_given: int) -> str:
+    """The query for records in key order, of whose key so many columns are given."""
+    table, key = TABLES[kind]
+    columns = ", ".join(field.name for field in fields(kind))
+    where = " AND ".join(f"{name} = ?" for name in key[:num_given])
+    return f"SELECT {columns} FROM {table} WHERE {where} ORDER BY {', '.join(key)}"
+
+
 def _to_json(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
@@ -422,29 +436,3 @@ def _to_json(value: object) -> str:
 def now() -> str:
     """UTC time as ISO text; a label, never compared."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-def made_by(store: Store, iteration: int, stage: str) -> Sequence[Record] | dict[str, Any]:
-    """What a stage made: records but drops in key order, of a judge, criteria first; or reports.
-
-    Of ``selection`` the judgments that were selected; none of a training, which makes a model.
-    """
-    if stage == "evaluate":
-        found = {name: store.report(iteration, name, dict) for name in REPORTS}
-        return {name: report for name, report in found.items() if report is not None}
-    if stage == "selection":
-        return kept(store.records(Judgment, iteration), store.records(Drop, iteration))
-    if stage == "prompts":
-        return [*store.records(Prompt, iteration)]
-    if stage in ("responses", "anchors"):
-        responses = store.records(Response, iteration)
-        return [r for r in responses if r.is_anchor == (stage == "anchors")]
-    if stage == "comparisons":
-        return [*store.records(Comparison, iteration)]
-    if stage == "pairs":
-        return [*store.records(PreferencePair, iteration)]
-    criteria, judgments = store.records(Criterion, iteration), store.records(Judgment, iteration)
-    return [
-        *(criterion for criterion in criteria if judge_stage(criterion.juror) == stage),
-        *(judgment for judgment in judgments if judge_stage(judgment.juror) == stage),
-    ]

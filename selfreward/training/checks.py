@@ -63,15 +63,15 @@ def check_eft_weight(sft: SftConfig) -> None:
             )
 
 
-def check_launch(launch: LaunchConfig, *, here: bool = True) -> None:
-    """Check that the training processes can be started.
+def check_command(launch: LaunchConfig, *, here: bool = True) -> None:
+    """Check that the command that starts training processes is one.
 
     Args:
-        here: Whether on this machine; else only what holds on any is checked.
+        here: Whether it is to run on this machine; else it need not be installed.
 
     Raises:
-        ConfigError: ``launch.command`` is no command line, or one process would see several GPUs.
-        PreflightError: The command is not installed, or there are fewer GPUs than processes.
+        ConfigError: ``launch.command`` is no command line.
+        PreflightError: The command is not installed.
     """
     try:
         program = launch_command(launch)[:1]
@@ -81,6 +81,18 @@ def check_launch(launch: LaunchConfig, *, here: bool = True) -> None:
         raise ConfigError("launch.command: empty", "Give a command, or null for torchrun.")
     if here and shutil.which(program[0]) is None:
         raise not_started(program[0], "No such file or directory")
+
+
+def check_gpus(launch: LaunchConfig, *, here: bool = True) -> None:
+    """Check that there are as many GPUs as training processes.
+
+    Args:
+        here: Whether they are to run on this machine; else nothing is known of it.
+
+    Raises:
+        ConfigError: One process would see several GPUs.
+        PreflightError: There are fewer GPUs than processes.
+    """
     if launch.command is not None or not here:
         return
     import torch

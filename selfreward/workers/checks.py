@@ -33,6 +33,7 @@ from selfreward.inputs.templates import Template, find_template, load_template
 from selfreward.records import judge_key
 from selfreward.storage.directory import Run
 from selfreward.training import checks, options
+from selfreward.workers import passed
 
 
 def check_run(config: Config, source: Path | None, *, here: bool = True) -> dict[str, str]:
@@ -53,42 +54,44 @@ def check_run(config: Config, source: Path | None, *, here: bool = True) -> dict
     beside = source.parent if source else None
     author = load_template(find_template(config.prompts.template, beside), PROMPTS_VARIABLES)
     templates = load_jury_templates(config.judge, beside) | {"prompts": author}
-    check_config(config, templates, here=here)
+    check_config(config, templates, here=here, anew=False)
     return inputs
 
 
-def check_config(config: Config, templates: Mapping[str, Template], *, here: bool = True) -> None:
+def check_config(
+    config: Config, templates: Mapping[str, Template], *, here: bool = True, anew: bool = True
+) -> None:
     """Check models' names, engines, judges, templates, launch and training, but load no model.
 
-    It imports TRL, which takes seconds.
+    It imports TRL, which takes seconds, where these options have not passed before.
 
     Args:
         templates: Those of the judges by ``template_name``, and ``prompts``.
         here: Whether the run is to happen on this machine; else what it lacks is no fault.
+        anew: Whether to ask the libraries again of options that have passed, see ``passed``.
 
     Raises:
         ConfigError: The first thing that is wrong, with its key and what to do.
         PreflightError: The machine lacks what the config asks for.
     """
+    name = passed.name_of(config, here=here)
+    known = not anew and passed.is_known(name)
     check_source(config.model, revision=config.revision, trust_remote_code=config.trust_remote_code)
     if config.prompts.author != "policy":
         check_source(config.prompts.author, key="prompts.author")
-    _check_engine(config.engine, "engine", here)
+    _check_engine(config.engine, "engine", here, known)
     for juror, judge in enumerate(config.judge.jurors):
         key = judge_key(juror)
         if judge.model not in OWN_MODELS:
             check_source(judge.model, key=f"{key}.model")
         if judge.engine is not None:
-            _check_engine(judge.engine, f"{key}.engine", here)
+            _check_engine(judge.engine, f"{key}.engine", here, known)
     check_judge(config)
     _check_templates(config, templates)
-    checks.check_launch(config.launch, here=here)
-    checks.check_training("dpo", config.dpo.options, config.launch, here=here)
-    if config.sft is not None:
-        checks.check_eft_weight(config.sft)
-        checks.check_training("sft", config.sft.options, config.launch, here=here)
-    if config.lora is not None:
-        options.check_lora(config.lora)
+    checks.check_command(config.launch, here=here)
+    if not known:
+        _check_training(config, here)
+        passed.keep(name)
 
 
 def check_changed(run: Run, config: Config, changed: Collection[str]) -> None:
@@ -119,10 +122,23 @@ def check_changed(run: Run, config: Config, changed: Collection[str]) -> None:
             f"evaluation.canaries: the run has no {canaries}",
             "A run keeps the data that it was made with; start a new run.",
         )
-    check_config(config, run_templates(run, config))
+    check_config(config, run_templates(run, config), anew=False)
 
 
-def _check_engine(engine: EngineConfig, key: str, here: bool) -> None:
+def _check_training(config: Config, here: bool) -> None:
+    """Check what torch, TRL and peft know."""
+    checks.check_gpus(config.launch, here=here)
+    checks.check_training("dpo", config.dpo.options, config.launch, here=here)
+    if config.sft is not None:
+        checks.check_eft_weight(config.sft)
+        checks.check_training("sft", config.sft.options, config.launch, here=here)
+    if config.lora is not None:
+        options.check_lora(config.lora)
+
+
+def _check_engine(engine: EngineConfig, key: str, here: bool, known: bool) -> None:
+    if known and engine.kind == "vllm":  # which takes long to import
+        return
     try:
         check_engine_options(engine.kind, engine.options)
     except SelfRewardError as error:  # which speaks of `engine`, as it knows no other

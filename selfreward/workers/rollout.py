@@ -8,10 +8,11 @@ committed before it leads to anything, and what is committed is not asked again.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from selfreward.config import EngineConfig, SeedSource
@@ -25,6 +26,7 @@ from selfreward.records import (
     Criterion,
     Judgment,
     Prompt,
+    R,
     Record,
     Response,
     judge_stage,
@@ -44,6 +46,9 @@ from selfreward.stages.responses import responses_work
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
 from selfreward.storage.tracker import Tracker
+
+_PART = 1000
+"""Records that are in memory at once when a rollout goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,16 +137,20 @@ def _prompts(run: Run, store: Store, iteration: int, session: Session) -> Work:
 def _responses(
     run: Run, store: Store, iteration: int, session: Session, anchors: bool = False
 ) -> Work:
-    return responses_work(session, store.records(Response, iteration), run.config, anchors)
+    return responses_work(session, store.each(Response, iteration), run.config, anchors)
 
 
 def _judgments(
     run: Run, store: Store, iteration: int, session: Session | BaseException, juror: int
 ) -> Work:
     templates = run_judge_templates(run, juror)
-    judgments, criteria = store.records(Judgment, iteration), store.records(Criterion, iteration)
+    judgments, criteria = store.each(Judgment, iteration), store.records(Criterion, iteration)
+
+    def look_up(kind: type[R], *key: int) -> R:
+        return store.record(kind, iteration, *key)
+
     return judgments_work(
-        session, judgments, criteria, templates, run.config, iteration, juror,
+        session, judgments, criteria, look_up, templates, run.config, iteration, juror,
         run_name=run.name, on_event=partial(store.add_event, "warning"),
     )  # fmt: skip
 
@@ -197,12 +206,15 @@ def _go_together(a: _Role, b: _Role) -> bool:
 async def flow(run: Run, store: Store, iteration: int, works: Sequence[Work]) -> None:
     """Let records flow through stages, given in order, until none has anything left to ask."""
     lanes = [_Lane(work, Tracker(store, iteration, work.stage, work.total)) for work in works]
-    new: list[Record] = [*store.records(Prompt, iteration), *store.records(Response, iteration)]
+    new: list[Record] = []
     failure: BaseException | None = None
     async with _Flight(lanes, run.config.engine.concurrency) as flight:
         with ExitStack() as stack:
             for lane in lanes:
                 stack.enter_context(lane.tracker)
+            for known in _committed(store, iteration):
+                for lane in lanes:
+                    lane.waiting += lane.work.asks(known)
             while True:
                 for lane in lanes:
                     lane.waiting += lane.work.asks(new)
@@ -220,6 +232,14 @@ async def flow(run: Run, store: Store, iteration: int, works: Sequence[Work]) ->
                     lane.keep(new)
 
 
+def _committed(store: Store, iteration: int) -> Iterator[list[Record]]:
+    """What there is to begin with, a part at a time: prompts, then their responses."""
+    yield [*store.records(Prompt, iteration)]
+    responses = store.each(Response, iteration)
+    while part := [*islice(responses, _PART)]:
+        yield [*part]
+
+
 @dataclass(slots=True, eq=False)
 class _Lane:
     """A stage in the stream: its work, the time it takes, and requests that wait to be sent."""
@@ -233,7 +253,7 @@ class _Lane:
     def keep(self, new: Sequence[Record]) -> None:
         """Take in what was committed."""
         self.num_tokens += sum(getattr(r, "num_tokens", 0) for r in new if self.work.is_mine(r))
-        self.work.keep(new)
+        self.work.count(new)
 
     def show(self) -> None:
         """Say how far it is, as often as people can read it."""
@@ -241,7 +261,7 @@ class _Lane:
             work, tokens = self.work, self.num_tokens
             rate = f"{tokens / self.tracker.elapsed:.0f} tokens/s" if tokens else ""
             self.tracker.note = work.note(rate)
-            self.tracker.advance(work.done(work.records), work.total)
+            self.tracker.advance(work.done(work.made), work.total)
 
 
 class _Flight:
@@ -292,7 +312,5 @@ def _finish(run: Run, store: Store, iteration: int, lane: _Lane) -> None:
     """Commit the stage row over all of the stage's records."""
     work = lane.work
     work.check()
-    dropped = sum(getattr(record, "dropped", None) is not None for record in work.records)
-    rows = len(work.records) - dropped
-    lane.tracker.advance(rows, work.total)
-    lane.tracker.finish(run, rows=rows, drops=dropped)
+    lane.tracker.advance(work.made.kept, work.total)
+    lane.tracker.finish(run, rows=work.made.kept, drops=work.made.dropped.total())

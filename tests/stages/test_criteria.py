@@ -300,7 +300,7 @@ def test_answers_that_come_while_criteria_are_awaited_wait_as_well() -> None:
     from selfreward.stages.criteria import CriteriaWait
 
     criterion = Criterion(1, 0, 0, 0, "Is short", 1.0)
-    responses = [Response(1, 0, sample, "x", "stop", 1) for sample in range(3)]
+    responses = [(0, sample) for sample in range(3)]
     wait = CriteriaWait([], [])
     assert wait.admit(responses[:1], []) == ([], [0])
     assert wait.admit(responses[1:2], []) == ([], [])
@@ -308,6 +308,6 @@ def test_answers_that_come_while_criteria_are_awaited_wait_as_well() -> None:
     assert wait.admit(responses[2:], []) == (responses[2:], [])
     assert wait.of(0) == [criterion]
     resumed = CriteriaWait([criterion], [0, 5])
-    late = Response(1, 5, 0, "x", "stop", 1)
+    late = (5, 0)
     assert resumed.admit([responses[0], late], []) == ([responses[0], late], [])
     assert Counter(len(resumed.of(attempt)) for attempt in (0, 5)) == {1: 1, 0: 1}

@@ -13,10 +13,8 @@ from selfreward.errors import IntegrityError
 from selfreward.inputs import models
 from selfreward.inputs.collect import create_run
 from selfreward.measures.figures import figures_of
-from selfreward.records import Stage
-from selfreward.storage.committed import made_digest
 from selfreward.storage.directory import Run
-from selfreward.storage.store import made_by
+from selfreward.storage.made import made_by, made_digest
 from selfreward.storage.tables import digest
 from selfreward.verbs.maintenance import verify
 from selfreward.workers.fixed import hold_fixed
@@ -65,7 +63,7 @@ def test_the_digest_of_the_rows_is_that_of_the_records(run: Run) -> None:
         assert len(stages) == 4
         for stage in stages:
             made = made_by(store, stage.iteration, stage.stage)
-            assert made_digest(store, stage) == digest(made) == stage.digest
+            assert made_digest(store, stage.iteration, stage.stage) == digest(made) == stage.digest
 
 
 @pytest.mark.parametrize(
@@ -163,4 +161,4 @@ def test_a_fixed_model_stays_the_one_that_was_asked_first(run: Run, tmp_path: Pa
 
 def test_a_stage_that_nobody_knows_is_damage(run: Run) -> None:
     with run.store() as store, pytest.raises(IntegrityError, match="no stage is named"):
-        made_digest(store, Stage(1, "owner; --", 0, 0, "", "", 0.0, {}))
+        made_digest(store, 1, "owner; --")

@@ -18,7 +18,7 @@ from selfreward.inputs.seeds import read_prompts
 from selfreward.inputs.shipped import recipes
 from selfreward.records import FORMS
 from selfreward.training.base import Training
-from selfreward.training.checks import check_launch, check_training
+from selfreward.training.checks import check_gpus, check_training
 from selfreward.verbs.plan import plan_of, plan_text
 from selfreward.verbs.validate import validate
 from selfreward.workers import jobs
@@ -54,6 +54,7 @@ def nothing_is_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         raise Resolving
 
     monkeypatch.setattr(models, "resolve", resolve)
+    monkeypatch.setenv("SELFREWARD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path / "runs"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "started.jinja").write_text(
@@ -240,14 +241,14 @@ def test_training_must_see_a_gpu_for_each_process_and_no_more(
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
     with pytest.raises(ConfigError, match="but training would see 4 GPUs"):
-        check_launch(LaunchConfig())
+        check_gpus(LaunchConfig())
     with pytest.raises(PreflightError, match="8 training processes on this machine, but 4 GPUs"):
-        check_launch(LaunchConfig(processes=8))
+        check_gpus(LaunchConfig(processes=8))
     with pytest.raises(PreflightError, match="but 2 GPUs"):
-        check_launch(LaunchConfig(processes=4, train_devices="2,3"))
-    check_launch(LaunchConfig(processes=4))
-    check_launch(LaunchConfig(train_devices="3"))
-    check_launch(LaunchConfig(processes=8, command=sys.executable))
+        check_gpus(LaunchConfig(processes=4, train_devices="2,3"))
+    check_gpus(LaunchConfig(processes=4))
+    check_gpus(LaunchConfig(train_devices="3"))
+    check_gpus(LaunchConfig(processes=8, command=sys.executable))
 
 
 def test_the_command_line_refuses_alike(capfd: pytest.CaptureFixture[str]) -> None:

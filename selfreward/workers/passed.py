@@ -1,0 +1,113 @@
+"""Which configs passed what torch, TRL, peft and vLLM check: to import these takes seconds.
+
+Only what passed is kept, under all that decided it: the options, the files that they name, the
+installed packages, this package's own code, the machine's devices and what the environment says to
+these libraries. So a refusal is always the library's own, and whatever changes is checked anew. A
+run's first job checks in any case, see ``jobs.prepare``.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import selfreward
+from selfreward.config import Config
+from selfreward.inputs import shipped
+from selfreward.storage import durable
+
+_READ_BY_LIBRARIES = (
+    "ACCELERATE", "AMD", "CUDA", "DEEPSPEED", "FSDP", "HF_", "HIP", "LOCAL_", "MASTER_", "NCCL",
+    "NVIDIA", "PATH", "PYTORCH", "RANK", "ROCR", "TORCH", "TPU", "TRANSFORMERS", "TRL", "VLLM",
+    "WORLD_SIZE", "XLA",
+)  # fmt: skip
+"""How the names of environment variables begin that decide what they find or refuse."""
+_DEVICES = ("nvidia*", "kfd", "dri/render*", "accel*")
+_DRIVER = Path("/proc/driver/nvidia/version")
+
+
+def name_of(config: Config, *, here: bool) -> str:
+    """What names all that a check of a config's options depends on: a sha256.
+
+    Args:
+        here: As of ``checks.check_config``.
+    """
+    engines = [config.engine, *(judge.engine for judge in config.judge.jurors)]
+    asked = {
+        "here": here,
+        "vllm": [e and e.kind == "vllm" and e.options for e in engines],
+        "launch": config.launch.model_dump(),
+        "sft": config.sft and [config.sft.options, config.sft.eft_weight],
+        "dpo": config.dpo.options,
+        "lora": config.lora,
+    }
+    files = {value: _digest(Path(value)) for value in _texts(asked) if _is_file(value)}
+    parts = [repr(asked), files, _packages(), _code(), _machine()]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def is_known(name: str) -> bool:
+    """Whether what is so named passed before; False too where the cache cannot be read."""
+    try:
+        return bool(json.loads(_path(name).read_bytes()) == {"passed": name})
+    except (OSError, ValueError):
+        return False
+
+
+def keep(name: str) -> None:
+    """Keep that it passed, if the cache can be written."""
+    durable.keep_if_writable(_path(name), json.dumps({"passed": name}))
+
+
+def _path(name: str) -> Path:
+    return shipped.cache_directory() / "options" / f"{name}.json"
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All text in options, however deep."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner)
+
+
+def _is_file(value: str) -> bool:
+    try:
+        return Path(value).is_file()
+    except (OSError, ValueError):  # no name that a file could have
+        return False
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _packages() -> list[str]:
+    """Names and versions of what is installed, as the directories of their metadata say."""
+    places = (Path(place) for place in sys.path if place)
+    patterns = ("*.dist-info", "*.egg-info")
+    return sorted({found.name for place in places for p in patterns for found in place.glob(p)})
+
+
+def _code() -> str:
+    package = Path(selfreward.__file__).parent
+    return hashlib.sha256("".join(map(_digest, sorted(package.rglob("*.py")))).encode()).hexdigest()
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "platform": [platform.node(), platform.platform(), sys.version, sys.prefix],
+        "devices": sorted(str(found) for p in _DEVICES for found in Path("/dev").glob(p)),
+        "driver": _DRIVER.read_text() if _DRIVER.exists() else "",
+        "environment": sorted(
+            item for item in os.environ.items() if item[0].startswith(_READ_BY_LIBRARIES)
+        ),
+    }
