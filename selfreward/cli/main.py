@@ -94,6 +94,7 @@ def invoke(arguments: list[str]) -> int:
 
 
 def _report(code: int, kind: str, message: str, hint: str, as_json: bool) -> None:
+    message, hint = (" ".join(text.split("\n")) for text in (message, hint))  # paths, library words
     if as_json:
         error = {"code": code, "kind": kind, "message": message, "hint": hint}
         with suppress(OSError):  # it is standard output that fails
