@@ -6,7 +6,6 @@ in the verb, so that none waits for what another one uses. The verbs that look a
 files in ``data.py``. Exit codes are those of ``errors.py``; 130 and 143 mean Ctrl-C and SIGTERM.
 """
 
-import errno
 import os
 import signal
 import sys
@@ -22,7 +21,7 @@ from typer.exceptions import TyperException
 from selfreward import __version__
 from selfreward.cli import data, runs, setup
 from selfreward.cli.options import ConfigName, Json, Overrides, RunName
-from selfreward.errors import ConfigError, LockedError, PreflightError, SelfRewardError
+from selfreward.errors import ConfigError, LockedError, SelfRewardError
 from selfreward.verbs import console
 
 if TYPE_CHECKING:
@@ -77,14 +76,13 @@ def invoke(arguments: list[str]) -> int:
         console.abandon(sys.stdout)  # whoever read is gone, as in `selfreward show | head`
         return BROKEN_PIPE
     except OSError as error:
+        from selfreward.storage.durable import disk_problem
+
         console.flush(sys.stdout)
-        place = f"{error.filename}: " if error.filename else ""
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        hint = "Free some disk space, then do it again." if full else ""
-        code = PreflightError.exit_code
-        _report(code, "PreflightError", f"{place}{error.strerror or error}", hint, as_json)
+        problem = disk_problem(error)
+        _report(problem.exit_code, "PreflightError", problem.message, problem.hint, as_json)
         _trace()
-        return code
+        return problem.exit_code
     except Exception as error:
         hint = "This is a bug. See it in full with SELFREWARD_DEBUG=1, and please report it."
         message = f"internal error: {type(error).__name__}: {error}"
@@ -94,6 +92,7 @@ def invoke(arguments: list[str]) -> int:
 
 
 def _report(code: int, kind: str, message: str, hint: str, as_json: bool) -> None:
+    message, hint = (" ".join(text.split("\n")) for text in (message, hint))  # paths, library words
     if as_json:
         error = {"code": code, "kind": kind, "message": message, "hint": hint}
         with suppress(OSError):  # it is standard output that fails

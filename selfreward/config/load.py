@@ -150,7 +150,7 @@ def _explain(error: ValidationError, places: dict[Path_, str], name: str) -> Con
     where = place_of(loc, places, name)
     key = ".".join(map(str, loc))
     if not loc:  # of the config as a whole
-        return ConfigError(f"{name}: {problem['ctx']['error']}")
+        return ConfigError(f"{name}: {problem['msg'].removeprefix('Value error, ')}")
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if problem["type"] == "extra_forbidden":
         names = _field_names(loc[:-1])

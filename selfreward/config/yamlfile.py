@@ -1,6 +1,7 @@
 """YAML as people mean it: duplicate keys refused, ``1e-6`` a number, every key with its line.
 
-PyYAML follows YAML 1.1, where ``1e-6`` is a string, and silently keeps the last of two equal keys.
+PyYAML follows YAML 1.1, where ``1e-6`` is a string and ``2024-01-01`` is not, and silently keeps
+the last of two equal keys. A config holds what JSON can hold, so that its copy reads back equal.
 """
 
 import re
@@ -13,15 +14,18 @@ import yaml
 from selfreward.errors import ConfigError
 
 Path_ = tuple[str | int, ...]
-_KEY_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
+_TAG = "tag:yaml.org,2002:"
+_KEY_TAGS = (f"{_TAG}str", f"{_TAG}merge")
+_TAGS = {f"{_TAG}{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq")}
 _CLOSES = {"{": "}", "[": "]"}
 _MAX_BYTES = 1_000_000
+_SURROGATES = r"Write the character itself, or as \U0001f600, eight digits of hexadecimal."
 _MAX_NODES = 20_000
 """A config has hundreds of nodes; more are a bomb of nested aliases."""
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with the floats of YAML 1.2 and an end to nesting, in which it is quadratic."""
+    """SafeLoader with the scalars of YAML 1.2 and an end to nesting, in which it is quadratic."""
 
     def fetch_flow_collection_start(self, TokenClass: Any) -> None:
         if self.flow_level > 100:
@@ -34,14 +38,18 @@ class _Dumper(yaml.SafeDumper):
 
     def represent_str(self, data: str) -> yaml.ScalarNode:
         style = '"' if set(data) & set("\x85\u2028\u2029") else None
-        return self.represent_scalar("tag:yaml.org,2002:str", data, style)
+        return self.represent_scalar(f"{_TAG}str", data, style)
 
 
 _Dumper.add_representer(str, _Dumper.represent_str)
 
+_Loader.yaml_implicit_resolvers = {  # a date is text
+    first: [(tag, form) for tag, form in resolvers if tag != f"{_TAG}timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 for _kind in (_Loader, _Dumper):
     _kind.add_implicit_resolver(
-        "tag:yaml.org,2002:float",
+        f"{_TAG}float",
         re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)[eE][-+]?[0-9]+$"),
         list("-+.0123456789"),
     )
@@ -105,6 +113,8 @@ def parse_overrides(
                 f"override {word}: does not end",
                 f"The shell parts words at spaces: quote the whole, '{key}={value[0]}...{_CLOSES[value[0]]}'.",
             )
+        if _is_torn(word):
+            raise ConfigError(f"{word!r}: not UTF-8 text")
         parsed.append((tuple(key.split(".")), _parse(value, f"override {word}", {})))
     return parsed
 
@@ -137,6 +147,16 @@ def _walk(
     count[0] += 1
     if count[0] > _MAX_NODES:
         raise ConfigError(f"{name}: more than {_MAX_NODES} values; are its aliases nested?")
+    if node.tag not in _TAGS:
+        line, what = node.start_mark.line + 1, node.tag.removeprefix(_TAG)
+        raise ConfigError(
+            f"{name}:{line}: a value of type {what}; a config holds text, numbers, true, false, "
+            "null, lists and mappings",
+            "Write it without the tag.",
+        )
+    if isinstance(node, yaml.ScalarNode) and _is_torn(node.value):
+        line = node.start_mark.line + 1
+        raise ConfigError(f"{name}:{line}: a text with half of a surrogate pair", _SURROGATES)
     if isinstance(node, yaml.MappingNode):
         seen: dict[str, int] = {}
         for key, value in node.value:
@@ -144,6 +164,8 @@ def _walk(
             if not isinstance(key, yaml.ScalarNode) or key.tag not in _KEY_TAGS:
                 what = key.tag.rpartition(":")[2]
                 raise ConfigError(f"{name}:{line}: a key must be a word, found one of type {what}")
+            if _is_torn(key.value):
+                raise ConfigError(f"{name}:{line}: key {key.value!r} is no text", _SURROGATES)
             if key.value in seen:
                 raise ConfigError(
                     f"{name}:{line}: key {key.value!r} is already on line {seen[key.value]}",
@@ -156,3 +178,8 @@ def _walk(
         for i, item in enumerate(node.value):
             places[(*at, i)] = f"{name}:{item.start_mark.line + 1}"
             _walk(item, (*at, i), name, places, count)
+
+
+def _is_torn(text: str) -> bool:
+    """Whether it holds half of a surrogate pair, which no file and no record can."""
+    return any("\ud800" <= character <= "\udfff" for character in text)

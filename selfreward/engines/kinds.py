@@ -5,7 +5,9 @@ import importlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from selfreward.engines.base import Engine
 from selfreward.engines.chat import Chat
@@ -13,18 +15,45 @@ from selfreward.engines.server.balancer import Balancer
 from selfreward.engines.vllm_build import is_cpu_build, vllm_problem
 from selfreward.errors import ConfigError, PreflightError
 
-_BATCH = ("max_batch_size", "max_batch_tokens")
-OPTIONS = {
-    "ctranslate2": (
-        "device", "device_index", "compute_type", "inter_threads", "intra_threads",
-        "max_queued_batches", "flash_attention", "tensor_parallel", *_BATCH,
-    ),
-    "transformers": ("dtype", "device_map", "attn_implementation", *_BATCH),
-    "server": ("endpoints", "model", "api_key_env", "timeout_s", "max_retries", "omit"),
-}  # fmt: skip
-"""By engine: arguments of ``ctranslate2.Generator`` and ``AutoModelForCausalLM.from_pretrained``,
-and how many sequences and tokens a batch may hold. Listed here so that checking them loads no
-library. Those of vLLM, which are many, are asked of it."""
+_Count = Annotated[int, Field(ge=1)]
+_BATCH: dict[str, Any] = {"max_batch_size": _Count, "max_batch_tokens": _Count}
+_ATTENTION = r"^(eager|sdpa|flex_attention|flash_attention_[2-4]|[\w.-]+/[\w.:@-]+)$"
+"""Names of transformers, or a kernel of the hub."""
+_Compute = Literal[
+    "default", "auto", "int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16", "float16",
+    "bfloat16", "float32",
+]  # fmt: skip
+OPTIONS: dict[str, dict[str, Any]] = {
+    "ctranslate2": {
+        "device": Literal["cpu", "cuda", "auto"],
+        "device_index": int | list[int],
+        "compute_type": _Compute | dict[str, _Compute],
+        "inter_threads": _Count,
+        "intra_threads": Annotated[int, Field(ge=0)],
+        "max_queued_batches": Annotated[int, Field(ge=-1)],
+        "flash_attention": bool,
+        "tensor_parallel": bool,
+        **_BATCH,
+    },
+    "transformers": {
+        "dtype": Literal["auto", "float32", "float16", "bfloat16"],
+        "device_map": str | int | dict[str, str | int],
+        "attn_implementation": Annotated[str, Field(pattern=_ATTENTION)],
+        **_BATCH,
+    },
+    "server": {
+        "endpoints": Any,  # which ``Balancer`` looks at itself, as it does at the last three
+        "model": str | None,
+        "api_key_env": str | None,
+        "timeout_s": Any,
+        "max_retries": Any,
+        "omit": Any,
+    },
+}
+"""By engine: arguments of ``ctranslate2.Generator`` and ``AutoModelForCausalLM.from_pretrained``
+with what they take, and how many sequences and tokens a batch may hold. Listed here so that
+checking them loads no library: what an engine itself would refuse, it refuses once M1 is trained.
+Those of vLLM, which are many, are asked of it."""
 KINDS = ("auto", "ctranslate2", "server", "transformers", "vllm")
 _MODULES = {"server": "server.engine"}
 """Where an engine is, if not in the module of its name."""
@@ -44,17 +73,13 @@ def check_options(kind: str, options: Mapping[str, Any]) -> None:
     if kind == "vllm":
         _check_vllm(options)
         return
-    known = {name for k in (_AUTO if kind == "auto" else (kind,)) for name in OPTIONS[k]}
-    for name in options:
+    known = {name: t for k in (_AUTO if kind == "auto" else (kind,)) for name, t in OPTIONS[k].items()}
+    for name, value in options.items():
         if name not in known:
             raise ConfigError(f"engine.{name}: {kind} has no such option", _near(name, known))
+        _check_value(name, value, known[name])
     if kind == "server":
         Balancer(options, model=None)
-        return
-    for name in _BATCH:
-        size = options.get(name, 1)
-        if not isinstance(size, int) or size < 1:
-            raise ConfigError(f"engine.{name}: {size!r}, expected a whole number above 0")
 
 
 def open_engine(
@@ -114,6 +139,18 @@ def _module(kind: str) -> ModuleType:
             if missing
             else "`selfreward doctor` checks the installation; or set another engine.kind.",
         ) from None
+
+
+def _check_value(name: str, value: Any, kind: Any) -> None:
+    try:
+        TypeAdapter(kind, config=ConfigDict(strict=True)).validate_python(value)
+    except ValidationError as error:
+        faults = error.errors(include_url=False)
+        wanted = " or ".join(dict.fromkeys(fault["msg"] for fault in faults))
+        near = ""
+        if isinstance(value, str) and get_origin(kind) is Literal:
+            near = _near(value, get_args(kind))
+        raise ConfigError(f"engine.{name}: {value!r:.80}: {wanted}", near) from None
 
 
 def _check_vllm(options: Mapping[str, Any]) -> None:

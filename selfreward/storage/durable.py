@@ -210,13 +210,29 @@ _TOLD = re.compile(
 )
 """How safetensors, as all of Rust, and torch tell the same."""
 _FREE = "Free some space (`selfreward gc RUN` may help), then go on."
+_REMEDIES = {
+    errno.EROFS: "Nothing can be written there: copy it to where files can be, or mount it anew.",
+    errno.EACCES: "You may not do that there: ask for the permission, or choose another place.",
+    errno.EPERM: "You may not do that there: ask for the permission, or choose another place.",
+    errno.EIO: "The disk fails: copy what can be read to another one.",
+    errno.ENOTDIR: "A file stands where a directory is needed: remove it, or choose another place.",
+    errno.EISDIR: "A directory stands where a file is needed: remove it, or choose another name.",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+    errno.EMFILE: "Raise the limit of open files (ulimit -n), then go on.",
+}
+
+
+def remedy(error: OSError) -> str:
+    """What to do about a file or disk that fails, or empty where nothing is known to help."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return _FREE
+    return _REMEDIES.get(error.errno or 0, "")
 
 
 def disk_problem(error: OSError) -> PreflightError:
     """What the machine lacks, with the file where one is named."""
     place = f"{error.filename}: " if error.filename else ""
-    hint = _FREE if error.errno in DISK_FAILS else ""
-    return PreflightError(f"{place}{error.strerror or error}", hint)
+    return PreflightError(f"{place}{error.strerror or error}", remedy(error))
 
 
 def keep_if_writable(path: Path, data: str | bytes) -> None:

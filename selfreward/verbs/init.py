@@ -50,5 +50,7 @@ def write_starter(directory: Path, recipe: str) -> tuple[list[Path], list[Path]]
             path.parent.mkdir(parents=True, exist_ok=True)
             durable.write_file(path, source.read_bytes())
     except OSError as error:
-        raise PreflightError(f"{directory}: cannot write there ({error.strerror})") from None
+        raise PreflightError(
+            f"{directory}: cannot write there ({error.strerror or error})", durable.remedy(error)
+        ) from None
     return list(sources), kept

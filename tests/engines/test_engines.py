@@ -535,6 +535,48 @@ def test_unknown_engines_and_options_are_refused_with_a_suggestion() -> None:
     check_options("auto", {"compute_type": "int8", "dtype": "float32", "max_batch_size": 8})
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "value", "said"),
+    [
+        ("ctranslate2", "device", "gpu", "'cpu', 'cuda' or 'auto'"),
+        ("ctranslate2", "device", 0, "'cpu', 'cuda' or 'auto'"),
+        ("auto", "compute_type", "float23", "'int8'"),
+        ("auto", "compute_type", {"cpu": "int7"}, "'int8'"),
+        ("ctranslate2", "intra_threads", "two", "integer"),
+        ("ctranslate2", "flash_attention", 1, "boolean"),
+        ("auto", "max_batch_size", True, "integer"),
+        ("transformers", "dtype", "float64", "'float32'"),
+        ("transformers", "attn_implementation", "fast", "flash_attention"),
+        ("server", "model", ["m"], "string"),
+        ("server", "api_key_env", 5, "string"),
+        ("server", "timeout_s", 10**400, "a number from 0"),
+        ("server", "max_retries", 1e308, "a number from 0"),
+        ("server", "endpoints", ["http://a b/v1"], "no http address"),
+        ("server", "endpoints", ["http://a\0/v1"], "no http address"),
+    ],
+)
+def test_a_value_that_an_engine_would_refuse_later_is_refused_at_once(
+    kind: str, name: str, value: object, said: str
+) -> None:
+    endpoints = {"endpoints": ["http://127.0.0.1:8000/v1"]} if kind == "server" else {}
+    with pytest.raises(ConfigError, match=f"engine.{name}") as caught:
+        check_options(kind, {**endpoints, name: value})
+    assert said in caught.value.message
+    assert len(caught.value.message) < 400
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"device": "cuda", "device_index": [0, 1]}, {"compute_type": {"cuda": "float16"}},
+        {"intra_threads": 0}, {"attn_implementation": "flash_attention_2"}, {"device_map": "auto"},
+        {"attn_implementation": "kernels-community/flash-attn@main"}, {"device_map": {"": "cpu"}},
+    ],
+)  # fmt: skip
+def test_values_that_engines_take_are_taken(options: dict[str, object]) -> None:
+    check_options("auto", options)
+
+
 def test_checking_options_loads_no_library() -> None:
     code = (
         "import sys; from selfreward.engines.kinds import check_options; "

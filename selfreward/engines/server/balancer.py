@@ -16,6 +16,10 @@ from selfreward.engines.server.wire import Failed, Wire
 from selfreward.errors import ConfigError, PreflightError
 
 
+_MOST = 10**9
+"""Seconds, or tries: 30 years."""
+
+
 class Balancer:
     """Several endpoints that serve the same model, asked as one.
 
@@ -155,7 +159,8 @@ def _urls(endpoints: object) -> list[str]:
             where, more = f"{url.hostname}:{url.port}", url.username or url.query
         except ValueError as error:
             raise ConfigError(f"engine.endpoints: {endpoint} is no address: {error}") from None
-        if url.scheme not in ("http", "https") or not url.hostname:
+        is_plain = endpoint.isprintable() and " " not in endpoint
+        if url.scheme not in ("http", "https") or not url.hostname or not is_plain:
             raise ConfigError(f"engine.endpoints: {endpoint} is no http address")
         if more:
             raise ConfigError(
@@ -168,6 +173,6 @@ def _urls(endpoints: object) -> list[str]:
 
 def _number(options: Mapping[str, Any], name: str, default: float) -> float:
     value = options.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-        raise ConfigError(f"engine.{name}: {value!r}, expected a number of at least 0")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MOST:
+        raise ConfigError(f"engine.{name}: {value!r:.40}, expected a number from 0 to {_MOST:,}")
     return float(value)
