@@ -332,6 +332,7 @@ for verb in (
     runs.status,
     runs.ls,
     runs.scores,
+    runs.diff,
     runs.show,
     runs.pairs,
     data.judge,
