@@ -192,13 +192,6 @@ def gc(
         console.note(f"nothing to remove: {why_nothing(run, keep)}")
 
 
-def handle(run: "Run") -> str:
-    """What to call a run by on the command line: its name, or its path if it lies elsewhere."""
-    from selfreward.storage.directory import runs_root
-
-    return run.name if run.path == runs_root() / run.name else str(run.path)
-
-
 def _order(
     best: int | None, worst: int | None, disagree: int | None, failed: bool
 ) -> "tuple[Order, int]":

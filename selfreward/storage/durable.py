@@ -41,7 +41,9 @@ def write_file(path: Path, data: str | bytes) -> None:
 
 
 @contextmanager
-def publish_directory(target: Path, *, facts: dict[str, object] | None = None) -> Iterator[Path]:
+def publish_directory(
+    target: Path, *, facts: dict[str, object] | None = None, replace: bool = False
+) -> Iterator[Path]:
     """Yield an empty directory to fill; on success seal it and rename it to ``target``.
 
     Nothing appears under ``target`` if the body raises. An earlier ``target`` that is whole is
@@ -50,14 +52,17 @@ def publish_directory(target: Path, *, facts: dict[str, object] | None = None) -
     Args:
         target: Where the directory shall be; its parent is made.
         facts: Kept in the manifest beside the checksums, such as where a model came from.
+        replace: Take the place of an earlier one all the same, which goes last.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / f"{TEMPORARY}{uuid.uuid4().hex}"
+    temporary, aside = (target.parent / f"{TEMPORARY}{uuid.uuid4().hex}" for _ in range(2))
     temporary.mkdir()
     try:
         yield temporary
         seal_directory(temporary, facts=facts)
-        if os.path.lexists(target):
+        if replace and target.is_dir() and not target.is_symlink():
+            os.rename(target, aside)
+        elif os.path.lexists(target):
             if is_whole(target):
                 return
             if target.is_symlink() or target.is_file():  # what a link leads to is not ours
@@ -67,6 +72,9 @@ def publish_directory(target: Path, *, facts: dict[str, object] | None = None) -
         rename(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        if aside.exists() and not os.path.lexists(target):
+            os.rename(aside, target)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def rename(source: Path, target: Path) -> None:
@@ -126,6 +134,11 @@ def is_whole(directory: Path) -> bool:
     except IntegrityError:
         return False
     return True
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file into a directory that is being filled."""
+    shutil.copyfile(source, target)
 
 
 def link_directory(source: Path, target: Path) -> None:

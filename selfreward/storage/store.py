@@ -210,13 +210,13 @@ class Store:
 
     # Reading
 
-    def records(self, kind: type[R], iteration: int, attempt: int | None = None) -> list[R]:
-        """All records of one type of an iteration (of one prompt, if given) in key order."""
+    def records(self, kind: type[R], iteration: int, attempt: int | range | None = None) -> list[R]:
+        """All records of one type of an iteration (of one or some prompts) in key order."""
         table, key = TABLES[kind]
-        columns = ", ".join(field.name for field in fields(kind))
-        where, values = "iteration = ?", [iteration]
-        if attempt is not None:
-            where, values = where + " AND attempt = ?", [iteration, attempt]
+        columns, where = ", ".join(field.name for field in fields(kind)), "iteration = ?"
+        some = range(attempt, attempt + 1) if isinstance(attempt, int) else attempt
+        values = [iteration] if some is None else [iteration, some.start, some.stop]
+        where += " AND attempt >= ? AND attempt < ?" if some is not None else ""
         rows = self._rows(
             f"SELECT {columns} FROM {table} WHERE {where} ORDER BY {', '.join(key)}", values
         )
