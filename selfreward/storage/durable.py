@@ -20,6 +20,9 @@ from pathlib import Path
 from selfreward.errors import IntegrityError, PreflightError, SelfRewardError
 
 MANIFEST = "MANIFEST.json"
+ADAPTER = "adapter"
+"""Folder in a model directory for the adapter that was merged into the weights. The manifest lists
+its files; the digest is that of the model without them."""
 TEMPORARY = ".tmp-"
 """Prefix of what a killed process may leave behind; ``gc`` removes it."""
 
@@ -99,6 +102,8 @@ def seal_directory(directory: Path, *, facts: dict[str, object] | None = None) -
 
 def verify_directory(directory: Path, *, deep: bool = True) -> str:
     """Return the digest of a whole directory: sha256 over its files' names and checksums.
+
+    Those in ``ADAPTER`` are checked, too, and are no part of the digest.
 
     Args:
         directory: One that ``publish_directory`` or ``seal_directory`` wrote.
@@ -202,7 +207,8 @@ def _listed(directory: Path) -> dict[str, dict[str, object]]:
 
 
 def _digest(files: dict[str, dict[str, object]]) -> str:
-    listing = "".join(f"{name} {files[name]['sha256']}\n" for name in sorted(files))
+    names = sorted(name for name in files if not name.startswith(f"{ADAPTER}/"))
+    listing = "".join(f"{name} {files[name]['sha256']}\n" for name in names)
     return hashlib.sha256(listing.encode()).hexdigest()
 
 
