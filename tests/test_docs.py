@@ -17,7 +17,10 @@ from selfreward.inputs.shipped import config_file
 from selfreward.inputs.templates import load_template
 from selfreward.records import FORMS
 from selfreward.verbs.validate import validate
+from selfreward.workers import children
 from tests.support import ROOT
+from tests.support.loop_driver import ScriptedWorkers
+from tests.support.runs import SMALL
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -134,7 +137,18 @@ def test_the_templates_of_the_documentation_can_be_loaded(template: str, tmp_pat
     assert started == ""
 
 
-@pytest.mark.parametrize("code", blocks("python"))
+def test_the_python_of_the_page_on_python_runs_from_top_to_bottom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
+    monkeypatch.setattr(children, "Children", lambda run, store, tick: ScriptedWorkers(run))
+    names: dict[str, Any] = {}
+    code = "\n".join(block.values[0] for block in blocks("python") if "api-" in str(block.id))
+    exec(code.replace('"quickstart", ', f'"quickstart", *{SMALL}, '), names)
+    assert len(names["pairs"]) == names["demo"].pairs().num_rows > 0
+
+
+@pytest.mark.parametrize("code", [b for b in blocks("python") if "api-" not in str(b.id)])
 def test_the_python_of_the_documentation_runs(code: str, model_dir: Path, tmp_path: Path) -> None:
     answers = [{"text": "Paris.", "rank": 1}, {"text": "A brick.", "rank": 2}]
     rows = [{"prompt": "What is the capital of France?", "responses": answers}]

@@ -3,7 +3,8 @@
 Data goes to standard output, progress and messages to standard error. What a verb needs is imported
 in the verb, so that none waits for what another one uses. The verbs that look at runs are in
 ``runs.py``, those that look at configs and the machine in ``setup.py``, those that work on data
-files in ``data.py``. Exit codes are those of ``errors.py``; 130 and 143 mean Ctrl-C and SIGTERM.
+files in ``data.py``, those that take something out of a run in ``share.py``. Exit codes are those
+of ``errors.py``; 130 and 143 mean Ctrl-C and SIGTERM.
 """
 
 import os
@@ -19,9 +20,9 @@ import typer
 from typer.exceptions import TyperException
 
 from selfreward import __version__
-from selfreward.cli import data, runs, setup
+from selfreward.cli import data, runs, setup, share
 from selfreward.cli.options import ConfigName, Json, Overrides, RunName
-from selfreward.errors import ConfigError, LockedError, SelfRewardError
+from selfreward.errors import ConfigError, SelfRewardError
 from selfreward.verbs import console
 
 if TYPE_CHECKING:
@@ -148,14 +149,9 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Start a run: M0 -> M1 -> M2 -> ..."""
-    from selfreward.config.load import load_config
-    from selfreward.inputs.collect import create_run
-    from selfreward.inputs.shipped import config_file
+    from selfreward.api import new_run
 
-    words = [*(_branch(start) if start else []), *(overrides or [])]
-    source = config_file(config)
-    name = _free_name(source.stem) if name is None else name
-    made = create_run(load_config(source, words), name, source)
+    made = new_run(config, overrides or [], name=name, start=start)
     console.note(f"run {made.name}: {_outline(made.config)}; records in {made.path}")
     _launch(made, as_json, is_new=True)
 
@@ -175,6 +171,7 @@ def resume(
     as_json: Json = False,
 ) -> None:
     """Continue a run; extend it with iterations=N; change what nothing was made with yet."""
+    from selfreward.api import free_name
     from selfreward.storage.branch import create_branch
     from selfreward.storage.directory import open_run
     from selfreward.verbs.maintenance import told_as_damage
@@ -185,7 +182,7 @@ def resume(
     opened = open_run(name)
     check = partial(check_changed, opened)
     if retrain is not None:
-        new = _free_name(opened.name) if new is None else new
+        new = free_name(opened.name) if new is None else new
         with told_as_damage(opened):
             made = create_branch(opened, retrain, new, overrides or [], check)
         console.note(
@@ -245,83 +242,27 @@ def _launch(run: "Run", as_json: bool, *, is_new: bool = False) -> None:
     Args:
         is_new: Whether it was made just now, so that it need not stay if it records nothing.
     """
-    from selfreward import controller
+    from selfreward import api, controller
     from selfreward.verbs.maintenance import told_as_damage
     from selfreward.verbs.progress import Display
     from selfreward.verbs.scores import scores_of, scores_text
 
     try:
         with told_as_damage(run), Display(run) as display:
-            controller.launch(run, display.tick)
+            api.launch(run, display.tick, is_new=is_new)
     except (KeyboardInterrupt, controller.Terminated) as stop:
-        console.note(_left(run, "", is_new))
+        for line in getattr(stop, "__notes__", ()):
+            console.note(line)
         code = INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
         raise typer.Exit(code) from None
-    except SelfRewardError as error:
-        if not isinstance(error, LockedError):
-            error.add_note(_left(run, f"{error.message} {error.hint}", is_new))
-        raise
     with told_as_damage(run):
         scores = scores_of(run)
         if as_json:
             console.data_json(scores)
             return
         console.data(scores_text(scores, console.width()))
-    handle = runs.handle(run)
-    console.note(f"next: selfreward scores {handle} --plot scores.png")
-    console.note(f"      selfreward show {handle} --best 1")
-
-
-def _left(run: "Run", said: str, is_new: bool) -> str:
-    """What a launch that ended early has left, in a line; a new run without records is removed.
-
-    Args:
-        said: The error; a run in which it names a file, such as a log, stays to be looked at.
-    """
-    from selfreward.storage.create import discard_empty, is_empty
-
-    handle = runs.handle(run)
-    if not is_empty(run):
-        return f"saved; continue with: selfreward resume {handle}"
-    named = any(str(path) in said for path in (run.path, run.path.resolve()))
-    if is_new and not named and discard_empty(run):
-        return f"nothing was recorded, so there is no run {run.name}; its name is free"
-    return (
-        f"nothing was recorded yet; go on with: selfreward resume {handle}; or mend the config and "
-        "run it again under this name"
-    )
-
-
-def _free_name(stem: str) -> str:
-    """The recipe's name and the smallest number that is free."""
-    from selfreward.storage.directory import runs_root
-
-    number = 1
-    while (runs_root() / f"{stem}-{number}").exists():
-        number += 1
-    return f"{stem}-{number}"
-
-
-def _branch(start: str) -> list[str]:
-    """Overrides that start a run from a model of another one."""
-    import json
-
-    from selfreward.errors import NotFoundError
-    from selfreward.storage import durable
-    from selfreward.storage.directory import open_run
-
-    name, colon, model = start.rpartition(":")
-    if not colon or not model.startswith("M") or not model[1:].isdecimal():
-        raise ConfigError(f"--from {start}: expected RUN:M1, a run and one of its models")
-    origin = open_run(name)
-    path = origin.model_directory(int(model[1:]))
-    if not path.is_dir():
-        there = sorted(p.name for p in path.parent.glob("M*") if p.is_dir())
-        raise NotFoundError(
-            f"run {origin.name} has no model {model}", f"It has: {', '.join(there) or 'none yet'}."
-        )
-    durable.verify_directory(path, deep=False)
-    return [f"model={json.dumps(str(path.resolve()))}", "sft=null"]
+    console.note(f"next: selfreward scores {run.handle} --plot scores.png")
+    console.note(f"      selfreward show {run.handle} --best 1")
 
 
 def _outline(config: "Config") -> str:
@@ -334,9 +275,11 @@ for verb in (
     runs.status,
     runs.ls,
     runs.scores,
+    runs.diff,
     runs.show,
     runs.pairs,
     data.judge,
+    share.export,
     setup.validate,
     setup.plan,
     runs.verify,

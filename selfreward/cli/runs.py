@@ -106,6 +106,22 @@ def scores(
             console.data(scores_text(found, console.width(), everything))
 
 
+def diff(
+    a: Annotated[str, typer.Argument(metavar="A", help="RUN, or RUN:T for iteration T.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The same; of another run, or the same.")],
+    as_json: Json = False,
+) -> None:
+    """Compare two iterations, or two runs: settings, and figures with their differences."""
+    from selfreward.verbs.diff import diff_of
+    from selfreward.verbs.diff_text import diff_text
+
+    found = diff_of(a, b)
+    if as_json:
+        console.data_json(found)
+    else:
+        console.data(diff_text(found, console.width()))
+
+
 def show(
     name: RunName,
     attempt: Annotated[
@@ -174,13 +190,6 @@ def gc(
         console.data(collect_text(items, dry_run=dry_run))
     if not items:
         console.note(f"nothing to remove: {why_nothing(run, keep)}")
-
-
-def handle(run: "Run") -> str:
-    """What to call a run by on the command line: its name, or its path if it lies elsewhere."""
-    from selfreward.storage.directory import runs_root
-
-    return run.name if run.path == runs_root() / run.name else str(run.path)
 
 
 def _order(

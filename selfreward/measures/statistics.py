@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from selfreward.measures.reports import Estimate
+
 _WIDTHS = (0.01, 0.02, 0.05, 0.1, 0.2)
 _MAX_BINS = 10
 
@@ -64,6 +66,28 @@ def clustered_mean(clusters: Iterable[Sequence[float]]) -> tuple[float | None, f
         return mean, None
     squares = math.fsum((math.fsum(values) - len(values) * mean) ** 2 for values in clusters)
     return mean, math.sqrt(squares * num_clusters / (num_clusters - 1)) / n
+
+
+def difference(a: Estimate, b: Estimate) -> Estimate:
+    """How much larger b is than a, two figures of samples that are drawn apart.
+
+    The interval is made of the two intervals, whatever shape they have (MOVER: Zou and Donner 2008,
+    Statistics in Medicine 27, 1693-1702); of those of two normal means it is that of their
+    difference. Where the samples go together, as where both are about the same prompts, it is too
+    wide rather than too narrow.
+
+    Returns:
+        With the smaller ``n``; no interval where one of the two has none.
+    """
+    n = min(a.n, b.n)
+    if a.value is None or b.value is None:
+        return Estimate(None, None, None, n)
+    apart = b.value - a.value
+    if a.low is None or a.high is None or b.low is None or b.high is None:
+        return Estimate(apart, None, None, n)
+    below = math.hypot(b.value - b.low, a.high - a.value)
+    above = math.hypot(b.high - b.value, a.value - a.low)
+    return Estimate(apart, apart - below, apart + above, n)
 
 
 def spearman(a: Sequence[float], b: Sequence[float]) -> float | None:

@@ -64,6 +64,11 @@ class Run:
         self.path = path
         self.name = Path(os.path.abspath(path)).name
 
+    @property
+    def handle(self) -> str:
+        """What to call it by on the command line: its name, or its path if it lies elsewhere."""
+        return self.name if self.path == runs_root() / self.name else str(self.path)
+
     @cached_property
     def config(self) -> "Config":
         """The config in force, from ``config.resolved.yaml``.

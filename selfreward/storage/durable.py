@@ -20,6 +20,9 @@ from pathlib import Path
 from selfreward.errors import IntegrityError, PreflightError, SelfRewardError
 
 MANIFEST = "MANIFEST.json"
+ADAPTER = "adapter"
+"""Folder in a model directory for the adapter that was merged into the weights. The manifest lists
+its files; the digest is that of the model without them."""
 TEMPORARY = ".tmp-"
 """Prefix of what a killed process may leave behind; ``gc`` removes it."""
 
@@ -41,7 +44,9 @@ def write_file(path: Path, data: str | bytes) -> None:
 
 
 @contextmanager
-def publish_directory(target: Path, *, facts: dict[str, object] | None = None) -> Iterator[Path]:
+def publish_directory(
+    target: Path, *, facts: dict[str, object] | None = None, replace: bool = False
+) -> Iterator[Path]:
     """Yield an empty directory to fill; on success seal it and rename it to ``target``.
 
     Nothing appears under ``target`` if the body raises. An earlier ``target`` that is whole is
@@ -50,14 +55,17 @@ def publish_directory(target: Path, *, facts: dict[str, object] | None = None) -
     Args:
         target: Where the directory shall be; its parent is made.
         facts: Kept in the manifest beside the checksums, such as where a model came from.
+        replace: Take the place of an earlier one all the same, which goes last.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / f"{TEMPORARY}{uuid.uuid4().hex}"
+    temporary, aside = (target.parent / f"{TEMPORARY}{uuid.uuid4().hex}" for _ in range(2))
     temporary.mkdir()
     try:
         yield temporary
         seal_directory(temporary, facts=facts)
-        if os.path.lexists(target):
+        if replace and target.is_dir() and not target.is_symlink():
+            os.rename(target, aside)
+        elif os.path.lexists(target):
             if is_whole(target):
                 return
             if target.is_symlink() or target.is_file():  # what a link leads to is not ours
@@ -67,6 +75,9 @@ def publish_directory(target: Path, *, facts: dict[str, object] | None = None) -
         rename(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        if aside.exists() and not os.path.lexists(target):
+            os.rename(aside, target)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def rename(source: Path, target: Path) -> None:
@@ -91,6 +102,8 @@ def seal_directory(directory: Path, *, facts: dict[str, object] | None = None) -
 
 def verify_directory(directory: Path, *, deep: bool = True) -> str:
     """Return the digest of a whole directory: sha256 over its files' names and checksums.
+
+    Those in ``ADAPTER`` are checked, too, and are no part of the digest.
 
     Args:
         directory: One that ``publish_directory`` or ``seal_directory`` wrote.
@@ -126,6 +139,11 @@ def is_whole(directory: Path) -> bool:
     except IntegrityError:
         return False
     return True
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file into a directory that is being filled."""
+    shutil.copyfile(source, target)
 
 
 def link_directory(source: Path, target: Path) -> None:
@@ -189,7 +207,8 @@ def _listed(directory: Path) -> dict[str, dict[str, object]]:
 
 
 def _digest(files: dict[str, dict[str, object]]) -> str:
-    listing = "".join(f"{name} {files[name]['sha256']}\n" for name in sorted(files))
+    names = sorted(name for name in files if not name.startswith(f"{ADAPTER}/"))
+    listing = "".join(f"{name} {files[name]['sha256']}\n" for name in names)
     return hashlib.sha256(listing.encode()).hexdigest()
 
 

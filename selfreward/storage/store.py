@@ -204,10 +204,14 @@ class Store:
 
     # Reading
 
-    def records(self, kind: type[R], iteration: int, attempt: int | None = None) -> list[R]:
-        """All records of one type of an iteration (of one prompt, if given) in key order."""
-        key = [iteration] if attempt is None else [iteration, attempt]
-        rows = self._rows(_select(kind, len(key)), key)
+    def records(self, kind: type[R], iteration: int, attempt: int | range | None = None) -> list[R]:
+        """All records of one type of an iteration (of one or some prompts) in key order."""
+        if isinstance(attempt, range):
+            within = "iteration = ? AND attempt >= ? AND attempt < ?"
+            rows = self._rows(_ordered(kind, within), [iteration, attempt.start, attempt.stop])
+        else:
+            key = [iteration] if attempt is None else [iteration, attempt]
+            rows = self._rows(_select(kind, len(key)), key)
         return from_rows(kind, rows, self._table(TABLES[kind][0]))
 
     def each(self, kind: type[R], iteration: int) -> Iterator[R]:
@@ -423,9 +427,12 @@ class Store:
 
 def _select(kind: type[Record], num_given: int) -> str:
     """The query for records in key order, of whose key so many columns are given."""
+    return _ordered(kind, " AND ".join(f"{name} = ?" for name in TABLES[kind][1][:num_given]))
+
+
+def _ordered(kind: type[Record], where: str) -> str:
     table, key = TABLES[kind]
     columns = ", ".join(field.name for field in fields(kind))
-    where = " AND ".join(f"{name} = ?" for name in key[:num_given])
     return f"SELECT {columns} FROM {table} WHERE {where} ORDER BY {', '.join(key)}"
 
 

@@ -22,7 +22,8 @@ import transformers
 import trl.trainer.utils
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, parse_flag_from_env
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors.torch import save_file
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -205,7 +206,9 @@ def train(
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if trainer.is_world_process_zero():
         trained = trainer.accelerator.unwrap_model(trainer.model)
+        save_adapter: Callable[[Path], None] | None = None
         if isinstance(trained, PeftModel):
+            save_adapter = partial(_save_adapter, trained, state)
             trained = _merged(trained, state)
             state = trained.state_dict()
         check = partial(
@@ -215,7 +218,7 @@ def train(
             trust_remote_code=job.training.trust_remote_code,
             is_half=is_half,
         )
-        _publish(trained, state, job, check)
+        _publish(trained, state, job, check, save_adapter)
         shutil.rmtree(job.training.checkpoints, ignore_errors=True)
 
 
@@ -238,6 +241,7 @@ def _publish(
     state: Mapping[str, torch.Tensor],
     job: Job,
     check: Callable[[Path], None],
+    save_adapter: Callable[[Path], None] | None,
 ) -> None:
     for name, tensor in state.items():
         if not bool(torch.isfinite(tensor).all()):
@@ -254,6 +258,21 @@ def _publish(
         if job.training.chat_template is not None:
             _write_chat_template(directory, job.training.chat_template)
         check(directory)
+        if save_adapter is not None:
+            save_adapter(directory / durable.ADAPTER)
+
+
+def _save_adapter(adapted: PeftModel, state: Mapping[str, torch.Tensor], directory: Path) -> None:
+    """Keep an adapter in peft's form, but for the base model: where M(t) lies may change."""
+    found = get_peft_model_state_dict(adapted, state_dict=dict(state), save_embedding_layers=False)
+    directory.mkdir()
+    weights = {name: tensor.contiguous().cpu() for name, tensor in found.items()}
+    save_file(weights, directory / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = adapted.peft_config["default"].to_dict()
+    config |= {"base_model_name_or_path": None, "inference_mode": True}
+    plain = {key: sorted(v) if isinstance(v, set) else v for key, v in config.items()}
+    text = json.dumps(plain, indent=2, sort_keys=True)
+    (directory / "adapter_config.json").write_text(text, encoding="utf-8")
 
 
 def _write_chat_template(directory: Path, template: str) -> None:

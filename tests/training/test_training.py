@@ -375,6 +375,49 @@ def test_a_lora_adapter_is_merged_into_the_published_weights(start, tmp_path, ro
     assert changed == {name for name in old if "q_proj" in name or "v_proj" in name}
 
 
+@pytest.mark.parametrize("more", [{}, {"use_dora": True}, {"use_rslora": True}], ids=str)
+@pytest.mark.parametrize("rows", [sft_rows(8), dpo_rows(8)], ids=["sft", "dpo"])
+def test_the_adapter_that_was_merged_is_kept_beside_the_weights(start, tmp_path, rows, more):
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    lora = {"r": 4, "lora_alpha": 7, "target_modules": ["v_proj", "q_proj", "up_proj"], **more}
+    output = Call(start, tmp_path, rows, lora=lora).run().output
+    base = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
+    ids = torch.tensor([[5, 9, 30, 7, 11]])
+    with torch.no_grad():
+        before = base(ids).logits
+        merged = AutoModelForCausalLM.from_pretrained(output, dtype=torch.float32)(ids).logits
+        adapted = PeftModel.from_pretrained(base, output / "adapter")(ids).logits
+    assert (merged - before).abs().max() > 1e-2
+    assert torch.allclose(adapted, merged, atol=1e-5)
+
+
+def test_the_adapter_is_covered_by_the_manifest_and_no_part_of_the_digest(start, tmp_path):
+    output = Call(start, tmp_path, sft_rows(4), lora={"r": 4}).run().output
+    names = {"adapter/adapter_config.json", "adapter/adapter_model.safetensors"}
+    assert names < durable.read_manifest(output)["files"].keys()
+    assert str(tmp_path) not in (output / "adapter" / "adapter_config.json").read_text()
+    digest = durable.verify_directory(output)
+    plain = tmp_path / "plain"
+    shutil.copytree(output, plain, ignore=shutil.ignore_patterns("adapter", "MANIFEST.json"))
+    assert durable.seal_directory(plain) == digest
+    weights = output / "adapter" / "adapter_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(IntegrityError, match="content differs from its checksum"):
+        durable.verify_directory(output)
+    weights.unlink()
+    with pytest.raises(IntegrityError, match="listed in MANIFEST"):
+        durable.verify_directory(output, deep=False)
+
+
+def test_weights_trained_whole_have_no_adapter_beside_them(start, tmp_path):
+    assert not (Call(start, tmp_path, sft_rows(4)).run().output / "adapter").exists()
+
+
 def test_nothing_is_done_twice_and_another_job_never_takes_a_finished_output(start, tmp_path):
     training = Call(start, tmp_path, sft_rows(4)).run()
     digest = durable.verify_directory(training.output)

@@ -1,0 +1,68 @@
+"""The verbs that take something out of a run: ``export``; see ``main.py``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from selfreward.cli.options import Json, RunName
+from selfreward.errors import ConfigError
+from selfreward.verbs import console
+
+
+def export(
+    name: RunName,
+    what: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Of prompts,responses,judgments,pairs; default: all."),
+    ] = None,
+    kind: Annotated[
+        str, typer.Option("--format", help="parquet, jsonl, csv or datasets.")
+    ] = "parquet",
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="New directory; default: RUN-export.")
+    ] = None,
+    iteration: Annotated[int | None, typer.Option(help="Default: all.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="The LoRA adapter of the model instead.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Write prompts, responses, judgments and pairs for other programs."""
+    from selfreward.verbs.maintenance import opened
+
+    if adapter:
+        if what is not None:
+            raise ConfigError("--what goes without --adapter: an adapter holds no records")
+        _adapter(name, output, iteration, force, as_json)
+        return
+    from selfreward.verbs.export import export, export_text
+
+    with opened(name) as run:
+        found = export(
+            run, output or Path(f"{run.name}-export"),
+            what=what.split(",") if what else None, kind=kind, iteration=iteration, force=force,
+        )  # fmt: skip
+    if as_json:
+        console.data_json(found)
+        return
+    console.data(export_text(found))
+    if found.empty:
+        console.note(f"left out, as there are none: {', '.join(found.empty)}")
+
+
+def _adapter(
+    name: str, output: Path | None, iteration: int | None, force: bool, as_json: bool
+) -> None:
+    from selfreward.verbs.adapter import adapter_model, adapter_text, export_adapter
+    from selfreward.verbs.maintenance import opened
+
+    with opened(name) as run:
+        number = adapter_model(run, iteration)
+        target = output or Path(f"{run.name}-M{number}-adapter")
+        found = export_adapter(run, target, number, force=force)
+    if as_json:
+        console.data_json(found)
+    else:
+        console.data(adapter_text(found))

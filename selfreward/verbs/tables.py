@@ -1,0 +1,173 @@
+"""The records of a run as Arrow tables, read from ``records.db`` in batches.
+
+    records -> rows with what belongs to them -> batches of a schema -> files, pandas, datasets
+
+One row is one record; keys are those of ``records.py``. Pairs are in the conversational form that
+TRL takes: ``prompt``, ``chosen`` and ``rejected`` are lists of messages.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import pyarrow as pa
+
+from selfreward.errors import NotFoundError
+from selfreward.measures.votes import scores_of
+from selfreward.records import Judgment, PreferencePair, Prompt, Response
+from selfreward.storage.directory import Run
+from selfreward.storage.store import Store
+
+What = Literal["prompts", "responses", "judgments", "pairs"]
+WHAT: tuple[What, ...] = get_args(What)
+"""All tables."""
+AT_ONCE = 64
+"""Prompts of a batch."""
+
+_KEYS = [("iteration", pa.int32()), ("attempt", pa.int32())]
+_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+SCHEMAS: dict[What, pa.Schema] = {
+    "prompts": pa.schema(
+        [*_KEYS, ("text", pa.string()), ("raw", pa.string()), ("dropped", pa.string()),
+         ("detail", pa.string()), ("num_tokens", pa.int64())]
+    ),
+    "responses": pa.schema(
+        [*_KEYS, ("sample", pa.int32()), ("prompt", pa.string()), ("text", pa.string()),
+         ("score", pa.float64()), ("author", pa.string()), ("finish_reason", pa.string()),
+         ("dropped", pa.string()), ("thinking", pa.string()), ("logprob", pa.float64()),
+         ("num_tokens", pa.int64()), ("token_ids", pa.list_(pa.int32()))]
+    ),
+    "judgments": pa.schema(
+        [*_KEYS, ("sample", pa.int32()), ("juror", pa.int32()), ("vote", pa.int32()),
+         ("form", pa.string()), ("raw", pa.string()), ("score", pa.float64()),
+         ("reason", pa.string()), ("probabilities", pa.list_(pa.float64())),
+         ("weight", pa.float64()), ("num_tokens", pa.int64())]
+    ),
+    "pairs": pa.schema(
+        [*_KEYS, ("prompt", _MESSAGES), ("chosen", _MESSAGES), ("rejected", _MESSAGES),
+         ("score_chosen", pa.float64()), ("score_rejected", pa.float64()), ("margin", pa.float64()),
+         ("chosen_sample", pa.int32()), ("rejected_sample", pa.int32())]
+    ),
+}  # fmt: skip
+"""Columns of each table. A ``score`` is in points, 0 to 5: of a response that by which pairs are
+made, null without a verdict. docs/api.md explains every column."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Some prompts of an iteration."""
+
+    store: Store
+    iteration: int
+    attempts: range
+    system_prompt: str | None
+
+
+def table(run: Run, what: What, iteration: int | None = None) -> pa.Table:
+    """All records of one kind; see ``batches``."""
+    return pa.Table.from_batches(batches(run, what, iteration), SCHEMAS[what])
+
+
+def batches(run: Run, what: What, iteration: int | None = None) -> Iterator[pa.RecordBatch]:
+    """Records of one kind in key order, all as they were at one moment.
+
+    Args:
+        iteration: None for all.
+
+    Raises:
+        NotFoundError: There is no such iteration.
+        IntegrityError: A record cannot be read.
+    """
+    system_prompt = run.settings["system_prompt"]
+    with run.store() as store, store.snapshot():
+        for number in iterations_of(run, store, iteration):
+            query = f"SELECT min(attempt), max(attempt) FROM {what} WHERE iteration = ?"
+            first, last = next(store.query(query, (number,)))
+            for start in range(first or 0, 0 if last is None else last + 1, AT_ONCE):
+                some = _Batch(store, number, range(start, start + AT_ONCE), system_prompt)
+                if rows := _ROWS[what](some):
+                    yield pa.RecordBatch.from_pylist(rows, SCHEMAS[what])
+
+
+def iterations_of(run: Run, store: Store, iteration: int | None) -> list[int]:
+    """The iterations with records, or just the one that is asked for.
+
+    Raises:
+        NotFoundError: It has no records.
+    """
+    query = " UNION ".join(f"SELECT DISTINCT iteration FROM {what}" for what in WHAT)
+    there = sorted(row[0] for row in store.query(query))
+    if iteration is None:
+        return there
+    if iteration not in there:
+        raise NotFoundError(
+            f"run {run.name} has no records of iteration {iteration}",
+            f"It has those of: {', '.join(map(str, there)) or 'none yet'}.",
+        )
+    return [iteration]
+
+
+def _prompts(batch: _Batch) -> list[dict[str, Any]]:
+    return [_plain(row) for row in batch.store.records(Prompt, batch.iteration, batch.attempts)]
+
+
+def _responses(batch: _Batch) -> list[dict[str, Any]]:
+    responses, texts = _answers(batch)
+    votes = batch.store.records(Judgment, batch.iteration, batch.attempts)
+    scores = scores_of(batch.store, responses, votes)
+    return [
+        {
+            **_plain(row),
+            "prompt": texts[row.attempt],
+            "score": scores.get((row.attempt, row.sample)),
+        }
+        for row in responses
+    ]
+
+
+def _judgments(batch: _Batch) -> list[dict[str, Any]]:
+    return [_plain(row) for row in batch.store.records(Judgment, batch.iteration, batch.attempts)]
+
+
+def _pairs(batch: _Batch) -> list[dict[str, Any]]:
+    pairs = batch.store.records(PreferencePair, batch.iteration, batch.attempts)
+    if not pairs:
+        return []
+    responses, texts = _answers(batch)
+    said = {(row.attempt, row.sample): row.text for row in responses}
+    system = [_message("system", batch.system_prompt)] if batch.system_prompt is not None else []
+    return [
+        {
+            "iteration": pair.iteration,
+            "attempt": pair.attempt,
+            "prompt": [*system, _message("user", texts[pair.attempt])],
+            "chosen": [_message("assistant", said[pair.attempt, pair.chosen])],
+            "rejected": [_message("assistant", said[pair.attempt, pair.rejected])],
+            "score_chosen": pair.chosen_score,
+            "score_rejected": pair.rejected_score,
+            "margin": pair.margin,
+            "chosen_sample": pair.chosen,
+            "rejected_sample": pair.rejected,
+        }
+        for pair in pairs
+    ]
+
+
+_ROWS: dict[What, Callable[[_Batch], list[dict[str, Any]]]] = {
+    "prompts": _prompts, "responses": _responses, "judgments": _judgments, "pairs": _pairs,
+}  # fmt: skip
+
+
+def _answers(batch: _Batch) -> tuple[list[Response], dict[int, str]]:
+    """The responses of a batch, and its prompts' texts by attempt."""
+    prompts = batch.store.records(Prompt, batch.iteration, batch.attempts)
+    responses = batch.store.records(Response, batch.iteration, batch.attempts)
+    return responses, {prompt.attempt: prompt.text for prompt in prompts}
+
+
+def _message(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def _plain(record: Prompt | Response | Judgment) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in record.__slots__}
