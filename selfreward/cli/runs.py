@@ -96,9 +96,10 @@ def scores(
     with opened(name) as run:
         found = scores_of(run)
         if plot:
-            from selfreward.verbs.plot import save_plot
+            from selfreward.charts.data import ChartData
+            from selfreward.charts.files import save_overview
 
-            save_plot(found, plot)
+            save_overview(ChartData(found.iterations), plot, found.run)
             console.note(f"wrote {plot}")
         if as_json:
             console.data_json(found)
