@@ -147,7 +147,7 @@ def test_only_wrappers_import_heavy_libraries_at_the_top() -> None:
 @pytest.mark.parametrize(
     ("library", "modules"),
     [
-        ("jinja2", {"selfreward.inputs.templates"}),
+        ("jinja2", {"selfreward.inputs.templates", "selfreward.verbs.report_page"}),
         ("ctranslate2", {"selfreward.engines.ctranslate2"}),
         ("trl", {"selfreward.training." + m for m in ("checks", "dpo", "loop", "options", "sft")}),
         ("pickle", set()),

@@ -142,6 +142,32 @@ def show(
             console.note(f"{more} more; one of them: selfreward show {name} ATTEMPT")
 
 
+def report(
+    name: RunName,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Default: report.html in the run.")
+    ] = None,
+    figures: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also write each chart as PNG and SVG.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write what a run found into one HTML file that can be mailed."""
+    from selfreward.verbs.layout import size
+    from selfreward.verbs.maintenance import opened
+    from selfreward.verbs.report import write_report
+
+    with opened(name) as run:
+        found = write_report(run, output, figures)
+    if as_json:
+        console.data_json(found)
+        return
+    console.data(found["output"])
+    console.note(f"wrote {size(found['bytes'])}; {len(found['figures'])} files of charts")
+    if not found["is_finished"]:
+        console.note("the run is not finished; the report says so")
+
+
 def verify(name: RunName, as_json: Json = False) -> None:
     """Check every record and model of a run."""
     from selfreward.storage.directory import open_run
