@@ -278,6 +278,7 @@ for verb in (
     runs.diff,
     runs.show,
     runs.pairs,
+    runs.report,
     data.judge,
     share.export,
     setup.validate,
