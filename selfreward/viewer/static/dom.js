@@ -85,4 +85,9 @@ function attributes(node, wanted) {
     if (name !== "style" && !KEPT.has(name) && node.getAttribute(name) !== value) node.setAttribute(name, value);
   if (node.style.cssText !== wanted.style.cssText) node.style.cssText = wanted.style.cssText;
   for (const name of HANDLERS) node[name] = wanted[name];
+  const isField = node.localName === "input" || node.localName === "select";
+  if (isField && node !== document.activeElement && node.value !== wanted.value) {
+    if (node.localName === "select") node.replaceChildren(...wanted.cloneNode(true).children);
+    node.value = wanted.value;
+  }
 }
