@@ -8,6 +8,8 @@ imported when it is first asked for, so that the first page is there before.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,7 +99,7 @@ class Viewer:
         self.runs.close()
 
 
-def make_app(viewer: Viewer, routes: list[BaseRoute] | None = None) -> Starlette:
+def make_app(viewer: Viewer) -> Starlette:
     """The application, to be put behind a ``Guard``."""
     api = [
         Route("/api/runs", _runs),
@@ -111,6 +113,7 @@ def make_app(viewer: Viewer, routes: list[BaseRoute] | None = None) -> Starlette
     app = Starlette(
         routes=[
             *api,
+            *_label_routes(),
             *(Route(path, _index) for path in _PAGES),
             Mount("/static", StaticFiles(directory=STATIC, check_dir=False)),
         ],
@@ -122,6 +125,13 @@ def make_app(viewer: Viewer, routes: list[BaseRoute] | None = None) -> Starlette
     )
     app.state.viewer = viewer
     return app
+
+
+def _label_routes() -> list[BaseRoute]:
+    if find_spec("selfreward.viewer.labeling") is None:
+        return []
+    routes: list[BaseRoute] = import_module("selfreward.viewer.labeling").routes
+    return routes
 
 
 def to_json(value: object, status: int = 200) -> Response:
