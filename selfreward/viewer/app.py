@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from selfreward.storage.directory import Run
     from selfreward.storage.store import Store
     from selfreward.viewer.child import DrawingChild
+    from selfreward.viewer.drawn import Drawn
     from selfreward.viewer.figures import Figures
     from selfreward.viewer.indexes import Indexes
 
@@ -76,6 +77,13 @@ class Viewer:
         return Figures(self.child)
 
     @cached_property
+    def drawn(self) -> "Drawn":
+        """Charts."""
+        from selfreward.viewer.drawn import Drawn
+
+        return Drawn(self.child)
+
+    @cached_property
     def indexes(self) -> "Indexes":
         """Side files."""
         from selfreward.viewer.indexes import Indexes
@@ -106,6 +114,7 @@ def make_app(viewer: Viewer) -> Starlette:
         Route("/api/run/{name}", _run),
         Route("/api/run/{name}/change", _change),
         Route("/api/run/{name}/prompt/{iteration:int}/{attempt:int}", _prompt),
+        Route("/api/run/{name}/chart/{chart}.svg", _chart),
         Route("/api/run/{name}/list", _list),
         Route("/api/run/{name}/training/{iteration:int}", _training),
         Route("/api/compare", _compare),
@@ -174,7 +183,24 @@ def _run(request: Request) -> Response:
     with opened(request) as run:
         change = viewer.version(run)
         page = run_page(run, viewer.figures_of)
-        return to_json({**page, "charts": [], "change": change})
+        return to_json({**page, "change": change})
+
+
+def _chart(request: Request) -> Response:
+    from selfreward.viewer.pages import figures_by_iteration
+
+    viewer, given = viewer_of(request), request.query_params
+    theme, iteration = given.get("theme", "light"), given.get("iteration")
+    if theme not in ("light", "dark"):
+        raise ConfigError(f"theme={theme[:60]}: not known", "Known: light, dark.")
+    if iteration is not None and not (iteration.isascii() and iteration.isdecimal()):
+        raise ConfigError(f"iteration={iteration[:60]}: expected a whole number")
+    with opened(request) as run:
+        found = figures_by_iteration(run, viewer.figures_of).values()
+        figures = [each for each in found if each is not None]
+        at = None if iteration is None else int(iteration[:9])
+        svg = viewer.drawn.svg(run, figures, request.path_params["chart"], at, theme)
+        return Response(svg, media_type="image/svg+xml")
 
 
 def _change(request: Request) -> Response:
@@ -211,7 +237,14 @@ def _training(request: Request) -> Response:
 
 
 def _compare(request: Request) -> Response:
-    raise HTTPException(501, "comparing runs is not there yet")
+    if find_spec("selfreward.verbs.diff") is None:
+        raise HTTPException(501, "this release does not compare runs")
+    viewer, given = viewer_of(request), request.query_params
+    handles = []
+    for side in ("a", "b"):
+        name, colon, iteration = given.get(side, "").partition(":")
+        handles.append(f"{viewer.runs.get(name).path}{colon}{iteration}")
+    return to_json(import_module("selfreward.verbs.diff").diff_of(*handles))
 
 
 # Errors

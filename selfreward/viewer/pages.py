@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from selfreward.charts import charts_of
 from selfreward.config.secrets import check_secrets
 from selfreward.errors import ConfigError, NotFoundError
 from selfreward.measures.curves import training_figures
@@ -38,9 +39,8 @@ def run_page(run: Run, figures: FiguresOf) -> dict[str, Any]:
     """Where a run is, and the figures of its iterations with what they come to in words."""
     status = status_of(run)
     with run.store() as store:
-        begun = begun_iterations(store)
-        found = {t: figures(store, t) for t in begun}
         lineage = _lineage(run, store)
+    found = figures_by_iteration(run, figures)
     known = [figures for figures in found.values() if figures is not None]
     return {
         "name": run.name,
@@ -50,9 +50,16 @@ def run_page(run: Run, figures: FiguresOf) -> dict[str, Any]:
         "pending": [t for t, figures in found.items() if figures is None],
         "findings": findings(known),
         "warnings": health_lines(known),
+        "charts": msgspec.to_builtins(charts_of(known)),
         "lineage": lineage,
         "settings": without_secrets(run.settings),
     }
+
+
+def figures_by_iteration(run: Run, figures: FiguresOf) -> dict[int, IterationFigures | None]:
+    """Of all iterations that have begun, in order."""
+    with run.store() as store:
+        return {t: figures(store, t) for t in begun_iterations(store)}
 
 
 def _lineage(run: Run, store: Store) -> list[dict[str, Any]]:

@@ -1,5 +1,7 @@
 """Who may ask, and what every answer carries: on each address, errors included."""
 
+# ruff: noqa: F811
+
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,7 @@ import pytest
 
 from selfreward.viewer.guard import HEADERS as GUARDED
 from selfreward.viewer.guard import POLICY
-from tests.support.runs import at_runs, runs  # noqa: F401  (fixtures)
+from tests.support.runs import at_runs, runs  # noqa: F401
 from tests.support.viewer import HEADERS, PORT, TOKEN, viewing
 
 ADDRESSES = [

@@ -394,8 +394,9 @@ def test_another_database_in_the_same_place_has_another_side_file(
     assert len([*(tmp_path / "cache" / "viewer").glob("*.db")]) == 1
 
 
-def test_a_side_file_that_is_damaged_is_made_anew(root: Path, tmp_path: Path,
-                                                  monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_a_side_file_that_is_damaged_is_made_anew(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SELFREWARD_CACHE", str(tmp_path))
     run = opened(root, "one")
     catch_up(run)
@@ -425,12 +426,14 @@ def test_a_cache_that_cannot_be_written_is_one_message(
 @pytest.mark.parametrize(
     ("params", "says"),
     [
-        ({"kind": "people"}, "kind=people"), ({"sort": "margin", "kind": "judgments"}, "sort=margin"),
+        ({"kind": "people"}, "kind=people"),
+        ({"sort": "margin", "kind": "judgments"}, "sort=margin"),
         ({"sort": "id"}, "sort=id"), ({"order": "down"}, "order=down"),
         ({"iteration": "-1"}, "iteration=-1"), ({"iteration": "x"}, "iteration=x"),
         ({"iteration": "9" * 30}, "iteration="), ({"limit": "many"}, "limit=many"),
         ({"min_score": "nan"}, "min_score=nan"), ({"max_score": "1e999"}, "max_score="),
-        ({"after": "!"}, "after"), ({"after": "W10="}, "after"), ({"after": "WzEsMmUzMDBd"}, "after"),
+        ({"after": "!"}, "after"), ({"after": "W10="}, "after"),
+        ({"after": "WzEsMmUzMDBd"}, "after"),
         ({"failed": "yes"}, "failed=yes"), ({"juror": "1"}, "juror"), ({"stage": "pairs"}, "stage"),
         ({"q": "a", "kind": "drops"}, "q:"), ({"q": "***"}, "q:"), ({"sorted": "1"}, "sorted"),
     ],
