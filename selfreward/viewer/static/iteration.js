@@ -75,13 +75,13 @@ function left(name, { iteration, prompts, responses, judgments, pairs }) {
     return h("div.reasons", {}, h("h4", {}, label), h("ul", {}, reasons.map(([reason, n]) =>
       h("li", {}, h("a", { href: listAt(name, { iteration, ...params(reason) }) }, shown(reason)), shareBar(n / total), h("span.n", {}, count(n))))));
   };
-  const dropped = (reason) => ({ kind: "drops", reason });
+  const dropped = (stage) => (reason) => ({ kind: "drops", stage, reason });
   const groups = [
-    group("Prompts not accepted", prompts.dropped, prompts.attempts, (reason) => dropped(reason.replace(/^keyword .*/s, "keyword"))),
+    group("Prompts not accepted", prompts.dropped, prompts.attempts, (reason) => dropped("prompts")(reason.replace(/^keyword .*/s, "keyword"))),
     group("Answers not judged", responses.dropped, responses.n, (reason) => ({ kind: "responses", reason })),
     group("Votes without a verdict", judgments.unparsed, judgments.n, (reason) => ({ kind: "judgments", failed: 1, reason })),
-    group("Prompts without a pair", pairs.dropped, pairs.prompts, dropped),
-    group("Answers never paired", pairs.responses_dropped, responses.n, dropped),
+    group("Prompts without a pair", pairs.dropped, pairs.prompts, dropped("pairs")),
+    group("Answers never paired", pairs.responses_dropped, responses.n, dropped("pairs")),
   ].filter(Boolean);
   if (!prompts.attempts && !responses.n) return null;
   return card("Left out", null, groups.length ? groups : h("p.none", {}, "Nothing was left out."));
