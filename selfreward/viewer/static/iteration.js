@@ -23,6 +23,9 @@ const GATES = {
   canary: ["points won by asking for them", signed, false],
 };
 
+/** Charts that stand on the page of the training, or whose figures are drawn here. */
+const ELSEWHERE = new Set(["scores", "loss", "accuracy", "rewards", "logprobs"]);
+
 /** The section on one iteration. */
 export function detail(run, one, context) {
   const t = one.iteration;
@@ -32,7 +35,7 @@ export function detail(run, one, context) {
     const props = { data: { turn: String(by) }, "aria-label": `Iteration ${to}` };
     return to === undefined ? null : h("a.button.quiet", { href: `${at(run.name)}?iteration=${to}`, ...props }, label);
   };
-  const charts = run.charts.filter((chart) => chart.iteration === t);
+  const charts = run.charts.filter((chart) => chart.iteration === t && !ELSEWHERE.has(chart.name));
   return h("section.detail", { "aria-labelledby": "iteration" },
     h("div.bar", {},
       h("h2", { id: "iteration" }, `Iteration ${t}`, h("span.sub", {}, t ? `M${t} → M${t + 1}` : "seed SFT, M0 → M1")),
