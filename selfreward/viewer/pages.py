@@ -127,7 +127,7 @@ def prompt_page(run: Run, iteration: int, attempt: int, *, full: bool = False) -
 
 
 def _cut(value: Any) -> Any:
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_cut(each) for each in value]
     if not isinstance(value, dict):
         return value
