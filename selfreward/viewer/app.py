@@ -150,12 +150,21 @@ def to_json(value: object, status: int = 200) -> Response:
 
 @contextmanager
 def opened(request: Request) -> "Iterator[Run]":
-    """The run that a request is about, for a body that reads it; see ``told_as_damage``."""
+    """The run that a request is about, for a body that reads it; see ``told_as_damage``.
+
+    Unlike there, all records are not checked for what is merely not there: a mistyped address is no
+    reason to read a million of them.
+    """
     from selfreward.verbs.maintenance import told_as_damage
 
-    run = viewer_of(request).runs.get(request.path_params["name"])
+    run, missing = viewer_of(request).runs.get(request.path_params["name"]), None
     with told_as_damage(run):
-        yield run
+        try:
+            yield run
+        except NotFoundError as error:
+            missing = error
+    if missing is not None:
+        raise missing
 
 
 def viewer_of(request: Request) -> Viewer:
@@ -239,12 +248,20 @@ def _training(request: Request) -> Response:
 def _compare(request: Request) -> Response:
     if find_spec("selfreward.verbs.diff") is None:
         raise HTTPException(501, "this release does not compare runs")
+    from selfreward.viewer.pages import without_secrets
+
     viewer, given = viewer_of(request), request.query_params
-    handles = []
+    job = {"do": "compare"}
     for side in ("a", "b"):
         name, colon, iteration = given.get(side, "").partition(":")
-        handles.append(f"{viewer.runs.get(name).path}{colon}{iteration}")
-    return to_json(import_module("selfreward.verbs.diff").diff_of(*handles))
+        run = viewer.runs.get(name)
+        job[side] = f"{run.path.resolve()}{colon}{iteration}"
+    found = viewer.child.ask(job)
+    for setting in found["settings"]:
+        for side in ("a", "b"):
+            shown = without_secrets({setting["key"].rpartition(".")[2]: setting[side]})
+            (setting[side],) = shown.values()
+    return to_json(found)
 
 
 # Errors

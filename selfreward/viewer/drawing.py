@@ -8,6 +8,7 @@ import os
 import queue
 import sys
 import threading
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,15 @@ def answer(job: dict[str, Any]) -> Any:
 
     ``{"do": "figures", "run", "iteration"}`` gives IterationFigures as plain values; ``{"do":
     "chart", "run", "chart", "iteration", "theme", "figures"}``, with those of all iterations, gives
-    SVG.
+    SVG; ``{"do": "compare", "a", "b"}`` what ``selfreward diff`` has of two runs or iterations.
 
     Raises:
         SelfRewardError: The run cannot be read, or there is no such chart.
     """
+    if job["do"] == "compare":
+        return msgspec.to_builtins(
+            import_module("selfreward.verbs.diff").diff_of(job["a"], job["b"])
+        )
     run = Run(Path(job["run"]))
     with told_as_damage(run), run.store() as store:
         if job["do"] == "figures":

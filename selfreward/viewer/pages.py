@@ -25,6 +25,7 @@ from selfreward.viewer.why import why
 
 CUT = 200_000
 """Characters of a text that a page is sent, unless it asks for all."""
+_LEFT_OUT = "(not shown: it looks like a secret)"
 
 FiguresOf = Callable[[Store, int], IterationFigures | None]
 """Figures of an iteration; None while they are computed."""
@@ -84,19 +85,24 @@ def without_secrets(data: Any) -> Any:
     if isinstance(data, list | tuple):
         return [without_secrets(value) for value in data]
     if not isinstance(data, dict):
-        try:
-            check_secrets(data, {}, "settings")
-        except ConfigError:
-            return "(not shown: it looks like a secret)"
-        return data
+        return _LEFT_OUT if _is_secret(data) else data
     shown = {}
     for key, value in data.items():
-        try:
-            check_secrets({key: value if isinstance(value, str) else ""}, {}, "settings")
+        if _is_secret(str(key)):
+            shown[_LEFT_OUT] = _LEFT_OUT
+        elif isinstance(value, str) and _is_secret({key: value}):
+            shown[str(key)] = _LEFT_OUT
+        else:
             shown[str(key)] = without_secrets(value)
-        except ConfigError:
-            shown[str(key)] = "(not shown: it looks like a secret)"
     return shown
+
+
+def _is_secret(data: Any) -> bool:
+    try:
+        check_secrets(data, {}, "settings")
+        return False
+    except ConfigError:
+        return True
 
 
 def prompt_page(run: Run, iteration: int, attempt: int, *, full: bool = False) -> dict[str, Any]:
