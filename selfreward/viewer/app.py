@@ -5,6 +5,8 @@ closes it. Errors become JSON with a fitting status, and never a traceback. What
 imported when it is first asked for, so that the first page is there before.
 """
 
+import os
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -29,6 +31,7 @@ from selfreward.errors import (
     PreflightError,
     SelfRewardError,
 )
+from selfreward.verbs import console
 from selfreward.viewer.runs import GoneError, Runs
 
 if TYPE_CHECKING:
@@ -280,6 +283,9 @@ def _refuse_http(request: Request, error: Exception) -> Response:
 
 def _refuse_bug(request: Request, error: Exception) -> Response:
     message = f"internal error: {type(error).__name__}: {error}"
+    console.note(f"{request.url.path}: {message}")
+    if os.environ.get("SELFREWARD_DEBUG", "") not in ("", "0"):
+        console.note("".join(traceback.format_exception(error)))
     return _error(500, type(error).__name__, message, "This is a bug; please report it.")
 
 
