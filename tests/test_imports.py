@@ -23,7 +23,7 @@ MODULES = {
 }
 FLOORS = [
     {"errors", "records", "text"}, {"config"}, {"storage"}, {"inputs"}, {"engines"}, {"stages"},
-    {"measures"}, {"training", "charts"}, {"workers"}, {"verbs", "controller"}, {"api"},
+    {"measures"}, {"training", "charts"}, {"workers"}, {"verbs", "controller"}, {"api", "viewer"},
     {"cli"}, {"__main__"},
 ]  # fmt: skip
 """The rooms from the ground up; each imports only from those below it."""
@@ -47,12 +47,16 @@ WRITERS = {
     "selfreward.inputs.models": "lets transformers save into a directory that durable publishes",
     "selfreward.training.loop": "lets transformers save into a directory that durable publishes",
     "selfreward.storage.leftovers": "renames what it is about to delete",
+    "selfreward.viewer.child": "asks the drawing child through a pipe",
+    "selfreward.viewer.drawing": "answers through a pipe",
+    "selfreward.viewer.side": "keeps a side file in the user's cache, which can be made again",
     "selfreward.verbs.doctor": "tries SQLite in a temporary directory",
     "selfreward.verbs.export": "fills a directory that durable publishes",
 }
 CATCH_ALL = {
     "selfreward.cli.main": "the one handler at the top: a bug becomes a line and an exit code",
     "selfreward.verbs.maintenance": "whatever a check of a damaged run trips over is its finding",
+    "selfreward.viewer.drawing": "a bug becomes an answer, so that the viewer lives on",
     "selfreward.engines.batcher": "hands whatever it is to those who asked",
 }
 WRITING_CALLS = {
