@@ -334,6 +334,7 @@ for verb in (
     runs.scores,
     runs.show,
     runs.pairs,
+    runs.labels,
     data.judge,
     setup.validate,
     setup.plan,
