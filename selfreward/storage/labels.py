@@ -253,10 +253,10 @@ class Labels:
         with self._transaction():
             return self._insert(replace(label, undoes=None, at=now()))
 
-    def undo(self, labeler: str) -> Label | None:
-        """Take back the last label of a person that counts, or was passed over; None without."""
+    def undo(self, labeler: str, kind: Kind) -> Label | None:
+        """Take back the last label of a kind that a person gave and that counts; None without."""
         with self._transaction():
-            mine = self._read("WHERE labeler = ?", (labeler,))
+            mine = self._read("WHERE labeler = ? AND kind = ?", (labeler, kind))
             if not (counts := in_force(mine)):
                 return None
             last = max(counts, key=lambda label: label.number)

@@ -130,9 +130,7 @@ class Queue:
         return Found(None, num_labeled, ordered.prompts)
 
     def shown(self, item: Item, labeler: str) -> tuple[int, ...]:
-        """Samples of an item in the order in which a labeler sees them: as by chance, but always the
-        same.
-        """
+        """The samples in the order in which a labeler sees them: as by chance, and always so."""
         place = {s: self._draw("shown", labeler, *_key(item), s) for s in item.samples}
         return tuple(sorted(item.samples, key=place.__getitem__))
 
