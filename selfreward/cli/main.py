@@ -335,6 +335,7 @@ for verb in (
     runs.show,
     runs.pairs,
     runs.labels,
+    runs.view,
     data.judge,
     setup.validate,
     setup.plan,

@@ -141,6 +141,47 @@ def show(
             console.note(f"{more} more; one of them: selfreward show {name} ATTEMPT")
 
 
+def view(
+    name: Annotated[
+        str | None, typer.Argument(metavar="RUN", help="Open at this run; or a path, served alone.")
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to answer on; default: this machine alone.")
+    ] = ("127.0.0.1"),
+    port: Annotated[
+        int | None,
+        typer.Option(help="Default: 7860, or the next that is free. 0: any.", min=0, max=65535),
+    ] = None,
+    token: Annotated[str | None, typer.Option(help="Default: a random one.")] = None,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="Print the address, open nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """See runs in a browser, also while they go on; Ctrl-C ends it."""
+    from selfreward.storage.directory import open_run
+    from selfreward.viewer.serve import Address, has_display, open_browser, serve
+
+    run = open_run(name) if name else None
+
+    def ready(address: Address) -> None:
+        if as_json:
+            console.data_json({"url": address.url, "port": address.port}, lines=True)
+        else:
+            console.data(address.url)
+        if not address.is_local:
+            console.note(
+                "warning: this is not encrypted, and others can reach it; over a network, tunnel "
+                "through ssh instead (docs/viewer.md)"
+            )
+        console.note("Ctrl-C ends it")
+        if not no_browser and has_display():
+            open_browser(address.url)
+
+    is_apart = run is not None and handle(run) != run.name
+    serve(run, is_apart=is_apart, host=host, port=port, token=token, ready=ready)
+
+
 def verify(name: RunName, as_json: Json = False) -> None:
     """Check every record and model of a run."""
     from selfreward.storage.directory import open_run

@@ -221,10 +221,15 @@ class IterationFigures:
 
 def figures_of(store: Store, iteration: int) -> IterationFigures:
     """The kept figures of an iteration if they are still true, else those of its first attempts."""
+    return kept_figures(store, iteration) or iteration_figures(store, iteration, LIVE_ATTEMPTS)
+
+
+def kept_figures(store: Store, iteration: int) -> IterationFigures | None:
+    """The kept figures of an iteration if they are still true; None also where there are none."""
     kept = store.figures(iteration, IterationFigures)
     if kept and kept.layout == LAYOUT and kept.stages == _finished(store, iteration):
         return kept
-    return iteration_figures(store, iteration, LIVE_ATTEMPTS)
+    return None
 
 
 def iteration_figures(

@@ -25,11 +25,11 @@ _VOTES = """
 SELECT attempt, sample, juror,
     sum(score * weight) / sum(CASE WHEN score IS NOT NULL THEN weight END),
     min(score), max(score), count(*), count(score), sum(num_tokens)
-FROM judgments WHERE iteration = ? AND attempt < ?
+FROM judgments WHERE iteration = ? AND attempt >= ? AND attempt < ?
 GROUP BY attempt, sample, juror ORDER BY attempt, sample, juror"""
 _WHOLE = """
 SELECT attempt, sample FROM responses
-WHERE iteration = ? AND attempt < ? AND finish_reason != 'length' AND author != 'M1'"""
+WHERE iteration = ? AND attempt >= ? AND attempt < ? AND finish_reason != 'length' AND author != 'M1'"""
 
 
 class JudgeRow(NamedTuple):
@@ -102,9 +102,13 @@ class JuryFigures:
     agreement: tuple[JurorAgreement, ...]
 
 
-def read_votes(store: Store, iteration: int, attempts: int) -> list[JudgeRow]:
-    """The votes of an iteration's first so many attempts, in order of response and judge."""
-    return [JudgeRow._make(row) for row in store.query(_VOTES, (iteration, attempts))]
+def read_votes(store: Store, iteration: int, attempts: int, first: int = 0) -> list[JudgeRow]:
+    """The votes of an iteration's first so many attempts, in order of response and judge.
+
+    Args:
+        first: Those before this attempt are passed over.
+    """
+    return [JudgeRow._make(row) for row in store.query(_VOTES, (iteration, first, attempts))]
 
 
 def scored_responses(
@@ -112,20 +116,22 @@ def scored_responses(
     iteration: int,
     attempts: int = ALL,
     votes: Iterable[JudgeRow] | None = None,
+    first: int = 0,
 ) -> list[Scored]:
     """The responses that have a score, in order, anchors included.
 
     Args:
         votes: Of the same attempts; None reads them.
+        first: See ``read_votes``.
     """
-    votes = read_votes(store, iteration, attempts) if votes is None else votes
+    votes = read_votes(store, iteration, attempts, first) if votes is None else votes
     rows: list[Any] = [row for row in votes if row.mean is not None]
     if all(row.juror == 0 for row in rows):
         return [
             Scored(row.attempt, row.sample, row.mean, row.high - row.low, row.num_parsed)
             for row in rows
         ]
-    whole = set(store.query(_WHOLE, (iteration, attempts)))
+    whole = set(store.query(_WHOLE, (iteration, first, attempts)))
     scores, sitting = jury_scores(_means(rows), jury_weights(store), whole)
     scored = []
     for key, group in groupby(rows, key=itemgetter(0, 1)):

@@ -57,15 +57,36 @@ class Pool:
 
         While too few were generated, human ones take their place (2212.10560, 2.2).
         """
-        rng = random.Random(seed)
-        known = self.generated[:num_known]
-        num_generated = min(settings.generated_shots, len(known))
-        num_human = settings.shots - num_generated
         lines = shown(self.seeds)
-        drawn = rng.sample(lines, min(num_human, len(lines)))
-        drawn += rng.sample(known, num_generated)
-        rng.shuffle(drawn)
-        return [" ".join(text.split()) for text in drawn]
+        num_known = min(num_known, len(self.generated))
+        drawn = draw(settings.human_shots, settings.generated_shots, seed, len(lines), num_known)
+        return [one_line(lines[at] if human else self.generated[at]) for human, at in drawn]
+
+
+def draw(
+    human_shots: int, generated_shots: int, seed: int, num_seeds: int, num_known: int
+) -> list[tuple[bool, int]]:
+    """Which demonstrations an attempt gets, in order; see ``Pool.demonstrations``.
+
+    Args:
+        num_seeds: Human prompts that can be shown.
+        num_known: Generated ones that can.
+
+    Returns:
+        Whether it is a human one, and its place, from 0, among these or the generated ones.
+    """
+    rng = random.Random(seed)
+    num_generated = min(generated_shots, num_known)
+    num_human = human_shots + generated_shots - num_generated
+    drawn = [(True, at) for at in rng.sample(range(num_seeds), min(num_human, num_seeds))]
+    drawn += [(False, at) for at in rng.sample(range(num_known), num_generated)]
+    rng.shuffle(drawn)
+    return drawn
+
+
+def one_line(text: str) -> str:
+    """A prompt as it is shown as a demonstration."""
+    return " ".join(text.split())
 
 
 def cut(text: str) -> str:

@@ -66,7 +66,7 @@ class Author:
 
     async def write(self, engine: Engine, attempt: int) -> None:
         """Ask for a prompt."""
-        seed = seed_of(self._run_seed, "prompts", self._iteration, attempt)
+        seed = prompt_seed(self._run_seed, self._iteration, attempt)
         settings = self._settings
         num_generated = self._num_earlier + self._accepted[self._num_seen(attempt)]
         demonstrations = self._pool.demonstrations(settings, seed, num_generated)
@@ -104,8 +104,17 @@ class Author:
         self._accepted.append(self._accepted[-1] + (prompt.dropped is None))
 
     def _num_seen(self, attempt: int) -> int:
-        """How many attempts come before the window of this one."""
-        return max(0, attempt - self._settings.window + 1)
+        return num_seen(attempt, self._settings.window)
+
+
+def prompt_seed(run_seed: int, iteration: int, attempt: int) -> int:
+    """Seed of an attempt: of its demonstrations and of its request."""
+    return seed_of(run_seed, "prompts", iteration, attempt)
+
+
+def num_seen(attempt: int, window: int) -> int:
+    """How many attempts come before the window of one, so that it sees what they accepted."""
+    return max(0, attempt - window + 1)
 
 
 def draw_prompts(

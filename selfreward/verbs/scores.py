@@ -13,6 +13,7 @@ from selfreward.measures.reports import Gate
 from selfreward.measures.selection import Hits, SelectionFigures
 from selfreward.records import GateName
 from selfreward.storage.directory import Run
+from selfreward.storage.store import Store
 from selfreward.verbs.console import bold, dim
 from selfreward.verbs.findings import findings
 from selfreward.verbs.layout import (
@@ -49,13 +50,18 @@ def scores_of(run: Run) -> Scores:
         NotFoundError: Nothing has been made yet.
     """
     with run.store() as store:
-        begun = {progress.iteration for progress in store.progress()}
-        begun |= {stage.iteration for stage in store.stages()}
+        begun = begun_iterations(store)
         if not begun:
             raise NotFoundError(
                 f"run {run.name} has no records yet", f"Watch it: selfreward status {run.name}"
             )
-        return Scores(run.name, tuple(figures_of(store, iteration) for iteration in sorted(begun)))
+        return Scores(run.name, tuple(figures_of(store, iteration) for iteration in begun))
+
+
+def begun_iterations(store: Store) -> list[int]:
+    """The iterations of which something is recorded, in order."""
+    begun = {progress.iteration for progress in store.progress()}
+    return sorted(begun | {stage.iteration for stage in store.stages()})
 
 
 def scores_text(scores: Scores, width: int = 80, everything: bool = False) -> str:

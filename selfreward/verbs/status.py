@@ -4,15 +4,16 @@ Everything comes from the run directory, so another shell sees what the running 
 """
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from selfreward.errors import NotFoundError, SelfRewardError
-from selfreward.measures.figures import figures_of
+from selfreward.measures.figures import IterationFigures, figures_of
 from selfreward.records import Stage
 from selfreward.storage.changes import Branch, branch_of
 from selfreward.storage.directory import Run, list_runs, runs_root
+from selfreward.storage.store import Store
 from selfreward.verbs.console import bold, dim
 from selfreward.verbs.course import (
     StageRow,
@@ -184,22 +185,31 @@ def _branch_text(branch: Branch) -> str:
 
 def ls_rows() -> list[RunRow | DamagedRow]:
     """One row per run under the runs directory."""
-    rows: list[RunRow | DamagedRow] = []
-    for run in list_runs():
-        try:
-            with told_as_damage(run):
-                rows.append(_ls_row(run))
-        except (SelfRewardError, OSError) as error:
-            rows.append(DamagedRow(run.name, "damaged", str(error)))
-    return rows
+    return [ls_row(run) for run in list_runs()]
 
 
-def _ls_row(run: Run) -> RunRow:
+def ls_row(
+    run: Run, figures: Callable[[Store, int], IterationFigures | None] = figures_of
+) -> RunRow | DamagedRow:
+    """A run in short.
+
+    Args:
+        figures: Of an iteration; None where they are not to be waited for.
+    """
+    try:
+        with told_as_damage(run):
+            return _ls_row(run, figures)
+    except (SelfRewardError, OSError) as error:
+        return DamagedRow(run.name, "damaged", str(error))
+
+
+def _ls_row(run: Run, figures: Callable[[Store, int], IterationFigures | None]) -> RunRow:
     status = status_of(run)
     with run.store() as store:
         pairs = next(store.query("SELECT count(*) FROM pairs"))[0]
         last = next(store.query("SELECT max(iteration) FROM judgments"))[0]
-        scores = figures_of(store, last).scores if last else None
+        of_last = figures(store, last) if last else None
+    scores = of_last.scores if of_last else None
     return RunRow(
         run=status.run,
         model=status.model,

@@ -1,0 +1,85 @@
+"""Side files that are open, and that follow their runs: a little at once, much in a child process."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+from selfreward.storage.directory import Run
+from selfreward.storage.store import Store
+from selfreward.viewer.index import Extent, catch_up, extend, extent, open_side
+
+_AT_ONCE = 1_000
+"""So many rows are taken in while a request waits."""
+_PATIENCE_S = 2.0
+
+
+class Indexes:
+    """Opens side files and has them extended."""
+
+    def __init__(self) -> None:
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @contextmanager
+    def opened(self, run: Run) -> Iterator[tuple[sqlite3.Connection, Store, Extent]]:
+        """The side file of a run, its store, and how much of the run is in it.
+
+        What is missing is taken in before, if it is little; else by a child, meanwhile.
+        """
+        with run.store() as store, closing(open_side(run, store)) as side:
+            found = extent(side, store)
+            if found.behind:
+                found = self._extend(run, side, store, found)
+            yield side, store, found
+
+    def _extend(self, run: Run, side: sqlite3.Connection, store: Store, found: Extent) -> Extent:
+        path = str(run.path.resolve())
+        with self._lock:
+            child = self._children.get(path)
+            if child is not None and child.poll() is None:
+                return found
+            if found.behind <= _AT_ONCE:
+                return extend(side, store, _AT_ONCE)
+            if not self._closed:
+                self._children[path] = subprocess.Popen(
+                    [sys.executable, "-m", "selfreward.viewer.indexes", path],
+                    stdin=subprocess.PIPE, start_new_session=True,
+                )  # fmt: skip
+        return found
+
+    def close(self) -> None:
+        """End all children. Idempotent."""
+        with self._lock:
+            self._closed = True
+            children, self._children = self._children, {}
+        for child in children.values():
+            assert child.stdin is not None
+            with suppress(OSError):
+                child.stdin.close()
+            try:
+                child.wait(_PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+
+
+def main() -> None:
+    """Extend the side file of a run until it has nearly all; end when standard input closes."""
+    threading.Thread(target=_listen, daemon=True).start()
+    os.nice(10)
+    catch_up(Run(Path(sys.argv[1])), rest=_AT_ONCE // 2)
+
+
+def _listen() -> None:
+    sys.stdin.read()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

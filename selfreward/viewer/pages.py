@@ -1,0 +1,175 @@
+"""What the pages of the viewer say, as plain values: the runs, a run, a prompt, a training."""
+
+import math
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from selfreward.config.secrets import check_secrets
+from selfreward.errors import ConfigError, NotFoundError
+from selfreward.measures.curves import training_figures
+from selfreward.measures.figures import IterationFigures
+from selfreward.records import TRAINING
+from selfreward.storage.committed import model_of
+from selfreward.storage.directory import Run
+from selfreward.storage.store import Store
+from selfreward.verbs.findings import findings
+from selfreward.verbs.scores import begun_iterations, health_lines
+from selfreward.verbs.show import prompt_of
+from selfreward.verbs.status import ls_row, status_of
+from selfreward.viewer.demonstrations import demonstrations_of
+from selfreward.viewer.why import why
+
+CUT = 200_000
+"""Characters of a text that a page is sent, unless it asks for all."""
+
+FiguresOf = Callable[[Store, int], IterationFigures | None]
+"""Figures of an iteration; None while they are computed."""
+
+
+def runs_page(runs: Sequence[Run], figures: FiguresOf) -> list[Any]:
+    """A row for each run, as ``selfreward ls --json`` has them."""
+    return [msgspec.to_builtins(ls_row(run, figures)) for run in runs]
+
+
+def run_page(run: Run, figures: FiguresOf) -> dict[str, Any]:
+    """Where a run is, and the figures of its iterations with what they come to in words."""
+    status = status_of(run)
+    with run.store() as store:
+        begun = begun_iterations(store)
+        found = {t: figures(store, t) for t in begun}
+        lineage = _lineage(run, store)
+    known = [figures for figures in found.values() if figures is not None]
+    return {
+        "name": run.name,
+        "host": socket.gethostname(),
+        "status": msgspec.to_builtins(status),
+        "iterations": msgspec.to_builtins(known),
+        "pending": [t for t, figures in found.items() if figures is None],
+        "findings": findings(known),
+        "warnings": health_lines(known),
+        "lineage": lineage,
+        "settings": without_secrets(run.settings),
+    }
+
+
+def _lineage(run: Run, store: Store) -> list[dict[str, Any]]:
+    """The models of the run: the one it began with, then those that were trained, in order."""
+    base = run.base_model()
+    models = [
+        {"model": "M0", "digest": base.get("digest"), "base": None, "iteration": None,
+         "finished": None, "seconds": None}
+    ]  # fmt: skip
+    for stage in store.stages():
+        if stage.stage in TRAINING:
+            models.append(
+                {"model": model_of(stage), "digest": stage.digest, "base": models[-1]["model"],
+                 "iteration": stage.iteration, "finished": stage.finished,
+                 "seconds": stage.seconds}
+            )  # fmt: skip
+    return models
+
+
+def without_secrets(data: Any) -> Any:
+    """Settings with whatever may be a key, a token or a password left out, and said so."""
+    if isinstance(data, list | tuple):
+        return [without_secrets(value) for value in data]
+    if not isinstance(data, dict):
+        try:
+            check_secrets(data, {}, "settings")
+        except ConfigError:
+            return "(not shown: it looks like a secret)"
+        return data
+    shown = {}
+    for key, value in data.items():
+        try:
+            check_secrets({key: value if isinstance(value, str) else ""}, {}, "settings")
+            shown[str(key)] = without_secrets(value)
+        except ConfigError:
+            shown[str(key)] = "(not shown: it looks like a secret)"
+    return shown
+
+
+def prompt_page(run: Run, iteration: int, attempt: int, *, full: bool = False) -> dict[str, Any]:
+    """All that a run holds on one prompt.
+
+    A text of more than ``CUT`` characters is sent as far as that, and the object that holds it has
+    ``cut``, from the name of the field to how many characters it has.
+
+    Args:
+        full: Send all of every text.
+
+    Raises:
+        NotFoundError: There is no such prompt.
+    """
+    shown = prompt_of(run, iteration, attempt)
+    page: dict[str, Any] = msgspec.to_builtins(shown)
+    for response in page["responses"]:
+        del response["token_ids"]
+    with run.store() as store:
+        found = demonstrations_of(run, store, iteration, attempt)
+        page |= {
+            "why": why(shown, run.settings),
+            "demonstrations": msgspec.to_builtins(found),
+            "previous": _beside(store, iteration, attempt, is_next=False),
+            "next": _beside(store, iteration, attempt, is_next=True),
+        }
+    return page if full else _cut(page)
+
+
+def _cut(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_cut(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    shown = {name: _cut(each) for name, each in value.items()}
+    long = {name: len(v) for name, v in value.items() if isinstance(v, str) and len(v) > CUT}
+    for name in long:
+        shown[name] = shown[name][:CUT]
+    return shown | {"cut": long} if long else shown
+
+
+def _beside(store: Store, iteration: int, attempt: int, *, is_next: bool) -> list[int] | None:
+    """Iteration and attempt of the accepted prompt before or after one."""
+    over, order = (">", "ASC") if is_next else ("<", "DESC")
+    for where in (f"iteration = ? AND attempt {over} ?", f"iteration {over} ? AND ? IS NOT NULL"):
+        query = (
+            f"SELECT iteration, attempt FROM prompts WHERE {where} AND dropped IS NULL "
+            f"ORDER BY iteration {order}, attempt {order} LIMIT 1"
+        )
+        for row in store.query(query, (iteration, attempt)):
+            return [*row]
+    return None
+
+
+def training_page(run: Run, iteration: int) -> dict[str, Any]:
+    """What the trainer logged, step by step, and in short; NaN is null.
+
+    Raises:
+        NotFoundError: Nothing was trained in that iteration.
+    """
+    with run.store() as store:
+        names = [name for name in TRAINING if store.train_log(iteration, name)]
+        if not names:
+            raise NotFoundError(
+                f"run {run.name}, iteration {iteration}: no training was logged",
+                f"Iterations that have begun: {', '.join(map(str, begun_iterations(store)))}.",
+            )
+        stages = {name: store.train_log(iteration, name) for name in names}
+        curves = training_figures(store, iteration)
+    steps = {
+        name: [
+            {key: value if math.isfinite(value) else None for key, value in row.items()}
+            for row in rows
+        ]
+        for name, rows in stages.items()
+    }
+    stage = "train" if "train" in steps else names[0]
+    return {
+        "stage": stage,
+        "steps": steps[stage],
+        "stages": steps,
+        "curves": msgspec.to_builtins(curves),
+    }
