@@ -1,0 +1,169 @@
+// A prompt: its answers side by side, every vote, which became a pair and why.
+
+import { get, pathOf } from "./api.js";
+import { marked, wordDiff } from "./diff.js";
+import { h } from "./dom.js";
+import { at, badge, listAt, ownOpinion } from "./frame.js";
+import { dots, probabilities } from "./marks.js";
+import { count, fixed, isNumber, many } from "./numbers.js";
+import { block, shown } from "./text.js";
+
+export const tab = "list";
+export const isOneLoad = true;
+
+export function load({ name, args, signal }) {
+  return get(pathOf("api", "run", name, "prompt", args[1], args[2]), {}, signal);
+}
+
+export function title(data, { name }) {
+  return `Prompt ${data.iteration}/${data.attempt} – ${name}`;
+}
+
+export function draw(data, context) {
+  const on = (key) => context.url.searchParams.get(key) === "1";
+  const found = on("diff") ? differences(data) : null;
+  return [
+    heading(data, context),
+    request(data, context),
+    outcome(data, context, found),
+    data.criteria.length ? criteria(data.criteria) : null,
+    data.responses.length ? h("div.answers", {}, data.responses.map((one) => answer(one, data, on("unfold"), found))) : null,
+    comparisons(data),
+    demonstrations(data, context),
+  ];
+}
+
+/** The same page with a switch turned. */
+function turned({ url }, key) {
+  const next = new URL(url);
+  if (next.searchParams.get(key) === "1") next.searchParams.delete(key);
+  else next.searchParams.set(key, "1");
+  return next.pathname + next.search;
+}
+
+function heading(data, context) {
+  const { name, url, run } = context;
+  const t = data.iteration;
+  const step = (to, rel, label) => to
+    ? h("a.button.quiet", { href: at(name, "prompt", ...to) + url.search, rel, "aria-label": `${label} prompt` }, rel === "prev" ? "‹" : "›") : null;
+  const iterations = run.iterations.filter((one) => one.prompts.attempts).map((one) => one.iteration);
+  const other = (by) => {
+    const to = iterations[iterations.indexOf(t) + by];
+    const href = (by < 0 ? data.previous_iteration : data.next_iteration) ?? null;
+    if (to === undefined) return null;
+    return h("a.button.quiet", {
+      href: href ? at(name, "prompt", ...href) + url.search : listAt(name, { kind: "prompts", iteration: to }),
+      data: { turn: String(by) }, "aria-label": `Iteration ${to}`,
+    }, `${by < 0 ? "‹ " : ""}M${to}${by > 0 ? " ›" : ""}`);
+  };
+  const toggle = (key, does, label) => h("a", { class: "button toggle", role: "button", "aria-pressed": String(url.searchParams.get(key) === "1"), href: turned(context, key), data: { does, key: `toggle-${does}` } }, label);
+  return h("div.title", {},
+    h("h1", {}, h("a.up", { href: listAt(name, { kind: "prompts", iteration: t }) }, `Iteration ${t}`), ` prompt ${data.attempt}`),
+    h("div.actions", {},
+      data.pairs.length ? toggle("diff", "diff", "Word diff") : null,
+      data.responses.length ? toggle("unfold", "unfold", "Unfold") : null,
+      h("span.group", {}, other(-1), other(1)),
+      h("span.group", {}, step(data.previous, "prev", "Previous"), step(data.next, "next", "Next"))));
+}
+
+function request({ prompt, branch }) {
+  const dropped = prompt.dropped !== null;
+  return h("section.request", { "aria-label": "Prompt" },
+    dropped ? h("p", {}, badge("bad", "not accepted"), " ", h("strong", {}, shown(prompt.dropped)),
+      prompt.detail ? [": ", shown(prompt.detail)] : null) : null,
+    block(dropped ? prompt.raw : prompt.text, "prompt"),
+    !dropped && prompt.detail ? h("p.sub", {}, "The worse answer answers instead: ", shown(prompt.detail)) : null,
+    h("p.meta", {}, h("span", {}, many(prompt.num_tokens, "token")), h("span", {}, many((dropped ? prompt.raw : prompt.text).length, "character")),
+      branch ? h("span", {}, "copied from run ", shown(branch.run)) : null));
+}
+
+/** The pairs and why, or why there is none. */
+function outcome(data, context, found) {
+  const pairs = data.pairs.map((pair) => h("p.pair", {},
+    badge("chosen", `answer ${pair.chosen}`), h("span.number", {}, fixed(pair.chosen_score)), h("span.over", {}, "over"),
+    badge("rejected", `answer ${pair.rejected}`), h("span.number", {}, fixed(pair.rejected_score)),
+    h("span.margin", {}, "margin ", h("strong", {}, fixed(pair.margin)), " points"), ownOpinion()));
+  const why = data.why ?? [];
+  if (!pairs.length && data.no_pair === null && !why.length) return null;
+  return h("section.card.outcome", { "aria-label": "Pair" },
+    pairs, !pairs.length && data.no_pair !== null ? h("p", {}, badge("none", "no pair"), " ", shown(data.no_pair)) : null,
+    why.filter((one) => one !== data.no_pair).map((one) => h("p.why", {}, shown(one))),
+    found === "long" ? h("p.hint", {}, "These two answers are too long to compare by words.") : null,
+    found && found !== "long" ? h("p.legend", {}, h("ins", {}, "only in the chosen answer"), " ", h("del", {}, "only in the rejected answer")) : null);
+}
+
+/** For the first pair: the parts of both texts by sample; "long" where they are too long. */
+function differences({ pairs, responses }) {
+  const pair = pairs[0];
+  if (!pair) return null;
+  const text = (sample) => responses.find((one) => one.sample === sample)?.text ?? "";
+  const found = wordDiff(text(pair.chosen), text(pair.rejected));
+  return found ? { [pair.chosen]: [found.a, "ins"], [pair.rejected]: [found.b, "del"] } : "long";
+}
+
+function answer(one, data, isOpen, found) {
+  const key = `answer-${one.sample}`;
+  const parts = found?.[one.sample];
+  const facts = [
+    one.author === "policy" ? null : `by ${one.author}`,
+    many(one.num_tokens, "token"), many(one.text.length, "character"),
+    isNumber(one.logprob) ? `log-prob ${fixed(one.logprob, 1)}` : null,
+  ].filter(Boolean);
+  const scored = isNumber(one.score);
+  return h("article", { class: `card answer ${one.roles.join(" ")}`, tabindex: "-1", "aria-label": `Answer ${one.sample}`, data: { row: "", key } },
+    h("header", {},
+      h("h2", {}, `Answer ${one.sample}`, one.roles.map((role) => [" ", badge(role, role)])),
+      h("p.score", { title: "the judge's own opinion, of 5 points" }, scored ? fixed(one.score) : "–", h("span.sub", {}, scored ? " of 5" : " no score"))),
+    one.votes.length ? dots(one.votes, one.score) : null,
+    h("p.meta", {}, facts.map((fact) => h("span", {}, shown(fact))), one.finish_reason === "length" ? badge("bad", "cut off") : null),
+    one.dropped ? h("p.why", {}, "Not judged: ", shown(one.dropped)) : null,
+    one.not_paired ? h("p.why", {}, "Not paired: ", shown(one.not_paired)) : null,
+    one.thinking ? folded(`${key}-thinking`, isOpen, "Thinking", block(one.thinking, `${key}-thinking-text`)) : null,
+    parts ? h("div.model.diff", { data: { key: `${key}-diff` }, dir: "auto" }, marked(...parts)) : block(one.text, `${key}-text`),
+    one.votes.length ? h("div.votes", {}, h("h3", {}, one.votes.length > 1 ? "Votes" : "Vote"), one.votes.map((vote) => ballot(vote, data, key, isOpen))) : null);
+}
+
+function ballot(vote, data, key, isOpen) {
+  const id = `${key}-vote-${vote.juror}-${vote.vote}`;
+  const who = vote.juror ? `jury ${vote.juror}, vote ${vote.vote}` : `vote ${vote.vote}`;
+  const criterion = vote.form === "criteria" ? data.criteria.find((one) => one.juror === vote.juror && one.number === vote.vote) : null;
+  const verdict = vote.score === null
+    ? [badge("bad", "no verdict"), " ", shown(vote.reason ?? "")]
+    : [h("strong.number", {}, fixed(vote.score)), vote.selection ? h("span.sub", {}, " ", shown(vote.selection)) : null];
+  const top = [h("span.who", {}, who), " ", verdict, criterion ? h("span.sub", {}, ` weight ${fixed(vote.weight, 1)}: `, shown(criterion.text.slice(0, 120))) : null];
+  const share = vote.probabilities ? h("p.sub", {}, `probability on scores at all: ${fixed(vote.probabilities.reduce((sum, p) => sum + p, 0), 3)}`) : null;
+  return h("div.ballot", { data: { key: id } },
+    vote.raw ? folded(`${id}-raw`, isOpen, top, block(vote.raw, `${id}-text`)) : h("p.verdict", {}, top),
+    vote.probabilities ? [probabilities(vote.probabilities), isOpen ? share : null] : null);
+}
+
+/** Unfolded by hand, or all at once by the address. */
+function folded(key, isOpen, summary, ...children) {
+  return h("details", { data: { key: `${key}-${isOpen ? "open" : "closed"}` }, open: isOpen }, h("summary", {}, summary), children);
+}
+
+function criteria(all) {
+  return h("section.card", { "aria-label": "Criteria" }, h("h2", {}, "What a good answer needs, as the judge wrote it"),
+    h("ol", {}, all.map((one) => h("li", {}, shown(one.text), h("span.sub", {}, ` weight ${fixed(one.weight, 1)}${one.juror ? `, jury ${one.juror}` : ""}`)))));
+}
+
+function comparisons({ comparisons: all }) {
+  if (!all.length) return null;
+  return h("section.card", { "aria-label": "Comparisons" }, h("h2", {}, "Answers that tied, compared"),
+    h("ul", {}, all.map((one) => h("li", { data: { key: `compared-${one.first}-${one.second}` } },
+      `Answer ${one.first} shown before ${one.second}: `,
+      one.reason !== null ? [badge("bad", "no verdict"), " ", shown(one.reason)] : one.winner === null ? "a tie" : h("strong", {}, `answer ${one.winner} is better`),
+      one.raw ? folded(`compared-${one.first}-${one.second}`, false, "What the judge wrote", block(one.raw, `compared-text-${one.first}-${one.second}`)) : null))));
+}
+
+function demonstrations({ demonstrations: shots }, { name, url }) {
+  const isOpen = url.searchParams.get("unfold") === "1";
+  if (shots === null || shots === undefined)
+    return h("p.note", {}, "From which examples this prompt was written is not known.");
+  if (!shots.length) return null;
+  return h("div.card", {}, folded("demonstrations", isOpen, `Written from ${many(shots.length, "example")}`,
+    h("ol.shots", {}, shots.map((shot, n) => h("li", {}, block(shot.text, `shot-${n}`),
+      isNumber(shot.attempt) && isNumber(shot.iteration)
+        ? h("a.sub", { href: at(name, "prompt", shot.iteration, shot.attempt) }, `iteration ${shot.iteration}, prompt ${count(shot.attempt)}`)
+        : h("span.sub", {}, shown(shot.source ?? "")))))));
+}
