@@ -81,6 +81,7 @@ def make_app(viewer: Viewer, routes: list[BaseRoute] | None = None) -> Starlette
     app = Starlette(
         routes=[
             *api,
+            *(routes or []),
             *(Route(path, _index) for path in _PAGES),
             Mount("/static", StaticFiles(directory=STATIC, check_dir=False)),
         ],

@@ -266,7 +266,8 @@ def _label(shown: _Shown, given: Given) -> Label:
     """
     answer, item = given.answer, shown.item
     ranks: tuple[int, ...] | None = None
-    rating, flags = None, ()
+    rating: int | None = None
+    flags: tuple[str, ...] = ()
     if isinstance(answer, Rating):
         rating = answer.rating
         flags = tuple(flag for flag in FLAGS if flag in answer.flags)

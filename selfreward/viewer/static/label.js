@@ -12,7 +12,7 @@ import { agreement } from "./label_summary.js";
 import { shown } from "./text.js";
 
 const MODES = { ab: "Which is better", ranking: "Rank", rating: "Rate" };
-const UNITS = { ab: "comparisons", ranking: "rankings", rating: "ratings" };
+const UNITS = { ab: "comparison", ranking: "ranking", rating: "rating" };
 const ORDERS = {
   random: "at random",
   disputed: "most disputed first",
@@ -179,8 +179,8 @@ class Flow {
 
   count() {
     const prompts = this.prompts ? ` · ${this.prompts.toLocaleString("en")} prompts in the run` : "";
-    const labeled = (this.labeled ?? 0).toLocaleString("en");
-    this.progress.textContent = `${labeled} ${UNITS[this.asked.mode]}${prompts}`;
+    const unit = `${UNITS[this.asked.mode]}${this.labeled === 1 ? "" : "s"}`;
+    this.progress.textContent = `${(this.labeled ?? 0).toLocaleString("en")} ${unit}${prompts}`;
   }
 
   /** Do what a key says; whether it says anything. */
@@ -240,7 +240,9 @@ function who(url) {
     remember(labeler);
     return go(url, { labeler });
   };
-  field.onkeydown = (event) => event.key === "Enter" && start();
+  field.onkeydown = (event) => {
+    if (event.key === "Enter") start();
+  };
   queueMicrotask(() => field.focus());
   return [h("h1", {}, "Label"),
     h("div.card.who", {}, h("label", { for: "labeler" }, "Your name, or any that you choose"),
