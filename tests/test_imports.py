@@ -49,7 +49,7 @@ WRITERS = {
     "selfreward.storage.leftovers": "renames what it is about to delete",
     "selfreward.viewer.child": "asks the drawing child through a pipe",
     "selfreward.viewer.drawing": "answers through a pipe",
-    "selfreward.viewer.index": "keeps a side file in the user's cache, which can be made again",
+    "selfreward.viewer.side": "keeps a side file in the user's cache, which can be made again",
     "selfreward.verbs.doctor": "tries SQLite in a temporary directory",
     "selfreward.verbs.plot": "draws an image, which can be drawn again",
 }

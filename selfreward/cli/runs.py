@@ -159,10 +159,13 @@ def view(
     as_json: Json = False,
 ) -> None:
     """See runs in a browser, also while they go on; Ctrl-C ends it."""
-    from selfreward.storage.directory import open_run
     from selfreward.viewer.serve import Address, has_display, open_browser, serve
 
-    run = open_run(name) if name else None
+    run = None
+    if name:
+        from selfreward.storage.directory import open_run
+
+        run = open_run(name)
 
     def ready(address: Address) -> None:
         if as_json:

@@ -29,7 +29,8 @@ FROM judgments WHERE iteration = ? AND attempt >= ? AND attempt < ?
 GROUP BY attempt, sample, juror ORDER BY attempt, sample, juror"""
 _WHOLE = """
 SELECT attempt, sample FROM responses
-WHERE iteration = ? AND attempt >= ? AND attempt < ? AND finish_reason != 'length' AND author != 'M1'"""
+WHERE iteration = ? AND attempt >= ? AND attempt < ? AND finish_reason != 'length'
+AND author != 'M1'"""
 
 
 class JudgeRow(NamedTuple):

@@ -1,15 +1,15 @@
 """The addresses of the viewer: pages, their JSON, charts.
 
 Every handler is a plain function, which Starlette runs in a thread; it opens the run, reads and
-closes it. Errors become JSON with a fitting status, and never a traceback.
+closes it. Errors become JSON with a fitting status, and never a traceback. What reads runs is
+imported when it is first asked for, so that the first page is there before.
 """
 
-import sqlite3
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import msgspec
 from starlette.applications import Starlette
@@ -27,8 +27,15 @@ from selfreward.errors import (
     PreflightError,
     SelfRewardError,
 )
-from selfreward.storage.directory import Run
 from selfreward.viewer.runs import GoneError, Runs
+
+if TYPE_CHECKING:
+    from selfreward.measures.figures import IterationFigures
+    from selfreward.storage.directory import Run
+    from selfreward.storage.store import Store
+    from selfreward.viewer.child import DrawingChild
+    from selfreward.viewer.figures import Figures
+    from selfreward.viewer.indexes import Indexes
 
 STATIC = Path(__file__).with_name("static")
 _PAGES = (
@@ -50,14 +57,37 @@ class Viewer:
     """What all requests share; ``request.app.state.viewer``."""
 
     def __init__(self, runs: Runs) -> None:
+        self.runs = runs
+
+    @cached_property
+    def child(self) -> "DrawingChild":
+        """What computes and draws."""
         from selfreward.viewer.child import DrawingChild
+
+        return DrawingChild()
+
+    @cached_property
+    def figures(self) -> "Figures":
+        """Figures of all iterations."""
         from selfreward.viewer.figures import Figures
+
+        return Figures(self.child)
+
+    @cached_property
+    def indexes(self) -> "Indexes":
+        """Side files."""
         from selfreward.viewer.indexes import Indexes
 
-        self.runs = runs
-        self.child = DrawingChild()
-        self.figures = Figures(self.child)
-        self.indexes = Indexes()
+        return Indexes()
+
+    def figures_of(self, store: "Store", iteration: int) -> "IterationFigures | None":
+        """The figures of an iteration; None while they are computed for the first time."""
+        return self.figures.of(store, iteration, self.runs.version(store.path))
+
+    def version(self, run: "Run") -> str:
+        """Another text whenever a page of the run would say something else."""
+        owned = "owned" if run.is_owned else "free"
+        return f"{self.runs.version(run.records)}.{self.figures.version}.{owned}"
 
     def close(self) -> None:
         """End all that is under way. Idempotent."""
@@ -101,7 +131,7 @@ def to_json(value: object, status: int = 200) -> Response:
 
 
 @contextmanager
-def opened(request: Request) -> Iterator[Run]:
+def opened(request: Request) -> "Iterator[Run]":
     """The run that a request is about, for a body that reads it; see ``told_as_damage``."""
     from selfreward.verbs.maintenance import told_as_damage
 
@@ -124,7 +154,7 @@ def _runs(request: Request) -> Response:
     from selfreward.viewer.pages import runs_page
 
     viewer = viewer_of(request)
-    rows = runs_page(viewer.runs.all(), _figures_of(viewer))
+    rows = runs_page(viewer.runs.all(), viewer.figures_of)
     return to_json({"runs": rows, "root": viewer.runs.root})
 
 
@@ -133,15 +163,15 @@ def _run(request: Request) -> Response:
 
     viewer = viewer_of(request)
     with opened(request) as run:
-        change = _version(viewer, run)
-        page = run_page(run, _figures_of(viewer))
+        change = viewer.version(run)
+        page = run_page(run, viewer.figures_of)
         return to_json({**page, "charts": [], "change": change})
 
 
 def _change(request: Request) -> Response:
     viewer = viewer_of(request)
     with opened(request) as run:
-        return to_json({"change": _version(viewer, run), "owned": run.is_owned})
+        return to_json({"change": viewer.version(run), "owned": run.is_owned})
 
 
 def _prompt(request: Request) -> Response:
@@ -173,20 +203,6 @@ def _training(request: Request) -> Response:
 
 def _compare(request: Request) -> Response:
     raise HTTPException(501, "comparing runs is not there yet")
-
-
-def _figures_of(viewer: Viewer) -> Callable[..., Any]:
-    def of(store: Any, iteration: int) -> Any:
-        run = Run(store.path.parent)
-        return viewer.figures.of(store, iteration, viewer.runs.version(run))
-
-    return of
-
-
-def _version(viewer: Viewer, run: Run) -> str:
-    """Another text whenever a page of the run would say something else."""
-    owned = "owned" if run.is_owned else "free"
-    return f"{viewer.runs.version(run)}.{viewer.figures.version}.{owned}"
 
 
 # Errors

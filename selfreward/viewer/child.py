@@ -42,7 +42,7 @@ class DrawingChild:
                 self._end()
                 raise PreflightError(
                     "the process that computes and draws for the viewer has ended",
-                    "Load the page again; if it goes on, `selfreward scores RUN` says what is wrong.",
+                    "Load the page again; `selfreward scores RUN` may say what is wrong.",
                 )
         answer = json.loads(line)
         if error := answer.get("error"):

@@ -1,97 +1,26 @@
-"""The side file of a run: what lists sort by, and the words of all texts, outside the run.
+"""Filling the side file of a run, see ``side.py``, as far as the run has come.
 
-    records.db, read only -> extend() -> <cache>/viewer/<name>-<hash>.db -> lists
+    records.db, read only -> extend() -> side file
 
-Records are only ever added, so a watermark for each table says how far the side file is. A row's
-id holds its whole key in order (``pack``), so ids sort as keys do, and the rows of an iteration are
-a range of them. The words are in FTS5 tables without the texts, which stay in ``records.db``. The
-file may be removed at any time; it is made again.
+Records are only ever added, so a mark for each table says how far the side file is.
 """
 
-import hashlib
 import sqlite3
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from selfreward.errors import PreflightError
-from selfreward.inputs.shipped import cache_directory
 from selfreward.measures.votes import read_votes, scored_responses
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
+from selfreward.viewer.side import Key, open_side, pack, seal_of
 
-LAYOUT = 1
-"""Raised when a table below changes; a side file of another layout is made anew."""
 CHUNK = 20_000
 """Rows that are read and written in one transaction at most."""
 _GAP = 16
 """Attempts whose scores are computed together may lie so far apart."""
-_BITS = (26, 12, 6, 8)
-"""Of attempt, sample, juror and vote within an id; an iteration has what is left of 63."""
-
-SORTED = {
-    "prompts": ("score", "spread", "length", "margin", "disagreement"),
-    "responses": ("score", "spread", "length", "disagreement"),
-    "judgments": ("score", "length"),
-    "drops": (),
-}
-"""What the rows of each kind can be sorted by, beside their key."""
-SEARCHED = ("prompts", "responses", "judgments")
-SCHEMA = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE marks (name TEXT PRIMARY KEY, done INTEGER NOT NULL, total INTEGER NOT NULL);
-CREATE TABLE counts (kind TEXT, iteration INTEGER, n INTEGER NOT NULL,
-    PRIMARY KEY (kind, iteration));
-CREATE TABLE prompts (id INTEGER PRIMARY KEY, iteration INTEGER NOT NULL, score REAL, spread REAL,
-    length INTEGER NOT NULL, margin REAL, disagreement REAL, reason TEXT);
-CREATE TABLE responses (id INTEGER PRIMARY KEY, iteration INTEGER NOT NULL, score REAL,
-    spread REAL, length INTEGER NOT NULL, disagreement REAL, reason TEXT, role TEXT);
-CREATE TABLE judgments (id INTEGER PRIMARY KEY, iteration INTEGER NOT NULL, score REAL,
-    length INTEGER NOT NULL, reason TEXT);
-CREATE TABLE drops (id INTEGER PRIMARY KEY, iteration INTEGER NOT NULL, place INTEGER NOT NULL,
-    stage TEXT NOT NULL, item TEXT NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL);
-CREATE INDEX drops_place ON drops (iteration, place);
-"""
-
-
-class Key(NamedTuple):
-    """What names a record; what a kind of record does not have is 0."""
-
-    iteration: int
-    attempt: int = 0
-    sample: int = 0
-    juror: int = 0
-    vote: int = 0
-
-
-def pack(key: Key) -> int:
-    """The id of a record's row; ids sort as keys do.
-
-    Raises:
-        PreflightError: A number is larger than there is room for.
-    """
-    packed = key.iteration
-    for number, bits in zip(key[1:], _BITS, strict=True):
-        if number >> bits:
-            raise PreflightError(
-                f"{key}: a number above {2**bits - 1:,}, which the viewer cannot list",
-                "`selfreward show RUN ATTEMPT` shows it.",
-            )
-        packed = packed << bits | number
-    return packed
-
-
-def unpack(packed: int) -> Key:
-    """The key that an id holds."""
-    numbers = []
-    for bits in reversed(_BITS):
-        numbers.append(packed & ((1 << bits) - 1))
-        packed >>= bits
-    return Key(packed, *reversed(numbers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,94 +34,6 @@ class Extent:
     def behind(self) -> int:
         """Rows that are not in it yet."""
         return self.total - self.done
-
-
-def side_file(run: Run) -> Path:
-    """Where the side file of a run is."""
-    digest = hashlib.sha256(str(run.path.resolve()).encode()).hexdigest()[:16]
-    return cache_directory() / "viewer" / f"{run.name[:64]}-{digest}.db"
-
-
-def open_side(run: Run, store: Store) -> sqlite3.Connection:
-    """Open the side file of a run, made anew where there is none or it is of another ``records.db``.
-
-    Raises:
-        PreflightError: It cannot be written; the message says how to have it elsewhere.
-    """
-    path, identity = side_file(run), _identity(run, store)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        db = _connected(path)
-        if db is not None and _is_of(db, identity, store):
-            return db
-        if db is not None:
-            db.close()
-        for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
-            path.with_name(name).unlink(missing_ok=True)
-        db = _connect(path)
-        _create(db, identity)
-        return db
-    except (OSError, sqlite3.Error) as error:
-        raise PreflightError(
-            f"{path}: lists and search need this file beside the run ({error})",
-            "Free some disk space, or set SELFREWARD_CACHE to a directory that can be written.",
-        ) from error
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-    db.execute("PRAGMA journal_mode=WAL")
-    db.execute("PRAGMA synchronous=OFF")  # what is lost is made again
-    return db
-
-
-def _connected(path: Path) -> sqlite3.Connection | None:
-    """The file as it lies there; None where there is none, or no whole one."""
-    if not path.is_file():
-        return None
-    db = None
-    try:
-        db = _connect(path)
-        db.execute("SELECT count(*) FROM meta")
-        return db
-    except sqlite3.DatabaseError:
-        if db is not None:
-            db.close()
-        return None
-
-
-def _identity(run: Run, store: Store) -> str:
-    """What tells a ``records.db`` from another one that takes its place."""
-    first = next(store.query("SELECT at, kind, text FROM events ORDER BY rowid LIMIT 1"), None)
-    return f"{LAYOUT} {run.records.stat().st_ino} {first}"
-
-
-def _is_of(db: sqlite3.Connection, identity: str, store: Store) -> bool:
-    row = db.execute("SELECT value FROM meta WHERE name = 'identity'").fetchone()
-    if row is None or row[0] != identity:
-        # A run that is begun gets its first event after it was first looked at.
-        return bool(row) and row[0].endswith(" None") and identity.startswith(row[0][:-5])
-    marks = dict(db.execute("SELECT name, done FROM marks"))
-    return all(marks.get(name, 0) <= last for name, last in _last_rows(store).items())
-
-
-def _create(db: sqlite3.Connection, identity: str) -> None:
-    db.execute("BEGIN IMMEDIATE")
-    for statement in SCHEMA.split(";"):
-        db.execute(statement)
-    for kind in SEARCHED:
-        db.execute(
-            f"CREATE VIRTUAL TABLE {kind}_words USING fts5(text, content='', "
-            "tokenize='unicode61 remove_diacritics 2')"
-        )
-        for column in SORTED[kind]:
-            where = "" if column == "score" else f" WHERE {column} IS NOT NULL"
-            db.execute(f"CREATE INDEX {kind}_{column} ON {kind} (iteration, {column}){where}")
-        db.execute(
-            f"CREATE INDEX {kind}_reason ON {kind} (iteration, reason) WHERE reason IS NOT NULL"
-        )
-    db.execute("INSERT INTO meta VALUES ('identity', ?)", (identity,))
-    db.execute("COMMIT")
 
 
 def _last_rows(store: Store) -> dict[str, int]:
@@ -210,7 +51,7 @@ def extent(db: sqlite3.Connection, store: Store) -> Extent:
 
 
 def extend(db: sqlite3.Connection, store: Store, rows: int = CHUNK) -> Extent:
-    """Take in at most so many further rows, in one transaction, and say how far it is.
+    """Take in at most so many further rows, in one transaction, and say how far it is then.
 
     A table is read only when all before it are: what a row is about is always there.
     """
@@ -222,14 +63,13 @@ def extend(db: sqlite3.Connection, store: Store, rows: int = CHUNK) -> Extent:
             left = rows
             for name, take in _TAKES.items():
                 done = marks.get(name, 0)
-                while left > 0 and done < last[name]:
-                    n, done = take(db, store, done, min(left, CHUNK))
-                    left -= max(n, 1)
-                    marks[name] = done
-                    db.execute(
-                        "INSERT OR REPLACE INTO marks VALUES (?, ?, ?)", (name, done, last[name])
-                    )
-                if done < last[name]:
+                if left <= 0 or done >= last[name]:
+                    continue
+                n, marks[name] = take(db, store, done, left)
+                left -= n
+                mark = name, marks[name], seal_of(store, name, marks[name])
+                db.execute("INSERT OR REPLACE INTO marks VALUES (?, ?, ?)", mark)
+                if marks[name] < last[name]:
                     break
             db.execute("COMMIT")
         except BaseException:
@@ -254,10 +94,10 @@ FROM drops WHERE rowid > ? ORDER BY rowid LIMIT ?"""
 def _read(store: Store, sql: str, done: int, n: int) -> tuple[list[tuple[Any, ...]], int]:
     """The next rows, their texts as text, and the last of their rowids."""
     rows = [
-        tuple(_text(cell) if isinstance(cell, bytes) else cell for cell in row)
+        tuple([_text(cell) if isinstance(cell, bytes) else cell for cell in row])
         for row in store.query(sql, (done, n))
     ]
-    return rows, rows[-1][0] if rows else done + n
+    return rows, int(rows[-1][0])
 
 
 def _text(raw: bytes) -> str:
@@ -386,7 +226,7 @@ def _count(db: sqlite3.Connection, kind: str, rows: Iterable[tuple[Any, ...]]) -
 
 
 def _ranges(touched: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
-    """(iteration, first attempt, last attempt) that hold all of these, few and without large gaps."""
+    """(iteration, first attempt, last attempt) that hold all of these, without large gaps."""
     for iteration, group in groupby(sorted(set(touched)), key=lambda key: key[0]):
         attempts = [attempt for _, attempt in group]
         first = last = attempts[0]
@@ -439,4 +279,4 @@ def catch_up(run: Run, rest: int = 0) -> None:
     with run.store() as store, closing(open_side(run, store)) as db:
         db.execute("PRAGMA cache_size=-65536")
         while extend(db, store).behind > rest:
-            time.sleep(0)
+            pass

@@ -1,4 +1,4 @@
-"""Side files that are open, and that follow their runs: a little at once, much in a child process."""
+"""Side files that follow their runs: a few rows at once, many in a child process."""
 
 import os
 import sqlite3
@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+from selfreward.errors import PreflightError
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
-from selfreward.viewer.index import Extent, catch_up, extend, extent, open_side
+from selfreward.viewer.index import Extent, catch_up, extend, extent
+from selfreward.viewer.side import discard, open_side, side_file
 
 _AT_ONCE = 1_000
 """So many rows are taken in while a request waits."""
@@ -33,10 +35,17 @@ class Indexes:
         What is missing is taken in before, if it is little; else by a child, meanwhile.
         """
         with run.store() as store, closing(open_side(run, store)) as side:
-            found = extent(side, store)
-            if found.behind:
-                found = self._extend(run, side, store, found)
-            yield side, store, found
+            try:
+                found = extent(side, store)
+                if found.behind:
+                    found = self._extend(run, side, store, found)
+                yield side, store, found
+            except sqlite3.DatabaseError as error:
+                discard(side_file(run, store))
+                raise PreflightError(
+                    f"the side file of run {run.name} could not be read ({error}), and was removed",
+                    "Load the page again: it is made anew.",
+                ) from error
 
     def _extend(self, run: Run, side: sqlite3.Connection, store: Store, found: Extent) -> Extent:
         path = str(run.path.resolve())
@@ -45,7 +54,7 @@ class Indexes:
             if child is not None and child.poll() is None:
                 return found
             if found.behind <= _AT_ONCE:
-                return extend(side, store, _AT_ONCE)
+                return _extended(side, store, found)
             if not self._closed:
                 self._children[path] = subprocess.Popen(
                     [sys.executable, "-m", "selfreward.viewer.indexes", path],
@@ -67,6 +76,17 @@ class Indexes:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
+
+
+def _extended(side: sqlite3.Connection, store: Store, found: Extent) -> Extent:
+    """Take in what is missing, unless another viewer is at it."""
+    side.execute("PRAGMA busy_timeout=50")
+    try:
+        return extend(side, store, _AT_ONCE)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorname != "SQLITE_BUSY":
+            raise
+        return found
 
 
 def main() -> None:

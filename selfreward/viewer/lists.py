@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from selfreward.errors import ConfigError
 from selfreward.storage.store import Store
-from selfreward.viewer.index import SEARCHED, SORTED, Key, pack, unpack
+from selfreward.viewer.side import SEARCHED, SORTED, Key, pack, unpack
 
 MOST = 200
 """Items of a page, at most."""
@@ -137,7 +137,8 @@ def asked(given: Mapping[str, str]) -> Asked:
 def fts_query(text: str) -> str:
     """What a person typed as a query of FTS5: all of these words.
 
-    ``"several words"`` are meant as they stand, ``word*`` begins a word; nothing else has a meaning.
+    ``"several words"`` are meant as they stand, ``word*`` begins a word; nothing else means
+    anything.
 
     Raises:
         ConfigError: There is no letter or digit to look for.
@@ -283,35 +284,53 @@ def _of_iteration(side: sqlite3.Connection, asked: Asked, iteration: int) -> Ite
     column, over, order = _value(asked), ">", "ASC"
     if asked.descending:
         over, order = "<", "DESC"
-    select = f"SELECT {_columns(asked)} FROM {asked.kind} WHERE iteration = ?"
-    tail = f"ORDER BY {column} {order}, id {order} LIMIT ?"
-    if column == "id":
-        ends = pack(Key(iteration)), pack(Key(iteration + 1))
-        select = f"SELECT {_columns(asked)} FROM {asked.kind} WHERE id >= ? AND id < ?"
-    else:
-        ends = (iteration,)
-        select += f" AND {column} IS NOT NULL"
-    size = asked.limit + 1
-    at = asked.after
+    size, at = asked.limit + 1, asked.after
     while True:
         rows: list[Row] = []
-        if at is None:
-            rows = [*map(Row._make, side.execute(f"{select} {tail}", (*ends, size)))]
-        elif column == "id":
-            query = f"{select} AND id {over} ? {tail}"
-            rows = [*map(Row._make, side.execute(query, (*ends, at[1], size)))]
-        else:
-            query = f"{select} AND {column} = ? AND id {over} ? {tail}"
-            rows = [*map(Row._make, side.execute(query, (*ends, *at, size)))]
-            if len(rows) < size:
-                query = f"{select} AND {column} {over} ? {tail}"
-                rest = side.execute(query, (*ends, at[0], size - len(rows)))
-                rows += map(Row._make, rest)
+        for where, values in _spans(asked, iteration, column, over, at):
+            query = f"{_select(asked)} {where} ORDER BY {column} {order}, id {order} LIMIT ?"
+            if asked.words is not None and column == "id":
+                query = _select_words(asked, where, order)
+                values = [asked.words, *values]
+            rows += map(Row._make, side.execute(query, (*values, size - len(rows))))
+            if len(rows) == size:
+                break
         yield from rows
         if len(rows) < size:
             return
-        at = rows[-1].value, rows[-1].id
-        size = _CHUNK
+        at, size = (rows[-1].value, rows[-1].id), _CHUNK
+
+
+def _spans(
+    asked: Asked, iteration: int, column: str, over: str, at: tuple[float, int] | None
+) -> list[tuple[str, list[Any]]]:
+    """Conditions that an index serves, for the rows after one: of its value, then the others."""
+    if column == "id":
+        ends: list[Any] = [pack(Key(iteration)), pack(Key(iteration + 1))]
+        within = "WHERE id >= ? AND id < ?"
+        return [(within, ends)] if at is None else [(f"{within} AND id {over} ?", [*ends, at[1]])]
+    within = f"WHERE iteration = ? AND {column}"
+    if at is None:
+        return [(f"{within} IS NOT NULL", [iteration])]
+    return [
+        (f"{within} = ? AND id {over} ?", [iteration, *at]),
+        (f"{within} {over} ?", [iteration, at[0]]),
+    ]
+
+
+def _select(asked: Asked) -> str:
+    return f"SELECT {_columns(asked)} FROM {asked.kind}"
+
+
+def _select_words(asked: Asked, where: str, order: str) -> str:
+    """Rows with the words that are asked for, in the order of their keys."""
+    words = f"{asked.kind}_words"
+    found = f"SELECT rowid AS found FROM {words} {where.replace('id ', 'rowid ')}"
+    found = found.replace("WHERE", f"WHERE {words} MATCH ? AND")
+    return (
+        f"{_select(asked)} JOIN ({found} ORDER BY rowid {order} LIMIT ?) ON id = found "
+        f"ORDER BY id {order}"
+    )
 
 
 def _count(side: sqlite3.Connection, asked: Asked) -> int | None:

@@ -3,10 +3,14 @@
 import os
 import threading
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from selfreward.errors import NotFoundError
-from selfreward.storage.directory import Run, list_runs, runs_root
-from selfreward.storage.store import Store
+
+if TYPE_CHECKING:
+    from selfreward.storage.directory import Run
+    from selfreward.storage.store import Store
 
 _KEPT = 8
 """Connections that are kept to ask whether a run has changed."""
@@ -20,7 +24,7 @@ class GoneError(NotFoundError):
 class _Watched:
     """A connection that only ever asks for the counter of commits."""
 
-    store: Store
+    store: "Store"
     inode: int
     number: int
     """Of the connection: the counter means nothing to another one."""
@@ -33,7 +37,7 @@ class Runs:
         only: The one that is served; None serves those of the runs directory.
     """
 
-    def __init__(self, only: Run | None = None) -> None:
+    def __init__(self, only: "Run | None" = None) -> None:
         self._only = only
         self._seen: set[str] = set()
         self._watched: dict[str, _Watched] = {}
@@ -43,15 +47,19 @@ class Runs:
     @property
     def root(self) -> str:
         """Where they are, for people."""
+        from selfreward.storage.directory import runs_root
+
         return str(self._only.path if self._only else runs_root())
 
-    def all(self) -> list[Run]:
+    def all(self) -> "list[Run]":
         """Those that are there now, by name."""
+        from selfreward.storage.directory import list_runs
+
         if self._only is None:
             return list_runs()
         return [self._only] if self._only.records.is_file() else []
 
-    def get(self, name: str) -> Run:
+    def get(self, name: str) -> "Run":
         """One of them; a name is never a path.
 
         Raises:
@@ -69,22 +77,24 @@ class Runs:
             )
         raise NotFoundError(f"no run {name!r} in {self.root}", f"Runs there: {known}.")
 
-    def version(self, run: Run) -> str:
-        """Another text after every commit to the run, whoever makes it.
+    def version(self, records: Path) -> str:
+        """Another text after every commit to a ``records.db``, whoever makes it.
 
         SQLite counts commits of others for each connection (``PRAGMA data_version``); no
         transaction is left open.
         """
-        inode = os.stat(run.records).st_ino
+        from selfreward.storage.store import Store
+
+        place, inode = str(records), os.stat(records).st_ino
         with self._lock:
-            watched = self._watched.pop(run.name, None)
+            watched = self._watched.pop(place, None)
             if watched and watched.inode != inode:
                 watched.store.close()
                 watched = None
             if watched is None:
                 self._opened += 1
-                watched = _Watched(run.store(), inode, self._opened)
-            self._watched[run.name] = watched  # the last one used comes last
+                watched = _Watched(Store(records), inode, self._opened)
+            self._watched[place] = watched  # the last one used comes last
             while len(self._watched) > _KEPT:
                 self._watched.pop(next(iter(self._watched))).store.close()
             commits = next(watched.store.query("PRAGMA data_version"))[0]

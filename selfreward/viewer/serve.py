@@ -10,12 +10,15 @@ import threading
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from selfreward.errors import ConfigError, PreflightError
-from selfreward.storage.directory import Run
 from selfreward.viewer.guard import Guard
 from selfreward.viewer.runs import Runs
+
+if TYPE_CHECKING:
+    from selfreward.storage.directory import Run
 
 PORT = 7860
 """Where no other is asked for."""
@@ -50,7 +53,7 @@ class Address:
 
 
 def serve(
-    run: Run | None,
+    run: "Run | None",
     *,
     is_apart: bool = False,
     host: str = "127.0.0.1",
@@ -121,8 +124,7 @@ def _check_installed() -> None:
     missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
     if missing:
         raise PreflightError(
-            f"the viewer needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'}"
-            " not installed",
+            f"the viewer needs packages that are not installed: {', '.join(missing)}",
             f"{sys.executable} -m {_INSTALL}",
         )
 
