@@ -91,7 +91,7 @@ function people({ iteration, judge, drift, canaries, positions }) {
   if (!judge) return null;
   const line = (label, estimate, write, from, to, against, scale = 1) => h("div.estimate", {},
     h("span.label", {}, label), whisker(estimate, from, to, against, `${label}: ${write(estimate.value)} ${interval(estimate, scale, scale === 1 ? 2 : 1)}`),
-    h("span.value", {}, write(estimate.value)), h("span.sub", {}, interval(estimate, scale, scale === 1 ? 2 : 1)));
+    h("span.value", {}, write(estimate.value), h("span.sub", {}, interval(estimate, scale, scale === 1 ? 2 : 1))));
   const share = (label, estimate, against) => line(label, estimate, percent, 0, 1, against, 100);
   return card(`M${iteration + 1} as a judge, against people`, null,
     h("p.sub", {}, `${many(judge.pairs, "held-out pair")} of ${many(judge.prompts, "prompt")}`),

@@ -27,6 +27,7 @@ export function draw(data, context) {
     request(data, context),
     outcome(data, context, found),
     data.criteria.length ? criteria(data.criteria) : null,
+    data.responses.length ? h("h2.answers-head", {}, many(data.responses.length, "answer"), " ", ownOpinion()) : null,
     data.responses.length ? h("div.answers", {}, data.responses.map((one) => answer(one, data, on("unfold"), found))) : null,
     comparisons(data),
     demonstrations(data, context),
@@ -82,7 +83,7 @@ function outcome(data, context, found) {
   const pairs = data.pairs.map((pair) => h("p.pair", {},
     badge("chosen", `answer ${pair.chosen}`), h("span.number", {}, fixed(pair.chosen_score)), h("span.over", {}, "over"),
     badge("rejected", `answer ${pair.rejected}`), h("span.number", {}, fixed(pair.rejected_score)),
-    h("span.margin", {}, "margin ", h("strong", {}, fixed(pair.margin)), " points"), ownOpinion()));
+    h("span.margin", {}, "margin ", h("strong", {}, fixed(pair.margin)), " points")));
   const why = data.why ?? [];
   if (!pairs.length && data.no_pair === null && !why.length) return null;
   return h("section.card.outcome", { "aria-label": "Pair" },

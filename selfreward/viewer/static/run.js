@@ -75,7 +75,7 @@ function found({ findings }) {
   return h("section.found", { "aria-labelledby": "found" },
     h("h2", { id: "found" }, "What was found"),
     h("ul", {}, findings.map((sentence) => h("li", {}, withIntervals(sentence)))),
-    h("p.note", {}, ownOpinion(), " Scores come from the run’s own judge. What people say stands beside them."));
+    h("p.note.wide", {}, ownOpinion(), " Scores come from the run’s own judge. What people say stands beside them."));
 }
 
 /** A sentence whose [intervals] are set apart. */
@@ -104,7 +104,7 @@ function row(run, one, isChosen) {
   const { name } = run;
   const t = one.iteration;
   const list = (params) => listAt(name, { iteration: t, ...params });
-  const none = h("td.number.none", {}, "–");
+  const none = () => h("td.number.none", {}, "–");
   const link = (value, params, rest) => h("td.number", {}, value ? h("a", { href: list(params) }, count(value)) : h("span.none", {}, count(value)), rest ? h("span.sub", {}, rest) : null);
   const { prompts, responses, judgments, scores, pairs, judge } = one;
   const failed = judgments.n - judgments.parsed;
@@ -113,19 +113,19 @@ function row(run, one, isChosen) {
   return h("tr", { class: isChosen ? "chosen" : null, "aria-current": isChosen ? "true" : null, data: { row: "", key: `iteration-${t}` } },
     h("th", { scope: "row" }, h("a", { href: `${at(name)}?iteration=${t}#iteration`, data: { open: "" } }, h("span.big", {}, String(t))),
       h("span.sub", {}, t ? `M${t} → M${t + 1}` : "seed, M0 → M1")),
-    sampled ? link(prompts.accepted, { kind: "prompts" }, prompts.attempts ? `of ${count(prompts.attempts)} tried` : null) : none,
-    sampled ? link(responses.n, { kind: "responses" }, responses.truncated ? `${percent(responses.truncated / responses.n, 0)} cut off` : null) : none,
-    judgments.n ? link(failed, { kind: "judgments", failed: 1 }, `of ${count(judgments.n)} votes`) : none,
+    sampled ? link(prompts.accepted, { kind: "prompts" }, prompts.attempts ? `of ${count(prompts.attempts)} tried` : null) : none(),
+    sampled ? link(responses.n, { kind: "responses" }, responses.truncated ? `${percent(responses.truncated / responses.n, 0)} cut off` : null) : none(),
+    judgments.n ? link(failed, { kind: "judgments", failed: 1 }, `of ${count(judgments.n)} votes`) : none(),
     h("td", {}, scores.bins ? histogram(scores.bins, (low, high) => list({ kind: "responses", sort: "score", min_score: low, max_score: high })) : h("span.none", {}, "–")),
     isNumber(scores.mean) ? h("td.number", {}, h("a", { href: list({ kind: "responses", sort: "score", order: "desc" }) }, fixed(scores.mean)),
-      h("span.sub", {}, isNumber(scores.se) ? `± ${fixed(scores.se, 3)}` : "one prompt")) : none,
-    isPaired ? link(pairs.ties ?? 0, { kind: "drops", reason: "tie" }, percent(pairs.tie_rate, 0)) : none,
-    isPaired ? link(pairs.n, { kind: "prompts", sort: "margin", order: "desc" }, `of ${count(pairs.prompts)} prompts`) : none,
-    isNumber(pairs.margin) ? h("td.number", {}, fixed(pairs.margin), h("span.sub", {}, isNumber(pairs.margin_se) ? `± ${fixed(pairs.margin_se, 3)}` : "")) : none,
+      h("span.sub", {}, isNumber(scores.se) ? `± ${fixed(scores.se, 3)}` : "one prompt")) : none(),
+    isPaired ? link(pairs.ties ?? 0, { kind: "drops", reason: "tie" }, percent(pairs.tie_rate, 0)) : none(),
+    isPaired ? link(pairs.n, { kind: "prompts", sort: "margin", order: "desc" }, `of ${count(pairs.prompts)} prompts`) : none(),
+    isNumber(pairs.margin) ? h("td.number", {}, fixed(pairs.margin), h("span.sub", {}, isNumber(pairs.margin_se) ? `± ${fixed(pairs.margin_se, 3)}` : "")) : none(),
     pairs.n ? h("td.number.lengths", {}, h("a", { href: list({ kind: "responses", sort: "length", order: "desc" }) },
-      `${count(Math.round(pairs.chosen_length))} / ${count(Math.round(pairs.rejected_length))}`), lengths(pairs)) : none,
-    judge ? h("td.number", {}, percent(judge.accuracy.value), h("span.sub", {}, interval(judge.accuracy, 100, 1))) : none,
-    judge ? h("td.number", {}, percent(judge.longest.value), h("span.sub", {}, interval(judge.longest, 100, 1))) : none,
+      `${count(Math.round(pairs.chosen_length))} / ${count(Math.round(pairs.rejected_length))}`), lengths(pairs)) : none(),
+    judge ? h("td.number", {}, percent(judge.accuracy.value), h("span.sub", {}, interval(judge.accuracy, 100, 1))) : none(),
+    judge ? h("td.number", {}, percent(judge.longest.value), h("span.sub", {}, interval(judge.longest, 100, 1))) : none(),
     gates(name, one));
 }
 
