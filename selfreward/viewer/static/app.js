@@ -66,6 +66,7 @@ async function arrive() {
       isSame && page.isOneLoad && before.data ? before.data : page ? page.load(context) : null,
     ]);
     if (number !== arrivals) return;
+    clearTimeout(wait); // a page that puts itself there is not to be put away again
     context.run = about;
     now.data = data;
     await put(isSame);
