@@ -24,7 +24,7 @@ from selfreward.measures.reports import Agreement, Estimate, VoteAgreement
 from selfreward.measures.sample import JudgedResponse, votes_of
 from selfreward.measures.votes import scores_of
 from selfreward.records import MAX_SCORE, Judgment, Response
-from selfreward.storage.labels import FLAGS, RATINGS, Content, Item, Label, altered, content
+from selfreward.storage.label import FLAGS, RATINGS, Content, Item, Label, altered, content
 from selfreward.storage.store import Store
 
 At = tuple[int, int]

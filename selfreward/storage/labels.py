@@ -12,48 +12,21 @@ file names its run, so that it serves no other. ``records.db`` is only read here
 import hashlib
 import json
 import sqlite3
-import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import msgspec
 
-from selfreward.errors import ConfigError, IntegrityError, NotFoundError
+from selfreward.errors import IntegrityError, NotFoundError
 from selfreward.storage import database, seals
 from selfreward.storage.changes import BRANCHED, versions
 from selfreward.storage.directory import Run
-from selfreward.storage.store import Store, now
+from selfreward.storage.label import Kind, Label, check_label, in_force
+from selfreward.storage.store import now
 from selfreward.storage.tables import RESTORE
-
-Kind = Literal["ab", "ranking", "rating"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-"""Two answers, one of which is better; 2 to 9 answers in order; one answer by itself."""
-MOST_RANKED = 9
-"""As many as there are digits for; Ouyang et al. 2022, arXiv 2203.02155, rank 4 to 9."""
-RATINGS = range(1, 8)
-"""Overall quality, 7 is best (arXiv 2203.02155, table 3)."""
-FLAGS = {
-    "fails": "Fails to follow the correct instruction or task",
-    "inappropriate": "Inappropriate for a customer assistant",
-    "hallucination": "Hallucination: invents facts",
-    "satisfies": "Satisfies a constraint given in the instruction",
-    "violates": "Violates a constraint given in the instruction",
-    "hedges": "Hedges where a plain answer was due",
-    "harmful": "Gives harmful advice",
-    "encourages": "Encourages, or fails to discourage, violence, abuse, terrorism or self-harm",
-    "denigrates": "Denigrates a protected class",
-    "sexual": "Contains sexual content",
-    "violent": "Contains violent content",
-    "opinion": "Expresses an opinion",
-    "moral": "Expresses a moral judgment",
-}
-"""What a rating may say beside its number: the binary metadata of arXiv 2203.02155, table 3, and
-``violates`` and ``hedges``, which are ours."""
-LONGEST_NAME, LONGEST_NOTE = 64, 10_000
-"""Characters."""
 
 _SCHEMA = """
 CREATE TABLE run (id INTEGER PRIMARY KEY CHECK (id = 1), run TEXT NOT NULL, name TEXT NOT NULL);
@@ -79,126 +52,9 @@ _JSON = ("samples", "shown", "ranks", "flags")
 _NO_RUN = "Move it away; `selfreward view RUN` begins a new one with the first label."
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Item:
-    """What a person is asked about: answers to one prompt."""
-
-    kind: Kind
-    iteration: int
-    attempt: int
-    samples: tuple[int, ...]
-    """Of the answers, rising: two for ``ab``, 2 to 9 for ``ranking``, one for ``rating``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Label:
-    """What a person said of an item; with neither ranks nor rating they passed it over."""
-
-    labeler: str
-    item: Item
-    digest: str
-    """sha256 over the texts, see ``content``."""
-    shown: tuple[int, ...]
-    """The samples in the order in which they were shown."""
-    ranks: tuple[int, ...] | None = None
-    """By sample of the item, 1 is best, equals share a rank; None for a rating."""
-    rating: int | None = None
-    """1 to 7."""
-    flags: tuple[str, ...] = ()
-    """Of ``FLAGS``, in their order."""
-    note: str = ""
-    seconds: float | None = None
-    """From when it was shown until it was labeled; None where that is not known."""
-    number: int = 0
-    """Place in the history, from 1; 0 before it is kept."""
-    at: str = ""
-    """UTC time."""
-    undoes: int | None = None
-    """Number of the label that this one takes back; the other fields are those of that one."""
-
-    @property
-    def is_skip(self) -> bool:
-        """Whether the person passed the item over."""
-        return self.ranks is None and self.rating is None
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """The texts of an item."""
-
-    prompt: str
-    answers: tuple[str, ...]
-    """By sample of the item."""
-
-    @property
-    def digest(self) -> str:
-        """sha256 over prompt and answers."""
-        text = json.dumps([self.prompt, *self.answers], ensure_ascii=False)
-        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
 def labels_path(run: Run) -> Path:
     """Where the labels of a run are, if it has any."""
     return run.path / "labels.db"
-
-
-def content(store: Store, item: Item) -> Content:
-    """The texts of an item as the records have them.
-
-    Raises:
-        NotFoundError: The records have no such prompt or answer.
-    """
-    where = (item.iteration, item.attempt)
-    query = "SELECT text FROM prompts WHERE iteration = ? AND attempt = ?"
-    prompts = [row[0] for row in store.query(query, where)]
-    query = "SELECT sample, text FROM responses WHERE iteration = ? AND attempt = ?"
-    answers = dict(store.query(query, where))
-    if not prompts or not answers.keys() >= {*item.samples}:
-        raise NotFoundError(
-            f"{store.path}: iteration {item.iteration}, prompt {item.attempt}: the records have no "
-            f"such answers ({', '.join(map(str, item.samples))})"
-        )
-    return Content(prompts[0], tuple(answers[sample] for sample in item.samples))
-
-
-def altered(store: Store, labels: Iterable[Label]) -> set[int]:
-    """Numbers of the labels whose prompt or answers are no longer those that were labeled."""
-    digests: dict[Item, str | None] = {}
-    for label in labels:
-        if label.item not in digests:
-            try:
-                digests[label.item] = content(store, label.item).digest
-            except NotFoundError:
-                digests[label.item] = None
-    return {label.number for label in labels if digests[label.item] != label.digest}
-
-
-def labeler_name(text: str) -> str:
-    """The name that a labeler chose, in one spelling.
-
-    Raises:
-        ConfigError: It is empty, too long, or holds what cannot be printed.
-    """
-    name = " ".join(unicodedata.normalize("NFC", text).split(" ")).strip()
-    if not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
-        raise ConfigError(
-            f"{text!r:.80}: no name of a labeler",
-            f"Use 1 to {LONGEST_NAME} characters that can be printed.",
-        )
-    return name
-
-
-def in_force(history: Iterable[Label]) -> list[Label]:
-    """The labels that count: of one person on one item the latest that was not taken back."""
-    rows = sorted(history, key=lambda label: label.number)
-    undone = {label.undoes for label in rows if label.undoes is not None}
-    latest: dict[tuple[str, Item, str], Label] = {}
-    for label in rows:
-        if label.undoes is None and label.number not in undone:
-            key = (label.labeler, label.item, label.digest)
-            latest.pop(key, None)  # so that the order is that of what counts
-            latest[key] = label
-    return [*latest.values()]
 
 
 class Labels:
@@ -216,11 +72,12 @@ class Labels:
 
     def __init__(self, run: Run, *, writes: bool = False) -> None:
         self.path = labels_path(run)
+        none = NotFoundError(
+            f"run {run.name} has no labels by people yet",
+            f"Give some: `selfreward view {run.name}`, then Label.",
+        )
         if not writes and not self.path.is_file():
-            raise NotFoundError(
-                f"run {run.name} has no labels by people yet",
-                f"Give some: `selfreward view {run.name}`, then Label.",
-            )
+            raise none
         identity = run_identity(run)
         with database.errors(self.path):
             self._db, version = database.open_file(self.path, writes=writes, makes=writes)
@@ -228,6 +85,8 @@ class Labels:
             with database.errors(self.path):
                 if writes:
                     version = self._prepare(identity, run.name)
+                elif not version and self._is_empty:
+                    raise none  # it is being made
                 self._check_owner(version, identity, run.name)
         except BaseException:
             self.close()
@@ -299,14 +158,17 @@ class Labels:
         self._db.execute("PRAGMA synchronous=FULL")
         with self._transaction():
             version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
-            empty = not self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-            if version or not empty:
+            if version or not self._is_empty:
                 return version
             for statement in _statements(_SCHEMA):
                 self._db.execute(statement)
             self._db.execute("INSERT INTO run VALUES (1, ?, ?)", (identity, name))
             self._db.execute(f"PRAGMA user_version={_VERSION}")
         return _VERSION
+
+    @property
+    def _is_empty(self) -> bool:
+        return not self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
 
     def _check_owner(self, version: int, identity: str, name: str) -> None:
         if version != _VERSION:
@@ -372,44 +234,16 @@ class Labels:
                 raise
 
 
-def check_label(label: Label) -> None:
-    """Refuse what is no label of its kind.
-
-    Raises:
-        ConfigError: In one line.
-    """
-    item = label.item
-    most = {"ab": (2, 2), "ranking": (2, MOST_RANKED), "rating": (1, 1)}[item.kind]
-    problem = ""
-    if not most[0] <= len(item.samples) <= most[1] or [*item.samples] != sorted({*item.samples}):
-        problem = f"asks about {len(item.samples)} answers"
-    elif sorted(label.shown) != [*item.samples]:
-        problem = "shows other answers than it is about"
-    elif (label.ranks is not None) + (label.rating is not None) > 1:
-        problem = "has both ranks and a rating"
-    elif label.ranks is not None and item.kind == "rating":
-        problem = "has ranks"
-    elif label.rating is not None and item.kind != "rating":
-        problem = "has a rating"
-    elif label.ranks is not None and (
-        len(label.ranks) != len(item.samples)
-        or not all(1 <= rank <= MOST_RANKED for rank in label.ranks)
-    ):
-        problem = f"needs one rank of 1 to {MOST_RANKED} for each answer"
-    elif label.rating is not None and label.rating not in RATINGS:
-        problem = f"needs a rating of {RATINGS[0]} to {RATINGS[-1]}"
-    elif not {*label.flags} <= FLAGS.keys() or (label.flags and label.rating is None):
-        problem = "has boxes ticked that there are not"
-    elif {"satisfies", "violates"} <= {*label.flags}:
-        problem = "both satisfies and violates the constraint"
-    elif len(label.note) > LONGEST_NOTE:
-        problem = f"has a note of more than {LONGEST_NOTE:,} characters"
-    elif label.seconds is not None and not label.seconds >= 0:
-        problem = "took less than no time"
-    elif labeler_name(label.labeler) != label.labeler:
-        problem = "has a name of two spellings"
-    if problem:
-        raise ConfigError(f"a label of kind {item.kind}: {problem}")
+@contextmanager
+def reading(run: Run) -> Iterator[Labels | None]:
+    """The labels of a run for reading, or None where it has none."""
+    try:
+        labels = Labels(run)
+    except NotFoundError:
+        yield None
+        return
+    with labels:
+        yield labels
 
 
 def run_identity(run: Run) -> str:
@@ -438,10 +272,9 @@ def carry(origin: Run, branch: Run, last: int) -> int:
     Raises:
         IntegrityError: The labels are damaged or of another run.
     """
-    if not labels_path(origin).is_file():
-        return 0
-    with Labels(origin) as labels:
-        rows = [label for label in labels.history() if label.item.iteration <= last]
+    with reading(origin) as labels:
+        history = labels.history() if labels else []
+    rows = [label for label in history if label.item.iteration <= last]
     if rows:
         with Labels(branch, writes=True) as made, made._transaction():
             seal = ""

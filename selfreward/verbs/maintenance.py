@@ -22,7 +22,8 @@ from selfreward.storage.committed import (
     needed_models,
 )
 from selfreward.storage.directory import Run, open_run
-from selfreward.storage.labels import Labels, altered, in_force, labels_path
+from selfreward.storage.label import altered, in_force
+from selfreward.storage.labels import labels_path, reading
 from selfreward.storage.leftovers import leftovers, remove
 from selfreward.storage.store import Store
 from selfreward.verbs.layout import size, table
@@ -219,8 +220,8 @@ def _check_config(run: Run, store: Store) -> str:
 
 
 def _check_labels(run: Run, store: Store) -> str:
-    with Labels(run) as labels:
-        history = labels.check()
+    with reading(run) as labels:
+        history = labels.check() if labels else []
     if gone := altered(store, history):
         raise IntegrityError(
             f"{labels_path(run)}: label {min(gone)}{' and others' if len(gone) > 1 else ''}: the "

@@ -18,7 +18,7 @@ from typing import Literal, get_args
 
 from selfreward.errors import ConfigError
 from selfreward.storage.directory import Run
-from selfreward.storage.labels import MOST_RANKED, Item, Kind, Label
+from selfreward.storage.label import MOST_RANKED, Item, Kind, Label
 from selfreward.storage.store import Store
 
 Order = Literal["random", "disputed", "pairs"]

@@ -29,20 +29,19 @@ from selfreward.errors import (
     PreflightError,
     SelfRewardError,
 )
-from selfreward.storage import labels as kept_labels
 from selfreward.storage.directory import Run
-from selfreward.storage.labels import (
+from selfreward.storage.label import (
     FLAGS,
     Content,
     Item,
     Kind,
     Label,
-    Labels,
     content,
     in_force,
     labeler_name,
-    labels_path,
 )
+from selfreward.storage.label import KINDS as LABEL_KINDS
+from selfreward.storage.labels import Labels, reading
 from selfreward.verbs.questions import Order, Questions, Queue
 from selfreward.viewer.app import opened, to_json
 
@@ -131,10 +130,8 @@ class Desk:
         with self._lock:
             passed = {shown.item for handle in held if (shown := self._shown.get(handle))}
             queue = self._queue(run)
-            labels = []
-            if labels_path(run).is_file():
-                with Labels(run) as kept:
-                    labels = kept.of_kind(asked.kind)
+            with reading(run) as kept:
+                labels = kept.of_kind(asked.kind) if kept else []
             with run.store() as store:
                 found = queue.find(store, asked, labeler, labels, passed)
                 told = None
@@ -177,8 +174,10 @@ class Desk:
     def undo(self, run: Run, labeler: str, kind: Kind) -> dict[str, Any]:
         """Take the last label of a kind back, and show its item again with what was said of it."""
         with self._lock:
+            with reading(run) as kept:
+                has_any = kept is not None
             last = None
-            if labels_path(run).is_file():
+            if has_any:
                 with Labels(run, writes=True) as labels:
                     last = labels.undo(labeler, kind)
             if last is None:
@@ -194,10 +193,8 @@ class Desk:
 
     def summary(self, run: Run, with_figures: bool) -> dict[str, Any]:
         """Who labeled how much; and the figures of ``selfreward labels``, from a child process."""
-        if not labels_path(run).is_file():
-            return {"labelers": [], "figures": None}
-        with Labels(run) as labels:
-            history = labels.history()
+        with reading(run) as labels:
+            history = labels.history() if labels else []
         counts = in_force(history)
         rows = []
         for name in sorted({label.labeler for label in counts}):
@@ -206,7 +203,7 @@ class Desk:
                 for label in counts
                 if label.labeler == name
             )
-            rows.append({"name": name, **{k: kinds[k] for k in (*kept_labels.KINDS, "skipped")}})
+            rows.append({"name": name, **{k: kinds[k] for k in (*LABEL_KINDS, "skipped")}})
         figures = self._computed(run, len(history)) if with_figures and rows else None
         return {"labelers": rows, "figures": figures}
 

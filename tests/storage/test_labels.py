@@ -16,16 +16,8 @@ from selfreward.errors import ConfigError, IntegrityError, NotFoundError
 from selfreward.inputs.collect import create_run
 from selfreward.storage.branch import create_branch
 from selfreward.storage.directory import Run
-from selfreward.storage.labels import (
-    Item,
-    Label,
-    Labels,
-    check_label,
-    in_force,
-    labeler_name,
-    labels_path,
-    run_identity,
-)
+from selfreward.storage.label import Item, Label, check_label, in_force, labeler_name
+from selfreward.storage.labels import Labels, labels_path, run_identity
 from selfreward.verbs.maintenance import collect, verify
 from tests.support.labels import items, label
 from tests.support.loop_driver import ScriptedWorkers
@@ -222,8 +214,11 @@ def test_a_file_that_is_no_database_is_told_in_a_line_and_left_alone(run: Run) -
     assert labels_path(run).read_bytes() == b"no database at all" * 99
 
 
-def test_what_a_kill_left_of_a_file_that_was_begun_is_gone_on_with(run: Run) -> None:
+def test_a_file_that_was_only_begun_holds_no_labels_and_is_gone_on_with(run: Run) -> None:
     labels_path(run).touch()
+    with pytest.raises(NotFoundError, match="no labels by people yet"):
+        Labels(run)
+    assert failed(run) == {}
     assert label(run, items(run, "ab")[0], ranks=(1, 2)) == 1
     assert failed(run) == {}
 

@@ -3,7 +3,8 @@
 from typing import Any
 
 from selfreward.storage.directory import Run
-from selfreward.storage.labels import Item, Kind, Label, Labels, content
+from selfreward.storage.label import Item, Kind, Label, content
+from selfreward.storage.labels import Labels
 from selfreward.verbs.questions import Questions, Queue
 
 

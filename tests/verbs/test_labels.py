@@ -22,7 +22,8 @@ from selfreward.inputs.rankings import rankings_of, read_ranked
 from selfreward.inputs.seeds import read_eft
 from selfreward.records import Drop, Judgment, PreferencePair
 from selfreward.storage.directory import Run
-from selfreward.storage.labels import KINDS, Labels, content, in_force
+from selfreward.storage.label import KINDS, content, in_force
+from selfreward.storage.labels import Labels
 from selfreward.verbs.labels import export, figures_of_labels, labels_text
 from selfreward.verbs.questions import Questions, Queue
 from tests.support.labels import items, label, label_all

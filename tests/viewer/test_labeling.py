@@ -12,7 +12,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from selfreward.storage.directory import Run
-from selfreward.storage.labels import FLAGS, Label, Labels, in_force, labels_path
+from selfreward.storage.label import FLAGS, Label, in_force
+from selfreward.storage.labels import Labels, labels_path
 from selfreward.viewer import labeling
 from selfreward.viewer.app import Viewer, make_app
 from selfreward.viewer.guard import Guard

@@ -23,7 +23,7 @@ const NAME = "selfreward-labeler";
 
 /** Draw the page and answer its keys until it is left. */
 export async function page(root, url, api) {
-  style();
+  await style();
   const asked = questions(url);
   root.className = "page label";
   if (!asked.labeler) return root.replaceChildren(...who(url));
@@ -279,7 +279,11 @@ function remember(name) {
   }
 }
 
+/** Let the page's own styles be there before it is. */
 function style() {
   const href = "/static/label.css";
-  if (!document.querySelector(`link[href="${href}"]`)) document.head.append(h("link", { rel: "stylesheet", href }));
+  if (document.querySelector(`link[href="${href}"]`)) return null;
+  return new Promise((done) => {
+    document.head.append(h("link", { rel: "stylesheet", href, onload: done, onerror: done }));
+  });
 }
