@@ -336,6 +336,7 @@ for verb in (
     runs.pairs,
     runs.labels,
     runs.view,
+    runs.report,
     data.judge,
     setup.validate,
     setup.plan,

@@ -8,6 +8,8 @@ imported when it is first asked for, so that the first page is there before.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from selfreward.storage.directory import Run
     from selfreward.storage.store import Store
     from selfreward.viewer.child import DrawingChild
+    from selfreward.viewer.drawn import Drawn
     from selfreward.viewer.figures import Figures
     from selfreward.viewer.indexes import Indexes
 
@@ -74,6 +77,13 @@ class Viewer:
         return Figures(self.child)
 
     @cached_property
+    def drawn(self) -> "Drawn":
+        """Charts."""
+        from selfreward.viewer.drawn import Drawn
+
+        return Drawn(self.child)
+
+    @cached_property
     def indexes(self) -> "Indexes":
         """Side files."""
         from selfreward.viewer.indexes import Indexes
@@ -97,13 +107,14 @@ class Viewer:
         self.runs.close()
 
 
-def make_app(viewer: Viewer, routes: list[BaseRoute] | None = None) -> Starlette:
+def make_app(viewer: Viewer) -> Starlette:
     """The application, to be put behind a ``Guard``."""
     api = [
         Route("/api/runs", _runs),
         Route("/api/run/{name}", _run),
         Route("/api/run/{name}/change", _change),
         Route("/api/run/{name}/prompt/{iteration:int}/{attempt:int}", _prompt),
+        Route("/api/run/{name}/chart/{chart}.svg", _chart),
         Route("/api/run/{name}/list", _list),
         Route("/api/run/{name}/training/{iteration:int}", _training),
         Route("/api/compare", _compare),
@@ -111,7 +122,7 @@ def make_app(viewer: Viewer, routes: list[BaseRoute] | None = None) -> Starlette
     app = Starlette(
         routes=[
             *api,
-            *(routes or []),
+            *_label_routes(),
             *(Route(path, _index) for path in _PAGES),
             Mount("/static", StaticFiles(directory=STATIC, check_dir=False)),
         ],
@@ -125,6 +136,13 @@ def make_app(viewer: Viewer, routes: list[BaseRoute] | None = None) -> Starlette
     return app
 
 
+def _label_routes() -> list[BaseRoute]:
+    if find_spec("selfreward.viewer.labeling") is None:
+        return []
+    routes: list[BaseRoute] = import_module("selfreward.viewer.labeling").routes
+    return routes
+
+
 def to_json(value: object, status: int = 200) -> Response:
     """An answer; numbers that are not finite become null."""
     return Response(msgspec.json.encode(value), status, media_type="application/json")
@@ -132,12 +150,21 @@ def to_json(value: object, status: int = 200) -> Response:
 
 @contextmanager
 def opened(request: Request) -> "Iterator[Run]":
-    """The run that a request is about, for a body that reads it; see ``told_as_damage``."""
+    """The run that a request is about, for a body that reads it; see ``told_as_damage``.
+
+    Unlike there, all records are not checked for what is merely not there: a mistyped address is no
+    reason to read a million of them.
+    """
     from selfreward.verbs.maintenance import told_as_damage
 
-    run = viewer_of(request).runs.get(request.path_params["name"])
+    run, missing = viewer_of(request).runs.get(request.path_params["name"]), None
     with told_as_damage(run):
-        yield run
+        try:
+            yield run
+        except NotFoundError as error:
+            missing = error
+    if missing is not None:
+        raise missing
 
 
 def viewer_of(request: Request) -> Viewer:
@@ -165,7 +192,24 @@ def _run(request: Request) -> Response:
     with opened(request) as run:
         change = viewer.version(run)
         page = run_page(run, viewer.figures_of)
-        return to_json({**page, "charts": [], "change": change})
+        return to_json({**page, "change": change})
+
+
+def _chart(request: Request) -> Response:
+    from selfreward.viewer.pages import figures_by_iteration
+
+    viewer, given = viewer_of(request), request.query_params
+    theme, iteration = given.get("theme", "light"), given.get("iteration")
+    if theme not in ("light", "dark"):
+        raise ConfigError(f"theme={theme[:60]}: not known", "Known: light, dark.")
+    if iteration is not None and not (iteration.isascii() and iteration.isdecimal()):
+        raise ConfigError(f"iteration={iteration[:60]}: expected a whole number")
+    with opened(request) as run:
+        found = figures_by_iteration(run, viewer.figures_of).values()
+        figures = [each for each in found if each is not None]
+        at = None if iteration is None else int(iteration[:9])
+        svg = viewer.drawn.svg(run, figures, request.path_params["chart"], at, theme)
+        return Response(svg, media_type="image/svg+xml")
 
 
 def _change(request: Request) -> Response:
@@ -202,7 +246,22 @@ def _training(request: Request) -> Response:
 
 
 def _compare(request: Request) -> Response:
-    raise HTTPException(501, "comparing runs is not there yet")
+    if find_spec("selfreward.verbs.diff") is None:
+        raise HTTPException(501, "this release does not compare runs")
+    from selfreward.viewer.pages import without_secrets
+
+    viewer, given = viewer_of(request), request.query_params
+    job = {"do": "compare"}
+    for side in ("a", "b"):
+        name, colon, iteration = given.get(side, "").partition(":")
+        run = viewer.runs.get(name)
+        job[side] = f"{run.path.resolve()}{colon}{iteration}"
+    found = viewer.child.ask(job)
+    for setting in found["settings"]:
+        for side in ("a", "b"):
+            shown = without_secrets({setting["key"].rpartition(".")[2]: setting[side]})
+            (setting[side],) = shown.values()
+    return to_json(found)
 
 
 # Errors

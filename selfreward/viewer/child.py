@@ -34,7 +34,7 @@ class DrawingChild:
             process = self._running()
             assert process.stdin is not None and process.stdout is not None
             line = b""
-            with suppress(OSError):
+            with suppress(OSError, ValueError):  # it was closed meanwhile
                 process.stdin.write(json.dumps(job).encode() + b"\n")
                 process.stdin.flush()
                 line = process.stdout.readline()

@@ -347,11 +347,11 @@ def _count(side: sqlite3.Connection, asked: Asked) -> int | None:
 
 
 _TEXTS = {
-    "prompts": "SELECT substr(CASE WHEN dropped IS NULL THEN text ELSE raw END, 1, ?) FROM prompts "
-    "WHERE iteration = ? AND attempt = ?",
-    "responses": "SELECT substr(text, 1, ?) FROM responses WHERE iteration = ? AND attempt = ? "
+    "prompts": "SELECT substr(CAST(CASE WHEN dropped IS NULL THEN text ELSE raw END AS BLOB), 1, ?) "
+    "FROM prompts WHERE iteration = ? AND attempt = ?",
+    "responses": "SELECT substr(CAST(text AS BLOB), 1, ?) FROM responses WHERE iteration = ? AND attempt = ? "
     "AND sample = ?",
-    "judgments": "SELECT substr(raw, 1, ?) FROM judgments WHERE iteration = ? AND attempt = ? "
+    "judgments": "SELECT substr(CAST(raw AS BLOB), 1, ?) FROM judgments WHERE iteration = ? AND attempt = ? "
     "AND sample = ? AND juror = ? AND vote = ?",
 }
 _HAS = {"prompts": 2, "responses": 3, "judgments": 5}
@@ -391,8 +391,9 @@ def _drop(side: sqlite3.Connection, store: Store, packed: int) -> dict[str, Any]
 
 
 def _text(store: Store, kind: str, key: tuple[int, ...]) -> str:
-    found = next(store.query(_TEXTS[kind], (SHOWN, *key)), ("",))[0]
-    return found.decode(errors="backslashreplace") if isinstance(found, bytes) else str(found)
+    """The beginning of a text. As bytes, as SQLite's own ``substr`` ends at a null character."""
+    raw: bytes = next(store.query(_TEXTS[kind], (4 * SHOWN, *key)), (b"",))[0]
+    return raw.decode(errors="backslashreplace")[:SHOWN]
 
 
 # Reading parameters

@@ -81,16 +81,13 @@ def serve(
     from uvicorn.config import Config
     from uvicorn.server import Server
 
-    from selfreward.viewer import labeling
     from selfreward.viewer.app import Viewer, make_app
 
     with closing(_bound(host, port)) as bound:
         page = f"/run/{quote(run.name, safe='')}" if run else "/"
         address = Address(host, bound.getsockname()[1], token or secrets.token_urlsafe(24), page)
         viewer = Viewer(Runs(run if is_apart else None))
-        app = Guard(
-            make_app(viewer, [*labeling.routes]), token=address.token, host=host, port=address.port
-        )
+        app = Guard(make_app(viewer), token=address.token, host=host, port=address.port)
         config = Config(
             app, log_config=None, access_log=False, lifespan="off", ws="none", loop="asyncio",
             http="h11", server_header=False, timeout_graceful_shutdown=1,

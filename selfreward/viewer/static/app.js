@@ -4,6 +4,7 @@
 //   load(context) -> data            asked again when the run has changed
 //   draw(data, context) -> nodes     patched into what is there
 //   title(data, context) -> string
+//   asks: the parameters that load goes by, the others being for draw alone; without it, all
 // or, as label.js, with page(root, url, api), which does all by itself.
 
 import { api } from "./api.js";
@@ -58,26 +59,31 @@ async function arrive() {
   const context = { url, args, name, signal: drop.signal, api, go, redraw, run: null };
   const wait = setTimeout(() => isSame || main.replaceChildren(waiting()), PATIENCE);
   document.body.setAttribute("aria-busy", "true");
-  now = { page, context, data: isSame ? before.data : null, root: isSame ? before.root : document.createElement("div"), drop };
+  now = { page, context, data: isSame ? before.data : null, root: isSame ? before.root : document.createElement("div"), drop, isLoaded: false };
   try {
     if (page === undefined) throw notFound(url);
     const [about, data] = await Promise.all([
       name ? live.run(name, drop.signal) : null,
-      isSame && page.isOneLoad && before.data ? before.data : page ? page.load(context) : null,
+      isSame && before.isLoaded && asksTheSame(page, before.context.url, url) ? before.data : page?.load(context),
     ]);
     if (number !== arrivals) return;
     clearTimeout(wait); // a page that puts itself there is not to be put away again
     context.run = about;
-    now.data = data;
+    Object.assign(now, { data, isLoaded: true });
     await put(isSame);
+    live.follow(name);
   } catch (error) {
     if (error.name === "AbortError" || number !== arrivals) return;
     fail(error);
+    live.follow(name, error);
   } finally {
     clearTimeout(wait);
     if (number === arrivals) document.body.removeAttribute("aria-busy");
   }
-  if (number === arrivals) live.follow(name, page);
+}
+
+function asksTheSame(page, before, url) {
+  return page.asks?.every((key) => before.searchParams.get(key) === url.searchParams.get(key)) ?? false;
 }
 
 async function put(isSame) {
@@ -111,10 +117,11 @@ function redraw() {
   head(context, page.tab);
 }
 
-/** The run has changed: ask again, and draw over what is there. */
+/** The run has changed, or answers again: ask again, and draw over what is there. */
 async function refresh(about) {
   const at = now;
   if (!at?.page || !at.root.isConnected || at.context.signal.aborted) return;
+  if (!at.isLoaded) return void arrive(); // it failed, and may do now
   const data = await (at.page.again ?? at.page.load)(at.context, at.data);
   if (at !== now) return;
   at.data = data;
@@ -127,7 +134,6 @@ function fail(error) {
   root.className = "page";
   root.replaceChildren(problem(error, () => arrive()));
   main.replaceChildren(root);
-  now.data = null;
   document.title = "selfreward";
   head(context, null);
   if (!error.kind) console.error(error);

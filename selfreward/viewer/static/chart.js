@@ -44,7 +44,8 @@ async function fetched(key, chart, name, change, theme, base, redraw) {
     const path = pathOf("api", "run", name, "chart", `${chart.name}.svg`);
     found = { change, svg: adopted(await text(path, { iteration: chart.iteration, theme }), base), error: null };
   } catch (error) {
-    found = { change: error.isLost ? null : change, svg: before?.svg, error: plain(error.message) };
+    if (error.isLost) return void drawn.set(key, { ...before, change: null, error: plain(error.message) }); // for the next time
+    found = { change, svg: before?.svg, error: plain(error.message) };
   }
   drawn.set(key, found);
   redraw();

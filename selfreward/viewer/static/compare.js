@@ -4,10 +4,16 @@ import { get } from "./api.js";
 import { h } from "./dom.js";
 import { at, empty, ownOpinion, problem, scroller } from "./frame.js";
 import { whisker } from "./marks.js";
-import { fixed, isNumber, percent, signed } from "./numbers.js";
-import { block, shown } from "./text.js";
+import { count, duration, fixed, isNumber, percent, signed } from "./numbers.js";
+import { shown } from "./text.js";
 
 export const tab = "compare";
+
+/** While a comparison is read it does not change. */
+export async function again(_, data) {
+  await get("/api/runs");
+  return data;
+}
 
 export async function load({ url, signal }) {
   const a = url.searchParams.get("a"), b = url.searchParams.get("b");
@@ -40,6 +46,12 @@ export function draw({ runs, diff, error }, context) {
   ];
 }
 
+const METHODS = {
+  errors: "from standard errors clustered by prompt, the two samples apart",
+  bootstrap: "from the bootstrap intervals over prompts of both figures",
+  paired: "taken prompt by prompt",
+};
+
 /** RUN or RUN:T in its parts. */
 function parts(value) {
   const [, name, iteration] = /^(.*?)(?::M?(\d+))?$/s.exec(value ?? "") ?? [];
@@ -69,26 +81,37 @@ function chooser(runs, { url, go }) {
     h("a.button.quiet", { href: swapped.pathname + swapped.search, "aria-label": "Swap A and B", title: "Swap A and B" }, "⇄"), side("b"));
 }
 
-function figures({ figures: rows }, url) {
+function nameOf(side, url, key) {
+  return side ? `${side.run}:${side.iteration}` : (url.searchParams.get(key) ?? "");
+}
+
+function figures(diff, url) {
+  const rows = diff.figures;
   if (!rows?.length) return empty("There are no figures in common.");
   return h("section", { "aria-labelledby": "figures" }, h("h2", { id: "figures" }, "Figures ", ownOpinion()),
     scroller("Figures", h("table.rows", {},
       h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Figure"),
-        ["a", "b"].map((key) => h("th.number", { scope: "col" }, key.toUpperCase(), h("span.sub", {}, shown(url.searchParams.get(key) ?? "")))),
+        ["a", "b"].map((key) => h("th.number", { scope: "col" }, key.toUpperCase(), h("span.sub", {}, " ", shown(nameOf(diff[key], url, key))))),
         h("th.number", { scope: "col" }, "B − A"), h("th", { scope: "col" }, "95% interval"), h("th", { scope: "col" }, "Told apart"))),
       h("tbody", {}, rows.map(figureRow)))));
 }
 
+const UNITS = {
+  share: percent, s: duration, points: (v) => fixed(v, 3), "": (v) => fixed(v, 3),
+  characters: (v) => fixed(v, 0), tokens: count, prompts: count, pairs: count,
+};
+const SAID = new Set(["share", "s", ""]); // units that the number itself shows
+
 function figureRow(one) {
-  const write = one.unit === "share" || one.unit === "%" ? percent : (value) => (isNumber(value) && Math.abs(value) >= 100 ? fixed(value, 0) : fixed(value, 3));
-  const plus = (value) => (isNumber(value) && value > 0 ? "+" : "") + write(value);
+  const write = UNITS[one.unit] ?? fixed;
+  const plus = (value) => (isNumber(value) ? (value < 0 ? "−" : "+") + write(Math.abs(value)) : "–");
   const has = isNumber(one.low) && isNumber(one.high);
   const reach = has ? 1.2 * Math.max(Math.abs(one.low), Math.abs(one.high), 1e-9) : 1;
   const isTold = has && (one.low > 0 || one.high < 0);
   return h("tr", { data: { row: "", key: one.name }, tabindex: "-1" },
-    h("th", { scope: "row" }, shown(one.name), one.unit ? h("span.sub", {}, shown(one.unit)) : null),
+    h("th", { scope: "row" }, shown(one.name), SAID.has(one.unit) ? null : h("span.sub", {}, shown(one.unit))),
     h("td.number", {}, write(one.a)), h("td.number", {}, write(one.b)), h("td.number", {}, h("strong", {}, plus(one.difference))),
-    h("td.number.interval", {}, has ? [whisker({ value: one.difference, low: one.low, high: one.high }, -reach, reach, 0, `${one.name}: ${signed(one.difference)}`), `[${plus(one.low)}, ${plus(one.high)}]`] : "–"),
+    h("td.number.interval", { title: METHODS[one.method] ?? null }, has ? [whisker({ value: one.difference, low: one.low, high: one.high }, -reach, reach, 0, `${one.name}: ${signed(one.difference)}`), `[${plus(one.low)}, ${plus(one.high)}]`] : "–"),
     h("td", {}, has ? (isTold ? (one.difference > 0 ? "B is higher" : "B is lower") : h("span.none", {}, "not told")) : h("span.none", {}, "no interval")));
 }
 
@@ -97,21 +120,18 @@ function settings({ settings: rows }) {
     rows?.length ? scroller("Settings", h("table.rows", {},
       h("thead", {}, h("tr", {}, ["Key", "A", "B"].map((label) => h("th", { scope: "col" }, label)))),
       h("tbody", {}, rows.map((one) => h("tr", {}, h("th", { scope: "row" }, h("code", {}, shown(one.key))), [one.a, one.b].map((value) => h("td", {}, h("code", {}, shown(typeof value === "string" ? value : JSON.stringify(value) ?? "–")))))))))
-      : h("p.none", {}, "None."));
+      : h("p.none", {}, "None: the same settings made both."));
 }
 
-/** Prompts that both answered. */
-function prompts({ prompts: rows }) {
-  if (!rows?.length) return null;
-  return h("section", { "aria-labelledby": "prompts" }, h("h2", { id: "prompts" }, "The same prompts"),
-    h("div.twins", {}, rows.map((one, n) => h("article.card", { data: { row: "", key: `prompt-${n}` }, tabindex: "-1" },
-      block(one.prompt ?? one.text ?? "", `prompt-${n}-text`),
-      h("div.pairof", {}, ["a", "b"].map((key) => h("div", {}, h("h3", {}, key.toUpperCase()), side(one[key], `${n}-${key}`))))))));
-}
-
-function side(one, key) {
-  if (one === null || one === undefined) return h("p.none", {}, "not answered");
-  if (typeof one !== "object") return block(String(one), key);
-  const place = one.run && isNumber(one.iteration) && isNumber(one.attempt) ? h("a", { href: at(one.run, "prompt", one.iteration, one.attempt) }, "open") : null;
-  return [h("p.meta", {}, isNumber(one.score) ? h("span.number", {}, fixed(one.score)) : null, place), one.text === undefined ? null : block(one.text, key)];
+/** Prompts that both answered, those furthest apart first. */
+function prompts({ a, b, prompts: rows, num_prompts: n }) {
+  if (!rows?.length) return h("p.note", {}, "No prompt was answered by both, word by word the same.");
+  const place = (side, attempt, score) => h("td.number", {}, h("a", { href: at(side.run, "prompt", side.iteration, attempt), data: side === a ? { open: "" } : {} }, isNumber(score) ? fixed(score) : "open"));
+  return h("section", { "aria-labelledby": "prompts" },
+    h("h2", { id: "prompts" }, "The same prompts ", h("span.sub", {}, rows.length < n ? `${count(rows.length)} of ${count(n)}, furthest apart` : count(n))),
+    scroller("The same prompts", h("table.rows.list", {},
+      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Prompt"), ["Score in A", "Score in B", "B − A"].map((label) => h("th.number", { scope: "col" }, label)))),
+      h("tbody", {}, rows.map((one) => h("tr", { data: { row: "", key: `prompt-${one.attempt_a}-${one.attempt_b}` } },
+        h("td.text", {}, h("p.clip", { dir: "auto" }, shown(one.text))),
+        place(a, one.attempt_a, one.a), place(b, one.attempt_b, one.b), h("td.number", {}, signed(one.difference))))))));
 }

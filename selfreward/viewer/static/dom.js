@@ -54,7 +54,7 @@ export function patch(old, next) {
   let at = old.firstChild;
   for (const wanted of [...next.childNodes]) {
     const key = wanted.dataset?.key;
-    let node = key ? keyed.get(key) : at;
+    let node = key ? keyed.get(key) : at?.dataset?.key ? null : at;
     if (node && node !== at) old.insertBefore(node, at);
     else if (node) at = at.nextSibling;
     if (!node || !alike(node, wanted)) {

@@ -23,6 +23,9 @@ const GATES = {
   canary: ["points won by asking for them", signed, false],
 };
 
+/** Charts that stand on the page of the training, or whose figures are drawn here. */
+const ELSEWHERE = new Set(["scores", "loss", "accuracy", "rewards", "logprobs"]);
+
 /** The section on one iteration. */
 export function detail(run, one, context) {
   const t = one.iteration;
@@ -32,7 +35,7 @@ export function detail(run, one, context) {
     const props = { data: { turn: String(by) }, "aria-label": `Iteration ${to}` };
     return to === undefined ? null : h("a.button.quiet", { href: `${at(run.name)}?iteration=${to}`, ...props }, label);
   };
-  const charts = run.charts.filter((chart) => chart.iteration === t);
+  const charts = run.charts.filter((chart) => chart.iteration === t && !ELSEWHERE.has(chart.name));
   return h("section.detail", { "aria-labelledby": "iteration" },
     h("div.bar", {},
       h("h2", { id: "iteration" }, `Iteration ${t}`, h("span.sub", {}, t ? `M${t} → M${t + 1}` : "seed SFT, M0 → M1")),
@@ -75,13 +78,13 @@ function left(name, { iteration, prompts, responses, judgments, pairs }) {
     return h("div.reasons", {}, h("h4", {}, label), h("ul", {}, reasons.map(([reason, n]) =>
       h("li", {}, h("a", { href: listAt(name, { iteration, ...params(reason) }) }, shown(reason)), shareBar(n / total), h("span.n", {}, count(n))))));
   };
-  const dropped = (reason) => ({ kind: "drops", reason });
+  const dropped = (stage) => (reason) => ({ kind: "drops", stage, reason });
   const groups = [
-    group("Prompts not accepted", prompts.dropped, prompts.attempts, (reason) => dropped(reason.replace(/^keyword .*/s, "keyword"))),
+    group("Prompts not accepted", prompts.dropped, prompts.attempts, (reason) => dropped("prompts")(reason.replace(/^keyword .*/s, "keyword"))),
     group("Answers not judged", responses.dropped, responses.n, (reason) => ({ kind: "responses", reason })),
     group("Votes without a verdict", judgments.unparsed, judgments.n, (reason) => ({ kind: "judgments", failed: 1, reason })),
-    group("Prompts without a pair", pairs.dropped, pairs.prompts, dropped),
-    group("Answers never paired", pairs.responses_dropped, responses.n, dropped),
+    group("Prompts without a pair", pairs.dropped, pairs.prompts, dropped("pairs")),
+    group("Answers never paired", pairs.responses_dropped, responses.n, dropped("pairs")),
   ].filter(Boolean);
   if (!prompts.attempts && !responses.n) return null;
   return card("Left out", null, groups.length ? groups : h("p.none", {}, "Nothing was left out."));

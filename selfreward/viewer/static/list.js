@@ -8,7 +8,6 @@ import { count, fixed, isNumber } from "./numbers.js";
 import { shown } from "./text.js";
 
 export const tab = "list";
-export const isOneLoad = false;
 
 const PAGE = 50, MOST = 200;
 const KINDS = { prompts: "Prompts", responses: "Answers", judgments: "Votes", drops: "Left out" };
@@ -59,7 +58,8 @@ export function draw(data, context) {
     h("p.count", { role: "status" }, said(data), isOpinion(kind) ? [" ", ownOpinion()] : null,
       data.isStale ? [" ", h("a", { href: context.url.href, onclick: (event) => reload(event, context) }, "The run has written more: load again")] : null),
     items.length ? scroller(KINDS[kind], h("table.rows.list", {}, h("thead", {}, columns(kind)), h("tbody", {}, items.map((one) => row(one, kind, context)))))
-      : empty("Nothing fits.", context.url.search ? "Take a filter away, or look into another iteration." : ""),
+      : data.next ? h("p.none", {}, "Nothing among those looked at so far.")
+      : empty("Nothing fits.", "Take a filter away, or look into another iteration."),
     data.next ? more(data, context) : null,
   ];
 }
@@ -113,7 +113,8 @@ function filters({ url, run, go }, kind) {
     SORTS[kind].length > 1 ? choice("Order", "order", [["asc", "lowest first"], ["desc", "highest first"]], now("order") || "asc") : null,
     kind !== "drops" ? field("From score", "min_score", numeric) : null,
     kind !== "drops" ? field("To", "max_score", numeric) : null,
-    kind !== "responses" || now("reason") ? field("Reason", "reason") : null,
+    kind === "drops" ? choice("Left out by", "stage", [["", "all stages"], ...["prompts", "responses", "judgments", "selection", "sft", "pairs", "train"].map((id) => [id, id])]) : null,
+    field("Reason", "reason"),
     kind === "judgments" ? choice("Verdict", "failed", [["", "all"], ["1", "failed only"]]) : null,
     now("juror") ? field("Judge", "juror", numeric) : null,
     turns(url, iterations));
@@ -135,12 +136,12 @@ function turns(url, iterations) {
 
 function columns(kind) {
   const head = (name, isNumeric) => h(isNumeric ? "th.number" : "th", { scope: "col" }, name);
-  const first = [head("Iteration", true), head("Prompt", true)];
+  const first = head("Prompt", true);
   const by = {
     prompts: [head("Text"), head("Best score", true), head("Margin", true), head("Length", true), head("Outcome")],
     responses: [head("Text"), head("Score", true), head("Spread", true), head("Length", true), head("Role")],
     judgments: [head("Judge text"), head("Score", true), head("Vote", true), head("Reason")],
-    drops: [head("Reason"), head("Detail")],
+    drops: [head("Left out by"), head("Reason"), head("Text")],
   };
   return h("tr", {}, first, by[kind]);
 }
@@ -150,20 +151,21 @@ function row(one, kind, { name, url }) {
   const number = (value, write = fixed) => h("td.number", {}, write(value));
   const sample = isNumber(one.sample) ? h("span.sub", {}, ` answer ${one.sample}`) : null;
   const place = isNumber(one.attempt)
-    ? h("a", { href: at(name, "prompt", one.iteration, one.attempt) + (kind === "judgments" ? "?unfold=1" : ""), data: { open: "" } }, count(one.attempt), sample) : h("span", {}, "–");
-  const text = h("td.text", {}, h("p.clip", { dir: "auto" }, one.text ? highlighted(one.text, q) : h("span.none", {}, "(empty)")));
+    ? h("a", { href: at(name, "prompt", one.iteration, one.attempt) + (kind === "judgments" ? "?unfold=1" : ""), data: { open: "" } }, h("span.none", {}, `${one.iteration} / `), String(one.attempt), sample) : h("span.none", {}, `${one.iteration} / –`);
+  const text = h("td.text", {}, h("p.clip", { dir: "auto" }, one.text ? highlighted(one.text, q) : h("span.none", {}, "(empty)")),
+    one.detail ? h("p.clip.sub", { dir: "auto" }, shown(one.detail)) : null);
   const reason = h("td.words", {}, one.reason ? badge("none", shown(one.reason)) : null, one.role ? badge(one.role, one.role) : null);
   const cells = {
     prompts: () => [text, number(one.score), number(one.margin), number(one.length, count), reason],
     responses: () => [text, number(one.score), number(one.spread), number(one.length, count), reason],
     judgments: () => [text, number(one.score), h("td.number", {}, isNumber(one.juror) && one.juror ? `${one.juror}/${one.vote}` : String(one.vote ?? "–")), reason],
-    drops: () => [reason, text],
+    drops: () => [h("td", {}, one.stage ?? "–"), reason, text],
   };
-  return h("tr", { data: { row: "", key: keyOf(one) } }, h("td.number", {}, String(one.iteration)), h("td.number", {}, place), cells[kind]());
+  return h("tr", { data: { row: "", key: keyOf(one) } }, h("td.number", {}, place), cells[kind]());
 }
 
 function keyOf(one) {
-  return [one.kind, one.iteration, one.attempt, one.sample, one.juror, one.vote, one.reason, one.stage, one.item].join("/");
+  return [one.kind, one.iteration, one.attempt, one.sample, one.juror, one.vote, one.reason, one.stage].join("/");
 }
 
 /** Text in which the words that were looked for stand out. */

@@ -4,13 +4,12 @@
 import { get, pathOf } from "./api.js";
 import { h } from "./dom.js";
 
-const SOON = 2000, LATER = 15000, RUNS = 5000;
-const WORDS = { running: "running", finished: "finished", failed: "failed", stopped: "stopped", lost: "connection lost" };
+const SOON = 2000, LATER = 15000, RUNS = 10000;
+const WORDS = { lost: "connection lost", removed: "run removed", refused: "not let in", unreadable: "cannot be read" };
 
 export class Live {
   #refresh;
   #name = null;
-  #page = undefined;
   #timer = null;
   #about = null; // of the run that was asked about last
   #asking = null;
@@ -23,18 +22,17 @@ export class Live {
 
   /** A run as `/api/run/NAME` tells it; not asked again until its counter has changed. */
   async run(name, signal) {
-    if (this.#about?.name === name && this.#name === name && !this.isLost) return this.#about;
+    if (this.#about?.name === name && this.#name === name && !this.#isTrouble) return this.#about;
     this.#about = await get(pathOf("api", "run", name), {}, signal);
     return this.#about;
   }
 
-  /** Watch a run (null: all of them) for a page. */
-  follow(name, page) {
+  /** Watch a run (null: all of them), as its page failed to or not. */
+  follow(name, error = null) {
     this.#name = name;
-    this.#page = page;
-    if (name && this.#about?.name === name) this.#say(this.#about.status.state);
-    else this.#say(null);
-    this.#soon(name ? (this.#about?.status.state === "running" ? SOON : LATER) : RUNS);
+    const state = this.#about?.name === name ? this.#about?.status.state : null;
+    this.#say((error && troubleOf(error)) ?? state);
+    this.#soon(error?.isLost || state === "running" ? SOON : name ? LATER : RUNS);
   }
 
   #soon(after) {
@@ -48,10 +46,10 @@ export class Live {
     let after = SOON;
     try {
       after = this.#name ? await this.#askRun(this.#name) : await this.#askRuns();
-      if (asking === this.#asking && this.isLost) this.#say(this.#about?.status.state ?? null);
+      if (asking === this.#asking && this.#isTrouble) this.#say(this.#name ? (this.#about?.status.state ?? null) : null);
     } catch (error) {
       if (error.name !== "AbortError" && !error.kind) console.error(error);
-      if (error.isLost) this.#say("lost");
+      if (asking === this.#asking && error.kind) this.#say(troubleOf(error));
     }
     if (asking === this.#asking) this.#soon(after);
   }
@@ -59,8 +57,7 @@ export class Live {
   async #askRun(name) {
     const { change, owned } = await get(pathOf("api", "run", name, "change"));
     if (name !== this.#name) return SOON;
-    const was = this.isLost;
-    if (change !== this.#about?.change || owned !== (this.#about?.status.state === "running") || was) {
+    if (change !== this.#about?.change || owned !== (this.#about?.status.state === "running") || this.#isTrouble) {
       const about = await get(pathOf("api", "run", name));
       if (name !== this.#name) return SOON;
       this.#about = about;
@@ -75,8 +72,8 @@ export class Live {
     return RUNS;
   }
 
-  get isLost() {
-    return document.getElementById("live").dataset.state === "lost";
+  get #isTrouble() {
+    return document.getElementById("live").dataset.state in WORDS;
   }
 
   #say(state) {
@@ -89,4 +86,12 @@ export class Live {
       box.replaceChildren(h("span.dot", { "aria-hidden": "true" }), WORDS[state] ?? state);
     }
   }
+}
+
+/** Why a run is not followed; null: only this page of it is not there. */
+function troubleOf({ isLost, status }) {
+  if (isLost) return "lost";
+  if (status === 401) return "refused";
+  if (status === 410) return "removed";
+  return status === 409 || status >= 500 ? "unreadable" : null;
 }

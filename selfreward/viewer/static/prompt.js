@@ -6,13 +6,13 @@ import { h } from "./dom.js";
 import { at, badge, listAt, ownOpinion } from "./frame.js";
 import { dots, probabilities } from "./marks.js";
 import { count, fixed, isNumber, many } from "./numbers.js";
-import { block, shown } from "./text.js";
+import { block, blockOf, shown } from "./text.js";
 
 export const tab = "list";
-export const isOneLoad = true;
+export const asks = ["full"];
 
-export function load({ name, args, signal }) {
-  return get(pathOf("api", "run", name, "prompt", args[1], args[2]), {}, signal);
+export function load({ name, args, url, signal }) {
+  return get(pathOf("api", "run", name, "prompt", args[1], args[2]), { full: url.searchParams.get("full") }, signal);
 }
 
 export function title(data, { name }) {
@@ -28,7 +28,7 @@ export function draw(data, context) {
     outcome(data, context, found),
     data.criteria.length ? criteria(data.criteria) : null,
     data.responses.length ? h("h2.answers-head", {}, many(data.responses.length, "answer"), " ", ownOpinion()) : null,
-    data.responses.length ? h("div.answers", {}, data.responses.map((one) => answer(one, data, on("unfold"), found))) : null,
+    data.responses.length ? h("div.answers", {}, data.responses.map((one) => answer(one, data, on("unfold"), found, context.url))) : null,
     comparisons(data),
     demonstrations(data, context),
   ];
@@ -67,14 +67,15 @@ function heading(data, context) {
       h("span.group", {}, step(data.previous, "prev", "Previous"), step(data.next, "next", "Next"))));
 }
 
-function request({ prompt, branch }) {
+function request({ prompt, branch }, { url }) {
   const dropped = prompt.dropped !== null;
+  const field = dropped ? "raw" : "text";
   return h("section.request", { "aria-label": "Prompt" },
     dropped ? h("p", {}, badge("bad", "not accepted"), " ", h("strong", {}, shown(prompt.dropped)),
       prompt.detail ? [": ", shown(prompt.detail)] : null) : null,
-    block(dropped ? prompt.raw : prompt.text, "prompt"),
+    blockOf(prompt, field, `${prompt.iteration}-${prompt.attempt}-prompt`, url),
     !dropped && prompt.detail ? h("p.sub", {}, "The worse answer answers instead: ", shown(prompt.detail)) : null,
-    h("p.meta", {}, h("span", {}, many(prompt.num_tokens, "token")), h("span", {}, many((dropped ? prompt.raw : prompt.text).length, "character")),
+    h("p.meta", {}, h("span", {}, many(prompt.num_tokens, "token")), h("span", {}, many(lengthOf(prompt, field), "character")),
       branch ? h("span", {}, "copied from run ", shown(branch.run)) : null));
 }
 
@@ -93,6 +94,10 @@ function outcome(data, context, found) {
     found && found !== "long" ? h("p.legend", {}, h("ins", {}, "only in the chosen answer"), " ", h("del", {}, "only in the rejected answer")) : null);
 }
 
+function lengthOf(record, field) {
+  return record.cut?.[field] ?? record[field].length;
+}
+
 /** For the first pair: the parts of both texts by sample; "long" where they are too long. */
 function differences({ pairs, responses }) {
   const pair = pairs[0];
@@ -102,12 +107,12 @@ function differences({ pairs, responses }) {
   return found ? { [pair.chosen]: [found.a, "ins"], [pair.rejected]: [found.b, "del"] } : "long";
 }
 
-function answer(one, data, isOpen, found) {
-  const key = `answer-${one.sample}`;
+function answer(one, data, isOpen, found, url) {
+  const key = `answer-${data.iteration}-${data.attempt}-${one.sample}`;
   const parts = found?.[one.sample];
   const facts = [
     one.author === "policy" ? null : `by ${one.author}`,
-    many(one.num_tokens, "token"), many(one.text.length, "character"),
+    many(one.num_tokens, "token"), many(lengthOf(one, "text"), "character"),
     isNumber(one.logprob) ? `log-prob ${fixed(one.logprob, 1)}` : null,
   ].filter(Boolean);
   const scored = isNumber(one.score);
@@ -119,12 +124,12 @@ function answer(one, data, isOpen, found) {
     h("p.meta", {}, facts.map((fact) => h("span", {}, shown(fact))), one.finish_reason === "length" ? badge("bad", "cut off") : null),
     one.dropped ? h("p.why", {}, "Not judged: ", shown(one.dropped)) : null,
     one.not_paired ? h("p.why", {}, "Not paired: ", shown(one.not_paired)) : null,
-    one.thinking ? folded(`${key}-thinking`, isOpen, "Thinking", block(one.thinking, `${key}-thinking-text`)) : null,
-    parts ? h("div.model.diff", { data: { key: `${key}-diff` }, dir: "auto" }, marked(...parts)) : block(one.text, `${key}-text`),
-    one.votes.length ? h("div.votes", {}, h("h3", {}, one.votes.length > 1 ? "Votes" : "Vote"), one.votes.map((vote) => ballot(vote, data, key, isOpen))) : null);
+    one.thinking ? folded(`${key}-thinking`, isOpen, "Thinking", blockOf(one, "thinking", `${key}-thinking-text`, url)) : null,
+    parts ? h("div.model.diff", { data: { key: `${key}-diff` }, dir: "auto" }, marked(...parts)) : blockOf(one, "text", `${key}-text`, url),
+    one.votes.length ? h("div.votes", {}, one.votes.length > 1 ? h("h3", {}, `${one.votes.length} votes`) : null, one.votes.map((vote) => ballot(vote, data, key, isOpen, url))) : null);
 }
 
-function ballot(vote, data, key, isOpen) {
+function ballot(vote, data, key, isOpen, url) {
   const id = `${key}-vote-${vote.juror}-${vote.vote}`;
   const who = vote.juror ? `jury ${vote.juror}, vote ${vote.vote}` : `vote ${vote.vote}`;
   const criterion = vote.form === "criteria" ? data.criteria.find((one) => one.juror === vote.juror && one.number === vote.vote) : null;
@@ -134,7 +139,7 @@ function ballot(vote, data, key, isOpen) {
   const top = [h("span.who", {}, who), " ", verdict, criterion ? h("span.sub", {}, ` weight ${fixed(vote.weight, 1)}: `, shown(criterion.text.slice(0, 120))) : null];
   const share = vote.probabilities ? h("p.sub", {}, `probability on scores at all: ${fixed(vote.probabilities.reduce((sum, p) => sum + p, 0), 3)}`) : null;
   return h("div.ballot", { data: { key: id } },
-    vote.raw ? folded(`${id}-raw`, isOpen, top, block(vote.raw, `${id}-text`)) : h("p.verdict", {}, top),
+    vote.raw ? folded(`${id}-raw`, isOpen, top, blockOf(vote, "raw", `${id}-text`, url)) : h("p.verdict", {}, top),
     vote.probabilities ? [probabilities(vote.probabilities), isOpen ? share : null] : null);
 }
 
@@ -157,14 +162,14 @@ function comparisons({ comparisons: all }) {
       one.raw ? folded(`compared-${one.first}-${one.second}`, false, "What the judge wrote", block(one.raw, `compared-text-${one.first}-${one.second}`)) : null))));
 }
 
-function demonstrations({ demonstrations: shots }, { name, url }) {
+function demonstrations({ iteration, attempt, demonstrations: shots }, { name, url }) {
   const isOpen = url.searchParams.get("unfold") === "1";
   if (shots === null || shots === undefined)
-    return h("p.note", {}, "From which examples this prompt was written is not known.");
+    return iteration ? h("p.note", {}, "From which examples this prompt was written is not known.") : null;
   if (!shots.length) return null;
   return h("div.card", {}, folded("demonstrations", isOpen, `Written from ${many(shots.length, "example")}`,
-    h("ol.shots", {}, shots.map((shot, n) => h("li", {}, block(shot.text, `shot-${n}`),
+    h("ol.shots", {}, shots.map((shot, n) => h("li", {}, block(shot.text, `shot-${iteration}-${attempt}-${n}`),
       isNumber(shot.attempt) && isNumber(shot.iteration)
         ? h("a.sub", { href: at(name, "prompt", shot.iteration, shot.attempt) }, `iteration ${shot.iteration}, prompt ${count(shot.attempt)}`)
-        : h("span.sub", {}, shown(shot.source ?? "")))))));
+        : h("span.sub", {}, shot.source === "human" ? "by people" : shown(shot.source ?? "")))))));
 }

@@ -9,7 +9,7 @@ import { count, duration, fixed, interval, isNumber, moment, percent } from "./n
 import { shown } from "./text.js";
 
 export const tab = "run";
-export const isOneLoad = true;
+export const asks = [];
 
 export function load() {
   return null; // the run itself comes with the context
@@ -31,7 +31,8 @@ export function draw(_, context) {
     heading(run),
     working(run.status),
     found(run),
-    run.iterations.length ? table(run, chosen) : empty("Nothing is finished yet.", "The first figures come with the first answers."),
+    run.pending?.length ? h("p.note", { role: "status" }, `Figures of iteration ${run.pending.join(", ")} are being computed.`) : null,
+    run.iterations.length ? table(run, chosen) : run.pending?.length ? null : empty("Nothing is finished yet.", "The first figures come with the first answers."),
     looked ? detail(run, looked, context) : null,
     warnings(run),
     charts(run, context),
@@ -119,7 +120,7 @@ function row(run, one, isChosen) {
     h("td", {}, scores.bins ? histogram(scores.bins, (low, high) => list({ kind: "responses", sort: "score", min_score: low, max_score: high })) : h("span.none", {}, "–")),
     isNumber(scores.mean) ? h("td.number", {}, h("a", { href: list({ kind: "responses", sort: "score", order: "desc" }) }, fixed(scores.mean)),
       h("span.sub", {}, isNumber(scores.se) ? `± ${fixed(scores.se, 3)}` : "one prompt")) : none(),
-    isPaired ? link(pairs.ties ?? 0, { kind: "drops", reason: "tie" }, percent(pairs.tie_rate, 0)) : none(),
+    isPaired ? link(pairs.ties ?? 0, { kind: "drops", stage: "pairs", reason: "tie" }, percent(pairs.tie_rate, 0)) : none(),
     isPaired ? link(pairs.n, { kind: "prompts", sort: "margin", order: "desc" }, `of ${count(pairs.prompts)} prompts`) : none(),
     isNumber(pairs.margin) ? h("td.number", {}, fixed(pairs.margin), h("span.sub", {}, isNumber(pairs.margin_se) ? `± ${fixed(pairs.margin_se, 3)}` : "")) : none(),
     pairs.n ? h("td.number.lengths", {}, h("a", { href: list({ kind: "responses", sort: "length", order: "desc" }) },

@@ -7,7 +7,7 @@ import { count, fixed, isNumber, moment } from "./numbers.js";
 import { shown } from "./text.js";
 
 export const tab = "runs";
-export const isOneLoad = true;
+export const asks = [];
 
 export function load({ signal }) {
   return get("/api/runs", {}, signal);
@@ -31,7 +31,7 @@ export function draw({ runs, root }, { url, go }) {
   return [
     h("div.title", {},
       h("h1", {}, "Runs"),
-      h("p.meta", {}, `${count(runs.length)} in `, h("code", {}, shown(root))),
+      h("p.meta", {}, h("span", {}, `${count(runs.length)} in `, h("code", {}, shown(root)))),
       runs.length > 1 ? h("div.actions", {},
         h("input", { type: "search", value: q, placeholder: "Filter", "aria-label": "Filter runs", oninput, data: { key: "filter" } }),
         h("a.button", { href: "/compare" }, "Compare two")) : null),

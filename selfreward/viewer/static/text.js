@@ -67,6 +67,20 @@ function fill(box, text, key, draw) {
   return box.replaceChildren(draw(text.slice(0, end)), "… ", h("button.more", { type: "button", onclick }, label));
 }
 
+/**
+ * The same of a field of what the server sent, which cuts very long texts and says so in `cut`;
+ * with a link to the address that asks for all.
+ */
+export function blockOf(record, field, key, url) {
+  const box = block(record[field], key);
+  const whole = record.cut?.[field];
+  if (!whole) return box;
+  const all = new URL(url);
+  all.searchParams.set("full", "1");
+  const said = `The first ${count(record[field].length)} of ${count(whole)} characters were sent. `;
+  return h("div.cut", {}, box, h("p.note", {}, said, h("a", { href: all.pathname + all.search }, "Send all")));
+}
+
 /** The nearest place that does not cut a character in two. */
 function whole(text, end) {
   const code = text.charCodeAt(end - 1);

@@ -17,6 +17,8 @@ const NAMES = {
   learning_rate: "learning rate", grad_norm: "gradient norm", epoch: "epoch",
 };
 
+const CHARTS = new Set(["loss", "accuracy", "rewards", "logprobs"]);
+
 export function load({ name, args, signal }) {
   return get(pathOf("api", "run", name, "training", args[1]), {}, signal);
 }
@@ -29,7 +31,7 @@ export function draw({ steps }, context) {
   const { name, args, run } = context;
   const t = Number(args[1]);
   const made = run.lineage.find((model) => model.iteration === t && model.model !== "SFT") ?? run.lineage.find((model) => model.iteration === t);
-  const charts = run.charts.filter((chart) => chart.iteration === t);
+  const charts = run.charts.filter((chart) => chart.iteration === t && CHARTS.has(chart.name));
   return [
     h("div.title", {},
       h("h1", {}, `Training of M${t + 1}`),
