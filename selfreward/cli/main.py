@@ -278,6 +278,7 @@ for verb in (
     runs.diff,
     runs.show,
     runs.pairs,
+    runs.labels,
     runs.view,
     runs.report,
     data.judge,
