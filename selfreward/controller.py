@@ -61,7 +61,7 @@ class Workers(Protocol):
         """
 
     def evaluate(self, iteration: int) -> None:
-        """Measure ``models/M<iteration + 1>`` as a judge."""
+        """Measure ``models/M<iteration + 1>`` as a judge, and by its answers."""
 
     def close(self) -> None:
         """Free whatever was kept for the next call. Idempotent."""
@@ -121,7 +121,9 @@ def check_base(run: Run, store: Store) -> None:
     """
     first = 0 if run.config.sft is not None else 1
     is_done = store.finished(first, "train") is not None
-    asks_m1 = any(judge.model == "M1" for judge in run.config.judge.jurors)
+    judges = [judge.model for judge in run.config.judge.jurors]
+    judges += [judge.model for judge in run.config.evaluation.judges]
+    asks_m1 = "M1" in judges
     is_m1 = first == 1 and (asks_m1 or bool(run.config.responses.anchors))
     if not store.has_records() or (is_done and not is_m1):
         return

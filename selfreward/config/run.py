@@ -9,6 +9,7 @@ from selfreward.config.base import EngineConfig, Group, SeedSource
 from selfreward.config.generation import PairsConfig, PromptsConfig, ResponsesConfig
 from selfreward.config.judging import (
     HOSTED,
+    ContestConfig,
     EvaluationConfig,
     HealthConfig,
     JudgeConfig,
@@ -70,6 +71,12 @@ class Config(Group):
         """``sft.selection``; None also where there is no seed step."""
         return self.sft.selection if self.sft else None
 
+    @property
+    def compares(self) -> bool:
+        """Whether any two responses are judged against each other."""
+        evaluation = self.evaluation
+        return evaluation.compares or bool(evaluation.judges) or self.judge.break_ties
+
     def stages(self, iteration: int) -> tuple[str, ...]:
         """The stages of an iteration, in order."""
         return stage_order(
@@ -126,19 +133,26 @@ these."""
 
 def is_runtime_key(key: str) -> bool:
     """Whether it is one of ``RUNTIME_KEYS``, be it of a judge such as ``judge.jury.0``."""
-    return re.sub(r"^judge\.jury\.\d+\.engine\.", "judge.engine.", key) in RUNTIME_KEYS
+    further = r"^(judge\.jury|evaluation\.contests)\.\d+\.engine\."
+    return re.sub(further, "judge.engine.", key) in RUNTIME_KEYS
 
 
-def check_judge(config: Config) -> None:
-    """Check how the judge, or each of a jury, is to be run.
+def all_judges(config: Config) -> dict[str, JurorConfig | ContestConfig]:
+    """Every judge by the key that it has in the config."""
+    jurors = {judge_key(number): juror for number, juror in enumerate(config.judge.jurors)}
+    contests = enumerate(config.evaluation.judges)
+    return {**jurors, **{f"evaluation.contests.{number}": judge for number, judge in contests}}
+
+
+def check_judges(config: Config) -> None:
+    """Check how each judge is to be run.
 
     Raises:
         ConfigError: Its endpoints serve another model of the run, or it is known by its endpoints
             alone and has none, or is asked for more than text.
     """
     serves = dict.fromkeys(_endpoints(config.engine), ("policy", "the policy"))
-    for juror, judge in enumerate(config.judge.jurors):
-        key = judge_key(juror)
+    for key, judge in all_judges(config).items():
         for url in _endpoints(judge.engine):
             model, name = serves.setdefault(url, (judge.model, key))
             if model != judge.model:
@@ -155,7 +169,7 @@ def _endpoints(engine: EngineConfig | None) -> list[str]:
     return sorted(map(str, found)) if isinstance(found, list) else []
 
 
-def _check_hosted(judge: JurorConfig, engine: EngineConfig, key: str) -> None:
+def _check_hosted(judge: JurorConfig | ContestConfig, engine: EngineConfig, key: str) -> None:
     if engine.kind != "server":
         raise ConfigError(
             f"{key}.model=hosted, but {key}.engine.kind is {engine.kind}",

@@ -8,7 +8,8 @@ A difference is called one only where its 95% interval excludes none; else it "i
 import math
 from collections.abc import Sequence
 
-from selfreward.measures.evaluated import JudgeFigures
+from selfreward.measures.best import FIRST, best_model
+from selfreward.measures.evaluated import ContestFigures, JudgeFigures
 from selfreward.measures.figures import IterationFigures
 from selfreward.measures.reports import Estimate
 from selfreward.verbs.layout import percent
@@ -20,7 +21,7 @@ _CHANCE = 0.5
 
 
 def findings(iterations: Sequence[IterationFigures]) -> list[str]:
-    """Sentences on answers, judge and lengths, of those that there are figures for.
+    """Sentences on contests, answers, judge and lengths, of those that there are figures for.
 
     Args:
         iterations: In order; the last model that answered is compared with the first.
@@ -28,7 +29,7 @@ def findings(iterations: Sequence[IterationFigures]) -> list[str]:
     answered = [f for f in iterations if f.iteration > 0]
     judged = [f for f in answered if f.scores.mean is not None]
     measured = [f for f in iterations if f.judge]
-    found = []
+    found = [*_outside(iterations)]
     if len(judged) > 1:
         found.append(_scores(judged[0], judged[-1]))
     elif judged:
@@ -44,6 +45,32 @@ def findings(iterations: Sequence[IterationFigures]) -> list[str]:
     if len(of_length) > 1:
         found.append(_lengths(of_length[0], of_length[-1]))
     return found
+
+
+def _outside(iterations: Sequence[IterationFigures]) -> list[str]:
+    """What a judge that does not learn along says of the newest model, and which is the best."""
+    met = [(f, c) for f in iterations for c in f.contests if c.opponent == FIRST]
+    if not met:
+        return []
+    newest = met[-1][0].iteration
+    found = [_contest_sentence(f"M{newest + 1}", c) for f, c in met if f.iteration == newest]
+    best = best_model(iterations)
+    if best is not None and best.compared > 2:
+        won = f", which wins {percent(best.win_rate)} against M1" if best.win_rate else ""
+        more = "" if best.win_rate else ": none wins more than half against it"
+        found.append(f"Of {best.compared} models the best by this is {best.model}{won}{more}.")
+    return found
+
+
+def _contest_sentence(model: str, contest: ContestFigures) -> str:
+    rate, who = contest.win_rate, f"{model} against {contest.opponent}"
+    by = f"as {'the frozen ' if contest.judge == FIRST else ''}{contest.judge} compares them"
+    if rate.value is None:
+        return f"{who}: no verdict on any held-out question, {by}."
+    equal = contest.length_controlled
+    length = f", at equal length {percent(equal)}" if equal.value is not None else ""
+    told = _told(rate, _CHANCE, contest.opponent)
+    return f"{model} is {told} on {rate.n} held-out questions, {by}: wins {percent(rate)}{length}."
 
 
 def _scores(first: IterationFigures, last: IterationFigures) -> str:
