@@ -151,7 +151,9 @@ class EvaluationConfig(Group):
     temperature: float = Field(default=0.0, ge=0)
     """Of these answers; else they are sampled as ``responses`` are. 0: the most probable token each
     time, so that two models differ only where their weights do."""
-    contests: tuple[ContestConfig, ...] = Field(default=(ContestConfig(),), strict=False)
+    contests: tuple[ContestConfig, ...] = Field(
+        default=(ContestConfig(model="M1", form="expected"),), strict=False
+    )
     """The judges that compare; none of them learns along. ``[]``: the answers are kept, and not
     compared."""
 
