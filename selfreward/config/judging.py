@@ -173,6 +173,20 @@ class EvaluationConfig(Group):
         return self.contests if self.questions is not None else ()
 
 
+class BestConfig(Group):
+    """By what the best model is named, and when the run ends because none is better any more."""
+
+    by: Literal["win_rate", "judge_agreement"] = "win_rate"
+    """``win_rate``: against M1 on ``evaluation.questions``. ``judge_agreement``: pairs of
+    ``evaluation.ranked`` that the model, as a judge, orders as people do."""
+    patience: int | None = Field(default=None, ge=1)
+    """End the run (exit code 0) once so many models in a row are no better than the best before
+    them; null: after ``iterations``. Scores that rise while this falls are the known end of
+    self-rewarding (docs/contests.md)."""
+    margin: float = Field(default=0.0, ge=0, le=1)
+    """By how much a model has to be better to count as better, in shares of 1."""
+
+
 class HealthConfig(Group):
     """Gates that each iteration has to pass; null: no such gate. See docs/health.md."""
 

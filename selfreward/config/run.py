@@ -9,6 +9,7 @@ from selfreward.config.base import EngineConfig, Group, SeedSource
 from selfreward.config.generation import PairsConfig, PromptsConfig, ResponsesConfig
 from selfreward.config.judging import (
     HOSTED,
+    BestConfig,
     ContestConfig,
     EvaluationConfig,
     HealthConfig,
@@ -52,6 +53,7 @@ class Config(Group):
     pairs: PairsConfig = PairsConfig()
     dpo: DpoConfig = DpoConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    best: BestConfig = BestConfig()
     health: HealthConfig = HealthConfig()
     lora: dict[str, Any] | None = None
     """Options of peft's ``LoraConfig``; null trains all weights."""
@@ -95,6 +97,21 @@ class Config(Group):
         return stages[: stages.index("pairs")]
 
     @model_validator(mode="after")
+    def _check_best(self) -> Self:
+        by, evaluation = self.best.by, self.evaluation
+        needs = {
+            "win_rate": (
+                "evaluation.questions and a judge in evaluation.contests",
+                evaluation.judges,
+            ),
+            "judge_agreement": ("evaluation.ranked", evaluation.ranked),
+        }
+        name, there = needs[by]
+        if self.best.patience is not None and not there:
+            raise ValueError(f"best.patience with best.by={by} needs {name}, and there is none")
+        return self
+
+    @model_validator(mode="after")
     def _check_anchors(self) -> Self:
         if self.pairs.rule == "anchored" and self.iterations > 1 and not self.responses.anchors:
             raise ValueError(
@@ -118,6 +135,7 @@ RUNTIME_KEYS = frozenset(
     {
         *(f"{group}.{key}" for group in ("engine", "judge.engine") for key in _ENGINE_RUNTIME_KEYS),
         *(f"health.{key}" for key in HealthConfig.model_fields),
+        *(f"best.{key}" for key in BestConfig.model_fields),
         "judge.min_parse_rate",
         "launch.engine_devices",
         "launch.keep_engine",

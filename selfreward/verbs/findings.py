@@ -8,7 +8,7 @@ A difference is called one only where its 95% interval excludes none; else it "i
 import math
 from collections.abc import Sequence
 
-from selfreward.measures.best import FIRST, best_model
+from selfreward.measures.best import FIRST, Best
 from selfreward.measures.evaluated import ContestFigures, JudgeFigures
 from selfreward.measures.figures import IterationFigures
 from selfreward.measures.reports import Estimate
@@ -20,16 +20,17 @@ _Z = 1.96
 _CHANCE = 0.5
 
 
-def findings(iterations: Sequence[IterationFigures]) -> list[str]:
+def findings(iterations: Sequence[IterationFigures], best: Best | None = None) -> list[str]:
     """Sentences on contests, answers, judge and lengths, of those that there are figures for.
 
     Args:
         iterations: In order; the last model that answered is compared with the first.
+        best: The best model, see ``measures.best``.
     """
     answered = [f for f in iterations if f.iteration > 0]
     judged = [f for f in answered if f.scores.mean is not None]
     measured = [f for f in iterations if f.judge]
-    found = [*_outside(iterations)]
+    found = [*_outside(iterations), *([_best_sentence(best)] if best else [])]
     if len(judged) > 1:
         found.append(_scores(judged[0], judged[-1]))
     elif judged:
@@ -48,18 +49,18 @@ def findings(iterations: Sequence[IterationFigures]) -> list[str]:
 
 
 def _outside(iterations: Sequence[IterationFigures]) -> list[str]:
-    """What a judge that does not learn along says of the newest model, and which is the best."""
-    met = [(f, c) for f in iterations for c in f.contests if c.opponent == FIRST]
-    if not met:
-        return []
-    newest = met[-1][0].iteration
-    found = [_contest_sentence(f"M{newest + 1}", c) for f, c in met if f.iteration == newest]
-    best = best_model(iterations)
-    if best is not None and best.compared > 2:
-        won = f", which wins {percent(best.win_rate)} against M1" if best.win_rate else ""
-        more = "" if best.win_rate else ": none wins more than half against it"
-        found.append(f"Of {best.compared} models the best by this is {best.model}{won}{more}.")
-    return found
+    """What judges that do not learn along say of the newest model."""
+    met = [(f.iteration, c) for f in iterations for c in f.contests if c.opponent == FIRST]
+    return [_contest_sentence(f"M{t + 1}", c) for t, c in met if t == met[-1][0]]
+
+
+def _best_sentence(best: Best) -> str:
+    of = f"Of {best.measured} models {best.model} is the best by this"
+    if best.by == "judge_agreement":
+        return f"Of {best.measured} models {best.model} is the best judge: {percent(best.value)}."
+    if best.value is None:
+        return f"{of}: none wins more than half against it."
+    return f"{of}: it wins {percent(best.value)} against M1."
 
 
 def _contest_sentence(model: str, contest: ContestFigures) -> str:

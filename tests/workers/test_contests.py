@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from selfreward.cli.main import invoke
 from selfreward.config import SeedSource
 from selfreward.config.load import build_config
 from selfreward.controller import launch
@@ -18,6 +20,7 @@ from selfreward.inputs.questions import copied_questions, read_questions
 from selfreward.records import FinishReason
 from selfreward.storage.directory import Run
 from selfreward.verbs.scores import scores_of, scores_text
+from selfreward.verbs.status import is_complete, status_of, status_text
 from selfreward.workers.checks import check_run
 from selfreward.workers.evaluate import evaluate_iteration
 from tests.support import plain
@@ -133,7 +136,7 @@ def test_scores_say_first_what_the_loop_does_not_train_and_which_model_is_best()
         lines[1].startswith("M3 is better than M1") or lines[1].startswith("M3 is worse than M1")
     )
     assert "as the frozen M1 compares them: wins " in " ".join(lines[:4])
-    assert "Of 3 models the best by this is M" in " ".join(lines[:6])
+    assert re.search(r"Of 3 models M\d is the best by this: ", " ".join(lines[:6]))
     assert "new model v M1, by M1" in text and "new model v model before, by M1" in text
     assert plain(scores_of(run))["iterations"][2]["contests"][1]["opponent"] == "M2"
 
@@ -201,3 +204,68 @@ def test_judges_and_questions_that_cannot_serve_are_refused_before_anything_runs
     words = [*SMALL, "sft={ift: seed/ift.jsonl, eft: null}", word]
     with pytest.raises(ConfigError, match=message):
         check_run(build_config({}, words), None)
+
+
+class Worse(Workers):
+    """From M3 on all answers lose: they are empty."""
+
+    def evaluate(self, iteration: int) -> None:
+        def reply(prompt: str, number: int) -> tuple[str, FinishReason]:
+            text = scripted_reply(prompt, number)[0]
+            return ("" if iteration > 1 and "<assistant>Better" not in prompt else text), "stop"
+
+        open_ = Session(ScriptedEngine(reply), ScriptedChat())
+        with self._epoch_store() as store:
+            sessions = Sessions(lambda settings, model: open_)
+            asyncio.run(evaluate_iteration(self.run, store, iteration, sessions))
+
+
+def test_a_run_whose_models_get_worse_ends_with_the_reason_and_goes_on_when_told_to(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = make("iterations=6", "best.patience=2")
+    launch(run, tick=lambda: None, workers=Worse(run))
+    with run.store() as store:
+        last = store.stages()[-1]
+    assert (last.iteration, last.stage) == (2, "evaluate")  # M2 ties with M1, M3 loses
+    found = status_of(run)
+    assert found.state == "finished" and is_complete(run)
+    assert found.ended is not None and "no model is better than M1 by win_rate" in found.ended
+    assert "ended after iteration 2" in status_text(found)
+    assert invoke(["resume", run.name]) == 0
+    assert "go on nonetheless with: selfreward resume run best.patience=null" in (
+        capsys.readouterr().err
+    )
+    run.configure(["best.patience=null", "iterations=3"])
+    assert not is_complete(run)
+    launch(run, tick=lambda: None, workers=Worse(run))
+    assert is_complete(run) and status_of(run).ended is None
+    with run.store() as store:
+        assert store.stages()[-1].iteration == 3
+
+
+def test_an_interrupted_run_ends_where_one_that_was_not_does() -> None:
+    whole, cut = make("iterations=5", "best.patience=2", name="whole"), make(
+        "iterations=5", "best.patience=2", name="cut"
+    )  # fmt: skip
+    launch(whole, tick=lambda: None, workers=Worse(whole))
+
+    class Dies(Worse):
+        def evaluate(self, iteration: int) -> None:
+            if iteration == 2 and not self.asked:
+                self.asked.append((2, "died"))
+                raise KeyboardInterrupt
+            super().evaluate(iteration)
+
+    workers = Dies(cut)
+    with pytest.raises(KeyboardInterrupt):
+        launch(cut, tick=lambda: None, workers=workers)
+    launch(cut, tick=lambda: None, workers=workers)
+    assert status_of(cut).ended == status_of(whole).ended is not None
+
+
+def test_patience_without_a_measure_is_refused() -> None:
+    for words in (["evaluation.questions=null"], ["evaluation.contests=[]"],
+                  ["best.by=judge_agreement"]):  # fmt: skip
+        with pytest.raises(ConfigError, match=r"best.patience with best.by=.* needs"):
+            build_config({}, [*SMALL, "best.patience=1", *words])

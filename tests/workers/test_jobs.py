@@ -132,7 +132,8 @@ def test_a_real_model_trained_anew_from_its_pairs_is_the_same_until_an_option_di
     model = make_family(tmp_path / "model", "SmolLM 2")
     words = [
         "iterations=1", "sft=null", "prompts.count=4", "responses.n=3", "dpo.max_steps=2",
-        "dpo.learning_rate=1e-3", "evaluation.ranked=null", "evaluation.questions=null", "evaluation.canaries=false",
+        "dpo.learning_rate=1e-3", "evaluation.ranked=null", "evaluation.questions=null",
+        "evaluation.canaries=false",
     ]  # fmt: skip
     run = create_run(build_config({"model": str(model)}, words), "run")
     launch(run, lambda: None, RealTraining(run))
