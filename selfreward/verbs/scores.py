@@ -41,7 +41,7 @@ class Scores:
     run: str
     iterations: tuple[IterationFigures, ...]
     """Those that have begun, in order."""
-    best: Best | None
+    best: Best | None = None
     """The best model by what the loop does not train; None where fewer than two are measured."""
 
 
