@@ -41,7 +41,7 @@ CONFIG = {
         "save_steps": 0.5,
     },
     "judge": {"form": "expected", "template": "judge/expected.jinja"},
-    "evaluation": {"ranked": None, "canaries": False},
+    "evaluation": {"ranked": None, "questions": None, "canaries": False},
 }
 M0 = "bundled:smollm2-135m"
 _SHARES = ("accuracy", "prefers_longer")

@@ -21,7 +21,12 @@ from selfreward.engines.chat import Chat
 from selfreward.inputs import models
 from selfreward.storage.directory import Run
 
-QUICK = ["iterations=0", "evaluation.ranked=null", "evaluation.canaries=false"]
+QUICK = [
+    "iterations=0",
+    "evaluation.ranked=null",
+    "evaluation.questions=null",
+    "evaluation.canaries=false",
+]
 
 
 def main() -> None:

@@ -24,7 +24,8 @@ from typing import Protocol
 from selfreward.errors import IntegrityError, SelfRewardError, StoppedError
 from selfreward.inputs import models
 from selfreward.inputs.rankings import rankings_of
-from selfreward.measures.figures import iteration_figures
+from selfreward.measures.best import best_model
+from selfreward.measures.figures import figures_of, iteration_figures
 from selfreward.measures.health import (
     AFTER_EVALUATION,
     BEFORE_TRAINING,
@@ -38,6 +39,7 @@ from selfreward.measures.selection import selection_figures
 from selfreward.records import Comparison, GateName, Judgment, PreferencePair, Prompt, Response
 from selfreward.stages.pairs import build_pairs
 from selfreward.stages.selection import opinions_on, select
+from selfreward.storage.changes import ENDED
 from selfreward.storage.committed import check_launch
 from selfreward.storage.directory import Run
 from selfreward.storage.leftovers import clean
@@ -61,7 +63,7 @@ class Workers(Protocol):
         """
 
     def evaluate(self, iteration: int) -> None:
-        """Measure ``models/M<iteration + 1>`` as a judge."""
+        """Measure ``models/M<iteration + 1>`` as a judge, and by its answers."""
 
     def close(self) -> None:
         """Free whatever was kept for the next call. Idempotent."""
@@ -111,6 +113,9 @@ def run_loop(run: Run, store: Store, workers: Workers) -> None:
             check_health(run, store, iteration, BEFORE_TRAINING)
             workers.train(iteration)
         end_iteration(run, store, workers, iteration)
+        if ended := why_ended(run, store, iteration):
+            store.add_event(ENDED, ended)
+            return
 
 
 def check_base(run: Run, store: Store) -> None:
@@ -121,7 +126,9 @@ def check_base(run: Run, store: Store) -> None:
     """
     first = 0 if run.config.sft is not None else 1
     is_done = store.finished(first, "train") is not None
-    asks_m1 = any(judge.model == "M1" for judge in run.config.judge.jurors)
+    judges = [judge.model for judge in run.config.judge.jurors]
+    judges += [judge.model for judge in run.config.evaluation.judges]
+    asks_m1 = "M1" in judges
     is_m1 = first == 1 and (asks_m1 or bool(run.config.responses.anchors))
     if not store.has_records() or (is_done and not is_m1):
         return
@@ -285,6 +292,21 @@ def end_iteration(run: Run, store: Store, workers: Workers, iteration: int) -> N
     if store.figures(iteration, dict) is None:
         check_health(run, store, iteration, AFTER_EVALUATION)
         close_iteration(store, iteration)
+
+
+def why_ended(run: Run, store: Store, iteration: int) -> str | None:
+    """Why the run ends after an iteration, as its models are no longer better; None: it goes on."""
+    settings = run.config.best
+    if settings.patience is None or iteration == run.config.iterations:
+        return None
+    closed = (figures_of(store, before) for before in range(iteration + 1))
+    best = best_model(closed, settings.by, settings.margin)
+    if best is None or best.later < settings.patience:
+        return None
+    return (
+        f"after iteration {iteration}: no model is better than {best.model} by {settings.by} since "
+        f"{best.later} iterations (best.patience={settings.patience})"
+    )
 
 
 def close_iteration(store: Store, iteration: int) -> None:

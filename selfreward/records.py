@@ -331,5 +331,5 @@ class Progress:
 MAX_SCORE = 5
 """Points on the additive scale (arXiv 2401.10020, figure 2)."""
 
-REPORTS = ("judge", "canaries", "positions")
+REPORTS = ("judge", "canaries", "positions", "answers", "contests")
 """Names of all reports of an evaluation."""

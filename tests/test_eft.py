@@ -27,7 +27,8 @@ from tests.support.loop_driver import ScriptedWorkers
 from tests.support.scripted import Reply, ScriptedChat, scripted_reply, scripted_words
 
 SMALL = [
-    "iterations=0", "evaluation.ranked=null", "evaluation.canaries=false",
+    "iterations=0", "evaluation.ranked=null", "evaluation.questions=null",
+    "evaluation.canaries=false",
     "prompts.seeds=seed/ift.jsonl",
     "sft.ift={path: seed/ift.jsonl, limit: 5}", "sft.eft={path: seed/eft.jsonl, limit: 1}",
     "sft.max_length=9999", "sft.selection.votes=3", "engine.concurrency=3",
@@ -403,7 +404,8 @@ def test_the_plan_counts_the_selection(tmp_path: Path) -> None:
 def test_the_real_model_writes_worse_responses_and_judges_them(tmp_path: Path) -> None:
     """Real children, engine and trainer; one step teaches nothing, so nothing need be selected."""
     words = [
-        "iterations=0", "evaluation.ranked=null", "evaluation.canaries=false",
+        "iterations=0", "evaluation.ranked=null", "evaluation.questions=null",
+    "evaluation.canaries=false",
         "judge.form=written", "judge.template=judge/additive.jinja", "sft.ift.limit=6",
         "sft.eft.limit=1", "sft.max_steps=1", "sft.per_device_train_batch_size=1",
         "prompts.max_new_tokens=40", "responses.max_new_tokens=40", "sft.selection.votes=2",

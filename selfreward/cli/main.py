@@ -176,7 +176,7 @@ def resume(
     from selfreward.storage.directory import open_run
     from selfreward.verbs.maintenance import told_as_damage
     from selfreward.verbs.scores import scores_of
-    from selfreward.verbs.status import is_complete
+    from selfreward.verbs.status import is_complete, status_of
     from selfreward.workers.checks import check_changed
 
     opened = open_run(name)
@@ -198,9 +198,13 @@ def resume(
             opened.configure(overrides, check)
         is_finished = is_complete(opened)
         if is_finished:
+            ended, more = status_of(opened).ended, f"iterations={opened.config.iterations + 1}"
+            came_to, go_on = _outline(opened.config), ("extend it", more)
+            if ended:
+                came_to, go_on = ended, ("go on nonetheless", "best.patience=null")
             console.note(
-                f"run {opened.name} is finished ({_outline(opened.config)}); extend it with: "
-                f"selfreward resume {name} iterations={opened.config.iterations + 1}"
+                f"run {opened.name} is finished ({came_to}); {go_on[0]} with: "
+                f"selfreward resume {name} {go_on[1]}"
             )
             if as_json:
                 console.data_json(scores_of(opened))

@@ -1,6 +1,8 @@
 """The judge, what it is measured by, and the limits to what it may do."""
 
-from pydantic import Field
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
 
 from selfreward.config.base import EngineConfig, Group, SampledGroup, SeedSource, Source
 from selfreward.records import FORMS, Form, FormName, GateName
@@ -96,6 +98,39 @@ class JudgeConfig(JurorConfig):
         return models.index("policy") if "policy" in models else 0
 
 
+class ContestConfig(SampledGroup):
+    """A judge that compares the answers of two models, in both orders, and does not learn along."""
+
+    model: str = "M1"
+    """``M1``: the seed model, frozen; else any model source; ``hosted``: whatever the endpoints of
+    ``engine`` serve. The policy itself is refused: it would judge what it is trained to like."""
+    engine: EngineConfig | None = None
+    """How to run it; null: like the policy."""
+    form: Literal["written", "expected"] = "expected"
+    """``expected``: the more probable of two labels. ``written``: reasons, then the better one."""
+    temperature: float = Field(default=0.0, ge=0)
+    """Of what is written; 0 takes the most probable token each time."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Sample from the most probable tokens that make up this probability."""
+    top_k: int = Field(default=0, ge=0)
+    """Sample from so many of the most probable tokens; 0: from all."""
+    max_new_tokens: int = Field(default=256, ge=1)
+    """Tokens of a text, at most."""
+
+    @property
+    def traits(self) -> Form:
+        """What sets its form apart."""
+        return FORMS[self.form]
+
+    @model_validator(mode="after")
+    def _check_model(self) -> Self:
+        if self.model == "policy":
+            raise ValueError(
+                "model=policy is the model that is measured; take M1, another model, or hosted"
+            )
+        return self
+
+
 class EvaluationConfig(Group):
     """What is asked of each new model at the end of its iteration; no record depends on it."""
 
@@ -109,15 +144,47 @@ class EvaluationConfig(Group):
     canaries: bool = True
     """Also judge responses that try to talk the judge into a high score."""
 
+    questions: Source | None = SeedSource(path="seed/questions.jsonl")
+    """Held-out prompts that every model answers, and by which it is compared with those before it,
+    each at most with a ``reference`` answer; null: none. A prompt that is also trained on is
+    refused."""
+    temperature: float = Field(default=0.0, ge=0)
+    """Of these answers; else they are sampled as ``responses`` are. 0: the most probable token each
+    time, so that two models differ only where their weights do."""
+    contests: tuple[ContestConfig, ...] = Field(
+        default=(ContestConfig(model="M1", form="expected"),), strict=False
+    )
+    """The judges that compare; none of them learns along. ``[]``: the answers are kept, and not
+    compared."""
+
     @property
     def is_on(self) -> bool:
         """Whether there is anything to ask."""
-        return self.ranked is not None or self.canaries
+        return self.ranked is not None or self.canaries or self.questions is not None
 
     @property
     def compares(self) -> bool:
-        """Whether there is anything to compare."""
+        """Whether the new model compares what people ranked."""
         return self.ranked is not None and self.compare
+
+    @property
+    def judges(self) -> tuple[ContestConfig, ...]:
+        """Who compares the models' answers; none where they are asked nothing."""
+        return self.contests if self.questions is not None else ()
+
+
+class BestConfig(Group):
+    """By what the best model is named, and when the run ends because none is better any more."""
+
+    by: Literal["win_rate", "judge_agreement"] = "win_rate"
+    """``win_rate``: against M1 on ``evaluation.questions``. ``judge_agreement``: pairs of
+    ``evaluation.ranked`` that the model, as a judge, orders as people do."""
+    patience: int | None = Field(default=None, ge=1)
+    """End the run (exit code 0) once so many models in a row are no better than the best before
+    them; null: after ``iterations``. Scores that rise while this falls are the known end of
+    self-rewarding (docs/contests.md)."""
+    margin: float = Field(default=0.0, ge=0, le=1)
+    """By how much a model has to be better to count as better, in shares of 1."""
 
 
 class HealthConfig(Group):

@@ -17,7 +17,11 @@ from selfreward.config.secrets import check_secrets
 from selfreward.config.yamlfile import Path_, dump_yaml, parse_overrides, place_of, read_yaml
 from selfreward.errors import ConfigError
 
-_EARLIER = {"judge.truncated": "true", "sft.selection.combine": "true"}
+_EARLIER = {
+    "judge.truncated": "true",
+    "sft.selection.combine": "true",
+    "evaluation.questions": "null",
+}
 """What runs did before there was the key, where that is not its default now."""
 
 

@@ -43,18 +43,20 @@ class Key:
 def keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[Key]:
     """All keys of a group, in order; a group within it comes before what it holds.
 
+    Of a list of groups the first entry stands for all.
+
     Groups that stand in several places are held back: ``source`` (``SeedSource``), an engine of
     a judge (as ``engine``) and the judges of a jury (as ``judge``).
     """
     docs = _docs(model)
     for name, field in model.model_fields.items():
         key = f"{prefix}{name}"
-        group = None if key == "judge.engine" else _group(field)
+        group = None if key.endswith(".engine") else _group(field)
         about = "" if group is None else _text(group.__doc__ or "")
         doc = " ".join(filter(None, (about, docs.get(name))))
         yield Key(key, _type(field), _default(field), doc, _changes(key))
         if group is not None:
-            yield from keys(group, f"{key}.")
+            yield from keys(group, f"{key}.0." if _is_list(field) else f"{key}.")
 
 
 def explain(name: str) -> Key:
@@ -65,7 +67,8 @@ def explain(name: str) -> Key:
     """
     known = {key.name: key for key in keys()}
     place = re.sub(r"^judge\.jury\.\d+\.", "judge.", name)
-    place = re.sub(r"^judge\.engine\.", "engine.", place)
+    place = re.sub(r"^(evaluation\.contests)\.\d+\.", r"\1.0.", place)
+    place = re.sub(r"^(judge|evaluation\.contests\.0)\.engine\.", "engine.", place)
     is_of_juror = place.startswith("judge.") and place != name and "engine" not in place
     if place in known and not (is_of_juror and place[6:] not in JurorConfig.model_fields):
         return replace(known[place], name=name, changes=_changes(name))
@@ -91,18 +94,23 @@ def _changes(name: str) -> Literal["always", "unused", "never"]:
 
 def _group(field: FieldInfo) -> type[BaseModel] | None:
     """The group that a field is, unless it is one of those that stand in several places."""
-    if get_origin(field.annotation) is tuple:
-        return None
     kinds = [field.annotation, *get_args(field.annotation)]
     found = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
-    return found[0] if found and found[0] is not SeedSource else None
+    return found[0] if found and found[0] not in (SeedSource, JurorConfig) else None
+
+
+def _is_list(field: FieldInfo) -> bool:
+    return get_origin(field.annotation) is tuple
 
 
 def _default(field: FieldInfo) -> str:
     value = None if field.is_required() else field.get_default(call_default_factory=True)
     if field.is_required() or (isinstance(value, BaseModel) and not isinstance(value, SeedSource)):
         return ""
-    return json.dumps(value.path if isinstance(value, SeedSource) else value, ensure_ascii=False)
+    value = value.path if isinstance(value, SeedSource) else value
+    return json.dumps(
+        value, ensure_ascii=False, default=lambda group: group.model_dump(exclude_unset=True)
+    )
 
 
 def _type(field: FieldInfo) -> str:

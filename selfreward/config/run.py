@@ -9,6 +9,8 @@ from selfreward.config.base import EngineConfig, Group, SeedSource
 from selfreward.config.generation import PairsConfig, PromptsConfig, ResponsesConfig
 from selfreward.config.judging import (
     HOSTED,
+    BestConfig,
+    ContestConfig,
     EvaluationConfig,
     HealthConfig,
     JudgeConfig,
@@ -51,6 +53,7 @@ class Config(Group):
     pairs: PairsConfig = PairsConfig()
     dpo: DpoConfig = DpoConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    best: BestConfig = BestConfig()
     health: HealthConfig = HealthConfig()
     lora: dict[str, Any] | None = None
     """Options of peft's ``LoraConfig``; null trains all weights."""
@@ -70,6 +73,12 @@ class Config(Group):
         """``sft.selection``; None also where there is no seed step."""
         return self.sft.selection if self.sft else None
 
+    @property
+    def compares(self) -> bool:
+        """Whether any two responses are judged against each other."""
+        evaluation = self.evaluation
+        return evaluation.compares or bool(evaluation.judges) or self.judge.break_ties
+
     def stages(self, iteration: int) -> tuple[str, ...]:
         """The stages of an iteration, in order."""
         return stage_order(
@@ -86,6 +95,21 @@ class Config(Group):
         """The stages before ``pairs`` of an iteration above 0, in order."""
         stages = self.stages(iteration)
         return stages[: stages.index("pairs")]
+
+    @model_validator(mode="after")
+    def _check_best(self) -> Self:
+        by, evaluation = self.best.by, self.evaluation
+        needs = {
+            "win_rate": (
+                "evaluation.questions and a judge in evaluation.contests",
+                evaluation.judges,
+            ),
+            "judge_agreement": ("evaluation.ranked", evaluation.ranked),
+        }
+        name, there = needs[by]
+        if self.best.patience is not None and not there:
+            raise ValueError(f"best.patience with best.by={by} needs {name}, and there is none")
+        return self
 
     @model_validator(mode="after")
     def _check_anchors(self) -> Self:
@@ -111,6 +135,7 @@ RUNTIME_KEYS = frozenset(
     {
         *(f"{group}.{key}" for group in ("engine", "judge.engine") for key in _ENGINE_RUNTIME_KEYS),
         *(f"health.{key}" for key in HealthConfig.model_fields),
+        *(f"best.{key}" for key in BestConfig.model_fields),
         "judge.min_parse_rate",
         "launch.engine_devices",
         "launch.keep_engine",
@@ -126,19 +151,26 @@ these."""
 
 def is_runtime_key(key: str) -> bool:
     """Whether it is one of ``RUNTIME_KEYS``, be it of a judge such as ``judge.jury.0``."""
-    return re.sub(r"^judge\.jury\.\d+\.engine\.", "judge.engine.", key) in RUNTIME_KEYS
+    further = r"^(judge\.jury|evaluation\.contests)\.\d+\.engine\."
+    return re.sub(further, "judge.engine.", key) in RUNTIME_KEYS
 
 
-def check_judge(config: Config) -> None:
-    """Check how the judge, or each of a jury, is to be run.
+def all_judges(config: Config) -> dict[str, JurorConfig | ContestConfig]:
+    """Every judge by the key that it has in the config."""
+    jurors = {judge_key(number): juror for number, juror in enumerate(config.judge.jurors)}
+    contests = enumerate(config.evaluation.judges)
+    return {**jurors, **{f"evaluation.contests.{number}": judge for number, judge in contests}}
+
+
+def check_judges(config: Config) -> None:
+    """Check how each judge is to be run.
 
     Raises:
         ConfigError: Its endpoints serve another model of the run, or it is known by its endpoints
             alone and has none, or is asked for more than text.
     """
     serves = dict.fromkeys(_endpoints(config.engine), ("policy", "the policy"))
-    for juror, judge in enumerate(config.judge.jurors):
-        key = judge_key(juror)
+    for key, judge in all_judges(config).items():
         for url in _endpoints(judge.engine):
             model, name = serves.setdefault(url, (judge.model, key))
             if model != judge.model:
@@ -155,7 +187,7 @@ def _endpoints(engine: EngineConfig | None) -> list[str]:
     return sorted(map(str, found)) if isinstance(found, list) else []
 
 
-def _check_hosted(judge: JurorConfig, engine: EngineConfig, key: str) -> None:
+def _check_hosted(judge: JurorConfig | ContestConfig, engine: EngineConfig, key: str) -> None:
     if engine.kind != "server":
         raise ConfigError(
             f"{key}.model=hosted, but {key}.engine.kind is {engine.kind}",

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from selfreward.config import Config, JurorConfig
-from selfreward.config.judging import OWN_MODELS
+from selfreward.config import Config, JudgeConfig, JurorConfig
+from selfreward.config.judging import OWN_MODELS, ContestConfig
 from selfreward.config.load import dump_config
 from selfreward.errors import ConfigError
 from selfreward.inputs import seeds
@@ -23,7 +23,7 @@ from selfreward.inputs.templates import find_template, load_template
 from selfreward.storage.create import create_directory, free_directory
 from selfreward.storage.directory import Run
 
-J = TypeVar("J", bound=JurorConfig)
+J = TypeVar("J", JurorConfig, JudgeConfig, ContestConfig)
 
 
 def create_run(config: Config, name: str, source: Path | None = None) -> Run:
@@ -51,6 +51,7 @@ def found_models(config: Config, source: Path | None) -> Config:
         )
 
     jury = tuple(map(found, config.judge.jury))
+    contests = tuple(map(found, config.evaluation.contests))
     author = config.prompts.author
     if author != "policy":
         author = beside_config(author, beside)
@@ -59,6 +60,7 @@ def found_models(config: Config, source: Path | None) -> Config:
             "model": beside_config(config.model, beside),
             "prompts": config.prompts.model_copy(update={"author": author}),
             "judge": found(config.judge).model_copy(update={"jury": jury}),
+            "evaluation": config.evaluation.model_copy(update={"contests": contests}),
         }
     )
 
@@ -93,7 +95,7 @@ def run_inputs(config: Config, source: Path | None) -> dict[str, str]:
         eft = seeds.read_eft(config.sft.eft, beside)
         check_eft(eft, config)
         files["seeds/eft.jsonl"] = dump(eft)
-    if config.evaluation.compares or config.judge.break_ties:
+    if config.compares:
         compare = load_template(find_template(COMPARE_TEMPLATE, beside), COMPARE_VARIABLES)
         files["templates/compare.jinja"] = compare.source
     files |= selection_inputs(config, beside)

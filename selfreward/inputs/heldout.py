@@ -1,4 +1,4 @@
-"""What a run asks of each new model: held-out rankings and canaries, copied when it is made."""
+"""What a run asks of each new model, copied when it is made: rankings, questions and canaries."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -8,6 +8,7 @@ from pathlib import Path
 from selfreward.config import EvaluationConfig, SeedSource
 from selfreward.errors import ConfigError
 from selfreward.inputs import shipped
+from selfreward.inputs.questions import dump_questions, read_questions
 from selfreward.inputs.rankings import Ranking, Text, copy_ranked, read_ranked, texts_of
 from selfreward.inputs.rows import read_rows
 from selfreward.inputs.seeds import plain
@@ -50,11 +51,15 @@ def evaluation_inputs(
         ConfigError: Among others, a prompt that the run is also trained on.
     """
     found = {}
+    trained = {key: _prompts(files[name]) for name, key in TRAINED.items() if name in files}
     if settings.ranked is not None:
         held_out = read_ranked(settings.ranked, beside, settings.limit).rankings
-        trained = {key: _prompts(files[name]) for name, key in TRAINED.items() if name in files}
-        check_held_out((ranking.prompt for ranking in held_out), trained)
+        check_held_out("ranked", (ranking.prompt for ranking in held_out), trained)
         found["seeds/heldout.jsonl"] = copy_ranked(settings.ranked, beside)
+    if settings.questions is not None:
+        questions = read_questions(settings.questions, beside)
+        check_held_out("questions", (question.prompt for question in questions), trained)
+        found["seeds/questions.jsonl"] = dump_questions(questions)
     if settings.canaries:
         found["seeds/canaries.jsonl"] = shipped_canaries().read_text(encoding="utf-8")
     return found
@@ -65,10 +70,11 @@ def shipped_canaries() -> Path:
     return shipped.prompts_directory() / "seed" / "canaries.jsonl"
 
 
-def check_held_out(prompts: Iterable[str], trained: Mapping[str, Iterable[str]]) -> None:
+def check_held_out(name: str, prompts: Iterable[str], trained: Mapping[str, Iterable[str]]) -> None:
     """Refuse to evaluate on what a run is trained on; case and white space make no difference.
 
     Args:
+        name: Of the key of ``evaluation`` that holds them out.
         prompts: Held out.
         trained: Prompts by the key of the config that names them.
 
@@ -79,9 +85,9 @@ def check_held_out(prompts: Iterable[str], trained: Mapping[str, Iterable[str]])
     for key, others in trained.items():
         if shared := sorted(held_out.keys() & set(map(plain, others))):
             raise ConfigError(
-                f"evaluation.ranked: {len(shared)} of its {len(held_out)} prompts are also in "
+                f"evaluation.{name}: {len(shared)} of its {len(held_out)} prompts are also in "
                 f"{key}, such as {held_out[shared[0]]!r:.80}",
-                "Leave them out of one of the two; evaluation.ranked=null runs without.",
+                f"Leave them out of one of the two; evaluation.{name}=null runs without.",
             )
 
 

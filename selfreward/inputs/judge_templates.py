@@ -116,9 +116,8 @@ def run_templates(run: "Run", config: "Config") -> dict[str, Template]:
         wanted[template_name("judge", juror)] = judge.traits.variables
         if judge.traits.by_criterion:
             wanted[template_name("criteria", juror)] = _VARIABLES["criteria"]
-    compares = config.evaluation.compares or config.judge.break_ties
     worse = config.selection is not None and config.selection.ranked is None
-    wanted |= {"compare": COMPARE_VARIABLES} if compares else {}
+    wanted |= {"compare": COMPARE_VARIABLES} if config.compares else {}
     wanted |= {"worse": WORSE_VARIABLES} if worse else {}
     found = {}
     for name, variables in wanted.items():

@@ -69,6 +69,20 @@ class Bootstrap:
             matched=self.difference(judge.matched["accuracy"], longest.matched["accuracy"]),
         )
 
+    def refit(self, figure: Callable[[Floats], float | None]) -> Estimate:
+        """Estimate a figure that is no function of sums; see ``estimate``.
+
+        Args:
+            figure: Of how often each prompt counts, shape (prompts,); None where it has no value.
+        """
+        value, n = figure(np.ones(self.num_prompts)), self.num_prompts
+        if value is None:
+            return Estimate(None, None, None, n)
+        found = [again for times in self._times if (again := figure(times)) is not None]
+        if n < FEWEST_PROMPTS or not found:
+            return Estimate(value, None, None, n)
+        return Estimate(value, *_interval(np.asarray(found), value), n)
+
     def estimate(self, figure: Callable[..., Any], *columns: Floats, counted: Floats) -> Estimate:
         """Estimate a figure with its percentile interval.
 
@@ -90,6 +104,11 @@ class Bootstrap:
         resampled = resampled[np.isfinite(resampled)]  # a resample may draw nothing that counts
         if np.count_nonzero(counted) < FEWEST_PROMPTS or not resampled.size:
             return Estimate(value, None, None, n)
-        tail = (1 - CONFIDENCE) / 2
-        low, high = map(float, np.quantile(resampled, (tail, 1 - tail)))
-        return Estimate(value, min(low, value), max(high, value), n)
+        return Estimate(value, *_interval(resampled, value), n)
+
+
+def _interval(resampled: Floats, value: float) -> tuple[float, float]:
+    """The percentile interval, widened to hold the value."""
+    tail = (1 - CONFIDENCE) / 2
+    low, high = map(float, np.quantile(resampled, (tail, 1 - tail)))
+    return min(low, value), max(high, value)

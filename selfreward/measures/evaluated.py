@@ -1,8 +1,16 @@
 """What the evaluation of an iteration found of the model that it made, in short."""
 
+from collections import Counter
 from dataclasses import dataclass
 
-from selfreward.measures.reports import CanaryReport, Estimate, JudgeReport, Positions
+from selfreward.measures.reports import (
+    CanaryReport,
+    Contest,
+    Contests,
+    Estimate,
+    JudgeReport,
+    Positions,
+)
 from selfreward.storage.store import Store
 
 
@@ -64,14 +72,35 @@ class PositionFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class ContestFigures:
+    """A model's answers against those of another; see ``reports.Contest``."""
+
+    opponent: str
+    """``M1``, ``M2``, ..., or ``reference``."""
+    judge: str
+    wins: int
+    ties: int
+    losses: int
+    without_verdict: int
+    """Questions of which the judge says nothing, at least in one order."""
+    win_rate: Estimate
+    """0 to 1, a tie half."""
+    length_controlled: Estimate
+    longer: Estimate
+    """Share of the questions that the model answers at greater length."""
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluated:
-    """A model as a judge; what was not measured is None."""
+    """A model as a judge, and by its answers; what was not measured is None."""
 
     judge: JudgeFigures | None
     drift: Estimate | None
     """Points by which the mean score of the held-out responses differs from M1's."""
     canaries: CanaryFigures | None
     positions: PositionFigures | None
+    contests: tuple[ContestFigures, ...]
+    """Empty where there were none."""
 
 
 def evaluated(store: Store, iteration: int) -> Evaluated:
@@ -79,11 +108,13 @@ def evaluated(store: Store, iteration: int) -> Evaluated:
     judge = store.report(iteration, "judge", JudgeReport)
     canaries = store.report(iteration, "canaries", CanaryReport)
     positions = store.report(iteration, "positions", Positions)
+    contests = store.report(iteration, "contests", Contests)
     return Evaluated(
         judge=_judge(judge) if judge else None,
         drift=judge.drift if judge else None,
         canaries=_canaries(canaries) if canaries else None,
         positions=_positions(positions) if positions else None,
+        contests=tuple(map(_contest, contests.contests)) if contests else (),
     )
 
 
@@ -116,3 +147,18 @@ def _canaries(report: CanaryReport) -> CanaryFigures:
 
 def _positions(report: Positions) -> PositionFigures:
     return PositionFigures(report.consistent, report.names_first, report.judge.all.accuracy)
+
+
+def _contest(report: Contest) -> ContestFigures:
+    counted = Counter(report.results)
+    return ContestFigures(
+        opponent=report.opponent,
+        judge=report.judge,
+        wins=counted[1.0],
+        ties=counted[0.5],
+        losses=counted[0.0],
+        without_verdict=counted[None],
+        win_rate=report.win_rate,
+        length_controlled=report.length_controlled,
+        longer=report.longer,
+    )

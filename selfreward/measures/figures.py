@@ -19,6 +19,7 @@ from typing import Any
 from selfreward.measures.curves import TrainingFigures, training_figures
 from selfreward.measures.evaluated import (
     CanaryFigures,
+    ContestFigures,
     JudgeFigures,
     PositionFigures,
     evaluated,
@@ -46,7 +47,7 @@ from selfreward.records import FORMS
 from selfreward.stages.verdict import points
 from selfreward.storage.store import Store
 
-LAYOUT = 6
+LAYOUT = 7
 """Raised when a figure gets another meaning; what an earlier release kept is then computed anew, as
 is what cannot be read."""
 FULL_MARKS = 4.5
@@ -213,6 +214,8 @@ class IterationFigures:
     drift: Estimate | None
     canaries: CanaryFigures | None
     positions: PositionFigures | None
+    contests: tuple[ContestFigures, ...]
+    """Its answers to held-out questions against those of other models."""
     health: tuple[Gate, ...]
     """As they were last checked."""
     seconds: dict[str, float]
@@ -273,6 +276,7 @@ def iteration_figures(
             drift=model.drift,
             canaries=model.canaries,
             positions=model.positions,
+            contests=model.contests,
             health=health.gates if health else (),
             seconds=_seconds(store, iteration),
         )

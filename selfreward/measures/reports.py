@@ -274,6 +274,60 @@ class CanaryReport:
     attacks: tuple[Attack, ...]
 
 
+# What the models answer to held-out questions, and who answers better
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model said to a question."""
+
+    text: str
+    num_tokens: int
+    truncated: bool
+    """Cut off at ``responses.max_new_tokens``."""
+    dropped: str | None
+    """Why it can be compared with nothing (``empty``, ``control token``, ...); None if it can."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a model said to all of them."""
+
+    model: str
+    """``M1``, ``M2``, ..."""
+    answers: tuple[Answer, ...]
+    """In the order of the questions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """A model's answers against those of another, as one judge compares them in both orders."""
+
+    model: str
+    opponent: str
+    """``M1``, ``M2``, ..., or ``reference``."""
+    judge: str
+    results: tuple[float | None, ...]
+    """By question: 1 won, 0 lost, 0.5 a tie: the orders disagree, or the answers are the same; None
+    where an order has no verdict."""
+    win_rate: Estimate
+    """Mean of the results that there are, 0 to 1."""
+    length_controlled: Estimate
+    """The same if both answers were as long as each other; see ``contests.length_controlled``."""
+    longer: Estimate
+    """Share of the questions to which the model answers at greater length, as long as each other
+    half."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contests:
+    """All of a model's."""
+
+    contests: tuple[Contest, ...]
+    agreement: Estimate | None
+    """Share of the results of two judges of the same contest that are the same; None for one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Gate:
     """One figure of an iteration against its limit; ``health`` says what it is about."""

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from selfreward.config import Config, JurorConfig
+from selfreward.config.judging import ContestConfig
 from selfreward.engines.base import ChatFormat, Engine, Request, RequestError
 from selfreward.inputs.templates import Template, TooLongError
 from selfreward.records import Comparison, Prompt, Response
@@ -36,7 +37,7 @@ async def compare_responses(
     prompt: Prompt,
     a: Response,
     b: Response,
-    settings: JurorConfig,
+    settings: JurorConfig | ContestConfig,
     *,
     run_seed: int,
 ) -> list[Comparison]:
@@ -53,14 +54,14 @@ async def compare_responses(
     ]
 
 
-def form_of(settings: JurorConfig) -> Literal["written", "expected"]:
+def form_of(settings: JurorConfig | ContestConfig) -> Literal["written", "expected"]:
     """The form in which a judge compares."""
     return "expected" if settings.traits.weighs else "written"
 
 
 async def _compare(
     engine: Engine, chat: ChatFormat, template: Template, prompt: Prompt, first: Response,
-    second: Response, settings: JurorConfig, run_seed: int,
+    second: Response, settings: JurorConfig | ContestConfig, run_seed: int,
 ) -> Comparison:  # fmt: skip
     key = (prompt.iteration, prompt.attempt, first.sample, second.sample)
     form = form_of(settings)
@@ -90,7 +91,7 @@ async def _compare(
 
 
 def _request(
-    chat: ChatFormat, user: str, started: str, settings: JurorConfig, seed: int
+    chat: ChatFormat, user: str, started: str, settings: JurorConfig | ContestConfig, seed: int
 ) -> Request:
     if form_of(settings) == "expected":
         token_ids, labels = chat.label_prompt(user, STARTED, LABELS)

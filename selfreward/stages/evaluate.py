@@ -1,11 +1,12 @@
-"""Having a judge score what people ranked."""
+"""Asking a model what is held out: to score or compare what people ranked, and to answer."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import combinations
 from typing import TypeVar
 
-from selfreward.config import JurorConfig
+from selfreward.config import JurorConfig, ResponsesConfig
+from selfreward.config.judging import ContestConfig
 from selfreward.engines.base import ChatFormat, Engine
 from selfreward.inputs.rankings import Ranking, Text
 from selfreward.inputs.templates import Template
@@ -13,6 +14,7 @@ from selfreward.records import Comparison, Criterion, Judgment, Prompt, Response
 from selfreward.stages.comparisons import compare_responses, form_of
 from selfreward.stages.criteria import write_criteria
 from selfreward.stages.judgments import judge_response, no_verdict
+from selfreward.stages.responses import sample_responses
 
 Item = TypeVar("Item")
 
@@ -93,6 +95,38 @@ async def in_flight(
         await asyncio.gather(*workers, return_exceptions=True)
 
 
+async def answer_prompts(
+    engine: Engine,
+    chat: ChatFormat,
+    prompts: Sequence[str],
+    settings: ResponsesConfig,
+    keep: Callable[[int, Response], None],
+    *,
+    concurrency: int,
+    seed: int = 0,
+) -> None:
+    """Have a model answer each prompt once, every model with the same seeds.
+
+    A prompt that holds a control token of the chat format has no answer, for that reason.
+
+    Args:
+        settings: With ``n`` of 1.
+        keep: Gets the number of a prompt and the answer, in the order in which they come in.
+        concurrency: Requests in flight at once.
+        seed: As a run's.
+    """
+
+    async def ask(number: int, text: str) -> None:
+        if chat.control_token(text):
+            keep(number, Response(0, number, 0, "", "error", 0, dropped="control token"))
+            return
+        prompt = Prompt(0, number, text, "", None)
+        [response] = await sample_responses(engine, chat, prompt, settings, run_seed=seed)
+        keep(number, response)
+
+    await in_flight(ask, prompts, concurrency)
+
+
 Pair = tuple[str, str, str]
 """(prompt, a response, another), the responses in the order of their texts."""
 
@@ -113,7 +147,7 @@ async def compare_pairs(
     chat: ChatFormat,
     template: Template,
     pairs: Sequence[Pair],
-    settings: JurorConfig,
+    settings: JurorConfig | ContestConfig,
     keep: Callable[[int, list[Comparison]], None],
     *,
     concurrency: int,

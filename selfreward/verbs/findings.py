@@ -8,7 +8,8 @@ A difference is called one only where its 95% interval excludes none; else it "i
 import math
 from collections.abc import Sequence
 
-from selfreward.measures.evaluated import JudgeFigures
+from selfreward.measures.best import FIRST, Best
+from selfreward.measures.evaluated import ContestFigures, JudgeFigures
 from selfreward.measures.figures import IterationFigures
 from selfreward.measures.reports import Estimate
 from selfreward.verbs.layout import percent
@@ -19,16 +20,17 @@ _Z = 1.96
 _CHANCE = 0.5
 
 
-def findings(iterations: Sequence[IterationFigures]) -> list[str]:
-    """Sentences on answers, judge and lengths, of those that there are figures for.
+def findings(iterations: Sequence[IterationFigures], best: Best | None = None) -> list[str]:
+    """Sentences on contests, answers, judge and lengths, of those that there are figures for.
 
     Args:
         iterations: In order; the last model that answered is compared with the first.
+        best: The best model, see ``measures.best``.
     """
     answered = [f for f in iterations if f.iteration > 0]
     judged = [f for f in answered if f.scores.mean is not None]
     measured = [f for f in iterations if f.judge]
-    found = []
+    found = [*_outside(iterations), *([_best_sentence(best)] if best else [])]
     if len(judged) > 1:
         found.append(_scores(judged[0], judged[-1]))
     elif judged:
@@ -44,6 +46,32 @@ def findings(iterations: Sequence[IterationFigures]) -> list[str]:
     if len(of_length) > 1:
         found.append(_lengths(of_length[0], of_length[-1]))
     return found
+
+
+def _outside(iterations: Sequence[IterationFigures]) -> list[str]:
+    """What judges that do not learn along say of the newest model."""
+    met = [(f.iteration, c) for f in iterations for c in f.contests if c.opponent == FIRST]
+    return [_contest_sentence(f"M{t + 1}", c) for t, c in met if t == met[-1][0]]
+
+
+def _best_sentence(best: Best) -> str:
+    of = f"Of {best.measured} models {best.model} is the best by this"
+    if best.by == "judge_agreement":
+        return f"Of {best.measured} models {best.model} is the best judge: {percent(best.value)}."
+    if best.value is None:
+        return f"{of}: none wins more than half against it."
+    return f"{of}: it wins {percent(best.value)} against M1."
+
+
+def _contest_sentence(model: str, contest: ContestFigures) -> str:
+    rate, who = contest.win_rate, f"{model} against {contest.opponent}"
+    by = f"as {'the frozen ' if contest.judge == FIRST else ''}{contest.judge} compares them"
+    if rate.value is None:
+        return f"{who}: no verdict on any held-out question, {by}."
+    equal = contest.length_controlled
+    length = f", at equal length {percent(equal)}" if equal.value is not None else ""
+    told = _told(rate, _CHANCE, contest.opponent)
+    return f"{model} is {told} on {rate.n} held-out questions, {by}: wins {percent(rate)}{length}."
 
 
 def _scores(first: IterationFigures, last: IterationFigures) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from selfreward.config import Config, JudgeConfig, SeedSource
 from selfreward.config.judging import HOSTED, JurorConfig
 from selfreward.config.load import build_config
-from selfreward.config.run import check_judge
+from selfreward.config.run import check_judges
 from selfreward.errors import ConfigError, NotFoundError
 from selfreward.inputs import models
 from selfreward.inputs.judge_templates import (
@@ -274,7 +274,7 @@ def _config(
     given = {"form": form, "template": template, "votes": votes}
     judge |= {name: value for name, value in given.items() if value is not None}
     config = build_config({**data, "judge": judge}, words, name="judge")
-    check_judge(config)
+    check_judges(config)
     return config
 
 

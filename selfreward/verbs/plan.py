@@ -17,6 +17,7 @@ from selfreward.inputs import seeds
 from selfreward.inputs.collect import found_models, read_demonstrations
 from selfreward.inputs.heldout import read_canaries, shipped_canaries, texts_asked
 from selfreward.inputs.judge_templates import COMPARE_TEMPLATE
+from selfreward.inputs.questions import read_questions
 from selfreward.inputs.rankings import Ranking, read_ranked
 from selfreward.inputs.templates import find_template
 from selfreward.records import Stage, judge_stage
@@ -280,8 +281,9 @@ def _evaluation(config: Config, beside: Path | None, rubric: int) -> dict[str, A
         rubric: Characters of the judge template.
 
     Returns:
-        ``models``, ``texts`` judged and ``pairs`` compared for each; over all of them, tokens
-        ``sampled`` at most and ``read`` about.
+        ``models``; for each ``texts`` judged, ``pairs`` compared and ``questions`` answered;
+        ``contests``, answers compared over all models; and over all of them, tokens ``sampled`` at
+        most and ``read`` about.
     """
     settings, judge = config.evaluation, config.judge.jurors[config.judge.evaluated]
     if not settings.is_on:
@@ -296,18 +298,45 @@ def _evaluation(config: Config, beside: Path | None, rubric: int) -> dict[str, A
     written = judge.num_texts(prompts, len(texts))
     written += 2 * pairs if form_of(judge) == "written" else 0
     characters = judge.num_reads * sum(rubric + len(prompt) + len(text) for prompt, text in texts)
+    answered, contests, sampled, read = _contests(config, beside)
     return {
         "models": models,
         "texts": len(texts),
         "pairs": pairs,
-        "sampled": models * written * judge.max_new_tokens,
-        "read": models * characters // CHARACTERS_PER_TOKEN,
+        "questions": answered,
+        "contests": contests,
+        "sampled": models * written * judge.max_new_tokens + sampled,
+        "read": models * characters // CHARACTERS_PER_TOKEN + read,
     }
+
+
+def _contests(config: Config, beside: Path | None) -> tuple[int, int, int, int]:
+    """Questions; answers compared, tokens sampled at most and read about over all models."""
+    settings, last = config.evaluation, config.iterations
+    if settings.questions is None:
+        return 0, 0, 0, 0
+    questions = read_questions(settings.questions, beside)
+    # Each model but M1 meets M1 and the one before it, which for M2 is M1.
+    opponents = max(0, 2 * last - 1) + (last + 1 if questions[0].reference is not None else 0)
+    contests = len(questions) * opponents * len(settings.judges)
+    length = config.responses.max_new_tokens
+    writes = [judge.max_new_tokens for judge in settings.judges if form_of(judge) == "written"]
+    asked = sum(_tokens(len(question.prompt)) for question in questions)
+    sampled = (last + 1) * len(questions) * length
+    sampled += 2 * len(questions) * opponents * sum(writes)
+    read = (last + 1) * asked + 2 * opponents * len(settings.judges) * (
+        asked + 2 * length * len(questions)
+    )
+    return len(questions), contests, sampled, read
 
 
 def _evaluation_text(plan: dict[str, Any]) -> str:
     """A line of ``selfreward plan``."""
     pairs = f" and compares {plan['pairs']:,} pairs twice" if plan["pairs"] else ""
+    if plan["questions"]:
+        pairs += f" and answers {plan['questions']:,} questions"
+    if plan["contests"]:
+        pairs += f"; {plan['contests']:,} pairs of answers are compared twice"
     return (
         f"evaluation: each of {plan['models']} models judges {plan['texts']:,} responses{pairs} "
         f"(in all at most {plan['sampled']:,} tokens sampled, about {plan['read']:,} read)"
@@ -352,7 +381,11 @@ def _time(
             planned["sft"] += sft["ift_rows"] + sft["eft_rows"]
             planned["selection"] = selection["responses"] * selection["votes"]
     if evaluation:
-        planned["evaluate"] = evaluation["models"] * (evaluation["texts"] + evaluation["pairs"])
+        planned["evaluate"] = (
+            evaluation["models"]
+            * (evaluation["texts"] + evaluation["pairs"] + evaluation["questions"])
+            + evaluation["contests"]
+        )
     if any(records and not rows[name] for name, records in planned.items()):
         return None
     by_stage = {name: n * seconds[name] / rows[name] for name, n in planned.items() if n}

@@ -9,7 +9,7 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from selfreward.measures.curves import Curve, TrainingFigures
-from selfreward.measures.evaluated import JudgeFigures, PositionFigures
+from selfreward.measures.evaluated import ContestFigures, JudgeFigures, PositionFigures
 from selfreward.measures.figures import IterationFigures
 from selfreward.measures.reports import Estimate
 from selfreward.measures.votes import JurorAgreement, JurorFigures
@@ -21,6 +21,8 @@ Rounds = Sequence[IterationFigures]
 T = TypeVar("T")
 Cell = Callable[[IterationFigures], str]
 MISSING = "-"
+BEFORE = "before"
+"""The opponent that is the model which the new one was trained from."""
 
 
 class _Row(NamedTuple):
@@ -44,6 +46,7 @@ def score_rows(rounds: Rounds, everything: bool, shown: Rounds | None = None) ->
         *_scored(rounds),
         *_paired(rounds),
         *_trained(rounds),
+        *_contests(rounds),
         *_evaluated(rounds),
         *_spent(rounds),
     ]
@@ -324,6 +327,50 @@ def _evaluated(rounds: Rounds) -> list[_Row]:
         uplift = _measured(lambda f: f.canaries, lambda canaries: points(canaries.uplift))
         rows += [_Row("canary uplift, points", uplift, short=True), _Row("  most", _worst)]
     return rows
+
+
+def _contests(rounds: Rounds) -> list[_Row]:
+    """Two rows for each opponent and judge: how often the new model's answer is the better one."""
+    names = dict.fromkeys(
+        (_opponent(contest, figures), contest.judge)
+        for figures in rounds
+        for contest in figures.contests
+    )
+    rows = []
+    for opponent, judge in names:
+        of = partial(_contest, opponent, judge)
+        who = "model before" if opponent == BEFORE else opponent
+        rows += [
+            _Row(
+                f"new model v {who}, by {judge}", _measured(of, lambda c: percent(c.win_rate)), True
+            ),
+            _Row("  at equal length", _measured(of, _equal_length), True),
+            _Row("  won, tied, lost", _measured(of, lambda c: f"{c.wins}, {c.ties}, {c.losses}")),
+            _Row("  longer answer", _measured(of, lambda c: percent(c.longer, bare=True))),
+        ]
+        if any(c.without_verdict for f in rounds for c in f.contests):
+            rows.append(_Row("  no verdict", _measured(of, lambda c: str(c.without_verdict))))
+    return rows
+
+
+def _opponent(contest: ContestFigures, figures: IterationFigures) -> str:
+    is_before = figures.iteration > 1 and contest.opponent == f"M{figures.iteration}"
+    return BEFORE if is_before else contest.opponent
+
+
+def _contest(opponent: str, judge: str, figures: IterationFigures) -> ContestFigures | None:
+    fits = (
+        contest
+        for contest in figures.contests
+        if (_opponent(contest, figures), contest.judge) == (opponent, judge)
+    )
+    return next(fits, None)
+
+
+def _equal_length(contest: ContestFigures) -> str:
+    if contest.length_controlled.value is None:
+        return "n/a (one is always longer)"
+    return percent(contest.length_controlled)
 
 
 def _measured(of: Callable[[IterationFigures], T | None], show: Callable[[T], str]) -> Cell:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from selfreward.errors import NotFoundError
+from selfreward.measures.best import Best, best_model
 from selfreward.measures.figures import IterationFigures, figures_of
 from selfreward.measures.health import finding, remedy
 from selfreward.measures.reports import Gate
@@ -41,6 +42,8 @@ class Scores:
     run: str
     iterations: tuple[IterationFigures, ...]
     """Those that have begun, in order."""
+    best: Best | None = None
+    """The best model by what the loop does not train; None where fewer than two are measured."""
 
 
 def scores_of(run: Run) -> Scores:
@@ -55,7 +58,10 @@ def scores_of(run: Run) -> Scores:
             raise NotFoundError(
                 f"run {run.name} has no records yet", f"Watch it: selfreward status {run.name}"
             )
-        return Scores(run.name, tuple(figures_of(store, iteration) for iteration in begun))
+        iterations = tuple(figures_of(store, iteration) for iteration in begun)
+    by = run.settings.get("best", {})  # a key that is younger than some runs
+    best = best_model(iterations, by.get("by", "win_rate"), by.get("margin", 0.0))
+    return Scores(run.name, iterations, best)
 
 
 def begun_iterations(store: Store) -> list[int]:
@@ -73,7 +79,12 @@ def scores_text(scores: Scores, width: int = 80, everything: bool = False) -> st
     """
     rounds = [figures for figures in scores.iterations if figures.iteration > 0]
     blocks = [
-        "\n".join([bold(scores.run), *(filled(s, width) for s in findings(scores.iterations))])
+        "\n".join(
+            [
+                bold(scores.run),
+                *(filled(s, width) for s in findings(scores.iterations, scores.best)),
+            ]
+        )
     ]
     for figures in scores.iterations:
         if figures.iteration == 0:

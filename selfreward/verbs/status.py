@@ -11,7 +11,7 @@ from typing import Literal
 from selfreward.errors import NotFoundError, SelfRewardError
 from selfreward.measures.figures import IterationFigures, figures_of
 from selfreward.records import Stage
-from selfreward.storage.changes import Branch, branch_of
+from selfreward.storage.changes import ENDED, Branch, branch_of
 from selfreward.storage.directory import Run, list_runs, runs_root
 from selfreward.storage.store import Store
 from selfreward.verbs.console import bold, dim
@@ -77,6 +77,8 @@ class Status:
     """Of the last launch."""
     branch: Branch | None
     """From which run and iteration its first records were copied; None: it made all itself."""
+    ended: str | None
+    """Why it ended before its last iteration; see ``best.patience``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,7 @@ def status_of(run: Run) -> Status:
         error=errors[-1] if errors and events[-1][1] == "error" else None,
         warnings=tuple(text for _, kind, text in launched if kind == "warning"),
         branch=branch_of(events),
+        ended=why_ended(events),
     )
 
 
@@ -169,6 +172,8 @@ def status_text(status: Status) -> str:
         f"{whole_time(status.seconds, status.run_eta_s)}",
         table([stage_cells(row) for row in status.stages], indent="  "),
     ]
+    if status.ended:
+        lines += ["", f"ended {status.ended}"]
     if status.warnings:
         lines += ["", *(f"warning: {text}" for text in status.warnings)]
     if status.error:
@@ -264,9 +269,15 @@ def is_complete(run: Run) -> bool:
         events, stages = store.events(), store.stages()
     last = (settings["iterations"], "train")
     nothing_to_train = settings["iterations"] == 0 and settings["sft"] is None
-    return (
-        bool(events) and events[-1][1] == "finished" and (nothing_to_train or last in _keys(stages))
-    )
+    if not events or events[-1][1] != "finished":
+        return False
+    return nothing_to_train or last in _keys(stages) or why_ended(events) is not None
+
+
+def why_ended(events: Sequence[tuple[str, str, str]]) -> str | None:
+    """Why the last launch ended the run before its last iteration; None where it did not."""
+    last = [text for _, kind, text in events[-2:] if kind == ENDED]
+    return last[0] if last else None
 
 
 def _state(owned: bool, kinds: Sequence[str]) -> str:

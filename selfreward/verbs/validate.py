@@ -85,7 +85,7 @@ def validate(config: Config, source: Path | None) -> list[dict[str, Any]]:
     for name, text in selection_inputs(config, beside).items():
         parts.append(("selection", f"{name}, {len(text.splitlines())} lines"))
     for name, text in inputs.items():
-        if Path(name).stem in ("heldout", "canaries"):
+        if Path(name).stem in ("heldout", "canaries", "questions"):
             parts.append(("evaluation", f"{name}, {len(text.splitlines())} rows"))
     groups = {"engine": True, "sft": config.sft, "dpo": True, "lora": config.lora is not None}
     parts.append(("options", f"{', '.join(name for name in groups if groups[name])}: known"))

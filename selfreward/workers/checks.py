@@ -11,7 +11,7 @@ from pathlib import Path
 from selfreward.config import Config, EngineConfig, JurorConfig, SeedSource
 from selfreward.config.judging import HOSTED, OWN_MODELS
 from selfreward.config.readers import decides
-from selfreward.config.run import check_judge
+from selfreward.config.run import all_judges, check_judges
 from selfreward.engines.kinds import check_options as check_engine_options
 from selfreward.errors import ConfigError, PreflightError, SelfRewardError
 from selfreward.inputs import seeds
@@ -80,13 +80,12 @@ def check_config(
     if config.prompts.author != "policy":
         check_source(config.prompts.author, key="prompts.author")
     _check_engine(config.engine, "engine", here, known)
-    for juror, judge in enumerate(config.judge.jurors):
-        key = judge_key(juror)
+    for key, judge in all_judges(config).items():
         if judge.model not in OWN_MODELS:
             check_source(judge.model, key=f"{key}.model")
         if judge.engine is not None:
             _check_engine(judge.engine, f"{key}.engine", here, known)
-    check_judge(config)
+    check_judges(config)
     _check_templates(config, templates)
     checks.check_command(config.launch, here=here)
     if not known:

@@ -1,15 +1,18 @@
-"""The last stage of an iteration: the model it made is measured as a judge.
+"""The last stage of an iteration: the model it made is measured, as a judge and by its answers.
 
 It judges held-out responses that people ranked, and canaries, in the form and with the template of
 the run's judge; of a jury, those of the member that is the policy. It is the policy that is
-measured, whatever ``judge.model`` is: the one that judges the next iteration, or would.
+measured, whatever ``judge.model`` is: the one that judges the next iteration, or would. Then it
+answers held-out questions, and is compared with the models before it, see ``contests.py``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 
 from selfreward.engines.sessions import Session, Sessions
 from selfreward.inputs.heldout import Canary, read_canaries, read_held_out, texts_asked
 from selfreward.inputs.judge_templates import run_judge_templates, run_template
+from selfreward.inputs.questions import Question, copied_questions
 from selfreward.inputs.rankings import Ranking, Text
 from selfreward.measures.judge import Votes, canary_report, judge_report
 from selfreward.measures.positions import compared_pairs, positions
@@ -19,6 +22,7 @@ from selfreward.stages.evaluate import Pair, compare_pairs, judge_texts, pairs_o
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
 from selfreward.storage.tracker import Tracker
+from selfreward.workers.contests import answer_questions, hold_contests, opponents_of
 
 
 async def evaluate_iteration(run: Run, store: Store, iteration: int, sessions: Sessions) -> None:
@@ -29,40 +33,73 @@ async def evaluate_iteration(run: Run, store: Store, iteration: int, sessions: S
     Raises:
         PreflightError: The engine cannot go on.
     """
-    config = run.config
-    juror = config.judge.jurors[config.judge.evaluated]
-    own_engine = juror.engine if juror.model == "policy" else None
-    session = await sessions.get(own_engine or config.engine, run.policy(iteration + 1))
-    settings = config.evaluation
+    config, settings = run.config, run.config.evaluation
     rankings: list[Ranking] = []
     canaries: list[Canary] = []
+    questions: list[Question] = []
     if settings.ranked is not None:
         rankings = read_held_out(run.seed_file("heldout"), settings.limit)
     if settings.canaries:
         canaries = read_canaries(run.seed_file("canaries"))
+    if settings.questions is not None:
+        questions = copied_questions(run.seed_file("questions"))
     texts = texts_asked(rankings, canaries)
     pairs = pairs_of(rankings) if settings.compares else []
-    total = len(texts) + len(pairs)
+    opponents = opponents_of(store, iteration, questions)
+    contested = len(questions) * len(opponents) * len(settings.judges)
+    total = len(texts) + len(pairs) + len(questions) + contested
     with Tracker(store, iteration, "evaluate", total) as tracker:
-        votes = await _judge(run, session, texts, tracker)
-        reports: dict[str, object] = {}
-        if rankings:
-            first = store.report(0, "judge", JudgeReport) if iteration else None
-            reports["judge"] = judge_report(rankings, votes, first)
-        if canaries:
-            reports["canaries"] = canary_report(canaries, votes)
-        if pairs:
-            comparisons = await _compare(run, session, pairs, tracker, len(texts))
-            reports["positions"] = positions(compared_pairs(rankings, comparisons))
+        done = count(1)
+
+        def step() -> None:
+            tracker.advance(next(done))
+
+        juror = config.judge.jurors[config.judge.evaluated]
+        own_engine = juror.engine if juror.model == "policy" else None
+        session = await sessions.get(own_engine or config.engine, run.policy(iteration + 1))
+        reports = await _as_judge(run, store, iteration, session, rankings, canaries, step)
+        if questions:
+            session = await sessions.get(config.engine, run.policy(iteration + 1))
+            answers = await answer_questions(run, session, f"M{iteration + 1}", questions, step)
+            reports["answers"] = answers
+            if contested:
+                reports["contests"] = await hold_contests(
+                    run, sessions, questions, answers, opponents, step
+                )
         tracker.finish(run, rows=total, drops=0, reports=reports)
 
 
-async def _judge(run: Run, session: Session, texts: Sequence[Text], tracker: Tracker) -> Votes:
+async def _as_judge(
+    run: Run,
+    store: Store,
+    iteration: int,
+    session: Session,
+    rankings: Sequence[Ranking],
+    canaries: Sequence[Canary],
+    step: Callable[[], None],
+) -> dict[str, object]:
+    """The reports on the model as a judge."""
+    votes = await _judge(run, session, texts_asked(rankings, canaries), step)
+    reports: dict[str, object] = {}
+    if rankings:
+        first = store.report(0, "judge", JudgeReport) if iteration else None
+        reports["judge"] = judge_report(rankings, votes, first)
+    if canaries:
+        reports["canaries"] = canary_report(canaries, votes)
+    if run.config.evaluation.compares:
+        comparisons = await _compare(run, session, pairs_of(rankings), step)
+        reports["positions"] = positions(compared_pairs(rankings, comparisons))
+    return reports
+
+
+async def _judge(
+    run: Run, session: Session, texts: Sequence[Text], step: Callable[[], None]
+) -> Votes:
     votes: dict[Text, Sequence[Judgment]] = {}
 
     def keep(at: int, judgments: list[Judgment]) -> None:
         votes[texts[at]] = judgments
-        tracker.advance(len(votes))
+        step()
 
     number = run.config.judge.evaluated
     juror = run.config.judge.jurors[number]
@@ -76,13 +113,13 @@ async def _judge(run: Run, session: Session, texts: Sequence[Text], tracker: Tra
 
 
 async def _compare(
-    run: Run, session: Session, pairs: Sequence[Pair], tracker: Tracker, before: int
+    run: Run, session: Session, pairs: Sequence[Pair], step: Callable[[], None]
 ) -> Mapping[Pair, Sequence[Comparison]]:
     comparisons: dict[Pair, Sequence[Comparison]] = {}
 
     def keep(at: int, given: list[Comparison]) -> None:
         comparisons[pairs[at]] = given
-        tracker.advance(before + len(comparisons))
+        step()
 
     juror = run.config.judge.jurors[run.config.judge.evaluated]
     await compare_pairs(

@@ -60,7 +60,9 @@ def prepare(run: Run) -> None:
     comparing = [measured] if config.evaluation.compares else []
     if config.judge.break_ties and config.judge.model in ("policy", "M1"):
         comparing.append(config.judge)
-    if any(form_of(judge) == "expected" for judge in comparing):
+    forms = {form_of(judge) for judge in comparing}
+    forms |= {form_of(judge) for judge in config.evaluation.judges if judge.model == "M1"}
+    if "expected" in forms:
         chat.label_prompt("", STARTED, LABELS)
     facts = {
         "path": str(model.path), "digest": model.digest,

@@ -17,6 +17,7 @@ from typing import Any
 
 import selfreward
 from selfreward.config import Config
+from selfreward.config.run import all_judges
 from selfreward.inputs import shipped
 from selfreward.storage import durable
 
@@ -36,7 +37,7 @@ def name_of(config: Config, *, here: bool) -> str:
     Args:
         here: As of ``checks.check_config``.
     """
-    engines = [config.engine, *(judge.engine for judge in config.judge.jurors)]
+    engines = [config.engine, *(judge.engine for judge in all_judges(config).values())]
     asked = {
         "here": here,
         "vllm": [e and e.kind == "vllm" and e.options for e in engines],

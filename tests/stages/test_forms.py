@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from selfreward import records
 from selfreward.config import JudgeConfig, JurorConfig
 from selfreward.config.load import build_config
-from selfreward.config.run import check_judge
+from selfreward.config.run import check_judges
 from selfreward.engines.base import Generation, Request, RequestError
 from selfreward.engines.chat import Chat
 from selfreward.errors import ConfigError
@@ -327,7 +327,7 @@ def test_a_hosted_judge_is_refused_whatever_needs_its_tokenizer(form: str) -> No
              "judge.engine.endpoints=[http://localhost:1/v1]"],
     )  # fmt: skip
     with pytest.raises(ConfigError, match=f"judge.form={form}"):
-        check_judge(config)
+        check_judges(config)
 
 
 # Templates and forms

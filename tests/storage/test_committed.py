@@ -21,7 +21,13 @@ from selfreward.workers.fixed import hold_fixed
 from tests.support.loop_driver import ScriptedWorkers
 from tests.support.runs import SMALL
 
-QUICK = [*SMALL, "iterations=1", "evaluation.ranked=null", "evaluation.canaries=false"]
+QUICK = [
+    *SMALL,
+    "iterations=1",
+    "evaluation.ranked=null",
+    "evaluation.questions=null",
+    "evaluation.canaries=false",
+]
 
 
 @pytest.fixture(scope="module")

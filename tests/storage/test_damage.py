@@ -38,7 +38,12 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("SELFREWARD_RUNS", str(root))
         whole = create_run(build_config({}, [*SMALL, "iterations=1"]), "whole")
         launch(whole, lambda: None, ScriptedWorkers(whole))
-        words = ["iterations=1", "evaluation.ranked=null", "evaluation.canaries=false"]
+        words = [
+            "iterations=1",
+            "evaluation.ranked=null",
+            "evaluation.questions=null",
+            "evaluation.canaries=false",
+        ]
         half = create_run(build_config({}, [*SMALL, *words]), "half")
         with pytest.raises(KeyboardInterrupt):
             launch(half, lambda: None, StopsAtTraining(half))

@@ -31,7 +31,12 @@ TEMPORARY = f"{durable.TEMPORARY}killed"
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("originals")
-    words = ["iterations=1", "evaluation.ranked=null", "evaluation.canaries=false"]
+    words = [
+        "iterations=1",
+        "evaluation.ranked=null",
+        "evaluation.questions=null",
+        "evaluation.canaries=false",
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SELFREWARD_RUNS", str(root))
         run = create_run(build_config({}, [*SMALL, *words]), "run")

@@ -451,8 +451,12 @@ def test_warnings_of_this_launch_are_shown_once(
     [
         ("", 0, "train evaluate"),
         ("sft=null", 0, "evaluate"),  # nothing is trained: M1 = M0
-        ("evaluation.ranked=null evaluation.canaries=false", 0, "train"),
-        ("sft=null evaluation.ranked=null evaluation.canaries=false", 0, ""),
+        ("evaluation.ranked=null evaluation.questions=null evaluation.canaries=false", 0, "train"),
+        (
+            "sft=null evaluation.ranked=null evaluation.questions=null evaluation.canaries=false",
+            0,
+            "",
+        ),
         ("sft.selection={}", 0, "sft prompts responses judgments selection train evaluate"),
         ("", 1, "prompts responses judgments pairs train evaluate"),
         ("responses.anchors=2", 1, "prompts responses judgments pairs train evaluate"),

@@ -358,7 +358,7 @@ def test_a_run_whose_prompts_are_used_up_is_not_extended_and_an_extension_can_be
 
 
 def test_what_a_run_is_changed_to_is_checked_like_a_new_config_and_by_its_own_copies() -> None:
-    run = create_run(build_config({}, ["sft.selection={}"]), "run")
+    run = create_run(build_config({}, ["sft.selection={}", "evaluation.contests=[]"]), "run")
     check = partial(check_changed, run)
     before = run.resolved.read_bytes()
     for words, said in {

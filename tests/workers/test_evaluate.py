@@ -177,7 +177,7 @@ def test_an_attack_without_a_verdict_counts_as_such_and_not_as_a_loss() -> None:
 
 
 def test_a_run_that_asks_nothing_has_no_such_stage() -> None:
-    run = make("evaluation.ranked=null", "evaluation.canaries=false")
+    run = make("evaluation.ranked=null", "evaluation.questions=null", "evaluation.canaries=false")
     loop(run)
     assert "evaluate" not in {stage for _, stage in stages(run)}
     assert [row.stage for row in status_of(run).stages][-1] == "train"
@@ -256,9 +256,9 @@ def test_what_is_trained_on_cannot_be_held_out(overrides: list[str], key: str) -
 
 
 def test_case_and_white_space_hide_no_prompt() -> None:
-    check_held_out(["What is\nthis?"], {"sft.eft": ["What is that?"]})
+    check_held_out("ranked", ["What is\nthis?"], {"sft.eft": ["What is that?"]})
     with pytest.raises(ConfigError, match="1 of its 1 prompts"):
-        check_held_out(["What is\nthis?"], {"sft.eft": ["other", " what  IS this? "]})
+        check_held_out("ranked", ["What is\nthis?"], {"sft.eft": ["other", " what  IS this? "]})
 
 
 def test_only_what_is_asked_counts_as_held_out(tmp_path: Path) -> None:
@@ -383,10 +383,12 @@ def test_shipped_canaries_are_short_of_prompts_that_are_trained_on() -> None:
     eft = seeds.read_eft(SeedSource(path="seed/eft.jsonl"))
     ift = seeds.read_ift(SeedSource(path="seed/ift.jsonl"))
     trained = [row.prompt for row in [*eft, *ift]]
-    check_held_out([canary.prompt for canary in CANARIES], {"seed": trained})
+    check_held_out("ranked", [canary.prompt for canary in CANARIES], {"seed": trained})
 
 
 def test_evaluation_is_off_only_where_there_is_nothing_to_ask() -> None:
     assert EvaluationConfig().is_on
-    assert not EvaluationConfig(ranked=None, canaries=False).is_on
+    assert EvaluationConfig(ranked=None, canaries=False).is_on
+    assert not EvaluationConfig(ranked=None, canaries=False, questions=None).is_on
+    assert EvaluationConfig(questions=None).judges == ()
     assert not EvaluationConfig(ranked=None, compare=True).compares

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from selfreward.config.load import build_config
-from selfreward.config.run import check_judge
+from selfreward.config.run import check_judges
 from selfreward.controller import launch
 from selfreward.engines.sessions import Sessions
 from selfreward.errors import ConfigError, IntegrityError
@@ -46,7 +46,7 @@ def test_a_base_model_altered_between_launches_is_refused(
 )
 def test_a_hosted_judge_needs_endpoints_and_gives_text_alone(words: list[str], hint: str) -> None:
     with pytest.raises(ConfigError, match="hosted") as caught:
-        check_judge(build_config({"judge": {"model": "hosted"}}, words))
+        check_judges(build_config({"judge": {"model": "hosted"}}, words))
     assert caught.value.hint.startswith(hint)
 
 
@@ -55,13 +55,13 @@ def test_policy_and_another_judge_cannot_share_an_endpoint() -> None:
     more = {"kind": "server", "endpoints": ["http://b:1/v1"], "timeout_s": 9}
     judge = {"model": "org/judge", "engine": more}
     with pytest.raises(ConfigError, match="http://b:1/v1 serves the policy"):
-        check_judge(build_config({"engine": shared, "judge": judge}))
-    check_judge(build_config({"engine": shared, "judge": {**judge, "model": "policy"}}))
+        check_judges(build_config({"engine": shared, "judge": judge}))
+    check_judges(build_config({"engine": shared, "judge": {**judge, "model": "policy"}}))
 
 
 def test_each_judge_of_a_jury_is_checked_by_its_own_key() -> None:
     def check(*jury: dict) -> None:
-        check_judge(build_config({"judge": {"jury": list(jury)}}))
+        check_judges(build_config({"judge": {"jury": list(jury)}}))
 
     at = {"engine": {"kind": "server", "endpoints": ["http://a:1/v1"]}}
     with pytest.raises(ConfigError, match=r"judge.jury.1.engine.endpoints: .* judge.jury.0"):
@@ -132,7 +132,8 @@ def test_a_real_model_trained_anew_from_its_pairs_is_the_same_until_an_option_di
     model = make_family(tmp_path / "model", "SmolLM 2")
     words = [
         "iterations=1", "sft=null", "prompts.count=4", "responses.n=3", "dpo.max_steps=2",
-        "dpo.learning_rate=1e-3", "evaluation.ranked=null", "evaluation.canaries=false",
+        "dpo.learning_rate=1e-3", "evaluation.ranked=null", "evaluation.questions=null",
+        "evaluation.canaries=false",
     ]  # fmt: skip
     run = create_run(build_config({"model": str(model)}, words), "run")
     launch(run, lambda: None, RealTraining(run))

@@ -1,0 +1,83 @@
+"""Held-out prompts that every model of a run answers."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from selfreward.config import SeedSource
+from selfreward.errors import ConfigError
+from selfreward.inputs.rows import read_rows
+from selfreward.inputs.shapes import our_row
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A prompt that no model of the run is trained on."""
+
+    prompt: str
+    kind: str = ""
+    """What sort of request it is, such as ``rewriting``; empty where the data does not say."""
+    reference: str | None = None
+    """An answer that the models are also compared with."""
+
+
+def read_questions(source: SeedSource, beside: Path | None = None) -> list[Question]:
+    """Read questions: rows of ``prompt`` and, where there is one, ``kind`` and ``reference``.
+
+    Args:
+        beside: Directory that relative paths are also looked for in.
+
+    Raises:
+        ConfigError: A row without a prompt, a text that is none, a prompt that comes twice, or
+            references beside prompts that have none.
+    """
+    found: list[Question] = []
+    first: dict[str, str] = {}
+    for at, row in read_rows(source, beside):
+        values = our_row(row, source.columns, at, ("prompt",))
+        texts = {name: _text(values, name, at) for name in ("prompt", "kind", "reference")}
+        prompt = texts["prompt"]
+        if prompt is None:
+            raise ConfigError(f"{at}: needs a text in column 'prompt'", "Fill it in.")
+        if prompt in first:
+            raise ConfigError(f"{at}: the prompt is that of {first[prompt]}", "Remove one of them.")
+        first[prompt] = at
+        found.append(Question(prompt, texts["kind"] or "", texts["reference"]))
+    _check_references(found, first, source.path)
+    return found
+
+
+def dump_questions(questions: Sequence[Question]) -> str:
+    """JSONL that ``read_questions`` reads back."""
+    rows = ({k: v for k, v in asdict(q).items() if v} for q in questions)
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def copied_questions(path: Path) -> list[Question]:
+    """Read a run's own copy."""
+    return read_questions(SeedSource(path=str(path.resolve())))
+
+
+def _text(values: dict[str, object], name: str, at: str) -> str | None:
+    value = values.get(name)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigError(f"{at}: column {name!r} must be a text, found {value!r:.60}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{at}: column {name!r} holds half of a surrogate pair") from None
+    return value.strip()
+
+
+def _check_references(found: Sequence[Question], at: dict[str, str], path: str) -> None:
+    """All prompts or none have a reference, else a win rate would be about some alone."""
+    lacking = [q.prompt for q in found if q.reference is None]
+    if lacking and len(lacking) < len(found):
+        raise ConfigError(
+            f"{path}: {len(lacking)} of {len(found)} prompts have no 'reference', the first is "
+            f"{at[lacking[0]]}",
+            "Give each prompt one, or none.",
+        )

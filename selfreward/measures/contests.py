@@ -1,0 +1,129 @@
+"""Who answers better: a model's answers against another's, as judges compare them.
+
+A judge that prefers long answers makes a model win that only talks more, so each win rate stands
+beside one that is corrected for length.
+"""
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selfreward.measures.agreement import RESAMPLES
+from selfreward.measures.bootstrap import Bootstrap
+from selfreward.measures.reports import Answer, Contest, Contests, Estimate
+from selfreward.records import Comparison
+
+Floats = NDArray[np.float64]
+WON, TIE, LOST = 1.0, 0.5, 0.0
+_REFITS = 200
+"""Resamples of what is fitted anew for each, which takes a millisecond."""
+_PENALTY = 0.1
+"""Weight of half the sum of squares of both coefficients: small beside the likelihood of some ten
+questions, and enough where length alone decides, which no finite coefficient fits best."""
+
+
+def settled(mine: Answer, other: Answer) -> float | None:
+    """The result where no judge is needed; None where one is.
+
+    An answer that cannot be shown, as of a model that says nothing, loses against one that can.
+    """
+    if mine.dropped or other.dropped:
+        return TIE if mine.dropped and other.dropped else LOST if mine.dropped else WON
+    return TIE if mine.text == other.text else None
+
+
+def result(comparisons: Sequence[Comparison]) -> float | None:
+    """Of two answers compared in both orders, where 0 is the model's and 1 the opponent's.
+
+    Orders that disagree are a tie (arXiv 2401.10020, 3.1.2). None where one has no verdict.
+    """
+    if any(comparison.reason is not None for comparison in comparisons):
+        return None
+    winners = {comparison.winner for comparison in comparisons}
+    return WON if winners == {0} else LOST if winners == {1} else TIE
+
+
+def contest(
+    model: str,
+    opponent: str,
+    judge: str,
+    results: Sequence[float | None],
+    mine: Sequence[Answer],
+    other: Sequence[Answer],
+) -> Contest:
+    """The figures of a contest; results and answers are by question."""
+    known = np.array([found is not None for found in results], float)
+    won = np.array([found or 0.0 for found in results], float)
+    lengths = np.array([[len(a.text), len(b.text)] for a, b in zip(mine, other, strict=True)])
+    ahead = lengths[:, 0] - lengths[:, 1] if len(lengths) else np.zeros(0)
+    by_question = Bootstrap(len(results), RESAMPLES, seed=0)
+    judged = known > 0
+    return Contest(
+        model=model,
+        opponent=opponent,
+        judge=judge,
+        results=tuple(results),
+        win_rate=by_question.share((won, known)),
+        length_controlled=length_controlled(won[judged], ahead[judged].astype(float)),
+        longer=by_question.share(((np.sign(ahead) + 1) / 2, np.ones(len(results)))),
+    )
+
+
+def length_controlled(results: Floats, ahead: Floats) -> Estimate:
+    """The win rate that is left if both answers were as long as each other.
+
+    A logistic regression of the results on tanh of the difference in length over its standard
+    deviation, read off where the difference is 0: AlpacaEval 2 (Dubois et al., arXiv 2404.04475,
+    section 3), without its term for how hard each prompt is, which needs many models. Questions on
+    which the model's answer is the longer one count, together, as much as those on which it is the
+    shorter one: else a judge that goes by length alone would seem to prefer the model that is
+    longer more often.
+
+    Args:
+        results: 0 to 1; a tie counts as half of either. Shape (questions,).
+        ahead: By how many characters the model's answer is longer. Shape (questions,).
+
+    Returns:
+        No value where no answer of the model, or none of the opponent, is the longer one: then
+        length and model cannot be told apart.
+    """
+    if not ((ahead > 0).any() and (ahead < 0).any()):
+        return Estimate(None, None, None, len(results))
+    from sklearn.linear_model import LogisticRegression
+
+    longer = np.tanh(ahead / ahead.std())
+    rows = np.column_stack([np.ones_like(longer), longer])
+    twice, labels = np.vstack([rows, rows]), np.repeat([1, 0], len(rows))
+    shares = np.concatenate([results, 1 - results])
+
+    def at_equal_length(times: Floats) -> float | None:
+        more, less = times[ahead > 0].sum(), times[ahead < 0].sum()
+        if not (more and less):
+            return None
+        even = np.select([ahead > 0, ahead < 0], [(more + less) / more, (more + less) / less], 2)
+        weights = shares * np.tile(times * even / 2, 2)
+        if not (weights[: len(rows)].any() and weights[len(rows) :].any()):
+            return float(weights[: len(rows)].any())  # all won, or all lost
+        fit = LogisticRegression(C=1 / _PENALTY, fit_intercept=False, tol=1e-8)
+        fit.fit(twice, labels, sample_weight=weights)
+        return float(1 / (1 + np.exp(-fit.coef_[0, 0])))
+
+    return Bootstrap(len(rows), _REFITS, seed=0).refit(at_equal_length)
+
+
+def contests_of(found: Sequence[Contest]) -> Contests:
+    """All contests of a model, and how far their judges agree."""
+    questions = max((len(each.results) for each in found), default=0)
+    same, both = np.zeros(questions), np.zeros(questions)
+    for one, other in combinations(found, 2):
+        if one.opponent != other.opponent:
+            continue
+        for number, (a, b) in enumerate(zip(one.results, other.results, strict=True)):
+            if a is not None and b is not None:
+                same[number] += a == b
+                both[number] += 1
+    judges = {each.judge for each in found}
+    share = Bootstrap(questions, RESAMPLES, seed=0).share((same, both))
+    return Contests(tuple(found), share if len(judges) > 1 else None)
