@@ -198,7 +198,7 @@ def view(
         if not no_browser and has_display():
             open_browser(address.url)
 
-    is_apart = run is not None and handle(run) != run.name
+    is_apart = run is not None and run.handle != run.name
     serve(run, is_apart=is_apart, host=host, port=port, token=token, ready=ready)
 
 

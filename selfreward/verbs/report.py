@@ -100,7 +100,8 @@ def report_of(run: Run) -> tuple[Report, ChartData]:
         NotFoundError: The run has no records yet.
     """
     status, settings = status_of(run), run.settings
-    figures = scores_of(run).iterations
+    scores = scores_of(run)
+    figures = scores.iterations
     rounds = [f for f in figures if f.iteration > 0]
     with run.store() as store:
         data = chart_data(store, figures)
@@ -120,7 +121,7 @@ def report_of(run: Run) -> tuple[Report, ChartData]:
         is_finished=status.state == "finished",
         as_of=status.updated or "",
         judges=_judges(settings),
-        findings=tuple(findings(figures)),
+        findings=tuple(findings(figures, scores.best)),
         warnings=tuple(health_lines(figures)),
         figures=_figures("Figures by iteration", rounds, False),
         all_figures=_figures("Every figure by iteration", rounds, True),

@@ -59,9 +59,13 @@ def scores_of(run: Run) -> Scores:
                 f"run {run.name} has no records yet", f"Watch it: selfreward status {run.name}"
             )
         iterations = tuple(figures_of(store, iteration) for iteration in begun)
-    by = run.settings.get("best", {})  # a key that is younger than some runs
-    best = best_model(iterations, by.get("by", "win_rate"), by.get("margin", 0.0))
-    return Scores(run.name, iterations, best)
+    return Scores(run.name, iterations, best_of(run, iterations))
+
+
+def best_of(run: Run, iterations: Sequence[IterationFigures]) -> Best | None:
+    """The best model by what the run's config says; see ``best_model``."""
+    settings = run.settings.get("best", {})  # a group that is younger than some runs
+    return best_model(iterations, settings.get("by", "win_rate"), settings.get("margin", 0.0))
 
 
 def begun_iterations(store: Store) -> list[int]:

@@ -17,7 +17,7 @@ from selfreward.storage.committed import model_of
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
 from selfreward.verbs.findings import findings
-from selfreward.verbs.scores import begun_iterations, health_lines
+from selfreward.verbs.scores import begun_iterations, best_of, health_lines
 from selfreward.verbs.show import prompt_of
 from selfreward.verbs.status import ls_row, status_of
 from selfreward.viewer.demonstrations import demonstrations_of
@@ -49,7 +49,7 @@ def run_page(run: Run, figures: FiguresOf) -> dict[str, Any]:
         "status": msgspec.to_builtins(status),
         "iterations": msgspec.to_builtins(known),
         "pending": [t for t, figures in found.items() if figures is None],
-        "findings": findings(known),
+        "findings": findings(known, best_of(run, known)),
         "warnings": health_lines(known),
         "charts": msgspec.to_builtins(charts_of(known)),
         "lineage": lineage,
