@@ -103,7 +103,8 @@ def parse_overrides(
         if value.startswith(("{", "[")) and value.count(value[0]) > value.count(_CLOSES[value[0]]):
             raise ConfigError(
                 f"override {word}: does not end",
-                f"The shell parts words at spaces: quote the whole, '{key}={value[0]}...{_CLOSES[value[0]]}'.",
+                f"The shell parts words at spaces: quote the whole, '{key}={value[0]}..."
+                f"{_CLOSES[value[0]]}'.",
             )
         parsed.append((tuple(key.split(".")), _parse(value, f"override {word}", {})))
     return parsed

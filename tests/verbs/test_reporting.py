@@ -704,16 +704,18 @@ def test_every_value_has_the_origin_that_set_it(tmp_path: Path) -> None:
 
 
 def test_init_copies_what_the_recipe_needs_and_overwrites_nothing(tmp_path: Path) -> None:
-    files = write_starter(tmp_path / "mine", "quickstart")
+    files, _ = write_starter(tmp_path / "mine", "quickstart")
     assert [file.name for file in files] == ["quickstart.yaml", "expected.jinja", "few_shot.jinja"]
     assert load_config(files[0]) == load_config(config_file("quickstart"))
-    before = files[1].read_bytes()
-    files[1].write_text("mine")
-    files[0].unlink()
+    files[0].write_text("{}")
+    files[2].write_text("mine")
     with pytest.raises(ConfigError, match="nothing was written"):
         write_starter(tmp_path / "mine", "quickstart")
-    assert files[1].read_text() == "mine" != before
-    assert not files[0].exists()
+    assert files[0].read_text() == "{}"
+    more, kept = write_starter(tmp_path / "mine", "self-rewarding")
+    assert [file.name for file in more] == ["self-rewarding.yaml", "additive.jinja"]
+    assert kept == [files[2]]
+    assert files[2].read_text() == "mine"
     with pytest.raises(ConfigError, match="no recipe"):
         write_starter(tmp_path, "nothing")
 
