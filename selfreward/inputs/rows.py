@@ -1,7 +1,8 @@
 """Rows from outside: JSON lines, a JSON array, CSV, TSV, parquet, plain text, and hub data sets.
 
 A ``.txt`` that is no JSON has a prompt on each line. Text files are UTF-8, with or without a byte
-order mark, with any line ends, plain or ``.gz``. Rows are as they are found: what is in them is for ``shapes.py``.
+order mark, with any line ends, plain or ``.gz``. Rows are as they are found: what is in
+them is for ``shapes.py``.
 """
 
 import csv

@@ -236,7 +236,8 @@ def test_validate_says_where_a_template_lies_and_which_rows_are_odd(tmp_path: Pa
     assert said["prompts template", False].startswith("instruct/few_shot.jinja (shipped), ")
     assert said["IFT", False] == "11 rows of ift.json, 1 of them again"
     assert said["IFT", True].startswith("1 row of over 4,096 characters")
-    asked = filled_in(load_config(tmp_path / "c.yaml"), tmp_path / "c.yaml", "judge")
+    hosted = load_config(tmp_path / "c.yaml", HOSTED)
+    asked = filled_in(hosted, tmp_path / "c.yaml", "judge")
     assert asked["user"] == "Why 0? So."
 
 
