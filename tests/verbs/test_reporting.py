@@ -337,8 +337,9 @@ def launched_at(monkeypatch: pytest.MonkeyPatch, run: Run, moments: list[tuple[s
 def test_the_time_of_a_run_is_that_of_its_launches_and_not_of_the_nights_between(
     empty: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ended = [("10:00:00", "launched"), ("10:01:30", "stopped"), ("23:00:00", "launched")]
-    launched_at(monkeypatch, empty, ended)
+    ended = [("10:00:00", "launched"), ("10:01:30", "stopped"), ("12:00:00", "removed")]
+    again = [("22:59:59", "configured"), ("23:00:00", "launched")]  # resume KEY=VALUE
+    launched_at(monkeypatch, empty, [*ended, *again])
     assert status.status_of(empty).seconds == 90
     with empty.owned() as store:  # killed: what it recorded last tells how long it worked
         monkeypatch.setattr("selfreward.storage.store.now", lambda: "2026-01-01T23:00:40Z")
