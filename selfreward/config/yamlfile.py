@@ -111,7 +111,8 @@ def parse_overrides(
         if value.startswith(("{", "[")) and value.count(value[0]) > value.count(_CLOSES[value[0]]):
             raise ConfigError(
                 f"override {word}: does not end",
-                f"The shell parts words at spaces: quote the whole, '{key}={value[0]}...{_CLOSES[value[0]]}'.",
+                f"The shell parts words at spaces: quote the whole, '{key}={value[0]}..."
+                f"{_CLOSES[value[0]]}'.",
             )
         if _is_torn(word):
             raise ConfigError(f"{word!r}: not UTF-8 text")

@@ -163,8 +163,8 @@ class _Reader:
         else:
             raise ConfigError(
                 f"{at}: no row of human-ranked data, its columns are {sorted(whole)}",
-                "It needs chosen and rejected, or responses with ranks or scores; see docs/judge.md. "
-                f"The row looks like {seen(whole)}.",
+                "It needs chosen and rejected, or responses with ranks or scores; see "
+                f"docs/judge.md. The row looks like {seen(whole)}.",
             )
 
     def rankings(self) -> Iterable[Ranking]:

@@ -1,7 +1,8 @@
 """Rows from outside: JSON lines, a JSON array, CSV, TSV, parquet, plain text, and hub data sets.
 
-A ``.txt`` that is no JSON has a prompt on each line. Text files are UTF-8, with or without a byte order mark, with any line ends, plain or ``.gz``. Rows
-are as they are found: what is in them is for ``shapes.py``.
+A ``.txt`` that is no JSON has a prompt on each line. Text files are UTF-8, with or without a byte
+order mark, with any line ends, plain or ``.gz``. Rows are as they are found: what is in
+them is for ``shapes.py``.
 """
 
 import csv
@@ -135,7 +136,7 @@ def _parse_line(line: bytes, at: str, number: int, head: bytes) -> dict[str, Any
                 f"{at}: not JSON lines, it holds an object over several lines",
                 "Give one row a line, or an array of rows.",
             ) from None
-        why, hint = str(error), _READ if number == 1 else None
+        why, hint = str(error), _READ if number == 1 else ""
         if isinstance(error, json.JSONDecodeError):
             why = f"{error.msg}: column {error.pos + 1}"
             if error.msg == "Extra data" and error.doc[error.pos :].strip() == ",":

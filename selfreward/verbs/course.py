@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from selfreward.records import Progress, Stage
+from selfreward.storage.changes import BRANCHED, CONFIGURED, REMOVED
 from selfreward.storage.store import Store
 from selfreward.verbs.layout import duration
 
@@ -93,11 +94,14 @@ def _worked(
 ) -> float:
     """Seconds from each launch to the last that it recorded, or to now.
 
+    What is recorded between launches, such as a change of the config, belongs to none.
+
     Args:
         progress: When each stage was last worked on.
     """
     launches = [_seconds(at) for at, kind, _ in events if kind == "launched"]
-    recorded = [_seconds(at) for at in (*(at for at, _, _ in events), *progress)]
+    own = [at for at, kind, _ in events if kind not in (BRANCHED, CONFIGURED, REMOVED)]
+    recorded = [_seconds(at) for at in (*own, *progress)]
     ends = [*launches[1:], math.inf]
     if is_running:
         recorded.append(datetime.now(UTC).timestamp())

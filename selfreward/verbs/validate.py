@@ -204,9 +204,12 @@ def _long(config: Config, ift: list[seeds.IftExample]) -> Iterator[tuple[str, st
         return
     most = config.sft.max_length * CHARACTERS_PER_TOKEN
     if long := sum(len(row.prompt) + len(row.response) > most for row in ift):
-        yield "IFT", (
-            f"{counted(long, 'row')} of over {most:,} characters: what has more than "
-            f"sft.max_length={config.sft.max_length} tokens is dropped and recorded"
+        yield (
+            "IFT",
+            (
+                f"{counted(long, 'row')} of over {most:,} characters: what has more than "
+                f"sft.max_length={config.sft.max_length} tokens is dropped and recorded"
+            ),
         )
 
 

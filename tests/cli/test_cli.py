@@ -168,6 +168,20 @@ def test_choices_stand_in_the_help_and_recipes_in_a_list(
     assert json.loads(capsys.readouterr().out)["recipes"].keys() == recipes().keys()
 
 
+@pytest.mark.usefixtures("at_runs")
+def test_a_run_in_place_of_a_model_and_a_model_not_made_yet_are_told_as_that(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "pairs.csv"
+    data.write_text("prompt,chosen,rejected\na,b,c\n")
+    code, message, hint = failing(capsys, "judge", "whole", "--data", str(data))
+    assert (code, message) == (2, "error: model: whole is a run, not a model")
+    assert "selfreward judge M1 --like whole" in hint
+    for model in ("M9", "SFT"):
+        code, message, _ = failing(capsys, "judge", model, "--like", "whole", "--data", str(data))
+        assert (code, message) == (3, f"error: run whole has no {model}, or not yet")
+
+
 def test_a_bad_config_is_named_with_its_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -256,7 +256,13 @@ def test_an_override_can_take_a_group_away() -> None:
         ("iterations=many", "override iterations=many"),
         ("iteration=3", "Did you mean iterations?"),
         ("dpo.beta=", "override dpo.beta="),
-        ("judge.form=[", "override judge.form=[:1: not valid YAML"),
+        ("judge.form=]", "override judge.form=]:1: not valid YAML"),
+        ("sft.ift={path:", "quote the whole, 'sft.ift={...}'"),
+        ("dpo.beta", "No space around the ="),
+        ("learning_rate=1", "Did you mean dpo.learning_rate?"),
+        ("engine=vllm", "such as engine.kind; it has kind, concurrency"),
+        ("sft.ift=3", "such as sft.ift.path; it has path, split"),
+        ("dpo=3", "dpo: is a group of keys, found 3"),
         ("model.x=3", "'model' is a value"),
     ],
 )
@@ -313,3 +319,29 @@ def test_a_run_from_before_votes_came_in_sets_goes_on_to_combine_them(tmp_path: 
     assert old == config.selection.model_copy(update={"combine": True})
     path.write_text(dump_config(build_config({})))
     assert load_copy(path) == build_config({})
+
+
+def test_a_source_in_its_short_form_takes_the_keys_of_the_long_one() -> None:
+    for data in ({"sft": {"ift": "mine.json"}}, {}):
+        words = ["sft.ift=mine.json"] if not data else []
+        short = build_config(dict(data), [*words, "sft.ift.limit=24"])
+        assert short == build_config({"sft": {"ift": {"path": "mine.json", "limit": 24}}})
+    with pytest.raises(ConfigError, match="'template' is a value"):
+        build_config({}, ["judge.template=x", "judge.template.limit=3"])
+
+
+def test_a_config_that_is_not_there_is_told_by_what_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "first.yaml").write_text("{}")
+    for name, says in (
+        ("mine", "Configs in it: mine/first.yaml"),
+        ("mine/frist.yaml", "Did you mean mine/first.yaml"),
+        ("quikstart", "Did you mean quickstart"),
+        ("nothing/alike", "Recipes: quickstart"),
+    ):
+        with pytest.raises(ConfigError) as error:
+            config_file(name)
+        assert says in error.value.hint, name

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from selfreward.errors import ConfigError, IntegrityError, PreflightError
 from selfreward.inputs.bundled import BUNDLED
-from selfreward.inputs.models import count_parameters, resolve
+from selfreward.inputs.models import check_source, count_parameters, resolve
 from selfreward.storage import durable
 from tests.support import ROOT
 from tests.support.models import write_headers
@@ -125,6 +125,19 @@ def test_a_path_that_does_not_exist_is_never_looked_for_on_the_hub(source, tmp_p
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"does not exist|has no config\.json"):
         resolve(source)
+
+
+def test_a_source_that_is_no_model_is_told_by_what_may_be_meant(tmp_path):
+    run = tmp_path / "runs" / "first"
+    make_model(run / "models" / "M1")
+    for wrong, says in (
+        (run, f"below it are: {run / 'models' / 'M1'}"),
+        (run / "models", f"below it are: {run / 'models' / 'M1'}"),
+        (run / "model", f"did you mean {run / 'models'}?"),
+    ):
+        with pytest.raises(ConfigError, match=r"judge\.model: ") as error:
+            check_source(str(wrong), key="judge.model")
+        assert error.value.hint == says
 
 
 # --- code of the model ---

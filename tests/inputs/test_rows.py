@@ -86,6 +86,37 @@ def test_rows_of_every_text_format_stand_on_their_lines(tmp_path: Path) -> None:
         assert places == [f"{path}:{line}" for line in lines], name
 
 
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gz"])
+def test_plain_text_has_a_prompt_on_each_line(tmp_path: Path, packed: bool) -> None:
+    data = "\ufeffName a fruit.\r\n\n  \n [Où] est-ce? \nNo line end".encode()
+    path = tmp_path / ("q.txt.gz" if packed else "q.txt")
+    path.write_bytes(gzip.compress(data) if packed else data)
+    rows = list(read_rows(SeedSource(path=str(path))))
+    texts = ["Name a fruit.", "[Où] est-ce?", "No line end"]
+    assert rows == [
+        (f"{path}:{line}", {"prompt": text}) for line, text in zip((1, 4, 5), texts, strict=True)
+    ]
+
+
+def test_json_is_read_as_such_whatever_its_name(tmp_path: Path) -> None:
+    for name, text in (("a.txt", LINES), ("b.txt", json.dumps(ROWS))):
+        (tmp_path / name).write_text(text)
+        assert found(tmp_path / name) == ROWS
+
+
+def test_what_cannot_be_read_is_told_with_its_remedy(tmp_path: Path) -> None:
+    for name, text, remedy in (
+        ("a.jsonl", '{"prompt": "x"},\n', "Remove the comma"),
+        ("a.dat", "Name a fruit.\n", ".txt with a prompt on each line"),
+        ("a.csv", "question;reply\nx;y\n", "parted by ';'"),
+        ("b.csv", "question\treply\nx\ty\n", ".tsv tabs"),
+    ):
+        (tmp_path / name).write_text(text)
+        assert remedy in refusal(tmp_path / name).hint, name
+    (tmp_path / "one.csv").write_text("prompt\nx; y\n")
+    assert found(tmp_path / "one.csv") == [{"prompt": "x; y"}]
+
+
 def test_an_empty_array_and_a_csv_of_a_header_alone_hold_no_rows(tmp_path: Path) -> None:
     for name, text in (("a.json", " [ ]\n"), ("a.csv", "prompt,response\n"), ("b.csv", "")):
         (tmp_path / name).write_text(text)
@@ -111,6 +142,7 @@ BROKEN = [
         ("a.csv", b"prompt,response\nx,y,z\n", ":2: 3 fields, and the header has 2"),
         ("a.csv", b"prompt,prompt\nx,y\n", ":1: two columns have the same name"),
         ("a.csv", b'prompt,response\nx,"y\n', ":2: not CSV"),
+        ("a.txt", b"O\xf9?\n", "not plain text (not UTF-8: byte 0xf9"),
         ("a.jsonl.gz", LINES.encode(), "not a readable gzip file"),
         ("a.jsonl.gz", gzip.compress(LINES.encode())[:-9], "not a readable gzip file"),
         ("a.parquet", b"PAR1", "not a readable parquet file"),

@@ -138,7 +138,7 @@ def test_what_is_no_turn_is_refused_by_name(tmp_path: Path, row: dict, says: str
 @pytest.mark.parametrize(
     ("row", "looks"),
     [
-        ({"question": "x"}, "none of them"),
+        ({"question": "x"}, "nothing that is known here"),
         ({"prompt": "x"}, "a row with a prompt"),
         ({"prompt": "x", "responses": [{"text": "y"}]}, "a prompt with several responses"),
         ({"chosen": "x", "rejected": "y"}, "a preference pair"),

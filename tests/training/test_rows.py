@@ -77,7 +77,7 @@ def test_validate_and_plan_count_the_eft_rows_that_training_takes(
     assert (plan["eft_rows"], plan["eft_without_justification"]) == (used, 3 - used)
     assert [drop.reason for drop in drops] == ["no justification"] * (3 - used)
     [said] = [part["detail"] for part in validate(run.config, None) if part["name"] == "EFT"]
-    assert said.startswith(f"{used} rows") and ("no justification" in said) == (used < 3)
+    assert said.startswith(f"{used} row") and ("no justification" in said) == (used < 3)
 
 
 @pytest.mark.parametrize(

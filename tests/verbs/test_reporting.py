@@ -305,8 +305,9 @@ def launched_at(monkeypatch: pytest.MonkeyPatch, run: Run, moments: list[tuple[s
 def test_the_time_of_a_run_is_that_of_its_launches_and_not_of_the_nights_between(
     empty: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ended = [("10:00:00", "launched"), ("10:01:30", "stopped"), ("23:00:00", "launched")]
-    launched_at(monkeypatch, empty, ended)
+    ended = [("10:00:00", "launched"), ("10:01:30", "stopped"), ("12:00:00", "removed")]
+    again = [("22:59:59", "configured"), ("23:00:00", "launched")]  # resume KEY=VALUE
+    launched_at(monkeypatch, empty, [*ended, *again])
     assert status.status_of(empty).seconds == 90
     with empty.owned() as store:  # killed: what it recorded last tells how long it worked
         monkeypatch.setattr("selfreward.storage.store.now", lambda: "2026-01-01T23:00:40Z")
@@ -676,16 +677,18 @@ def test_every_value_has_the_origin_that_set_it(tmp_path: Path) -> None:
 
 
 def test_init_copies_what_the_recipe_needs_and_overwrites_nothing(tmp_path: Path) -> None:
-    files = write_starter(tmp_path / "mine", "quickstart")
+    files, _ = write_starter(tmp_path / "mine", "quickstart")
     assert [file.name for file in files] == ["quickstart.yaml", "expected.jinja", "few_shot.jinja"]
     assert load_config(files[0]) == load_config(config_file("quickstart"))
-    before = files[1].read_bytes()
-    files[1].write_text("mine")
-    files[0].unlink()
+    files[0].write_text("{}")
+    files[2].write_text("mine")
     with pytest.raises(ConfigError, match="nothing was written"):
         write_starter(tmp_path / "mine", "quickstart")
-    assert files[1].read_text() == "mine" != before
-    assert not files[0].exists()
+    assert files[0].read_text() == "{}"
+    more, kept = write_starter(tmp_path / "mine", "self-rewarding")
+    assert [file.name for file in more] == ["self-rewarding.yaml", "additive.jinja"]
+    assert kept == [files[2]]
+    assert files[2].read_text() == "mine"
     with pytest.raises(ConfigError, match="no recipe"):
         write_starter(tmp_path, "nothing")
 

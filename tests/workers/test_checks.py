@@ -20,7 +20,7 @@ from selfreward.records import FORMS
 from selfreward.training.base import Training
 from selfreward.training.checks import check_gpus, check_training
 from selfreward.verbs.plan import plan_of, plan_text
-from selfreward.verbs.validate import validate
+from selfreward.verbs.validate import filled_in, validate
 from selfreward.workers import jobs
 from selfreward.workers.checks import check_changed
 from tests.support.training import dpo_rows, tiny_model
@@ -223,6 +223,25 @@ def test_new_prompts_are_written_after_the_ift_data_unless_others_are_named(
     assert said["seed prompts"] == f"{len(expected)} of {file} ({key})"
 
 
+def test_validate_says_where_a_template_lies_and_which_rows_are_odd(tmp_path: Path) -> None:
+    (tmp_path / "judge").mkdir()
+    template = tmp_path / "judge" / "additive.jinja"
+    template.write_text("{% block user %}{{ prompt }} {{ response }}{% endblock %}")
+    rows = [{"prompt": f"Why {i}?", "response": "So."} for i in range(9)]
+    rows += [rows[0], {"prompt": "Long?", "response": "word " * 820}]
+    (tmp_path / "ift.json").write_text(json.dumps(rows))
+    (tmp_path / "c.yaml").write_text("sft: {ift: ift.json}")
+    parts = validate(load_config(tmp_path / "c.yaml"), tmp_path / "c.yaml")
+    said = {(part["name"], part["warning"]): part["detail"] for part in parts}
+    assert said["judge template", False].startswith(f"{template}, ")
+    assert said["prompts template", False].startswith("instruct/few_shot.jinja (shipped), ")
+    assert said["IFT", False] == "11 rows of ift.json, 1 of them again"
+    assert said["IFT", True].startswith("1 row of over 4,096 characters")
+    hosted = load_config(tmp_path / "c.yaml", HOSTED)
+    asked = filled_in(hosted, tmp_path / "c.yaml", "judge")
+    assert asked["user"] == "Why 0? So."
+
+
 @pytest.mark.parametrize("name", ["quickstart", "self-rewarding"])
 def test_every_recipe_is_accepted(name: str) -> None:
     assert invoke(["validate", str(recipes()[name])]) == 0
@@ -300,6 +319,8 @@ def test_a_models_path_is_looked_up_beside_the_config_first(tmp_path: Path) -> N
     place = tmp_path / "project"
     (place / "m" / "judge").mkdir(parents=True)
     (tmp_path / "m").mkdir()
+    for model in (place / "m", place / "m" / "judge"):
+        (model / "config.json").write_text("{}")
     jury = "[{model: m/judge}, {model: m}, {model: M1}, {model: org/other}]"
     config = place / "c.yaml"
     config.write_text(
