@@ -244,12 +244,14 @@ def _launch(run: "Run", as_json: bool, *, is_new: bool = False) -> None:
         is_new: Whether it was made just now, so that it need not stay if it records nothing.
     """
     from selfreward import controller
+    from selfreward.tracking.process import Followers
     from selfreward.verbs.maintenance import told_as_damage
     from selfreward.verbs.progress import Display
     from selfreward.verbs.scores import scores_of, scores_text
 
+    followers = Followers(run, run.config.track)
     try:
-        with told_as_damage(run), Display(run) as display:
+        with told_as_damage(run), followers, Display(run) as display:
             controller.launch(run, display.tick)
     except (KeyboardInterrupt, controller.Terminated) as stop:
         console.note(_left(run, "", is_new))
@@ -259,6 +261,12 @@ def _launch(run: "Run", as_json: bool, *, is_new: bool = False) -> None:
         if not isinstance(error, LockedError):
             error.add_note(_left(run, f"{error.message} {error.hint}", is_new))
         raise
+    finally:
+        for tracker in followers.behind:
+            again = f"selfreward track {runs.handle(run)} --to {tracker}"
+            console.note(
+                f"{tracker} has not got all of the run; resume sends the rest, and so does: {again}"
+            )
     with told_as_damage(run):
         scores = scores_of(run)
         if as_json:
@@ -337,6 +345,7 @@ for verb in (
     data.judge,
     setup.validate,
     setup.plan,
+    runs.track,
     runs.verify,
     runs.gc,
     setup.doctor,
