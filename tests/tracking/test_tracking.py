@@ -141,6 +141,7 @@ def test_what_a_run_makes_arrives_while_it_is_made(
 ) -> None:
     pytest.importorskip("tensorboard")
     monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
+    monkeypatch.setattr(process, "WAIT_S", 200.0)  # other tests run beside it
     run = create_run(build_config({}, [*SMALL, "track=[tensorboard]"]), "live")
     with Followers(run, run.config.track) as followers:
         launch(run, lambda: None, ScriptedWorkers(run))
