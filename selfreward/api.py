@@ -10,6 +10,7 @@ command line launches runs by the same two functions, ``new_run`` and ``launch``
 """
 
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,7 @@ from selfreward.errors import ConfigError, LockedError, NotFoundError, SelfRewar
 from selfreward.storage import directory
 from selfreward.storage.create import discard_empty, is_empty
 from selfreward.storage.directory import open_run, runs_root
+from selfreward.tracking.process import Followers
 from selfreward.verbs.maintenance import told_as_damage
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from selfreward.verbs.status import Status
     from selfreward.verbs.tables import What
 
+_LOG = logging.getLogger(__name__)
 _TOLD_S = 0.5
 """Least time between two calls of ``progress``."""
 
@@ -215,19 +218,27 @@ def new_run(
     return create_run(load_config(source, words), name, source)
 
 
-def launch(run: directory.Run, tick: Callable[[], None], *, is_new: bool = False) -> None:
+def launch(
+    run: directory.Run,
+    tick: Callable[[], None],
+    *,
+    is_new: bool = False,
+    say: Callable[[str], None] = _LOG.warning,
+) -> None:
     """Do all that is left of a run.
 
     Args:
         tick: Called a few times a second while child processes work.
         is_new: Whether it was made just now, so that it need not stay if it records nothing.
+        say: Told at the end of each tracker that has not got all of it.
 
     Raises:
         KeyboardInterrupt, controller.Terminated, SelfRewardError: See ``controller.launch``; each
             has a note that says what the run has kept.
     """
+    followers = Followers(run, run.config.track)
     try:
-        with told_as_damage(run):
+        with told_as_damage(run), followers:
             controller.launch(run, tick)
     except (KeyboardInterrupt, controller.Terminated) as stop:
         stop.add_note(_left(run, "", is_new))
@@ -236,6 +247,10 @@ def launch(run: directory.Run, tick: Callable[[], None], *, is_new: bool = False
         if not isinstance(error, LockedError):
             error.add_note(_left(run, f"{error.message} {error.hint}", is_new))
         raise
+    finally:
+        for tracker in followers.behind:
+            again = f"selfreward track {run.handle} --to {tracker}"
+            say(f"{tracker} has not got all of the run; resume sends the rest, and so does: {again}")
 
 
 def free_name(stem: str) -> str:

@@ -23,17 +23,20 @@ MODULES = {
 }
 FLOORS = [
     {"errors", "records", "text"}, {"config"}, {"storage"}, {"inputs"}, {"engines"}, {"stages"},
-    {"measures"}, {"training", "charts"}, {"workers"}, {"verbs", "controller"}, {"api", "viewer"},
-    {"cli"}, {"__main__"},
+    {"measures"}, {"training", "charts", "tracking"}, {"workers"}, {"verbs", "controller"},
+    {"api", "viewer"}, {"cli"}, {"__main__"},
 ]  # fmt: skip
 """The rooms from the ground up; each imports only from those below it."""
 HEAVY = {
     "torch", "transformers", "trl", "vllm", "ctranslate2", "peft", "accelerate", "datasets",
+    "trackio", "wandb", "tensorboard", "mlflow",
 }  # fmt: skip
+TRACKERS = ("trackio", "wandb", "tensorboard", "mlflow")
 WRAPPERS = {
     "selfreward.engines.ctranslate2", "selfreward.engines.transformers", "selfreward.engines.vllm",
     "selfreward.training.dpo", "selfreward.training.identity", "selfreward.training.loop",
     "selfreward.training.sft",
+    *(f"selfreward.tracking.{name}" for name in TRACKERS),
 }  # fmt: skip
 """The modules that wrap a heavy library; child processes alone import them."""
 
@@ -41,6 +44,7 @@ WRITERS = {
     "selfreward.storage.durable": "writes every file that is kept",
     "selfreward.storage.database": "opens records.db, to which the store alone writes",
     "selfreward.workers.process": "appends to a child's log",
+    "selfreward.tracking.process": "appends to a tracker's log",
     "selfreward.workers.main": "answers through a pipe",
     "selfreward.training.distributed": "tells the train child by lines of its output",
     "selfreward.engines.reference": "lets transformers save into a directory that is soon deleted",
@@ -58,6 +62,7 @@ CATCH_ALL = {
     "selfreward.verbs.maintenance": "whatever a check of a damaged run trips over is its finding",
     "selfreward.viewer.drawing": "a bug becomes an answer, so that the viewer lives on",
     "selfreward.engines.batcher": "hands whatever it is to those who asked",
+    "selfreward.tracking.follower": "a tracker raises what it likes, and is tried again",
 }
 WRITING_CALLS = {
     "os.rename", "os.replace", "os.link", "os.symlink", "os.truncate", "os.write", "os.mkfifo",
@@ -156,6 +161,7 @@ def test_only_wrappers_import_heavy_libraries_at_the_top() -> None:
         ("ctranslate2", {"selfreward.engines.ctranslate2"}),
         ("trl", {"selfreward.training." + m for m in ("checks", "dpo", "loop", "options", "sft")}),
         ("pickle", set()),
+        *((name, {f"selfreward.tracking.{name}"}) for name in TRACKERS),
     ],
 )
 def test_a_library_is_imported_only_by_the_module_that_wraps_it(

@@ -251,14 +251,18 @@ def _launch(run: "Run", as_json: bool, *, is_new: bool = False) -> None:
     from selfreward.verbs.progress import Display
     from selfreward.verbs.scores import scores_of, scores_text
 
+    said: list[str] = []
     try:
         with told_as_damage(run), Display(run) as display:
-            api.launch(run, display.tick, is_new=is_new)
+            api.launch(run, display.tick, is_new=is_new, say=said.append)
     except (KeyboardInterrupt, controller.Terminated) as stop:
         for line in getattr(stop, "__notes__", ()):
             console.note(line)
         code = INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
         raise typer.Exit(code) from None
+    finally:
+        for line in said:
+            console.note(line)
     with told_as_damage(run):
         scores = scores_of(run)
         if as_json:
@@ -289,6 +293,7 @@ for verb in (
     share.export,
     setup.validate,
     setup.plan,
+    runs.track,
     runs.verify,
     runs.gc,
     setup.doctor,

@@ -228,6 +228,28 @@ def report(
         console.note("the run is not finished; the report says so")
 
 
+def track(
+    name: RunName,
+    to: Annotated[
+        list[str] | None,
+        typer.Option("--to", help="trackio, wandb, tensorboard or mlflow; default: its `track`."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Send trackers what they have not got of a run."""
+    from selfreward.storage.directory import open_run
+    from selfreward.verbs.maintenance import told_as_damage
+    from selfreward.verbs.track import track_run, track_text
+
+    run = open_run(name)
+    with told_as_damage(run):
+        found = track_run(run, to)
+    if as_json:
+        console.data_json(found)
+    else:
+        console.data(track_text(found))
+
+
 def verify(name: RunName, as_json: Json = False) -> None:
     """Check every record and model of a run."""
     from selfreward.storage.directory import open_run

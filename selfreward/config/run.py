@@ -1,9 +1,9 @@
 """The whole config of a run, and what is checked over several of its groups."""
 
 import re
-from typing import Any, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from selfreward.config.base import EngineConfig, Group, SeedSource
 from selfreward.config.generation import PairsConfig, PromptsConfig, ResponsesConfig
@@ -19,6 +19,9 @@ from selfreward.config.judging import (
 from selfreward.config.training import DpoConfig, LaunchConfig, SelectionConfig, SftConfig
 from selfreward.errors import ConfigError
 from selfreward.records import judge_key, stage_order
+
+TrackerName = Literal["trackio", "wandb", "tensorboard", "mlflow"]
+"""The trackers, by the names of their libraries."""
 
 SHIPPED_PROMPTS = SeedSource(path="seed/ift.jsonl")
 """Demonstrations of a run without IFT data of its own."""
@@ -58,6 +61,9 @@ class Config(Group):
     lora: dict[str, Any] | None = None
     """Options of peft's ``LoraConfig``; null trains all weights."""
     launch: LaunchConfig = LaunchConfig()
+    track: tuple[TrackerName, ...] = Field(default=(), strict=False)
+    """Experiment trackers that get training metrics and figures, each an extra of its own; it needs
+    no key here, as trackers read their own environment variables."""
 
     @property
     def prompt_seeds(self) -> tuple[str, SeedSource]:
@@ -95,6 +101,13 @@ class Config(Group):
         """The stages before ``pairs`` of an iteration above 0, in order."""
         stages = self.stages(iteration)
         return stages[: stages.index("pairs")]
+
+    @field_validator("track")
+    @classmethod
+    def _check_track(cls, track: tuple[TrackerName, ...]) -> tuple[TrackerName, ...]:
+        if len(set(track)) < len(track):
+            raise ValueError("names a tracker twice")
+        return track
 
     @model_validator(mode="after")
     def _check_best(self) -> Self:
@@ -143,6 +156,7 @@ RUNTIME_KEYS = frozenset(
         "pairs.min_pairs",
         "prompts.max_attempts",
         "sft.selection.min_rows",
+        "track",
     }
 )
 """Keys that decide how fast a run is and when it gives up, but no record; ``resume`` may change

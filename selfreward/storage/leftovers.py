@@ -20,7 +20,13 @@ from selfreward.storage.directory import Run
 def leftovers(run: Run) -> Iterator[Path]:
     """The unfinished files and directories of a run, which is owned meanwhile."""
     checkpoints = run.path / "checkpoints"
-    folders = (run.path, run.path / "models", checkpoints, *checkpoints.glob("*"))
+    folders = (
+        run.path,
+        run.path / "models",
+        run.path / "tracking",
+        checkpoints,
+        *checkpoints.glob("*"),
+    )
     for folder in (folder for folder in folders if not folder.is_symlink()):
         yield from sorted(folder.glob(f"{durable.TEMPORARY}*"))
 

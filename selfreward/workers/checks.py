@@ -32,6 +32,7 @@ from selfreward.inputs.models import check_source
 from selfreward.inputs.templates import Template, find_template, load_template
 from selfreward.records import judge_key
 from selfreward.storage.directory import Run
+from selfreward.tracking.base import check_installed
 from selfreward.training import checks, options
 from selfreward.workers import passed
 
@@ -86,6 +87,8 @@ def check_config(
         if judge.engine is not None:
             _check_engine(judge.engine, f"{key}.engine", here, known)
     check_judges(config)
+    if here:
+        _check_trackers(config)
     _check_templates(config, templates)
     checks.check_command(config.launch, here=here)
     if not known:
@@ -105,6 +108,8 @@ def check_changed(run: Run, config: Config, changed: Collection[str]) -> None:
         ConfigError, PreflightError: See ``check_config``; or what the run has copied is not what
             the config asks for, or not enough for its iterations.
     """
+    if "track" in changed:
+        _check_trackers(config)
     if "iterations" in changed and config.prompts.dataset is not None:
         rows = seeds.read_prompts(SeedSource(path=str(run.seed_file("dataset").resolve())))
         check_dataset(rows, config)
@@ -122,6 +127,11 @@ def check_changed(run: Run, config: Config, changed: Collection[str]) -> None:
             "A run keeps the data that it was made with; start a new run.",
         )
     check_config(config, run_templates(run, config), anew=False)
+
+
+def _check_trackers(config: Config) -> None:
+    for name in config.track:
+        check_installed(name)
 
 
 def _check_training(config: Config, here: bool) -> None:

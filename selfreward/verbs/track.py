@@ -1,0 +1,53 @@
+"""Sending a run to trackers, of now or of before: those that were down, and others."""
+
+from collections.abc import Sequence
+from typing import Any, get_args
+
+from selfreward.config.run import TrackerName
+from selfreward.errors import ConfigError
+from selfreward.storage.directory import Run
+from selfreward.tracking.base import check_installed
+from selfreward.tracking.follower import watermark_path
+from selfreward.tracking.process import send
+from selfreward.tracking.watermark import Watermark
+from selfreward.verbs.layout import table
+
+
+def track_run(run: Run, to: Sequence[str] | None) -> list[dict[str, Any]]:
+    """Send each tracker what it has not got.
+
+    Args:
+        to: Trackers; None: those of the run's ``track``.
+
+    Returns:
+        Per tracker its name, the rows ``sent`` now, and of how many ``rows`` in all it has had.
+
+    Raises:
+        ConfigError: No such tracker, or none is named.
+        PreflightError: Its library is not installed.
+        SelfRewardError: It has not taken all.
+    """
+    names = list(dict.fromkeys(run.config.track if to is None else to))
+    known = get_args(TrackerName)
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigError(f"--to {unknown[0]}: no such tracker", f"One of: {', '.join(known)}.")
+    if not names:
+        raise ConfigError(
+            f"run {run.name} names no trackers", f"Say which: --to {', --to '.join(known)}."
+        )
+    for name in names:
+        check_installed(name)
+    found = []
+    for name in names:
+        before = Watermark.read(watermark_path(run, name))
+        send(run, name)
+        after = Watermark.read(watermark_path(run, name))
+        sent = after.sent + after.shift - before.sent - before.shift
+        found.append({"tracker": name, "sent": sent, "rows": after.sent})
+    return found
+
+
+def track_text(found: Sequence[dict[str, Any]]) -> str:
+    """What ``selfreward track`` prints."""
+    rows = [[str(one[key]) for key in ("tracker", "sent", "rows")] for one in found]
+    return table([["tracker", "sent now", "rows"], *rows])
