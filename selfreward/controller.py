@@ -220,10 +220,13 @@ def require_pairs(run: Run, store: Store, iteration: int) -> None:
         return
     drops = Counter(store.drop_reasons(iteration, "pairs"))
     why = ", ".join(f"{reason} {count}" for reason, count in drops.most_common()) or "no prompts"
+    fewer = ""
+    if pairs:
+        fewer = f" Go on with so few: `selfreward resume {run.name} pairs.min_pairs={len(pairs)}`."
     raise StoppedError(
         f"iteration {iteration}: {len(pairs)} pairs, but pairs.min_pairs is {least}; "
         f"dropped: {why}",
-        f"{_few_pairs(run, drops)} Look at them with `selfreward pairs {run.name}`.",
+        f"{_few_pairs(run, drops)} Look at them with `selfreward pairs {run.name}`.{fewer}",
     )
 
 

@@ -1,11 +1,14 @@
 """Settings of hypothesis (no clock, no database, the same examples each time) and the model."""
 
+import traceback
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from selfreward.cli import main as cli
 from selfreward.inputs import models
+from tests.support.fuzz import Law
 from tests.support.models import vary_model
 
 settings.register_profile("suite", deadline=None, database=None, derandomize=True)
@@ -34,3 +37,11 @@ def untied_dir(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def other_untied_dir(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Another checkpoint of it."""
     return vary_model(model_dir, tmp_path_factory.mktemp("models") / "M2", noise=0.05, untied=True)
+
+
+@pytest.fixture
+def law(monkeypatch: pytest.MonkeyPatch) -> Law:
+    """What no command line may break, with the traceback of each error kept to be shown."""
+    found = Law(monkeypatch, [])
+    monkeypatch.setattr(cli, "_trace", lambda: found.traces.append(traceback.format_exc()))
+    return found

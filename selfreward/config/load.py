@@ -140,7 +140,10 @@ def _set(data: Any, key: tuple[str, ...], value: object, word: str, depth: int =
     if isinstance(inner, str) and "path" in _field_names(key[: depth + 1]):
         inner = {"path": inner}  # a source in its short form
     if not isinstance(inner, dict | list | None):
-        raise ConfigError(f"override {word}: {part!r} is a value, not a group of keys")
+        raise ConfigError(
+            f"override {word}: {part!r} is a value, not a group of keys",
+            f"Set the keys of the group one by one, or all at once: ...{part}={{{rest[0]}: ...}}.",
+        )
     data[place] = {} if inner is None else copy(inner)  # YAML aliases share their mappings
     _set(data[place], key, value, word, depth + 1)
 

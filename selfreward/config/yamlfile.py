@@ -134,6 +134,8 @@ def _parse(text: str, name: str, places: dict[Path_, str]) -> object:
         raise ConfigError(f"{name}{line}: not valid YAML ({error.problem})") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{name}: not valid YAML ({str(error).splitlines()[0]})") from None
+    except ConfigError:  # of ours, which is a ValueError as well
+        raise
     except (ValueError, LookupError, AttributeError) as error:
         # PyYAML lets these out for values that do not fit their tag, such as the date 2026-13-01.
         raise ConfigError(f"{name}: not valid YAML ({error})") from None

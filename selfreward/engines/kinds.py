@@ -73,7 +73,9 @@ def check_options(kind: str, options: Mapping[str, Any]) -> None:
     if kind == "vllm":
         _check_vllm(options)
         return
-    known = {name: t for k in (_AUTO if kind == "auto" else (kind,)) for name, t in OPTIONS[k].items()}
+    known = {
+        name: t for k in (_AUTO if kind == "auto" else (kind,)) for name, t in OPTIONS[k].items()
+    }
     for name, value in options.items():
         if name not in known:
             raise ConfigError(f"engine.{name}: {kind} has no such option", _near(name, known))

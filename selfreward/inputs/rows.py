@@ -236,7 +236,7 @@ def _read_parquet(path: Path) -> Iterator[Row]:
         raise ConfigError(f"{path}: not a readable parquet file ({_line(error)})") from None
     except (ValueError, ArithmeticError, LookupError) as error:  # a date of the year 5,000,000
         raise ConfigError(
-            f"{path}: behind row {number} stands a value that Python does not have ({_line(error)})",
+            f"{path}: behind row {number} is a value that Python does not have ({_line(error)})",
             "Leave the column out, or write it as text.",
         ) from None
 

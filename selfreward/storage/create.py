@@ -81,7 +81,8 @@ def new_directory(target: Path) -> Iterator[Path]:
             raise ConfigError(*_exists(target)) from None  # made by another process meanwhile
         raise PreflightError(
             f"{target}: cannot make the run directory ({error.strerror or error})",
-            durable.remedy(error) or "The environment variable SELFREWARD_RUNS says where runs lie.",
+            durable.remedy(error)
+            or "The environment variable SELFREWARD_RUNS says where runs lie.",
         ) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

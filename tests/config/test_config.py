@@ -23,6 +23,24 @@ def read(tmp_path: Path, text: str, *overrides: str) -> Config:
     return load_config(path, overrides)
 
 
+def test_a_date_is_text_and_so_is_what_looks_like_one(tmp_path: Path) -> None:
+    config = read(tmp_path, "chat_template_kwargs: {date: 2024-01-31, odd: 2026-13-01}")
+    assert config.chat_template_kwargs == {"date": "2024-01-31", "odd": "2026-13-01"}
+    assert read(tmp_path, dump_config(config)) == config
+
+
+def test_the_hint_of_a_key_that_stands_twice_is_given(tmp_path: Path) -> None:
+    error = refusal(tmp_path, "seed: 1\nseed: 2")
+    assert error.hint == "Keep one of the two."
+    assert "not valid YAML" not in error.message
+
+
+@pytest.mark.parametrize("word", ["\udcff=1", "model=\udcff", "dpo.\ud800=1"])
+def test_a_word_that_is_no_text_is_refused(word: str) -> None:
+    with pytest.raises(ConfigError, match="not UTF-8 text"):
+        build_config({}, [word])
+
+
 def refusal(tmp_path: Path, text: str, *overrides: str) -> ConfigError:
     with pytest.raises(ConfigError) as error:
         read(tmp_path, text, *overrides)
@@ -165,8 +183,11 @@ MISTAKES = [
     ("\tseed: 1", ":1", "", "not valid YAML"),
     ("seed: *x", ":1", "", "not valid YAML"),
     ("seed: 1\n---\nseed: 2", ":2", "", "not valid YAML"),
-    ("seed: !!python/object/apply:os.system ['true']", ":1", "", "not valid YAML"),
-    ("dpo: {start: 2026-13-01}", "", "", "not valid YAML"),
+    ("seed: !!python/object/apply:os.system ['true']", ":1", "", "a value of type python"),
+    ("dpo: {start: !!binary YQ==}", ":1", "", "a value of type binary"),
+    ("model: !!set {a}", ":1", "", "a value of type set"),
+    ('seed: 1\nsystem_prompt: "\\ud83d"', ":2", "", "half of a surrogate pair"),
+    ('"\\ud83d": 1', ":1", "", "is no text"),
     ("dpo: {start: !!int ''}", "", "", "not valid YAML"),
     ("seed: \x00", "", "", "not valid YAML"),
     ("? [a, b]\n: 1", ":1", "", "key must be a word"),

@@ -7,8 +7,8 @@ import pytest
 
 from selfreward.errors import StoppedError
 from selfreward.verbs import judge
-from tests.support import fuzz
-from tests.support.fuzz import Draw, Law, law  # noqa: F401
+from tests.support import fuzz_data
+from tests.support.fuzz import Draw, Law
 
 BARE = (
     "sft: null\nprompts: {seeds: seed/ift.jsonl, count: 1}\niterations: 1\n"
@@ -16,12 +16,15 @@ BARE = (
 )
 IFT = "sft={ift: FILE, eft: null}"
 KINDS: dict[str, tuple[list[list[object]], list[str]]] = {
-    "ift": (fuzz.INSTRUCTIONS, [IFT]),
-    "eft": (fuzz.SCORED, ["sft={ift: seed/ift.jsonl, eft: FILE}"]),
-    "seeds": (fuzz.INSTRUCTIONS, ["prompts.seeds=FILE", "prompts.human_shots=1", "prompts.generated_shots=0"]),
-    "dataset": (fuzz.INSTRUCTIONS, ["prompts.dataset=FILE"]),
-    "ranked": (fuzz.RANKED, ["evaluation.ranked=FILE"]),
-    "selection": (fuzz.RANKED, ["sft={ift: seed/ift.jsonl, eft: null, selection: {ranked: FILE}}"]),
+    "ift": (fuzz_data.INSTRUCTIONS, [IFT]),
+    "eft": (fuzz_data.SCORED, ["sft={ift: seed/ift.jsonl, eft: FILE}"]),
+    "seeds": (
+        fuzz_data.INSTRUCTIONS,
+        ["prompts.seeds=FILE", "prompts.human_shots=1", "prompts.generated_shots=0"],
+    ),
+    "dataset": (fuzz_data.INSTRUCTIONS, ["prompts.dataset=FILE"]),
+    "ranked": (fuzz_data.RANKED, ["evaluation.ranked=FILE"]),
+    "selection": (fuzz_data.RANKED, ["sft={ift: seed/ift.jsonl, selection: {ranked: FILE}}"]),
 }  # fmt: skip
 COLUMNS = ["", "", "", "{prompt: x}", "{score: rank, text: x}", "{response: prompt}", "{'': ''}"]
 
@@ -47,10 +50,10 @@ def check(law: Law, tmp_path: Path, cases: range) -> None:
     for case in cases:
         draw = random.Random(case)
         kind = list(KINDS)[case % len(KINDS)]
-        rows = fuzz.odd_rows(draw, KINDS[kind][0])
+        rows = fuzz_data.odd_rows(draw, KINDS[kind][0])
         if draw.random() < 0.03:
             rows = []
-        file = fuzz.write_rows(draw, tmp_path / f"{case}", rows)
+        file = fuzz_data.write_rows(draw, tmp_path / f"{case}", rows)
         said = law.obey(words_of(draw, config, kind, file), (case, kind, file.read_bytes()[:300]))
         assert said.code in (0, 2, 6), (case, said.words, said.err)
         file.unlink()
@@ -60,11 +63,11 @@ def _resolved(*args: object, **more: object) -> None:
     raise StoppedError("the data was read")
 
 
-def test_no_data_file_whatever_is_told_as_a_bug(law: Law, tmp_path: Path) -> None:  # noqa: F811
+def test_no_data_file_whatever_is_told_as_a_bug(law: Law, tmp_path: Path) -> None:
     check(law, tmp_path, range(500))
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("start", range(500, 20_500, 1000))
-def test_no_data_file_of_many_more_is_told_as_a_bug(law: Law, tmp_path: Path, start: int) -> None:  # noqa: F811
+def test_no_data_file_of_many_more_is_told_as_a_bug(law: Law, tmp_path: Path, start: int) -> None:
     check(law, tmp_path, range(start, start + 1000))

@@ -4,9 +4,6 @@ import asyncio
 import json
 import random
 from collections.abc import Callable
-from email.message import Message
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,19 +13,57 @@ from selfreward.engines.chat import Chat
 from selfreward.engines.server import answers, endpoint, wire
 from selfreward.engines.server.engine import open_engine
 from selfreward.engines.server.hosted import open_hosted
-from selfreward.errors import ConfigError, PreflightError, SelfRewardError
-from tests.support import fuzz
+from selfreward.errors import SelfRewardError
+from tests.support import fuzz_data
 from tests.support.fuzz import Draw
 from tests.support.models import make_model
 from tests.support.server import Server, running
 
-BODIES = [fuzz.CHAT, fuzz.COMPLETION, fuzz.MODELS, fuzz.REFUSAL, fuzz.DETAIL]
+BODIES = [
+    fuzz_data.CHAT,
+    fuzz_data.COMPLETION,
+    fuzz_data.MODELS,
+    fuzz_data.REFUSAL,
+    fuzz_data.DETAIL,
+]
 ANSWERS = (
     answers.ChatAnswer, answers.CompletionAnswer, answers.ModelList, answers.WeightInfo,
     answers.Cleared, answers.ServerInfo,
 )  # fmt: skip
-STATUSES = [200, 200, 200, 200, 201, 204, 301, 400, 401, 402, 403, 404, 405, 413, 422, 429, 500, 501, 503, 599]
-WAITS = ["", "1", "0", "-1", "nan", "1e9", "soon", "Fri, 31 Dec 9999 23:59:59 GMT", "\x85", "9" * 500]
+STATUSES = [
+    200,
+    200,
+    200,
+    200,
+    201,
+    204,
+    301,
+    400,
+    401,
+    402,
+    403,
+    404,
+    405,
+    413,
+    422,
+    429,
+    500,
+    501,
+    503,
+    599,
+]
+WAITS = [
+    "",
+    "1",
+    "0",
+    "-1",
+    "nan",
+    "1e9",
+    "soon",
+    "Fri, 31 Dec 9999 23:59:59 GMT",
+    "\x85",
+    "9" * 500,
+]
 SAMPLING = Sampling(max_new_tokens=20, temperature=0.7)
 
 
@@ -46,10 +81,14 @@ def is_plain(error: Exception) -> bool:
 class Exchange:
     """In place of the network: what ``Wire`` would have read from its socket."""
 
-    def __init__(self, draw: Draw, odd: Callable[[Draw], tuple[int, dict[str, str], bytes]]) -> None:
+    def __init__(
+        self, draw: Draw, odd: Callable[[Draw], tuple[int, dict[str, str], bytes]]
+    ) -> None:
         self.draw, self.odd = draw, odd
 
-    async def __call__(self, method: str, url: str, body: object) -> tuple[int, dict[str, str], bytes]:
+    async def __call__(
+        self, method: str, url: str, body: object
+    ) -> tuple[int, dict[str, str], bytes]:
         json.dumps(body, allow_nan=False).encode()
         return self.odd(self.draw)
 
@@ -57,7 +96,11 @@ class Exchange:
 def odd_answer(draw: Draw) -> tuple[int, dict[str, str], bytes]:
     body = draw.choice(BODIES[:3] * 3 + BODIES)
     wait = draw.choice(WAITS)
-    return draw.choice(STATUSES), {"Retry-After": wait} if wait else {}, fuzz.odd_body(draw, body)
+    return (
+        draw.choice(STATUSES),
+        {"Retry-After": wait} if wait else {},
+        fuzz_data.odd_body(draw, body),
+    )
 
 
 def ask(chat: Chat, draw: Draw, where: dict[str, Any], exchange: Exchange | None) -> Any:
@@ -125,7 +168,7 @@ def test_no_answer_whatever_is_told_as_a_bug(chat: Chat) -> None:
 def test_no_body_whatever_breaks_the_reading_of_answers() -> None:
     for case in range(300):
         draw = random.Random(case)
-        data = fuzz.odd_body(draw, draw.choice(BODIES))
+        data = fuzz_data.odd_body(draw, draw.choice(BODIES))
         try:
             answer = json.loads(data)
         except (ValueError, RecursionError):
@@ -139,6 +182,7 @@ def test_no_body_whatever_breaks_the_reading_of_answers() -> None:
 
 def test_no_answer_over_a_real_socket_is_told_as_a_bug(chat: Chat) -> None:
     """With what HTTP itself may have wrong: lengths, headers, connections."""
+
     async def serve() -> None:
         server = Server(chat, chat.model)
         draw = random.Random(0)

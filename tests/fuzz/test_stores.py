@@ -11,21 +11,27 @@ from pathlib import Path
 import pytest
 
 from selfreward.cli.main import _launch  # noqa: F401  (imported before the children are replaced)
+from selfreward.storage.directory import runs_root
 from selfreward.workers import children
 from tests.support import damage
 from tests.support.cli_driver import Workers
-from tests.support.fuzz import Law, law  # noqa: F401
+from tests.support.fuzz import Law
 from tests.support.runs import at_runs, runs  # noqa: F401
 
 VERBS = [
-    ["status", "run", "--json"], ["ls", "--json"], ["scores", "run", "--all"], ["scores", "run", "--json"],
-    ["show", "run", "--disagree", "2"], ["show", "run", "1", "--json"], ["show", "run", "--worst", "1"],
-    ["pairs", "run", "--try", "all"], ["pairs", "run", "--json"], ["pairs", "run", "--try", "best_worst", "--min-margin", "1"],
+    ["status", "run", "--json"], ["ls", "--json"], ["scores", "run", "--all"], ["scores", "run",
+    "--json"],
+    ["show", "run", "--disagree", "2"], ["show", "run", "1", "--json"], ["show", "run", "--worst",
+    "1"],
+    ["pairs", "run", "--try", "all"], ["pairs", "run", "--json"], ["pairs", "run", "--try",
+    "best_worst", "--min-margin", "1"],
     ["gc", "run"], ["gc", "run", "--keep", "1", "--dry-run"], ["verify", "run", "--json"],
-    ["resume", "run", "iterations=3"], ["resume", "run", "dpo.beta=0.2"], ["resume", "run", "health.max_ties=null"],
+    ["resume", "run", "iterations=3"], ["resume", "run", "dpo.beta=0.2"], ["resume", "run",
+    "health.max_ties=null"],
     ["resume", "run", "--retrain", "1", "--name", "again"], ["run", "quickstart", "--name", "run"],
     ["run", "quickstart", "--from", "run:M1", "--name", "next"], ["plan", "quickstart"],
-    ["judge", "M1", "--data", "seed/heldout.jsonl", "--like", "run", "--limit", "1"], ["status", "run", "--watch"],
+    ["judge", "M1", "--data", "seed/heldout.jsonl", "--like", "run", "--limit", "1"], ["status",
+    "run", "--watch"],
 ]  # fmt: skip
 
 
@@ -46,15 +52,20 @@ def check(law: Law, tmp_path: Path, original: Path, cases: range) -> None:
     shutil.rmtree(tmp_path / "runs", ignore_errors=True)
 
 
+@pytest.mark.usefixtures("at_runs")
 def test_no_damage_whatever_is_told_as_a_bug_by_any_verb(
-    law: Law, tmp_path: Path, runs: Path  # noqa: F811
+    law: Law,
+    tmp_path: Path,
 ) -> None:
-    check(law, tmp_path, runs / "whole", range(150))
+    check(law, tmp_path, runs_root() / "whole", range(150))
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("start", range(150, 6150, 500))
+@pytest.mark.usefixtures("at_runs")
 def test_no_damage_of_many_more_is_told_as_a_bug_by_any_verb(
-    law: Law, tmp_path: Path, runs: Path, start: int  # noqa: F811
+    law: Law,
+    tmp_path: Path,
+    start: int,
 ) -> None:
-    check(law, tmp_path, runs / "whole", range(start, start + 500))
+    check(law, tmp_path, runs_root() / "whole", range(start, start + 500))

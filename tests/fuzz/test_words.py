@@ -3,7 +3,6 @@
 import os
 import random
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +11,51 @@ import typer
 
 from selfreward.cli import main as cli
 from selfreward.errors import StoppedError
+from selfreward.storage.directory import runs_root
 from selfreward.verbs import judge, parity
 from selfreward.workers import children
-from tests.support import fuzz
-from tests.support.fuzz import Draw, Law, law  # noqa: F401
+from tests.support import fuzz_configs
+from tests.support.fuzz import Draw, Law
 from tests.support.preflight import Preflight
-from tests.support.runs import runs  # noqa: F401
+from tests.support.runs import at_runs, runs  # noqa: F401
 
 PLACES = [
-    "whole", "hostile", "whole", "whole", "nobody", "", ".", "..", "/", "whole/", "./whole", "a/b", "-x",
+    "whole", "hostile", "whole", "whole", "nobody", "", ".", "..", "/", "whole/", "./whole", "a/b",
+    "-x",
     "whole\0", "\ud800", "x" * 300, "é", "~", "~nobody/x", "RUN", "whole:M1", "records.db", "*",
 ]  # fmt: skip
-NUMBERS = ["0", "1", "2", "-1", "3", "99", "1e3", "1.5", "nan", "inf", "-0.5", "", "a", "٣", "9" * 40, "0x1", " 1"]
-FILES = ["x.png", "x.svg", "x.pdf", "x", ".png", "no/such/x.png", "/", ".", "", "a\0.png", "x" * 300 + ".png",
+NUMBERS = [
+    "0",
+    "1",
+    "2",
+    "-1",
+    "3",
+    "99",
+    "1e3",
+    "1.5",
+    "nan",
+    "inf",
+    "-0.5",
+    "",
+    "a",
+    "٣",
+    "9" * 40,
+    "0x1",
+    " 1",
+]
+FILES = ["x.png", "x.svg", "x.pdf", "x", ".png", "no/such/x.png", "/", ".", "", "a\0.png",
+    "x" * 300 + ".png",
          "data.jsonl", "/dev/null", "/dev/full", "/proc/x.svg", "quickstart", "é.svg"]  # fmt: skip
-TEXTS = ["all", "best_worst", "M1", "M0", "SFT", "M9", "whole:M1", "whole:M2", "whole:SFT", "hostile:M1", "whole:",
-         ":", "judge", "prompts", "criteria", "judge-1", "dpo.beta", "dpo", "sft.ift.path", "judge.jury.0.model",
-         "written", "expected", "criteria", "kind=vllm", "kind=server", "train", "quickstart", "self-rewarding"]  # fmt: skip
-WORDS = ["iterations=3", "iterations=0", "dpo.beta=0.2", "pairs.rule=all_pairs", "pairs.min_margin=0.5",
-         "judge.votes=1", "system_prompt=a", "seed=7", "health.max_ties=null", "responses.anchors=1"]  # fmt: skip
+TEXTS = ["all", "best_worst", "M1", "M0", "SFT", "M9", "whole:M1", "whole:M2", "whole:SFT",
+    "hostile:M1", "whole:",
+         ":", "judge", "prompts", "criteria", "judge-1", "dpo.beta", "dpo", "sft.ift.path",
+         "judge.jury.0.model",
+         "written", "expected", "criteria", "kind=vllm", "kind=server", "train", "quickstart",
+         "self-rewarding"]  # fmt: skip
+WORDS = ["iterations=3", "iterations=0", "dpo.beta=0.2", "pairs.rule=all_pairs",
+    "pairs.min_margin=0.5",
+         "judge.votes=1", "system_prompt=a", "seed=7", "health.max_ties=null",
+         "responses.anchors=1"]  # fmt: skip
 
 
 def verbs() -> dict[tuple[str, ...], Any]:
@@ -55,10 +80,26 @@ def odd_value(draw: Draw, name: str) -> str:
         return draw.choice(PLACES)
     if name in ("plot", "out", "directory", "data", "source", "template"):
         return draw.choice(FILES)
-    if name in ("start", "tried", "show", "key", "form", "engine", "model", "recipe", "config", "parity", "split"):
+    if name in (
+        "start",
+        "tried",
+        "show",
+        "key",
+        "form",
+        "engine",
+        "model",
+        "recipe",
+        "config",
+        "parity",
+        "split",
+    ):
         return draw.choice(TEXTS)
     if name == "overrides":
-        return draw.choice(WORDS) if draw.random() < 0.7 else fuzz.odd_word(draw, fuzz.OPTIONS)
+        return (
+            draw.choice(WORDS)
+            if draw.random() < 0.7
+            else fuzz_configs.odd_word(draw, fuzz_configs.OPTIONS)
+        )
     return draw.choice(NUMBERS)
 
 
@@ -81,7 +122,8 @@ def odd_words(draw: Draw, known: dict[tuple[str, ...], Any]) -> list[str]:
     how = draw.random()
     if how < 0.1:
         words.insert(draw.randrange(len(words) + 1), draw.choice([
-            "--", "-", "--json", "--help", "-h", "--nope", "--debug", "--version", "", "--=", "-1", "\ud800", "@x",
+            "--", "-", "--json", "--help", "-h", "--nope", "--debug", "--version", "", "--=", "-1",
+            "\ud800", "@x",
             "--json=1", "---", "--install-completion-x", "resume",
         ]))  # fmt: skip
     elif how < 0.15:
@@ -117,15 +159,21 @@ def _stop(*args: object, **more: object) -> None:
     raise StoppedError("so far nothing was wrong")
 
 
+@pytest.mark.usefixtures("at_runs")
 def test_no_command_line_whatever_is_told_as_a_bug(
-    law: Law, tmp_path: Path, runs: Path, capfd: pytest.CaptureFixture[str]  # noqa: F811
+    law: Law,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    check(law, tmp_path, runs, range(400))
+    check(law, tmp_path, runs_root(), range(400))
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("start", range(400, 12_400, 1000))
+@pytest.mark.usefixtures("at_runs")
 def test_no_command_line_of_many_more_is_told_as_a_bug(
-    law: Law, tmp_path: Path, runs: Path, start: int  # noqa: F811
+    law: Law,
+    tmp_path: Path,
+    start: int,
 ) -> None:
-    check(law, tmp_path, runs, range(start, start + 1000))
+    check(law, tmp_path, runs_root(), range(start, start + 1000))

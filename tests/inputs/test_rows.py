@@ -213,3 +213,19 @@ def test_the_files_that_failed_elsewhere_are_read_or_refused_in_one_line() -> No
             source = SeedSource(path=str(Path(directory) / "data" / name), columns=columns)
             first = seeds.read_ift(source)[0]
             assert "Translate" in first.prompt and "cat sleeps" in first.prompt
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pyarrow.array([1, -(2**31)], pyarrow.date32()),
+        pyarrow.array([1, 2**60], pyarrow.timestamp("ms")),
+    ],
+)
+def test_a_value_of_parquet_that_python_lacks_is_named_with_its_row(
+    tmp_path: Path, column: pyarrow.Array
+) -> None:
+    table = pyarrow.table({"prompt": ["a", "b"], "made": column})
+    pyarrow.parquet.write_table(table, tmp_path / "d.parquet")
+    with pytest.raises(ConfigError, match="behind row 0 is a value that Python does not have"):
+        list(read_rows(SeedSource(path=str(tmp_path / "d.parquet"))))

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.fuzz import Law, law  # noqa: F401
-from tests.support.runs import runs  # noqa: F401
+from selfreward.storage.directory import runs_root
+from tests.support.fuzz import Law
+from tests.support.runs import at_runs, runs  # noqa: F401
 
 READERS = [
     ["scores", "whole"], ["show", "whole", "--best", "1"], ["status", "whole"], ["ls"],
@@ -39,11 +40,13 @@ def mounted(path: Path, megabytes: int) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
+@pytest.mark.usefixtures("at_runs")
 def test_a_finished_run_on_a_read_only_mount_can_be_looked_at_and_says_that_it_cannot_go_on(
-    law: Law, tmp_path: Path, runs: Path  # noqa: F811
+    law: Law,
+    tmp_path: Path,
 ) -> None:
     with mounted(tmp_path / "disk", 64) as disk:
-        shutil.copytree(runs / "whole", disk / "whole")
+        shutil.copytree(runs_root() / "whole", disk / "whole")
         mount("-o", "remount,ro", str(disk))
         with pytest.raises(OSError, match="Read-only"):
             (disk / "x").write_text("x")
@@ -51,19 +54,25 @@ def test_a_finished_run_on_a_read_only_mount_can_be_looked_at_and_says_that_it_c
         for words in READERS:
             assert law.obey(words).code == 0, words
         for words in (["resume", "whole"], ["resume", "whole", "iterations=3"], ["gc", "whole"],
-                      ["gc", "whole", "--dry-run"], ["resume", "whole", "--retrain", "1", "--name", "again"],
+                      ["gc", "whole", "--dry-run"], ["resume", "whole", "--retrain", "1", "--name",
+                      "again"],
                       ["run", "quickstart", "--name", "new"]):  # fmt: skip
             said = law.obey(words)
             assert said.code == 7 or words == ["resume", "whole"], said  # it is finished
             assert said.code == 0 or "hint: " in said.err, said
 
 
+@pytest.mark.usefixtures("at_runs")
 def test_a_finished_run_on_a_full_disk_can_be_looked_at_and_says_how_to_go_on(
-    law: Law, tmp_path: Path, runs: Path  # noqa: F811
+    law: Law,
+    tmp_path: Path,
 ) -> None:
     with mounted(tmp_path / "disk", 8) as disk:
-        shutil.copytree(runs / "whole", disk / "whole")
-        with open(disk / "filler", "wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+        shutil.copytree(runs_root() / "whole", disk / "whole")
+        with (
+            open(disk / "filler", "wb", buffering=0) as file,
+            pytest.raises(OSError, match="No space"),
+        ):
             while True:
                 file.write(bytes(1 << 12))
         law.patch.setenv("SELFREWARD_RUNS", str(disk))

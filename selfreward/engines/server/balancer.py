@@ -15,7 +15,6 @@ from selfreward.engines.server.endpoint import Endpoint, wait_s
 from selfreward.engines.server.wire import Failed, Wire
 from selfreward.errors import ConfigError, PreflightError
 
-
 _MOST = 10**9
 """Seconds, or tries: 30 years."""
 
