@@ -278,6 +278,7 @@ for verb in (
     runs.pairs,
     data.judge,
     share.export,
+    share.push,
     setup.validate,
     setup.plan,
     runs.verify,
