@@ -291,6 +291,7 @@ for verb in (
     runs.report,
     data.judge,
     share.export,
+    share.push,
     setup.validate,
     setup.plan,
     runs.track,

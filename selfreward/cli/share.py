@@ -1,4 +1,4 @@
-"""The verbs that take something out of a run: ``export``; see ``main.py``."""
+"""The verbs that take something out of a run: ``export`` and ``push``; see ``main.py``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -66,3 +66,35 @@ def _adapter(
         console.data_json(found)
     else:
         console.data(adapter_text(found))
+
+
+def push(
+    model: Annotated[str, typer.Argument(metavar="RUN:M2", help="A model that the run made.")],
+    repository: Annotated[
+        str | None, typer.Argument(metavar="REPO", help="OWNER/NAME; default: yours, RUN-M2.")
+    ] = None,
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="Also the pairs it learned from, to REPO-pairs.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the files; no request is made.")
+    ] = False,
+    public: Annotated[bool, typer.Option("--public", help="For everybody to see.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Put a model and its card on the hub, private unless told otherwise."""
+    import tempfile
+
+    from selfreward.verbs.hub import send
+    from selfreward.verbs.maintenance import opened
+    from selfreward.verbs.push import Pushed, parcels_of, parse_model, pushed_text
+
+    name, number = parse_model(model)
+    with opened(name) as run, tempfile.TemporaryDirectory(prefix="selfreward-") as work:
+        parcels = parcels_of(run, number, repository, Path(work), pairs=pairs)
+        addresses = () if dry_run else send(parcels, public=public)
+    found = Pushed(run.name, f"M{number}", not public, dry_run, parcels, addresses)
+    if as_json:
+        console.data_json(found)
+    else:
+        console.data(pushed_text(found))

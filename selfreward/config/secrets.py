@@ -57,6 +57,15 @@ def check_secrets(data: object, places: dict[Path_, str], name: str) -> None:
         )
 
 
+def secret_in(text: str) -> str | None:
+    """What kind of secret any text holds, going by its form; None if none is seen."""
+    if _TOKENS.search(text):
+        return "an access token"
+    if _PASSWORD.search(text):
+        return "an address with a password"
+    return None
+
+
 def _leaves(data: object, at: Path_ = ()) -> Iterator[tuple[Path_, str]]:
     if isinstance(data, dict):
         for key, value in data.items():
@@ -73,10 +82,8 @@ def _secret(key: str, value: str) -> str | None:
     """What kind of secret a value is; None if it is none."""
     if key == "api_key_env" and not _VARIABLE.fullmatch(value) and value not in os.environ:
         return "no name of an environment variable but, it seems, the key itself"
-    if _TOKENS.search(value):
-        return "an access token"
-    if _PASSWORD.search(value):
-        return "an address with a password"
+    if (what := secret_in(value)) is not None:
+        return what
     if key == "command" and _ASSIGNED.search(value):
         return "a secret"
     if _NAMES.fullmatch(key) and key not in _TEXTS and value:

@@ -157,6 +157,11 @@ def _chosen(what: list[str] | None) -> list[What]:
 # One file of each format
 
 
+def write_parquet(run: Run, path: Path, what: What, iteration: int | None = None) -> int:
+    """Write one table into a new file; how many rows it has."""
+    return _parquet(path, SCHEMAS[what], batches(run, what, iteration))
+
+
 def _parquet(path: Path, schema: pa.Schema, rows: Iterator[pa.RecordBatch]) -> int:
     with open(path, "xb") as file, pyarrow.parquet.ParquetWriter(file, schema) as writer:
         return _each(rows, writer.write_batch)
