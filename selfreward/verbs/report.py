@@ -23,7 +23,7 @@ from selfreward.verbs.console import unmarked
 from selfreward.verbs.examples import Examples, cut, examples_of
 from selfreward.verbs.findings import findings
 from selfreward.verbs.layout import duration, percent
-from selfreward.verbs.score_rows import gain, points, score_rows
+from selfreward.verbs.score_rows import MISSING, gain, points, score_rows
 from selfreward.verbs.scores import health_lines, scores_of
 from selfreward.verbs.status import Status, status_of
 
@@ -223,20 +223,23 @@ def _figures(caption: str, rounds: Sequence[IterationFigures], everything: bool)
 def _people(figures: Sequence[IterationFigures]) -> Table | None:
     measured = [f for f in figures if f.judge]
     shown = _ends(measured, _COLUMNS)
-    rows = [
-        (
-            f"M{f.iteration + 1}", str(f.judge.pairs), percent(f.judge.accuracy),
-            percent(f.judge.longest), gain(f.judge.gain), points(f.judge.spearman),
-            percent(f.judge.parse_rate, bare=True), points(f.drift) if f.drift else "-",
-            points(f.canaries.uplift) if f.canaries else "-",
-        )
-        for f in shown
-        if f.judge
-    ]  # fmt: skip
-    head = ("model", "pairs", "agrees with people", "longer wins", "difference, points of %",
-            "Spearman", "parse rate", "drift from M1", "won by asking for 5")  # fmt: skip
-    caption = "Each model as a judge of held-out answers that people ranked; [ ] 95% intervals"
-    return Table(caption, head, tuple(rows), _left_out(measured, shown)) if rows else None
+    if not shown:
+        return None
+    judges = [f.judge for f in shown if f.judge]
+    rows = (
+        ("pairs", *(str(judge.pairs) for judge in judges)),
+        ("agrees with people", *(percent(judge.accuracy) for judge in judges)),
+        ("longer wins", *(percent(judge.longest) for judge in judges)),
+        ("difference, points of %", *(gain(judge.gain) for judge in judges)),
+        ("Spearman", *(points(judge.spearman) for judge in judges)),
+        ("parse rate", *(percent(judge.parse_rate, bare=True) for judge in judges)),
+        ("drift from M1, points", *(points(f.drift) if f.drift else MISSING for f in shown)),
+        ("won by asking for a 5, points",
+         *(points(f.canaries.uplift) if f.canaries else MISSING for f in shown)),
+    )  # fmt: skip
+    head = ("model", *(f"M{f.iteration + 1}" for f in shown))
+    caption = "Each model as a judge of held-out answers; [ ] 95% intervals"
+    return Table(caption, head, rows, _left_out(measured, shown))
 
 
 def _prompts(store: Store, shown: Sequence[IterationFigures]) -> Table | None:
