@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -30,6 +30,8 @@ ITERATIONS = 4
 NUM_RESPONSES = 4
 SENTENCE = "the answer gives most of what was asked for but leaves out one step and its reason"
 WORDS = SENTENCE.split()
+Text = Callable[[random.Random, int], str]
+"""Makes a text of about so many words."""
 
 
 def main() -> None:
@@ -42,7 +44,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         run = arguments.keep or Path(temporary) / "benchmark"
         if not run.exists():
-            _write(run, arguments.judgments, arguments.form)
+            write_run(run, arguments.judgments, arguments.form)
         with Store(run / "records.db") as store:
             start = time.perf_counter()
             iteration_figures(store, ITERATIONS)
@@ -61,7 +63,8 @@ def main() -> None:
             print(f"selfreward scores: {time.perf_counter() - start:.2f} s")
 
 
-def _write(run: Path, num_judgments: int, form: str) -> None:
+def write_run(run: Path, num_judgments: int, form: str, text: Text | None = None) -> None:
+    """Write the run that is described above, with texts of one's own."""
     run.mkdir(parents=True)
     (run / "config.resolved.yaml").write_text(dump_config(Config(iterations=ITERATIONS)))
     database.create(run / "records.db")
@@ -70,7 +73,8 @@ def _write(run: Path, num_judgments: int, form: str) -> None:
     spent, written = 0.0, 0
     with Store.claim(run / "records.db") as store:
         for iteration in range(1, ITERATIONS + 1):
-            for batch in _batches(_records(iteration, num_prompts, num_votes, form)):
+            records = made_records(iteration, num_prompts, num_votes, form, text or _text)
+            for batch in _batches(records):
                 start = time.perf_counter()
                 store.add(batch)
                 spent += time.perf_counter() - start
@@ -86,18 +90,21 @@ def _write(run: Path, num_judgments: int, form: str) -> None:
     print(f"records.db: {megabytes:,.0f} MB")
 
 
-def _records(iteration: int, num_prompts: int, num_votes: int, form: str) -> Iterator[Record]:
-    rng = random.Random(iteration)
-    for attempt in range(num_prompts):
-        yield Prompt(iteration, attempt, _text(rng, 15), _text(rng, 15), None, "", 20)
+def made_records(
+    iteration: int, num_prompts: int, num_votes: int, form: str, text: Text, start: int = 0
+) -> Iterator[Record]:
+    """Prompts from attempt ``start`` on, each with its responses and their judgments."""
+    rng = random.Random(f"{iteration} {start}")
+    for attempt in range(start, start + num_prompts):
+        yield Prompt(iteration, attempt, text(rng, 15), text(rng, 15), None, "", 20)
         for sample in range(NUM_RESPONSES):
-            yield Response(iteration, attempt, sample, _text(rng, 100), "stop", 120)
+            yield Response(iteration, attempt, sample, text(rng, 100), "stop", 120)
             for vote in range(num_votes):
                 key = (iteration, attempt, sample, vote)
                 if form == "written":
                     score = float(rng.randint(0, 5))
-                    text = f"{_text(rng, 60)}\n\nScore: {score:.0f}"
-                    yield Judgment(*key, form, text, score, num_tokens=80)
+                    raw = f"{text(rng, 60)}\n\nScore: {score:.0f}"
+                    yield Judgment(*key, form, raw, score, num_tokens=80)
                 else:
                     masses = tuple(rng.random() / 6 for _ in range(6))
                     score = sum(i * p for i, p in enumerate(masses)) / sum(masses)
