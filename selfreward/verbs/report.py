@@ -5,18 +5,14 @@ run -> Report (words, tables, charts, examples; everything short enough) -> ``re
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from selfreward.charts import chart_data, charts_of, draw
 from selfreward.charts.data import ChartData
-from selfreward.charts.files import save_charts
-from selfreward.errors import ConfigError, PreflightError
 from selfreward.measures.diversity import diversity
 from selfreward.measures.figures import LIVE_ATTEMPTS, IterationFigures
 from selfreward.measures.votes import ALL
 from selfreward.records import TRAINING, model_name
-from selfreward.storage import durable
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
 from selfreward.verbs.console import unmarked
@@ -133,43 +129,6 @@ def report_of(run: Run) -> tuple[Report, ChartData]:
         examples=tuple(examples),
     )
     return report, data
-
-
-def write_report(run: Run, output: Path | None, figures: Path | None) -> dict[str, Any]:
-    """Write the page, and with ``figures`` each chart as a file in that directory.
-
-    Args:
-        output: None: ``report.html`` in the run directory.
-
-    Returns:
-        ``output``, ``bytes``, ``is_finished`` and ``figures``, the files of charts.
-
-    Raises:
-        ConfigError: The directory of ``output`` does not exist, or a directory lies in its place.
-        PreflightError: It cannot be written there.
-    """
-    from selfreward.verbs.report_page import page
-
-    path = run.path / "report.html" if output is None else output
-    if not path.parent.is_dir() or path.is_dir():
-        raise ConfigError(f"--output {path}: expected a file in an existing directory")
-    report, data = report_of(run)
-    text, files = page(report), []
-    try:
-        durable.write_file(path, text)
-        if figures is not None:
-            figures.mkdir(exist_ok=True)
-            files = save_charts(data, figures, run.name)
-    except OSError as error:
-        where = error.filename or path
-        hint = f"Write it elsewhere: selfreward report {run.name} --output FILE.html"
-        raise PreflightError(f"{where}: cannot be written ({error.strerror})", hint) from None
-    return {
-        "output": str(path),
-        "bytes": len(text.encode()),
-        "is_finished": report.is_finished,
-        "figures": [str(file) for file in files],
-    }
 
 
 def _state(status: Status) -> str:

@@ -21,7 +21,7 @@ from selfreward.storage import durable
 from selfreward.storage.directory import Run
 from selfreward.text import spelled
 from selfreward.verbs.examples import cut
-from selfreward.verbs.report import write_report
+from selfreward.verbs.report_page import write_report
 from tests.support.runs import HOSTILE, SMALL, UNSAFE, at_runs, runs
 
 __all__ = ["at_runs", "runs"]
@@ -283,7 +283,7 @@ def test_the_verb_writes_into_the_run_and_charts_beside(
 def test_a_report_loads_no_library_that_holds_models(runs: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from selfreward.storage.directory import Run\n"
-        "from selfreward.verbs.report import write_report\n"
+        "from selfreward.verbs.report_page import write_report\n"
         f"run, path = Run(Path({str(runs / 'whole')!r})), Path({str(tmp_path / 'r.html')!r})\n"
         "write_report(run, path, None)\n"
         "print(*{m.partition('.')[0] for m in sys.modules})"
