@@ -42,10 +42,10 @@ def judge(
     as_json: Json = False,
 ) -> None:
     """Measure a judge against people, and against length."""
+    from selfreward.charts.files import check_path, save_calibration
     from selfreward.storage.directory import open_run
     from selfreward.verbs.judge import ScoredReport, judge_report, judge_text
     from selfreward.verbs.layout import listed
-    from selfreward.verbs.plot import check_path, save_calibration
 
     if plot:
         if compare:
@@ -57,7 +57,7 @@ def judge(
         votes=votes, engine=engine or [], limit=limit, report=console.note,
     )  # fmt: skip
     if plot and isinstance(found, ScoredReport):
-        save_calibration(found, plot)
+        save_calibration(found.calibration, plot, found.model)
         console.note(f"wrote {plot}")
     if as_json:
         console.data_json(found)

@@ -335,6 +335,7 @@ for verb in (
     runs.show,
     runs.pairs,
     runs.view,
+    runs.report,
     data.judge,
     setup.validate,
     setup.plan,

@@ -96,9 +96,10 @@ def scores(
     with opened(name) as run:
         found = scores_of(run)
         if plot:
-            from selfreward.verbs.plot import save_plot
+            from selfreward.charts.data import ChartData
+            from selfreward.charts.files import save_overview
 
-            save_plot(found, plot)
+            save_overview(ChartData(found.iterations), plot, found.run)
             console.note(f"wrote {plot}")
         if as_json:
             console.data_json(found)
@@ -183,6 +184,32 @@ def view(
 
     is_apart = run is not None and handle(run) != run.name
     serve(run, is_apart=is_apart, host=host, port=port, token=token, ready=ready)
+
+
+def report(
+    name: RunName,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Default: report.html in the run.")
+    ] = None,
+    figures: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also write each chart as PNG and SVG.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write what a run found into one HTML file that can be mailed."""
+    from selfreward.verbs.layout import size
+    from selfreward.verbs.maintenance import opened
+    from selfreward.verbs.report import write_report
+
+    with opened(name) as run:
+        found = write_report(run, output, figures)
+    if as_json:
+        console.data_json(found)
+        return
+    console.data(found["output"])
+    console.note(f"wrote {size(found['bytes'])}; {len(found['figures'])} files of charts")
+    if not found["is_finished"]:
+        console.note("the run is not finished; the report says so")
 
 
 def verify(name: RunName, as_json: Json = False) -> None:

@@ -18,17 +18,13 @@ import sys
 from contextlib import suppress
 from typing import IO
 
+from selfreward.text import UNSAFE, spell
+
 _OURS = os.urandom(8).hex()
 _BOLD, _DIM, _PLAIN = (f"{mark}{_OURS}" for mark in "\ufdd0\ufdd1\ufdd2")
 _ESCAPES = {_BOLD: "\x1b[1m", _DIM: "\x1b[2m", _PLAIN: "\x1b[0m"}
 _MARKS = re.compile("|".join(_ESCAPES))
-# C0 but tab and newline, DEL, C1, bidirectional controls, line separators, tags, lone surrogates,
-# noncharacters.
-_UNSAFE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb"
-    "\U000e0000-\U000e007f\ud800-\udfff\ufdd0-\ufdef]"
-)
-_ANY = re.compile(f"{_MARKS.pattern}|{_UNSAFE.pattern}")
+_ANY = re.compile(f"{_MARKS.pattern}|{UNSAFE.pattern}")
 
 
 def sanitize(text: str) -> str:
@@ -137,9 +133,4 @@ def _put(stream: IO[str], line: str) -> None:
 
 
 def _spell(match: re.Match[str]) -> str:
-    if match[0] in _ESCAPES:
-        return match[0]
-    code = ord(match[0])
-    if code < 0x100:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return match[0] if match[0] in _ESCAPES else spell(match[0])

@@ -5,9 +5,13 @@ closes it. Errors become JSON with a fitting status, and never a traceback. What
 imported when it is first asked for, so that the first page is there before.
 """
 
+import os
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +31,7 @@ from selfreward.errors import (
     PreflightError,
     SelfRewardError,
 )
+from selfreward.verbs import console
 from selfreward.viewer.runs import GoneError, Runs
 
 if TYPE_CHECKING:
@@ -34,6 +39,7 @@ if TYPE_CHECKING:
     from selfreward.storage.directory import Run
     from selfreward.storage.store import Store
     from selfreward.viewer.child import DrawingChild
+    from selfreward.viewer.drawn import Drawn
     from selfreward.viewer.figures import Figures
     from selfreward.viewer.indexes import Indexes
 
@@ -74,6 +80,13 @@ class Viewer:
         return Figures(self.child)
 
     @cached_property
+    def drawn(self) -> "Drawn":
+        """Charts."""
+        from selfreward.viewer.drawn import Drawn
+
+        return Drawn(self.child)
+
+    @cached_property
     def indexes(self) -> "Indexes":
         """Side files."""
         from selfreward.viewer.indexes import Indexes
@@ -97,13 +110,14 @@ class Viewer:
         self.runs.close()
 
 
-def make_app(viewer: Viewer, routes: list[BaseRoute] | None = None) -> Starlette:
+def make_app(viewer: Viewer) -> Starlette:
     """The application, to be put behind a ``Guard``."""
     api = [
         Route("/api/runs", _runs),
         Route("/api/run/{name}", _run),
         Route("/api/run/{name}/change", _change),
         Route("/api/run/{name}/prompt/{iteration:int}/{attempt:int}", _prompt),
+        Route("/api/run/{name}/chart/{chart}.svg", _chart),
         Route("/api/run/{name}/list", _list),
         Route("/api/run/{name}/training/{iteration:int}", _training),
         Route("/api/compare", _compare),
@@ -111,6 +125,7 @@ def make_app(viewer: Viewer, routes: list[BaseRoute] | None = None) -> Starlette
     app = Starlette(
         routes=[
             *api,
+            *_label_routes(),
             *(Route(path, _index) for path in _PAGES),
             Mount("/static", StaticFiles(directory=STATIC, check_dir=False)),
         ],
@@ -124,6 +139,13 @@ def make_app(viewer: Viewer, routes: list[BaseRoute] | None = None) -> Starlette
     return app
 
 
+def _label_routes() -> list[BaseRoute]:
+    if find_spec("selfreward.viewer.labeling") is None:
+        return []
+    routes: list[BaseRoute] = import_module("selfreward.viewer.labeling").routes
+    return routes
+
+
 def to_json(value: object, status: int = 200) -> Response:
     """An answer; numbers that are not finite become null."""
     return Response(msgspec.json.encode(value), status, media_type="application/json")
@@ -131,12 +153,21 @@ def to_json(value: object, status: int = 200) -> Response:
 
 @contextmanager
 def opened(request: Request) -> "Iterator[Run]":
-    """The run that a request is about, for a body that reads it; see ``told_as_damage``."""
+    """The run that a request is about, for a body that reads it; see ``told_as_damage``.
+
+    Unlike there, all records are not checked for what is merely not there: a mistyped address is no
+    reason to read a million of them.
+    """
     from selfreward.verbs.maintenance import told_as_damage
 
-    run = viewer_of(request).runs.get(request.path_params["name"])
+    run, missing = viewer_of(request).runs.get(request.path_params["name"]), None
     with told_as_damage(run):
-        yield run
+        try:
+            yield run
+        except NotFoundError as error:
+            missing = error
+    if missing is not None:
+        raise missing
 
 
 def viewer_of(request: Request) -> Viewer:
@@ -164,7 +195,24 @@ def _run(request: Request) -> Response:
     with opened(request) as run:
         change = viewer.version(run)
         page = run_page(run, viewer.figures_of)
-        return to_json({**page, "charts": [], "change": change})
+        return to_json({**page, "change": change})
+
+
+def _chart(request: Request) -> Response:
+    from selfreward.viewer.pages import figures_by_iteration
+
+    viewer, given = viewer_of(request), request.query_params
+    theme, iteration = given.get("theme", "light"), given.get("iteration")
+    if theme not in ("light", "dark"):
+        raise ConfigError(f"theme={theme[:60]}: not known", "Known: light, dark.")
+    if iteration is not None and not (iteration.isascii() and iteration.isdecimal()):
+        raise ConfigError(f"iteration={iteration[:60]}: expected a whole number")
+    with opened(request) as run:
+        found = figures_by_iteration(run, viewer.figures_of).values()
+        figures = [each for each in found if each is not None]
+        at = None if iteration is None else int(iteration[:9])
+        svg = viewer.drawn.svg(run, figures, request.path_params["chart"], at, theme)
+        return Response(svg, media_type="image/svg+xml")
 
 
 def _change(request: Request) -> Response:
@@ -201,7 +249,22 @@ def _training(request: Request) -> Response:
 
 
 def _compare(request: Request) -> Response:
-    raise HTTPException(501, "comparing runs is not there yet")
+    if find_spec("selfreward.verbs.diff") is None:
+        raise HTTPException(501, "this release does not compare runs")
+    from selfreward.viewer.pages import without_secrets
+
+    viewer, given = viewer_of(request), request.query_params
+    job = {"do": "compare"}
+    for side in ("a", "b"):
+        name, colon, iteration = given.get(side, "").partition(":")
+        run = viewer.runs.get(name)
+        job[side] = f"{run.path.resolve()}{colon}{iteration}"
+    found = viewer.child.ask(job)
+    for setting in found["settings"]:
+        for side in ("a", "b"):
+            shown = without_secrets({setting["key"].rpartition(".")[2]: setting[side]})
+            (setting[side],) = shown.values()
+    return to_json(found)
 
 
 # Errors
@@ -220,6 +283,9 @@ def _refuse_http(request: Request, error: Exception) -> Response:
 
 def _refuse_bug(request: Request, error: Exception) -> Response:
     message = f"internal error: {type(error).__name__}: {error}"
+    console.note(f"{request.url.path}: {message}")
+    if os.environ.get("SELFREWARD_DEBUG", "") not in ("", "0"):
+        console.note("".join(traceback.format_exception(error)))
     return _error(500, type(error).__name__, message, "This is a bug; please report it.")
 
 

@@ -34,7 +34,7 @@ class DrawingChild:
             process = self._running()
             assert process.stdin is not None and process.stdout is not None
             line = b""
-            with suppress(OSError):
+            with suppress(OSError, ValueError):  # it was closed meanwhile
                 process.stdin.write(json.dumps(job).encode() + b"\n")
                 process.stdin.flush()
                 line = process.stdout.readline()
@@ -60,7 +60,9 @@ class DrawingChild:
     def _running(self) -> "subprocess.Popen[bytes]":
         if self._closed:
             raise PreflightError("the viewer is ending")
-        if self._process is None or self._process.poll() is not None:
+        if self._process is not None and self._process.poll() is not None:
+            self._end()
+        if self._process is None:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "selfreward.viewer.drawing"],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,

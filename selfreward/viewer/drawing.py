@@ -8,13 +8,15 @@ import os
 import queue
 import sys
 import threading
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from selfreward.charts import chart_data, draw, list_links
 from selfreward.errors import SelfRewardError
-from selfreward.measures.figures import figures_of
+from selfreward.measures.figures import IterationFigures, figures_of
 from selfreward.storage.directory import Run
 from selfreward.verbs.maintenance import told_as_damage
 
@@ -51,11 +53,24 @@ def _answered(job: dict[str, Any]) -> dict[str, Any]:
 def answer(job: dict[str, Any]) -> Any:
     """Do one job.
 
-    ``{"do": "figures", "run", "iteration"}`` gives IterationFigures as plain values.
+    ``{"do": "figures", "run", "iteration"}`` gives IterationFigures as plain values; ``{"do":
+    "chart", "run", "chart", "iteration", "theme", "figures"}``, with those of all iterations, gives
+    SVG; ``{"do": "compare", "a", "b"}`` what ``selfreward diff`` has of two runs or iterations.
+
+    Raises:
+        SelfRewardError: The run cannot be read, or there is no such chart.
     """
+    if job["do"] == "compare":
+        return msgspec.to_builtins(
+            import_module("selfreward.verbs.diff").diff_of(job["a"], job["b"])
+        )
     run = Run(Path(job["run"]))
     with told_as_damage(run), run.store() as store:
-        return msgspec.to_builtins(figures_of(store, job["iteration"]))
+        if job["do"] == "figures":
+            return msgspec.to_builtins(figures_of(store, job["iteration"]))
+        figures = msgspec.convert(job["figures"], list[IterationFigures])
+        data = chart_data(store, figures, job["chart"], job["iteration"])
+    return draw(job["chart"], data, job["theme"], list_links(run.name), job["iteration"])
 
 
 if __name__ == "__main__":

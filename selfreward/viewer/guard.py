@@ -56,8 +56,10 @@ class Guard:
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Answer a request; see the module."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
         if scope["type"] != "http":
-            return  # there are no web sockets, and nothing to start or end
+            return
 
         async def send_safely(message: "Message") -> None:
             if message["type"] == "http.response.start":

@@ -53,6 +53,8 @@ class Indexes:
             child = self._children.get(path)
             if child is not None and child.poll() is None:
                 return found
+            if child is not None:
+                _end(self._children.pop(path))
             if found.behind <= _AT_ONCE:
                 return _extended(side, store, found)
             if not self._closed:
@@ -68,14 +70,18 @@ class Indexes:
             self._closed = True
             children, self._children = self._children, {}
         for child in children.values():
-            assert child.stdin is not None
-            with suppress(OSError):
-                child.stdin.close()
-            try:
-                child.wait(_PATIENCE_S)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
+            _end(child)
+
+
+def _end(child: "subprocess.Popen[bytes]") -> None:
+    assert child.stdin is not None
+    with suppress(OSError):
+        child.stdin.close()
+    try:
+        child.wait(_PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
 
 
 def _extended(side: sqlite3.Connection, store: Store, found: Extent) -> Extent:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from selfreward.charts import charts_of
 from selfreward.config.secrets import check_secrets
 from selfreward.errors import ConfigError, NotFoundError
 from selfreward.measures.curves import training_figures
@@ -24,6 +25,7 @@ from selfreward.viewer.why import why
 
 CUT = 200_000
 """Characters of a text that a page is sent, unless it asks for all."""
+_LEFT_OUT = "(not shown: it looks like a secret)"
 
 FiguresOf = Callable[[Store, int], IterationFigures | None]
 """Figures of an iteration; None while they are computed."""
@@ -38,9 +40,8 @@ def run_page(run: Run, figures: FiguresOf) -> dict[str, Any]:
     """Where a run is, and the figures of its iterations with what they come to in words."""
     status = status_of(run)
     with run.store() as store:
-        begun = begun_iterations(store)
-        found = {t: figures(store, t) for t in begun}
         lineage = _lineage(run, store)
+    found = figures_by_iteration(run, figures)
     known = [figures for figures in found.values() if figures is not None]
     return {
         "name": run.name,
@@ -50,9 +51,16 @@ def run_page(run: Run, figures: FiguresOf) -> dict[str, Any]:
         "pending": [t for t, figures in found.items() if figures is None],
         "findings": findings(known),
         "warnings": health_lines(known),
+        "charts": msgspec.to_builtins(charts_of(known)),
         "lineage": lineage,
         "settings": without_secrets(run.settings),
     }
+
+
+def figures_by_iteration(run: Run, figures: FiguresOf) -> dict[int, IterationFigures | None]:
+    """Of all iterations that have begun, in order."""
+    with run.store() as store:
+        return {t: figures(store, t) for t in begun_iterations(store)}
 
 
 def _lineage(run: Run, store: Store) -> list[dict[str, Any]]:
@@ -77,19 +85,24 @@ def without_secrets(data: Any) -> Any:
     if isinstance(data, list | tuple):
         return [without_secrets(value) for value in data]
     if not isinstance(data, dict):
-        try:
-            check_secrets(data, {}, "settings")
-        except ConfigError:
-            return "(not shown: it looks like a secret)"
-        return data
+        return _LEFT_OUT if _is_secret(data) else data
     shown = {}
     for key, value in data.items():
-        try:
-            check_secrets({key: value if isinstance(value, str) else ""}, {}, "settings")
+        if _is_secret(str(key)):
+            shown[_LEFT_OUT] = _LEFT_OUT
+        elif isinstance(value, str) and _is_secret({key: value}):
+            shown[str(key)] = _LEFT_OUT
+        else:
             shown[str(key)] = without_secrets(value)
-        except ConfigError:
-            shown[str(key)] = "(not shown: it looks like a secret)"
     return shown
+
+
+def _is_secret(data: Any) -> bool:
+    try:
+        check_secrets(data, {}, "settings")
+        return False
+    except ConfigError:
+        return True
 
 
 def prompt_page(run: Run, iteration: int, attempt: int, *, full: bool = False) -> dict[str, Any]:

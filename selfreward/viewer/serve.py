@@ -89,8 +89,9 @@ def serve(
         viewer = Viewer(Runs(run if is_apart else None))
         app = Guard(make_app(viewer), token=address.token, host=host, port=address.port)
         config = Config(
-            app, log_config=None, access_log=False, lifespan="off", ws="none", loop="asyncio",
-            http="h11", server_header=False, timeout_graceful_shutdown=1,
+            app, log_config=None, log_level="critical", access_log=False, lifespan="off",
+            ws="none", loop="asyncio", http="h11", server_header=False, proxy_headers=False,
+            timeout_graceful_shutdown=1,
         )  # fmt: skip
         ready(address)
         try:

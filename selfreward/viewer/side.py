@@ -128,15 +128,22 @@ def discard(path: Path) -> None:
 
 def _connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
-    db.execute("PRAGMA synchronous=NORMAL")  # what is lost is made again
-    return db
+    try:
+        db.execute("PRAGMA synchronous=NORMAL")  # what is lost is made again
+        return db
+    except BaseException:
+        db.close()
+        raise
 
 
 def _connected(path: Path) -> sqlite3.Connection | None:
     """The file as it lies there; None where there is none, or no whole one."""
     if not path.is_file():
         return None
-    db = _connect(path)
+    try:
+        db = _connect(path)
+    except sqlite3.DatabaseError:
+        return None
     try:
         db.execute("SELECT count(*) FROM marks")
         return db

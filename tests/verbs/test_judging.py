@@ -16,6 +16,7 @@ import msgspec
 import psutil
 import pytest
 
+from selfreward.charts.files import save_calibration
 from selfreward.config import EngineConfig, JudgeConfig
 from selfreward.config.load import build_config
 from selfreward.controller import launch
@@ -31,7 +32,6 @@ from selfreward.measures.sample import judged_responses
 from selfreward.records import Judgment
 from selfreward.stages.evaluate import judge_texts
 from selfreward.verbs.judge import ScoredReport, judge_report, judge_text
-from selfreward.verbs.plot import save_calibration
 from selfreward.workers.judge import Asking, judge_in_child
 from tests.support import plain
 from tests.support.models import make_model
@@ -340,7 +340,7 @@ def test_a_judge_without_verdicts_has_no_plot_but_a_report(tmp_path: Path) -> No
     silent = report(calibration=())
     assert "pairwise accuracy" in judge_text(silent)
     with pytest.raises(SelfRewardError, match="no verdict"):
-        save_calibration(silent, tmp_path / "c.png")
+        save_calibration(silent.calibration, tmp_path / "c.png", silent.model)
 
 
 @pytest.mark.slow

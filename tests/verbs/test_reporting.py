@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import struct
 import subprocess
 import sys
 from collections import Counter
@@ -20,7 +19,6 @@ from selfreward.config.load import build_config, load_config
 from selfreward.errors import ConfigError, IntegrityError, NotFoundError
 from selfreward.inputs.collect import create_run
 from selfreward.inputs.shipped import config_file, recipes
-from selfreward.measures.curves import Curve
 from selfreward.records import (
     Judgment,
     PreferencePair,
@@ -47,7 +45,6 @@ from selfreward.verbs.console import unmarked
 from selfreward.verbs.init import write_starter
 from selfreward.verbs.layout import bars, duration, indented, size, table
 from selfreward.verbs.pairs import pairs_of
-from selfreward.verbs.plot import save_plot
 from selfreward.verbs.scores import Scores, scores_of, scores_text
 from selfreward.verbs.show import prompt_of, prompt_text, select
 from selfreward.verbs.validate import validate
@@ -171,35 +168,6 @@ def test_the_short_table_is_part_of_the_long_one(whole: Run) -> None:
     rows = [line for line in short if "->" in line or "±" in line]
     assert len(short) < len(long)
     assert rows and {row.split("  ")[0] for row in rows[1:]} <= {r.split("  ")[0] for r in long}
-
-
-def test_a_plot_has_a_panel_on_rewards_where_they_were_logged(whole: Run, tmp_path: Path) -> None:
-    scores = scores_of(whole)
-    curve = Curve(4, 0, -50.0, -49.0, -52.0)
-    logged = [
-        replace(f, training=replace(f.training, chosen_reward=curve, rejected_reward=curve))
-        for f in scores.iterations
-    ]
-    panels = []
-    for iterations in (scores.iterations, tuple(logged)):
-        save_plot(replace(scores, iterations=iterations), tmp_path / "p.svg")
-        panels.append((tmp_path / "p.svg").read_text().count('id="axes_'))
-    assert panels[1] == panels[0] + 1
-
-
-def test_plots_are_png_and_svg_files(whole: Run, tmp_path: Path) -> None:
-    scores = scores_of(whole)
-    save_plot(scores, tmp_path / "p.png")
-    width, height = struct.unpack(">II", (tmp_path / "p.png").read_bytes()[16:24])
-    assert width > height > 300
-    save_plot(replace(scores, run="$\\frac{1}$ <b>"), tmp_path / "p.svg")
-    assert b"<svg" in (tmp_path / "p.svg").read_bytes()
-    with pytest.raises(ConfigError):
-        save_plot(scores, tmp_path / "p.exe")
-    with pytest.raises(ConfigError):
-        save_plot(scores, tmp_path / "nowhere" / "p.png")
-    with pytest.raises(NotFoundError):
-        save_plot(Scores("x", ()), tmp_path / "p.png")
 
 
 # show and pairs

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from selfreward.charts.data import ChartData
+from selfreward.charts.files import save_overview
 from selfreward.config import EvaluationConfig, SeedSource
 from selfreward.config.load import build_config
 from selfreward.controller import launch
@@ -23,7 +25,6 @@ from selfreward.measures.sample import JudgedResponse
 from selfreward.records import FinishReason
 from selfreward.storage.directory import Run
 from selfreward.verbs.maintenance import verify
-from selfreward.verbs.plot import save_plot
 from selfreward.verbs.scores import scores_of, scores_text
 from selfreward.verbs.status import status_of, status_text
 from selfreward.verbs.validate import validate
@@ -354,10 +355,10 @@ def test_scores_and_plot_show_each_model_as_a_judge(tmp_path: Path) -> None:
     for words in ("M2 as a judge is ", "agrees with people", "longer wins",
                   "drift from M1", "canary uplift"):  # fmt: skip
         assert words in text
-    save_plot(scores, tmp_path / "plot.svg")
+    save_overview(ChartData(scores.iterations), tmp_path / "plot.svg", "run")
     bare = tuple(replace(figures, judge=None) for figures in scores.iterations)
-    save_plot(replace(scores, iterations=bare), tmp_path / "bare.svg")
-    panels = [(tmp_path / name).read_text().count('id="axes_') for name in ("plot.svg", "bare.svg")]
+    save_overview(ChartData(bare), tmp_path / "bare.svg", "run")
+    panels = [(tmp_path / name).read_text().count("-axes_") for name in ("plot.svg", "bare.svg")]
     assert panels == [4, 3]
 
 

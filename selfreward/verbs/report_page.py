@@ -1,0 +1,89 @@
+"""The page of a report: HTML that needs nothing but itself.
+
+What is shown may have been written by a model that means ill: Jinja escapes every value, control
+characters are spelled out, and the policy in the head lets no script run and nothing load, whatever
+slips through. Only the SVG of our own charts goes in as it is.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from selfreward import __version__
+from selfreward.charts import css
+from selfreward.text import spelled
+from selfreward.verbs.report import Report
+
+TEMPLATE = "report.html.jinja"
+SECTIONS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "scores": (
+        "Scores",
+        "How the judge's scores are spread and where their mean is, with its standard error "
+        "clustered by prompt. Ties and scores at the ceiling choose nothing.",
+        ("means", "rates", "scores"),
+    ),
+    "length": (
+        "Score against length",
+        "A judge that goes by length makes answers grow.",
+        ("lengths", "length"),
+    ),
+    "judge": (
+        "The judge, held against people",
+        "Held-out pairs that people ranked: the share each new model orders as they do, beside the "
+        "judge that takes the longer answer; 50% is chance. Calibration: what share of a prompt's "
+        "other answers people like less, by the judge's score.",
+        ("agreement", "drift", "calibration"),
+    ),
+    "training": (
+        "Pairs and DPO",
+        "What became of the prompts, and what training logged. A reward of the chosen answers that "
+        "falls below 0 takes probability from both sides.",
+        ("pairs", "dpo", "loss", "accuracy", "rewards", "logprobs"),
+    ),
+    "prompts": ("Prompts", "How many the policy had to write, and how varied they are.",
+                ("prompts",)),
+    "costs": ("Time and tokens", "Over all launches.", ("time", "tokens")),
+}  # fmt: skip
+"""Heading, words and charts of each section."""
+
+
+def page(report: Report) -> str:
+    """The HTML of a report."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    template = environment.get_template(TEMPLATE)
+    return template.render(
+        report=report,
+        sections=_sections(report),
+        light=css("light"),
+        dark=css("dark"),
+        version=__version__,
+    )
+
+
+def _shown(value: Any) -> Any:
+    """What autoescaping is given: text without characters that act."""
+    return spelled(value) if type(value) is str else value
+
+
+def _sections(report: Report) -> list[Mapping[str, Any]]:
+    """Those with a chart or a table."""
+    from markupsafe import Markup
+
+    tables = {"judge": report.people, "prompts": report.prompts}
+    found: list[Mapping[str, Any]] = []
+    for name, (heading, words, charts) in SECTIONS.items():
+        drawn = [picture for at in charts for picture in report.charts if picture.name == at]
+        pictures = [{"title": each.title, "svg": Markup(each.svg)} for each in drawn]
+        if pictures or tables.get(name):
+            found.append({"name": name, "heading": heading, "words": words,
+                          "pictures": pictures, "table": tables.get(name)})  # fmt: skip
+    return found
