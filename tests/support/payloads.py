@@ -66,7 +66,7 @@ MARKUP = [
     "' onmouseover='owned()' x='",
     "\" onfocus=\"owned()\" autofocus x=\"",
     "<img src=`x` onerror=owned()>",
-    "<ſcript>owned()</ſcript>",
+    "<\u017fcript>owned()</\u017fcript>",
     "&lt;script&gt;owned()&lt;/script&gt;",
     "&#60;img src=x onerror=owned()&#62;",
     "\\u003cscript\\u003eowned()\\u003c/script\\u003e",
