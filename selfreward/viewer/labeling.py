@@ -119,11 +119,15 @@ class Desk:
     """What is under way between the viewer and its labelers."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew, as after a start of the viewer."""
         self._shown: OrderedDict[str, _Shown] = OrderedDict()
         self._queues: OrderedDict[str, Queue] = OrderedDict()
         self._given: dict[str, tuple[bytes, int]] = {}
         self._figures: dict[str, tuple[int, Any]] = {}
-        self._lock = threading.Lock()
 
     def next(self, run: Run, asked: Questions, labeler: str, held: list[str]) -> dict[str, Any]:
         """The next item of a labeler who still holds others, and how much is labeled."""
@@ -369,5 +373,6 @@ def _routes(desk: Desk) -> list[Route]:
     ]
 
 
-routes = _routes(Desk())
+desk = Desk()
+routes = _routes(desk)
 """To be mounted beside the other addresses of the viewer."""

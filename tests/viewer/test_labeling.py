@@ -39,9 +39,9 @@ def desk(run: Run) -> Iterator[TestClient]:
 
 
 def opened() -> Iterator[TestClient]:
+    labeling.desk.forget()  # as after a start
     viewer = Viewer(Runs())
-    routes = labeling._routes(labeling.Desk())  # as after a start
-    app = Guard(make_app(viewer, [*routes]), token="a" * 16, host="127.0.0.1", port=7860)
+    app = Guard(make_app(viewer), token="a" * 16, host="127.0.0.1", port=7860)
     headers = {"authorization": f"Bearer {'a' * 16}", "origin": HOST}
     try:
         yield TestClient(app, HOST, headers=headers, raise_server_exceptions=False)
