@@ -67,6 +67,7 @@ async function arrive() {
       isSame && before.isLoaded && asksTheSame(page, before.context.url, url) ? before.data : page?.load(context),
     ]);
     if (number !== arrivals) return;
+    clearTimeout(wait); // a page that puts itself there is not to be put away again
     context.run = about;
     Object.assign(now, { data, isLoaded: true });
     await put(isSame);
