@@ -334,6 +334,7 @@ for verb in (
     runs.scores,
     runs.show,
     runs.pairs,
+    runs.labels,
     runs.view,
     runs.report,
     data.judge,

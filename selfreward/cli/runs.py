@@ -309,6 +309,37 @@ def pairs(
             console.data(text)
 
 
+def labels(
+    name: RunName,
+    labeler: Annotated[str | None, typer.Option(help="Only those of one person.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only ab, ranking or rating.")] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.jsonl", help="Write them as ranked data, for judge and EFT."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show how far the judge agrees with people, and they with each other."""
+    from selfreward.verbs.labels import export as write
+    from selfreward.verbs.labels import figures_of_labels, labels_text
+    from selfreward.verbs.layout import listed
+    from selfreward.verbs.maintenance import opened
+
+    with opened(name) as run:
+        if export:
+            rows = write(run, export, labeler, kind)
+            console.note(f"wrote {export}: {listed(rows)}")
+            console.note(f"use it: selfreward judge MODEL --data {export}")
+            console.note(f"        sft.selection.ranked={export} judge.form=written")
+            if rows.keys() == {"rating"}:
+                console.note(f"        sft.eft={export} judge.form=expected")
+        found = figures_of_labels(run, labeler, kind)
+        if as_json:
+            console.data_json(found)
+        else:
+            console.data(labels_text(found, console.width()))
+
+
 def repair(words: Annotated[list[str] | None, typer.Argument()] = None) -> None:
     """What ``pairs --try`` was called; a user who types it is told."""
     raise ConfigError(

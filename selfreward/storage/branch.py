@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from selfreward.config.yamlfile import dump_yaml, read_yaml
 from selfreward.errors import IntegrityError, NotFoundError
 from selfreward.records import TRAINING, Stage, model_name
-from selfreward.storage import database, durable
+from selfreward.storage import database, durable, labels
 from selfreward.storage.changes import (
     BRANCHED,
     CONFIGURED,
@@ -38,7 +38,7 @@ def create_branch(
 ) -> Run:
     """Make a run of what another one made up to the pairs of an iteration.
 
-    It has the records and models of all before, hard-linked where that can be; to train the
+    It has the records, labels and models of all before, hard-linked where that can be; to train the
     iteration's model and all that follows is left to do. The other run is only read, and may be
     at work. The branch appears whole or not at all.
 
@@ -80,6 +80,7 @@ def create_branch(
                 store.add_event(CONFIGURED, change_text(old, data, changed))
             branch = Branch(origin.name, iteration, pairs.digest)
             store.add_event(BRANCHED, json.dumps(asdict(branch)))
+        labels.carry(origin, Run(directory), iteration)
     return Run(target)
 
 

@@ -66,7 +66,7 @@ def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
         if beside.exists() and not beside.is_file():
             raise IntegrityError(f"{beside}: not a file", "Remove it: SQLite makes its own.")
     with errors(path):
-        db, version = _open(path, writes)
+        db, version = open_file(path, writes=writes)
         try:
             if version not in (SCHEMA_VERSION, _UNSEALED, _UNPLANNED):
                 raise IntegrityError(
@@ -83,15 +83,18 @@ def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
     return db
 
 
-def _open(path: Path, writes: bool) -> tuple[sqlite3.Connection, int]:
-    """The connection and the schema version.
+def open_file(path: Path, *, writes: bool, makes: bool = False) -> tuple[sqlite3.Connection, int]:
+    """Open any database of a run: the connection, in autocommit mode, and the schema version.
+
+    Within ``errors``, as it raises what SQLite raises. Where there is none, ``makes`` makes an
+    empty one, of version 0.
 
     SQLite keeps a file beside the database even to read it. Where none can be made (a read-only
     mount, a full disk) and nothing waits in the WAL, the database alone is all there is, and it is
     read as one that does not change (https://www.sqlite.org/uri.html, ``immutable``).
     """
     try:
-        return _connect(path, "mode=rw" if writes else "mode=ro")
+        return _connect(path, f"mode={'rwc' if makes else 'rw' if writes else 'ro'}")
     except sqlite3.OperationalError as error:
         wal = path.with_name(f"{path.name}-wal")
         waits = wal.exists() and wal.stat().st_size > 0

@@ -306,7 +306,7 @@ _CHANCE = 0.5
 
 def judge_text(report: Report) -> str:
     """What ``selfreward judge`` prints."""
-    parts = [_head(report), _figures(report)]
+    parts = [_head(report), figures_table(report)]
     if isinstance(report, ComparedReport):
         parts += [_places(report)]
     else:
@@ -339,8 +339,9 @@ def _head(report: Report) -> str:
     return table(rows)
 
 
-def _figures(report: Report) -> str:
-    averaged = report.averaged if isinstance(report, ComparedReport) else None
+def figures_table(report: Agreement | Positions) -> str:
+    """The figures of a judge beside those of the longer response."""
+    averaged = report.averaged if isinstance(report, Positions) else None
     judges = {"judge": report.judge, "averaged": averaged, "longer wins": report.longest}
     shown = {name: parts for name, parts in judges.items() if parts}
     names, all_pairs = list(shown), [parts.all for parts in shown.values()]

@@ -22,6 +22,8 @@ from selfreward.storage.committed import (
     needed_models,
 )
 from selfreward.storage.directory import Run, open_run
+from selfreward.storage.label import altered, in_force
+from selfreward.storage.labels import labels_path, reading
 from selfreward.storage.leftovers import leftovers, remove
 from selfreward.storage.store import Store
 from selfreward.verbs.layout import size, table
@@ -70,6 +72,8 @@ def verify(run: Run) -> list[Check]:
             checks.pop()
         for t in closed:
             check(f"iteration {t} figures", partial(check_figures, store, t))
+        if labels_path(run).exists():
+            check("labels.db", partial(_check_labels, run, store))
     return checks
 
 
@@ -213,6 +217,17 @@ def _check_config(run: Run, store: Store) -> str:
     assert anew.config
     anew.check_fingerprints(store)
     return "as when each stage was made"
+
+
+def _check_labels(run: Run, store: Store) -> str:
+    with reading(run) as labels:
+        history = labels.check() if labels else []
+    if gone := altered(store, history):
+        raise IntegrityError(
+            f"{labels_path(run)}: label {min(gone)}{' and others' if len(gone) > 1 else ''}: the "
+            "records no longer hold what was labeled"
+        )
+    return f"{len(in_force(history))} labels"
 
 
 def _check_base(run: Run) -> str:
