@@ -26,6 +26,8 @@ ORDERS: tuple[Order, ...] = get_args(Order)
 """At random; the widest spread of votes first; the chosen and the rejected answer of a pair."""
 FEWEST_S, SHARE = 10.0, 0.02
 """An order is made anew as the run goes on: at most this often, and in this share of the time."""
+_HALF = 2**24
+"""The upper half of 48 bits tells whether a prompt is shared, the lower half its place."""
 _KEPT = 8
 """Orders in memory, of as many labelers: about 16 bytes a prompt each."""
 
@@ -190,14 +192,17 @@ class Queue:
         if asked.order == "disputed":
             rows = [row for row in rows if row[:2] in spreads]
 
-        def place(row: tuple[int, ...]) -> tuple[float, int]:
-            whose = () if self._is_shared(asked, row[0], row[1]) else (labeler,)
-            return -spreads.get((row[0], row[1]), 0), self._draw("order", *row, *whose)
+        whose = self._draw("labeler", labeler) | 1  # odd, so that no two places become one
+
+        def place(row: tuple[int, ...]) -> tuple[float, int, tuple[int, ...]]:
+            drawn = self._draw("prompt", row[0], row[1])
+            turn = drawn if _is_low(drawn, asked.overlap) else drawn * whose
+            return -spreads.get((row[0], row[1]), 0), turn % _HALF, row
 
         return sorted(rows, key=place)
 
     def _is_shared(self, asked: Questions, iteration: int, attempt: int) -> bool:
-        return self._draw("shared", iteration, attempt) < asked.overlap * 2**48
+        return _is_low(self._draw("prompt", iteration, attempt), asked.overlap)
 
     def _draw(self, *key: object) -> int:
         """48 bits that look like chance."""
@@ -224,6 +229,11 @@ class _Ordered:
         """One after another."""
         cells = iter(self._cells)
         return zip(cells, cells, cells, cells, strict=True)
+
+
+def _is_low(drawn: int, share: float) -> bool:
+    """Whether a number is among this share of them, by its upper half alone."""
+    return drawn // _HALF < share * _HALF
 
 
 def _key(item: Item) -> tuple[object, ...]:

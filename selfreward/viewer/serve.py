@@ -81,7 +81,8 @@ def serve(
     from uvicorn.config import Config
     from uvicorn.server import Server
 
-    from selfreward.viewer.app import Viewer, make_app
+    from selfreward.viewer.answers import Viewer
+    from selfreward.viewer.app import make_app
 
     with closing(_bound(host, port)) as bound:
         page = f"/run/{quote(run.name, safe='')}" if run else "/"

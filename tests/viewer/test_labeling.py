@@ -15,7 +15,8 @@ from selfreward.storage.directory import Run
 from selfreward.storage.label import FLAGS, Label, in_force
 from selfreward.storage.labels import Labels, labels_path
 from selfreward.viewer import labeling
-from selfreward.viewer.app import Viewer, make_app
+from selfreward.viewer.answers import Viewer
+from selfreward.viewer.app import make_app
 from selfreward.viewer.guard import Guard
 from selfreward.viewer.runs import Runs
 from tests.support.labels import label_all
@@ -39,9 +40,9 @@ def desk(run: Run) -> Iterator[TestClient]:
 
 
 def opened() -> Iterator[TestClient]:
+    labeling.desk.forget()  # as after a start
     viewer = Viewer(Runs())
-    routes = labeling._routes(labeling.Desk())  # as after a start
-    app = Guard(make_app(viewer, [*routes]), token="a" * 16, host="127.0.0.1", port=7860)
+    app = Guard(make_app(viewer), token="a" * 16, host="127.0.0.1", port=7860)
     headers = {"authorization": f"Bearer {'a' * 16}", "origin": HOST}
     try:
         yield TestClient(app, HOST, headers=headers, raise_server_exceptions=False)
