@@ -310,8 +310,12 @@ def test_the_page_fits_a_phone(run: Run, open_page: Any, scheme: str) -> None:
     page = open_page(viewport={"width": 390, "height": 844}, color_scheme=scheme)
     for mode in ("ab", "ranking", "rating"):
         page.open(mode=mode, labeler="ann")
+        wide = page.page.evaluate(
+            "[...document.querySelectorAll('body *')].filter(n => n.getBoundingClientRect().right > 390)"
+            ".map(n => n.tagName + '.' + n.className).slice(0, 9)"
+        )
         width = page.page.evaluate("document.documentElement.scrollWidth")
-        assert width <= 390
+        assert width <= 390, (mode, wide)
         for button in page.page.locator(".choices .main button").all():
             box = button.bounding_box()
             assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= 390
