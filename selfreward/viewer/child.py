@@ -60,7 +60,9 @@ class DrawingChild:
     def _running(self) -> "subprocess.Popen[bytes]":
         if self._closed:
             raise PreflightError("the viewer is ending")
-        if self._process is None or self._process.poll() is not None:
+        if self._process is not None and self._process.poll() is not None:
+            self._end()
+        if self._process is None:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "selfreward.viewer.drawing"],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,

@@ -346,13 +346,16 @@ def _count(side: sqlite3.Connection, asked: Asked) -> int | None:
 # What is shown of them
 
 
+_BEGINNING = "SELECT substr(CAST({text} AS BLOB), 1, ?) FROM {table} WHERE {key}"
+_PLACE = "iteration = ? AND attempt = ?"
 _TEXTS = {
-    "prompts": "SELECT substr(CAST(CASE WHEN dropped IS NULL THEN text ELSE raw END AS BLOB), 1, ?) "
-    "FROM prompts WHERE iteration = ? AND attempt = ?",
-    "responses": "SELECT substr(CAST(text AS BLOB), 1, ?) FROM responses WHERE iteration = ? AND attempt = ? "
-    "AND sample = ?",
-    "judgments": "SELECT substr(CAST(raw AS BLOB), 1, ?) FROM judgments WHERE iteration = ? AND attempt = ? "
-    "AND sample = ? AND juror = ? AND vote = ?",
+    "prompts": _BEGINNING.format(
+        text="CASE WHEN dropped IS NULL THEN text ELSE raw END", table="prompts", key=_PLACE
+    ),
+    "responses": _BEGINNING.format(text="text", table="responses", key=f"{_PLACE} AND sample = ?"),
+    "judgments": _BEGINNING.format(
+        text="raw", table="judgments", key=f"{_PLACE} AND sample = ? AND juror = ? AND vote = ?"
+    ),
 }
 _HAS = {"prompts": 2, "responses": 3, "judgments": 5}
 """Numbers in the key of each kind."""
@@ -392,8 +395,8 @@ def _drop(side: sqlite3.Connection, store: Store, packed: int) -> dict[str, Any]
 
 def _text(store: Store, kind: str, key: tuple[int, ...]) -> str:
     """The beginning of a text. As bytes, as SQLite's own ``substr`` ends at a null character."""
-    raw: bytes = next(store.query(_TEXTS[kind], (4 * SHOWN, *key)), (b"",))[0]
-    return raw.decode(errors="backslashreplace")[:SHOWN]
+    raw: bytes | None = next(store.query(_TEXTS[kind], (4 * SHOWN, *key)), (None,))[0]
+    return (raw or b"").decode(errors="backslashreplace")[:SHOWN]
 
 
 # Reading parameters

@@ -128,6 +128,8 @@ def prompt_page(run: Run, iteration: int, attempt: int, *, full: bool = False) -
             "demonstrations": msgspec.to_builtins(found),
             "previous": _beside(store, iteration, attempt, is_next=False),
             "next": _beside(store, iteration, attempt, is_next=True),
+            "previous_iteration": _first(store, iteration, is_next=False),
+            "next_iteration": _first(store, iteration, is_next=True),
         }
     return page if full else _cut(page)
 
@@ -155,6 +157,17 @@ def _beside(store: Store, iteration: int, attempt: int, *, is_next: bool) -> lis
         for row in store.query(query, (iteration, attempt)):
             return [*row]
     return None
+
+
+def _first(store: Store, iteration: int, *, is_next: bool) -> list[int] | None:
+    """Iteration and attempt of the first accepted prompt of the iteration before or after one."""
+    over, most = (">", "min") if is_next else ("<", "max")
+    query = (
+        "SELECT iteration, min(attempt) FROM prompts WHERE dropped IS NULL AND iteration = "
+        f"(SELECT {most}(iteration) FROM prompts WHERE iteration {over} ? AND dropped IS NULL) "
+        "GROUP BY iteration"
+    )
+    return next(([*row] for row in store.query(query, (iteration,))), None)
 
 
 def training_page(run: Run, iteration: int) -> dict[str, Any]:

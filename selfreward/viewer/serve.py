@@ -81,7 +81,8 @@ def serve(
     from uvicorn.config import Config
     from uvicorn.server import Server
 
-    from selfreward.viewer.app import Viewer, make_app
+    from selfreward.viewer.answers import Viewer
+    from selfreward.viewer.app import make_app
 
     with closing(_bound(host, port)) as bound:
         page = f"/run/{quote(run.name, safe='')}" if run else "/"
@@ -89,8 +90,9 @@ def serve(
         viewer = Viewer(Runs(run if is_apart else None))
         app = Guard(make_app(viewer), token=address.token, host=host, port=address.port)
         config = Config(
-            app, log_config=None, access_log=False, lifespan="off", ws="none", loop="asyncio",
-            http="h11", server_header=False, timeout_graceful_shutdown=1,
+            app, log_config=None, log_level="critical", access_log=False, lifespan="off",
+            ws="none", loop="asyncio", http="h11", server_header=False, proxy_headers=False,
+            timeout_graceful_shutdown=1,
         )  # fmt: skip
         ready(address)
         try:

@@ -19,7 +19,7 @@ from selfreward.stages.pool import Pool
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
 from selfreward.verbs.scores import scores_of
-from selfreward.viewer.app import Viewer
+from selfreward.viewer.answers import Viewer
 from selfreward.viewer.demonstrations import demonstrations_of
 from selfreward.viewer.pages import CUT, without_secrets
 from selfreward.viewer.runs import Runs

@@ -108,6 +108,7 @@ async function put(isSame) {
 
 /** Draw the page again from its data. */
 function redraw() {
+  if (!now?.page || !now.isLoaded) return;
   const { page, context, data, root } = now;
   const fresh = document.createElement("div");
   fresh.append(...[page.draw(data, context)].flat(9).filter(Boolean));
@@ -178,6 +179,7 @@ document.addEventListener("keydown", (event) => press(event, { help, data: () =>
 document.getElementById("keys").addEventListener("click", help);
 addEventListener("popstate", arrive);
 addEventListener("beforeunload", () => history.replaceState({ ...history.state, top: scrollY }, ""));
+document.addEventListener("themechange", redraw);
 document.addEventListener("goto", (event) => go(event.detail));
 history.scrollRestoration = "manual";
 theme(document.getElementById("theme"));

@@ -20,37 +20,50 @@ const VALUE = /^(?!.*(?:url\((?!#)|expression|javascript:))[^<>{}\\]*$/i;
 let made = 0;
 const drawn = new Map(); // by run, chart and theme: {change, svg, error}, the last one that came
 
+const queue = []; // charts that are waited for
+const MOST = 2; // at a time: a browser has few connections, and other requests come first
+let asking = 0;
+
 /**
  * A figure with a chart of a run. It is fetched once per state of the run, and the one before
  * stays until it is there.
  * @param {{name: string, title: string, iteration: number|null}} chart
  */
-export function figure(chart, { name, run, redraw, url }) {
+export function figure(chart, context) {
   const theme = themeNow();
-  const key = JSON.stringify([name, chart.name, chart.iteration, theme]);
-  const kept = drawn.get(key);
-  if (kept?.change !== run.change) fetched(key, chart, name, run.change, theme, url.pathname, redraw);
+  const key = JSON.stringify([context.name, chart.name, chart.iteration, theme]);
+  const { change } = context.run;
+  if (drawn.get(key)?.change !== change) {
+    drawn.set(key, { ...drawn.get(key), change, error: null });
+    queue.push({ key, chart, theme, change, context });
+    work();
+  }
   const inside = drawn.get(key);
   return h("figure.card", { data: { key: `chart-${chart.name}-${chart.iteration}` } },
     h("figcaption", {}, chart.title),
     inside.svg ?? h("p.none", {}, inside.error ?? "Drawing…"));
 }
 
-async function fetched(key, chart, name, change, theme, base, redraw) {
-  const before = drawn.get(key);
-  drawn.set(key, { change, svg: before?.svg, error: null });
-  let found;
+async function work() {
+  if (asking >= MOST || !queue.length) return;
+  asking += 1;
+  let isLost = false;
+  const { key, chart, theme, change, context } = queue.shift();
   try {
-    const path = pathOf("api", "run", name, "chart", `${chart.name}.svg`);
-    found = { change, svg: adopted(await text(path, { iteration: chart.iteration, theme }), base), error: null };
+    if (context.signal.aborted) throw new DOMException("The page was left.", "AbortError");
+    const path = pathOf("api", "run", context.name, "chart", `${chart.name}.svg`);
+    const found = await text(path, { iteration: chart.iteration, theme }, context.signal);
+    drawn.set(key, { change, svg: adopted(found, context.url.pathname), error: null });
   } catch (error) {
-    if (error.isLost) return void drawn.set(key, { ...before, change: null, error: plain(error.message) }); // for the next time
-    found = { change, svg: before?.svg, error: plain(error.message) };
+    isLost = Boolean(error.isLost);
+    const isToCome = isLost || error.name === "AbortError"; // asked for again when it is next drawn
+    drawn.set(key, { ...drawn.get(key), change: isToCome ? null : change, error: isToCome && !isLost ? null : plain(error.message) });
+  } finally {
+    asking -= 1;
   }
-  drawn.set(key, found);
-  redraw();
+  work();
+  if (!isLost) context.redraw();
 }
-
 
 /**
  * Make elements of this page from the text of an SVG file.

@@ -63,7 +63,7 @@ function chooser(runs, { url, go }) {
     const { name, iteration } = parts(url.searchParams.get(key));
     const last = runs.find((run) => run.run === name)?.iterations ?? 0;
     const set = (run, t) => {
-      const next = new URL(url);
+      const next = new URL(location.href); // which may be ahead of what is drawn
       if (run) next.searchParams.set(key, t ? `${run}:${t}` : run);
       else next.searchParams.delete(key);
       go(next.href);

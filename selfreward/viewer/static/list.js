@@ -95,7 +95,7 @@ function tabs({ url, name }, kind) {
 function filters({ url, run, go }, kind) {
   const now = (key) => url.searchParams.get(key) ?? "";
   const set = (changes, replace = false) => {
-    const next = new URL(url);
+    const next = new URL(location.href); // which may be ahead of what is drawn
     for (const [key, value] of Object.entries(changes)) value ? next.searchParams.set(key, value) : next.searchParams.delete(key);
     go(next.href, { replace });
   };

@@ -6,7 +6,7 @@ import { h } from "./dom.js";
 import { at, badge, listAt, ownOpinion } from "./frame.js";
 import { dots, probabilities } from "./marks.js";
 import { count, fixed, isNumber, many } from "./numbers.js";
-import { block, blockOf, shown } from "./text.js";
+import { block, blockOf, line, shown } from "./text.js";
 
 export const tab = "list";
 export const asks = ["full"];
@@ -29,7 +29,7 @@ export function draw(data, context) {
     data.criteria.length ? criteria(data.criteria) : null,
     data.responses.length ? h("h2.answers-head", {}, many(data.responses.length, "answer"), " ", ownOpinion()) : null,
     data.responses.length ? h("div.answers", {}, data.responses.map((one) => answer(one, data, on("unfold"), found, context.url))) : null,
-    comparisons(data),
+    comparisons(data, on("unfold"), context.url),
     demonstrations(data, context),
   ];
 }
@@ -70,11 +70,12 @@ function heading(data, context) {
 function request({ prompt, branch }, { url }) {
   const dropped = prompt.dropped !== null;
   const field = dropped ? "raw" : "text";
+  const place = `${prompt.iteration}-${prompt.attempt}-prompt`;
   return h("section.request", { "aria-label": "Prompt" },
-    dropped ? h("p", {}, badge("bad", "not accepted"), " ", h("strong", {}, shown(prompt.dropped)),
-      prompt.detail ? [": ", shown(prompt.detail)] : null) : null,
-    blockOf(prompt, field, `${prompt.iteration}-${prompt.attempt}-prompt`, url),
-    !dropped && prompt.detail ? h("p.sub", {}, "The worse answer answers instead: ", shown(prompt.detail)) : null,
+    dropped ? h("p", {}, badge("bad", "not accepted"), " ", h("strong", {}, line(prompt.dropped, `${place}-dropped`)),
+      prompt.detail ? [": ", line(prompt.detail, `${place}-detail`)] : null) : null,
+    blockOf(prompt, field, place, url),
+    !dropped && prompt.detail ? h("p.sub", {}, "The worse answer answers instead: ", line(prompt.detail, `${place}-detail`)) : null,
     h("p.meta", {}, h("span", {}, many(prompt.num_tokens, "token")), h("span", {}, many(lengthOf(prompt, field), "character")),
       branch ? h("span", {}, "copied from run ", shown(branch.run)) : null));
 }
@@ -86,10 +87,11 @@ function outcome(data, context, found) {
     badge("rejected", `answer ${pair.rejected}`), h("span.number", {}, fixed(pair.rejected_score)),
     h("span.margin", {}, "margin ", h("strong", {}, fixed(pair.margin)), " points")));
   const why = data.why ?? [];
+  const place = `${data.iteration}-${data.attempt}-pair`;
   if (!pairs.length && data.no_pair === null && !why.length) return null;
   return h("section.card.outcome", { "aria-label": "Pair" },
-    pairs, !pairs.length && data.no_pair !== null ? h("p", {}, badge("none", "no pair"), " ", shown(data.no_pair)) : null,
-    why.filter((one) => one !== data.no_pair).map((one) => h("p.why", {}, shown(one))),
+    pairs, !pairs.length && data.no_pair !== null ? h("p", {}, badge("none", "no pair"), " ", line(data.no_pair, `${place}-no-pair`)) : null,
+    why.filter((one) => one !== data.no_pair).map((one, n) => h("p.why", {}, line(one, `${place}-why-${n}`))),
     found === "long" ? h("p.hint", {}, "These two answers are too long to compare by words.") : null,
     found && found !== "long" ? h("p.legend", {}, h("ins", {}, "only in the chosen answer"), " ", h("del", {}, "only in the rejected answer")) : null);
 }
@@ -122,8 +124,8 @@ function answer(one, data, isOpen, found, url) {
       h("p.score", { title: "the judge's own opinion, of 5 points" }, scored ? fixed(one.score) : "–", h("span.sub", {}, scored ? " of 5" : " no score"))),
     one.votes.length ? dots(one.votes, one.score) : null,
     h("p.meta", {}, facts.map((fact) => h("span", {}, shown(fact))), one.finish_reason === "length" ? badge("bad", "cut off") : null),
-    one.dropped ? h("p.why", {}, "Not judged: ", shown(one.dropped)) : null,
-    one.not_paired ? h("p.why", {}, "Not paired: ", shown(one.not_paired)) : null,
+    one.dropped ? h("p.why", {}, "Not judged: ", line(one.dropped, `${key}-dropped`)) : null,
+    one.not_paired ? h("p.why", {}, "Not paired: ", line(one.not_paired, `${key}-not-paired`)) : null,
     one.thinking ? folded(`${key}-thinking`, isOpen, "Thinking", blockOf(one, "thinking", `${key}-thinking-text`, url)) : null,
     parts ? h("div.model.diff", { data: { key: `${key}-diff` }, dir: "auto" }, marked(...parts)) : blockOf(one, "text", `${key}-text`, url),
     one.votes.length ? h("div.votes", {}, one.votes.length > 1 ? h("h3", {}, `${one.votes.length} votes`) : null, one.votes.map((vote) => ballot(vote, data, key, isOpen, url))) : null);
@@ -134,7 +136,7 @@ function ballot(vote, data, key, isOpen, url) {
   const who = vote.juror ? `jury ${vote.juror}, vote ${vote.vote}` : `vote ${vote.vote}`;
   const criterion = vote.form === "criteria" ? data.criteria.find((one) => one.juror === vote.juror && one.number === vote.vote) : null;
   const verdict = vote.score === null
-    ? [badge("bad", "no verdict"), " ", shown(vote.reason ?? "")]
+    ? [badge("bad", "no verdict"), " ", line(vote.reason ?? "", `${id}-reason`)]
     : [h("strong.number", {}, fixed(vote.score)), vote.selection ? h("span.sub", {}, " ", shown(vote.selection)) : null];
   const top = [h("span.who", {}, who), " ", verdict, criterion ? h("span.sub", {}, ` weight ${fixed(vote.weight, 1)}: `, shown(criterion.text.slice(0, 120))) : null];
   const share = vote.probabilities ? h("p.sub", {}, `probability on scores at all: ${fixed(vote.probabilities.reduce((sum, p) => sum + p, 0), 3)}`) : null;
@@ -150,16 +152,17 @@ function folded(key, isOpen, summary, ...children) {
 
 function criteria(all) {
   return h("section.card", { "aria-label": "Criteria" }, h("h2", {}, "What a good answer needs, as the judge wrote it"),
-    h("ol", {}, all.map((one) => h("li", {}, shown(one.text), h("span.sub", {}, ` weight ${fixed(one.weight, 1)}${one.juror ? `, jury ${one.juror}` : ""}`)))));
+    h("ol", {}, all.map((one) => h("li", {}, line(one.text, `criterion-${one.iteration}-${one.attempt}-${one.juror}-${one.number}`), h("span.sub", {}, ` weight ${fixed(one.weight, 1)}${one.juror ? `, jury ${one.juror}` : ""}`)))));
 }
 
-function comparisons({ comparisons: all }) {
+function comparisons({ comparisons: all }, isOpen, url) {
+  const keyOf = (one) => `compared-${one.iteration}-${one.attempt}-${one.first}-${one.second}`;
   if (!all.length) return null;
   return h("section.card", { "aria-label": "Comparisons" }, h("h2", {}, "Answers that tied, compared"),
-    h("ul", {}, all.map((one) => h("li", { data: { key: `compared-${one.first}-${one.second}` } },
+    h("ul", {}, all.map((one) => h("li", { data: { key: `${keyOf(one)}-item` } },
       `Answer ${one.first} shown before ${one.second}: `,
-      one.reason !== null ? [badge("bad", "no verdict"), " ", shown(one.reason)] : one.winner === null ? "a tie" : h("strong", {}, `answer ${one.winner} is better`),
-      one.raw ? folded(`compared-${one.first}-${one.second}`, false, "What the judge wrote", block(one.raw, `compared-text-${one.first}-${one.second}`)) : null))));
+      one.reason !== null ? [badge("bad", "no verdict"), " ", line(one.reason, `${keyOf(one)}-reason`)] : one.winner === null ? "a tie" : h("strong", {}, `answer ${one.winner} is better`),
+      one.raw ? folded(keyOf(one), isOpen, "What the judge wrote", blockOf(one, "raw", `${keyOf(one)}-text`, url)) : null))));
 }
 
 function demonstrations({ iteration, attempt, demonstrations: shots }, { name, url }) {

@@ -12,7 +12,7 @@ const CONTROL = new RegExp(
     "|(?<![\\p{Extended_Pictographic}\\p{Emoji_Modifier}\\p{M}])\\u200d",
   "gu",
 );
-const FIRST = 6000;
+const FIRST = 6000, FIRST_OF_LINE = 400;
 const MORE = 100_000;
 /** How much of a long block a reader asked for, by its key. */
 const asked = new Map();
@@ -51,17 +51,24 @@ export function plain(text) {
 export function block(text, key, draw = shown) {
   if (!text) return h("p.model.none", { data: { key } }, "(empty)");
   const box = h("div.model", { data: { key }, dir: "auto" });
-  fill(box, text, key, draw);
+  fill(box, text, key, draw, FIRST);
   return box;
 }
 
-function fill(box, text, key, draw) {
-  const end = whole(text, asked.get(key) ?? FIRST);
+/** The same within a line, such as a reason. */
+export function line(text, key) {
+  const box = h("span.model", { data: { key } });
+  fill(box, text, key, shown, FIRST_OF_LINE);
+  return box;
+}
+
+function fill(box, text, key, draw, first) {
+  const end = whole(text, asked.get(key) ?? first);
   if (end >= text.length) return box.replaceChildren(draw(text));
   const left = text.length - end;
   const onclick = (event) => {
     asked.set(key, end + MORE);
-    fill(event.currentTarget.closest(".model"), text, key, draw);
+    fill(event.currentTarget.closest(".model"), text, key, draw, first);
   };
   const label = left > MORE ? `Show ${count(MORE)} more of ${count(left)} characters` : `Show ${count(left)} more characters`;
   return box.replaceChildren(draw(text.slice(0, end)), "… ", h("button.more", { type: "button", onclick }, label));

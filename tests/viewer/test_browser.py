@@ -1,0 +1,609 @@
+"""The viewer in a real Chromium: each screen and key, live runs, lost connections, hostile text.
+
+`make view-test` installs what this needs and runs it.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("playwright", reason="make view-test installs it")
+pytest.importorskip("starlette", reason="make view-test installs it")
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+from selfreward.config.load import build_config
+from selfreward.inputs.collect import create_run
+from selfreward.records import Judgment, Prompt, Response
+from selfreward.storage.directory import Run
+from tests.support.browser import TOKEN, Server, Visitor, chromium, wait_until
+from tests.support.payloads import HUGE, MARKUP, PAYLOADS, fill
+from tests.support.runs import SMALL
+from tests.support.runs import runs as runs  # a fixture
+
+pytestmark = [pytest.mark.view, pytest.mark.timeout(180)]
+
+SCREENS = {
+    "runs": "/",
+    "run": "/run/whole",
+    "iteration": "/run/whole?iteration=1",
+    "prompt": "/run/whole/prompt/1/{attempt}?unfold=1&diff=1",
+    "prompts": "/run/whole/list?kind=prompts",
+    "answers": "/run/whole/list?kind=responses&sort=score&order=desc",
+    "votes": "/run/whole/list?kind=judgments",
+    "left out": "/run/whole/list?kind=drops",
+    "training": "/run/whole/training/1",
+    "compare": "/compare?a=whole:1&b=whole:2",
+    "not there": "/run/none",
+}
+HOSTILE_NAME = "<img src=x onerror=owned()>"
+
+
+@pytest.fixture(scope="module")
+def browser(runs: Path) -> Iterator[Browser]:  # the scripted runs come first: they need a loop
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def server(runs: Path) -> Iterator[Server]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SELFREWARD_RUNS", str(runs))
+        evil = create_run(build_config({"model": f"org/{MARKUP[4]}"}, SMALL), "evil")
+        fill(evil)
+        shutil.copytree(evil.path, runs / HOSTILE_NAME)
+    server = Server(runs)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def visitor(browser: Browser, server: Server) -> Iterator[Visitor]:
+    visitor = Visitor(browser, server)
+    yield visitor
+    found = visitor.acted()
+    visitor.close()
+    assert found == []
+
+
+@pytest.fixture(scope="module")
+def attempts(runs: Path) -> list[int]:
+    """Prompts of iteration 1 of the run ``whole`` with pairs, in order."""
+    with Run(runs / "whole").store() as store:
+        rows = store.query("SELECT attempt FROM pairs WHERE iteration = 1 ORDER BY attempt")
+        return [row[0] for row in rows]
+
+
+def text_of(page: Page, selector: str = "main") -> str:
+    return page.locator(selector).first.inner_text()
+
+
+# Screens
+
+
+def test_the_list_of_runs_leads_to_a_run_and_back(visitor: Visitor) -> None:
+    page = visitor.open("/")
+    page.get_by_role("link", name="whole", exact=True).click()
+    expect(page).to_have_url(f"{visitor.base}/run/whole")
+    expect(page.locator("h1")).to_contain_text("whole")
+    page.go_back()
+    expect(page.locator("h1")).to_have_text("Runs")
+    assert page.evaluate("document.activeElement.closest('tr').dataset.key") == "run-whole"
+
+
+def test_a_run_says_first_in_words_what_was_found(visitor: Visitor) -> None:
+    page = visitor.open("/run/whole")
+    found = page.locator("section.found li")
+    assert found.count() >= 1
+    first = page.locator("section").first
+    assert "found" in (first.get_attribute("class") or "")
+    expect(page.locator("table.iterations tbody tr")).to_have_count(3)
+    for name in ("Lineage", "Iterations", "What was found"):
+        expect(page.get_by_role("heading", name=name, exact=True)).to_be_visible()
+
+
+def test_each_count_of_an_iteration_leads_to_a_list_of_as_many(visitor: Visitor) -> None:
+    page = visitor.open("/run/whole")
+    links = page.locator("table.iterations tbody tr:nth-child(2) td.number a")
+    checked = 0
+    for at in range(links.count()):
+        link, href = links.nth(at), links.nth(at).get_attribute("href") or ""
+        count = link.inner_text()
+        if "/list?" not in href or not count.isdecimal() or "sort" in href:
+            continue
+        visitor.open(href)
+        indexed(page)
+        rows = page.locator("table.list tbody tr").count()
+        dropped = "kind=prompts" in href  # that list has the prompts that were not accepted, too
+        assert rows >= int(count) if dropped else rows == int(count), href
+        visitor.open("/run/whole")
+        checked += 1
+    assert checked >= 2
+
+
+def test_each_bar_of_a_histogram_leads_to_the_answers_it_counts(visitor: Visitor) -> None:
+    page = visitor.open("/run/whole?iteration=1")
+    bars = page.locator(".histogram.large a.bin")
+    counts = [int(n or 0) for n in page.locator(".histogram.large .n").all_inner_texts()]
+    links = [bars.nth(at).get_attribute("href") or "" for at in range(bars.count())]
+    assert sum(counts) > 0
+    for count, href in zip(counts, links, strict=True):
+        visitor.open(href)
+        indexed(page)
+        found = page.locator("table.list tbody tr").count()
+        assert found >= count, href  # those that were cut off have scores, too
+
+
+def test_a_prompt_shows_answers_votes_and_why(visitor: Visitor, attempts: list[int]) -> None:
+    page = visitor.open(f"/run/whole/prompt/1/{attempts[0]}")
+    expect(page.locator("article.answer")).to_have_count(3)
+    expect(page.locator("article.chosen")).to_have_count(1)
+    expect(page.locator("article.rejected")).to_have_count(1)
+    assert "margin" in text_of(page, "section.outcome")
+    assert re.search(r"rule best_worst", text_of(page, "section.outcome"))
+    assert page.locator("article.answer .dots circle").count() > 3
+    assert page.locator("article.answer details[open]").count() == 0
+    page.locator("article.answer details summary").first.click()
+    assert page.locator("article.answer details[open] .model").first.is_visible()
+
+
+def test_a_list_can_be_filtered_sorted_and_searched(visitor: Visitor) -> None:
+    page = visitor.open("/run/whole/list?kind=responses")
+    indexed(page)
+    page.get_by_label("Sort by").select_option("score")
+    page.get_by_label("Order").select_option("desc")
+    expect(page).to_have_url(re.compile(r"sort=score&order=desc"))
+    visitor.drawn()
+    scores = [float(s) for s in column(page, 3)]
+    assert scores == sorted(scores, reverse=True) and len(scores) > 5
+    word = page.locator("table.list td.text").nth(2).inner_text().split()[0]
+    page.get_by_label("Search", exact=True).fill(word)
+    page.get_by_label("Search", exact=True).press("Enter")
+    expect(page).to_have_url(re.compile(f"q={word}"))
+    expect(page.locator("table.list mark").first).to_have_text(word)
+    for text in page.locator("table.list td.text").all_inner_texts():
+        assert word in text
+
+
+def test_a_list_of_many_loads_more_when_its_end_is_seen(visitor: Visitor) -> None:
+    page = visitor.open("/run/evil/list?kind=judgments")
+    indexed(page)
+    page.mouse.wheel(0, 100_000)
+    wait_until(page, "document.querySelectorAll('table.list tbody tr').length > 100")
+    page.reload()
+    visitor.drawn()
+    assert page.locator("table.list tbody tr").count() > 100
+
+
+def test_a_training_has_its_curves_and_steps(visitor: Visitor) -> None:
+    page = visitor.open("/run/whole/training/1")
+    assert "loss" in text_of(page, "table")
+    page.locator("details summary").click()
+    expect(page.locator("details table tbody tr")).to_have_count(2)
+
+
+def test_two_to_compare_are_chosen_by_address_or_by_hand(visitor: Visitor) -> None:
+    page = visitor.open("/compare")
+    page.get_by_role("combobox", name="Run").first.select_option("whole")
+    expect(page).to_have_url(re.compile(r"a=whole"))
+    page.get_by_role("combobox", name="Run").nth(1).select_option("whole")
+    expect(page).to_have_url(re.compile(r"a=whole&b=whole"))
+    visitor.open("/compare?a=whole:1&b=whole:2")
+    assert page.get_by_role("combobox", name="Iteration").nth(1).input_value() == "2"
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [("/run/none", "no run 'none'"), ("/run/whole/prompt/1/9999", "no attempt 9999"),
+     ("/run/whole/list?kind=nothing", "kind"), ("/nowhere", "404"),
+     ("/run/whole/training/77", "no training")],
+)  # fmt: skip
+def test_what_is_not_there_is_said_in_words(visitor: Visitor, path: str, says: str) -> None:
+    visitor.page.goto(visitor.base + path)
+    expect(visitor.page.locator("body")).to_contain_text(says)
+
+
+# Keys and addresses
+
+
+def test_j_and_k_go_through_rows_and_enter_opens_one(visitor: Visitor) -> None:
+    page = visitor.open("/run/whole/list?kind=prompts")
+    indexed(page)
+    keys = [r.get_attribute("data-key") for r in page.locator("[data-row]").all()]
+    focused = "document.activeElement.closest('[data-row]').dataset.key"
+    page.keyboard.press("j")
+    assert page.evaluate(focused) == keys[0]
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    page.keyboard.press("k")
+    assert page.evaluate(focused) == keys[1]
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(r"/prompt/\d+/\d+"))
+    visitor.drawn()
+    page.go_back()
+    visitor.drawn()
+    assert page.evaluate(focused) == keys[1]
+
+
+def test_n_and_p_turn_prompts_and_keep_what_is_unfolded(
+    visitor: Visitor, attempts: list[int]
+) -> None:
+    page = visitor.open(f"/run/whole/prompt/1/{attempts[0]}")
+    first = page.url
+    page.keyboard.press("e")
+    expect(page).to_have_url(f"{first}?unfold=1")
+    expect(page.locator("article.answer details[open]").first).to_be_visible()
+    page.keyboard.press("n")
+    expect(page).not_to_have_url(f"{first}?unfold=1")
+    assert "unfold=1" in page.url
+    visitor.drawn()
+    page.keyboard.press("p")
+    expect(page).to_have_url(f"{first}?unfold=1")
+    visitor.drawn()
+    page.reload()
+    visitor.drawn()
+    assert page.locator("article.answer details[open]").count() > 0
+    page.keyboard.press("e")
+    expect(page).to_have_url(first)
+    expect(page.locator("article.answer details[open]")).to_have_count(0)
+
+
+def test_brackets_turn_iterations(visitor: Visitor, attempts: list[int]) -> None:
+    page = visitor.open("/run/whole?iteration=1")
+    page.keyboard.press("]")
+    expect(page).to_have_url(re.compile("iteration=2"))
+    expect(page.locator("#iteration")).to_contain_text("Iteration 2")
+    page.keyboard.press("[")
+    expect(page.locator("#iteration")).to_contain_text("Iteration 1")
+    visitor.open("/run/whole/training/1")
+    page.keyboard.press("]")
+    expect(page).to_have_url(re.compile("/training/2"))
+    visitor.open(f"/run/whole/prompt/1/{attempts[0]}")
+    page.keyboard.press("]")
+    expect(page).to_have_url(re.compile("/run/whole/prompt/2/"))
+
+
+def test_slash_searches_and_escape_leaves_the_field(visitor: Visitor) -> None:
+    page = visitor.open("/run/whole")
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.type") == "search"
+    page.keyboard.press("j")  # a letter of the search, not a key
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.type") != "search"
+    page.keyboard.press("/")
+    page.keyboard.type("word")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(r"/run/whole/list\?kind=responses&q=word"))
+
+
+def test_d_marks_the_words_that_differ(visitor: Visitor, attempts: list[int]) -> None:
+    page = visitor.open(f"/run/whole/prompt/1/{attempts[0]}")
+    before = page.locator("article.chosen .model").first.inner_text()
+    page.keyboard.press("d")
+    expect(page).to_have_url(re.compile("diff=1"))
+    assert page.locator("article.chosen ins").count() > 0
+    assert page.locator("article.rejected del").count() > 0
+    assert page.locator("article.chosen .model").first.inner_text() == before
+
+
+def test_c_copies_the_page_as_json(visitor: Visitor, attempts: list[int]) -> None:
+    page = visitor.open(f"/run/whole/prompt/1/{attempts[0]}")
+    page.keyboard.press("c")
+    expect(page.locator("#said")).to_contain_text("Copied")
+    copied = json.loads(page.evaluate("navigator.clipboard.readText()"))
+    assert copied["attempt"] == attempts[0]
+
+
+def test_the_question_mark_opens_help_and_escape_closes_it(visitor: Visitor) -> None:
+    page = visitor.open("/run/whole")
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("j")  # does nothing behind it
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    page.get_by_role("button", name="Keys and help").click()
+    page.get_by_role("dialog").get_by_role("button", name="Close").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_the_theme_is_that_of_the_system_until_it_is_switched(visitor: Visitor) -> None:
+    page = visitor.open("/")
+    color = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(color)
+    page.keyboard.press("t")
+    dark = page.evaluate(color)
+    assert dark != light
+    page.reload()
+    visitor.drawn()
+    assert page.evaluate(color) == dark
+
+
+@pytest.mark.parametrize("screen", [name for name in SCREENS if name != "not there"])
+def test_a_reload_gives_the_same_view(visitor: Visitor, attempts: list[int], screen: str) -> None:
+    page = visitor.open(SCREENS[screen].format(attempt=attempts[0]))
+    if "list" in page.url:
+        indexed(page)
+    before = text_of(page)
+    page.reload()
+    visitor.drawn()
+    wait_until(page, f"document.querySelector('main').innerText === {json.dumps(before)}")
+
+
+# Runs that go on, connections that do not
+
+
+def test_a_run_that_goes_on_is_followed_in_place(
+    browser: Browser, server: Server, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SELFREWARD_RUNS", str(server.runs))
+    live = create_run(build_config({}, SMALL), "live")
+    add(live, range(30))
+    page = visitor.open("/run/live/list?kind=responses&iteration=1")
+    indexed(page)
+    expect(page.locator("#live")).to_have_text("stopped")
+    with live.owned() as store:
+        page.reload()
+        visitor.drawn()
+        expect(page.locator("#live")).to_have_text("running")
+        indexed(page)
+        page.keyboard.press("j")
+        page.keyboard.press("j")
+        focused = "document.activeElement.closest('[data-row]').dataset.key"
+        before, top = page.evaluate(focused), page.evaluate("scrollY")
+        page.evaluate("document.querySelector('table.list').dataset.mark = 'same'")
+        store.add(made(range(30, 33)))
+        store.set_progress(1, "responses", 33, 40, 2.0)
+        wait_until(page, "/\\b33 found/.test(document.querySelector('.count').textContent)")
+        assert page.evaluate(focused) == before
+        assert page.evaluate("scrollY") == top
+        assert page.evaluate("document.querySelector('table.list').dataset.mark") is None
+    expect(page.locator("#live")).to_have_text("stopped")
+
+
+def test_a_lost_connection_is_said_and_found_again(browser: Browser, server: Server) -> None:
+    own = Server(server.runs)
+    visitor = Visitor(browser, own)
+    try:
+        page = visitor.open("/run/whole")
+        expect(page.locator("#live")).to_have_text("finished")
+        own.stop()
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # asks at once
+        expect(page.locator("#live")).to_have_text("connection lost")
+        expect(page.locator("h1")).to_contain_text("whole")  # what is there stays
+        page.get_by_role("link", name="Training").click()
+        expect(page.get_by_role("heading", name="Connection lost")).to_be_visible()
+        own = Server(server.runs, port=own.port)
+        expect(page.locator("#live")).to_have_text("finished")
+        expect(page.locator("h1")).to_contain_text("Training")  # by itself
+    finally:
+        visitor.close()
+        own.stop()
+
+
+def test_a_run_that_is_removed_is_said_to_be(visitor: Visitor, server: Server, runs: Path) -> None:
+    shutil.copytree(runs / "whole", runs / "brief")
+    page = visitor.open("/run/brief")
+    shutil.rmtree(runs / "brief")
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(page.locator("#live")).to_have_text("run removed")
+
+
+# Text that wants to act
+
+
+def test_no_payload_acts_in_any_field(visitor: Visitor) -> None:
+    page = visitor.open("/")
+    for attempt, payload in enumerate(PAYLOADS):
+        visitor.open(f"/run/evil/prompt/1/{attempt}?unfold=1&diff=1")
+        harmless(page)
+        said = page.locator("section.request .model").inner_text()
+        shown = plain(page, payload)
+        assert squeezed(said) == squeezed(shown), payload
+    page.mouse.click(300, 300)
+    assert visitor.acted() == []
+
+
+def test_no_payload_acts_in_a_prompt_that_was_dropped(visitor: Visitor) -> None:
+    page = visitor.open("/")
+    for attempt in range(len(PAYLOADS) + 1, 2 * len(PAYLOADS) + 1, 3):
+        visitor.open(f"/run/evil/prompt/1/{attempt}")
+        harmless(page)
+        assert "not accepted" in text_of(page)
+    assert visitor.acted() == []
+
+
+@pytest.mark.parametrize("kind", ["prompts", "responses", "judgments", "drops"])
+def test_no_payload_acts_in_a_list(visitor: Visitor, kind: str) -> None:
+    page = visitor.open(f"/run/evil/list?kind={kind}")
+    indexed(page)
+    for _ in range(3):
+        page.mouse.wheel(0, 100_000)
+        page.wait_for_timeout(300)
+    assert page.locator("table.list tbody tr").count() >= 100
+    harmless(page)
+    for payload in (*MARKUP[:6], '" onfocus="owned()" autofocus x="'):
+        page.goto(f"{visitor.base}/run/evil/list?" + query(kind=kind, q=payload, reason=payload))
+        page.wait_for_selector("main h1")
+        harmless(page)
+    assert visitor.acted() == []
+
+
+def test_no_payload_acts_in_the_name_of_a_run(visitor: Visitor) -> None:
+    page = visitor.open("/")
+    expect(page.get_by_role("link", name=HOSTILE_NAME, exact=True)).to_be_visible()
+    harmless(page)
+    page.get_by_role("link", name=HOSTILE_NAME, exact=True).click()
+    visitor.drawn()
+    expect(page.locator("h1")).to_contain_text(HOSTILE_NAME)
+    harmless(page)
+    visitor.open("/compare?" + query(a=HOSTILE_NAME, b="whole"))
+    harmless(page)
+    page.keyboard.press("?")
+    assert visitor.acted() == []
+
+
+def test_two_million_characters_are_shown_as_far_as_they_are_asked_for(visitor: Visitor) -> None:
+    page = visitor.open(f"/run/evil/prompt/1/{len(PAYLOADS)}?unfold=1")
+    harmless(page)
+    assert len(text_of(page, "section.request")) < 10_000
+    page.locator("section.request button.more").click()
+    expect(page.locator("section.request .model")).to_contain_text("wörd")
+    assert page.evaluate("document.querySelector('.request .model').textContent.length") > 90_000
+    assert f"{len(HUGE):,}" in text_of(page, "section.request")
+    visitor.open("/run/evil")
+    visitor.open("/run/evil/list?kind=responses&sort=length&order=desc")
+    harmless(page)
+
+
+# For everyone
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_screen_shuts_anyone_out(
+    browser: Browser, server: Server, attempts: list[int], theme: str
+) -> None:
+    visitor = Visitor(browser, server, theme=theme)
+    serious = []
+    for name, path in SCREENS.items():
+        page = visitor.open(path.format(attempt=attempts[0]))
+        if "/list" in path:
+            indexed(page)
+        serious += [f"{name}: {one}" for one in barriers(page)]
+    page.keyboard.press("?")
+    serious += [f"help: {one}" for one in barriers(page)]
+    visitor.close()
+    assert serious == []
+
+
+@pytest.mark.parametrize("width", [390, 320])
+def test_no_screen_is_wider_than_a_phone(
+    browser: Browser, server: Server, attempts: list[int], width: int
+) -> None:
+    visitor = Visitor(browser, server, width=width)
+    paths = [*SCREENS.values(), "/run/evil/prompt/1/3?unfold=1", "/run/evil/list?kind=judgments"]
+    wide = {}
+    for path in paths:
+        page = visitor.open(path.format(attempt=attempts[0]))
+        found = page.evaluate("document.documentElement.scrollWidth")
+        if found > width:
+            wide[path] = found
+    visitor.close()
+    assert wide == {}
+
+
+def test_a_self_judged_mean_never_stands_without_saying_so(
+    visitor: Visitor, attempts: list[int]
+) -> None:
+    for name in ("runs", "run", "prompt", "answers"):
+        page = visitor.open(SCREENS[name].format(attempt=attempts[0]))
+        if name == "answers":
+            indexed(page)
+        expect(page.get_by_text("judge\u2019s own opinion").first).to_be_visible()
+
+
+def test_without_the_token_nothing_is_shown(browser: Browser, server: Server) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    answer = page.goto(f"{server.base}/run/whole")
+    assert answer is not None and answer.status == 401
+    page.goto(f"{server.base}/run/whole?token={TOKEN}")
+    expect(page).to_have_url(f"{server.base}/run/whole")
+    expect(page.locator("h1")).to_contain_text("whole")
+    context.close()
+
+
+# Parts
+
+
+def indexed(page: Page) -> None:
+    """Wait until all records of a run are in its list."""
+    wait_until(
+        page,
+        "!document.querySelector('.index') && document.querySelector('table.list, .empty')"
+        " && !document.body.hasAttribute('aria-busy')",
+    )
+
+
+def barriers(page: Page) -> list[str]:
+    """What axe finds that shuts people out."""
+    found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    return [
+        f"{one['id']} ({one['impact']}): {node['html'][:200]} {node.get('failureSummary')}"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+        for node in one["nodes"][:2]
+    ]
+
+
+def column(page: Page, number: int) -> list[str]:
+    return page.locator(f"table.list tbody td:nth-child({number})").all_inner_texts()
+
+
+def query(**params: str) -> str:
+    from urllib.parse import urlencode
+
+    return urlencode(params)
+
+
+def harmless(page: Page) -> None:
+    """No element, attribute or link was made of text."""
+    assert page.evaluate(
+        """() => {
+        const odd = [];
+        const count = (selector, most) => {
+          const n = document.querySelectorAll(selector).length;
+          if (n > most) odd.push(`${n} ${selector}`);
+        };
+        count('script', 1); count('img', 1); count('style', 0); count('base', 0);
+        count('iframe, object, embed, video, audio, marquee, template, math, image, use', 0);
+        count('foreignObject, animate, form[action], meta[http-equiv], [data-owned]', 0);
+        count('b, [srcset], [srcdoc], input[name], #main + #main, dialog', 0);
+        for (const link of document.querySelectorAll('link'))
+          if (!link.getAttribute('href').startsWith('/static/')) odd.push(link.outerHTML);
+        for (const element of document.querySelectorAll('*')) {
+          for (const { name, value } of element.attributes) {
+            if (name.startsWith('on')) odd.push(`${name}=${value}`);
+            if (name === 'href' && !/^[/#]/.test(value)) {
+              const url = new URL(value, location.href);
+              if (url.origin !== location.origin) odd.push(`${name}=${value}`);
+            }
+            if (name === 'href' && value.startsWith('//')) odd.push(`${name}=${value}`);
+          }
+        }
+        return odd;
+    }"""
+    ) == []  # fmt: skip
+
+
+def plain(page: Page, text: str) -> str:
+    """A text as it is shown, with the names of what is not seen."""
+    return page.evaluate("async (text) => (await import('/static/text.js')).plain(text)", text)  # type: ignore[no-any-return]
+
+
+def squeezed(text: str) -> str:
+    return re.sub(r"\s+", "", text)
+
+
+def made(attempts: range) -> list:
+    """Records of iteration 1: a prompt each, with one answer and one vote."""
+    return [
+        record
+        for a in attempts
+        for record in (
+            Prompt(1, a, f"prompt {a}", f"prompt {a}", None, "", 3),
+            Response(1, a, 0, f"answer {a}", "stop", 3),
+            Judgment(1, a, 0, 0, "written", f"Score: {a % 6}", float(a % 6)),
+        )
+    ]
+
+
+def add(run: Run, attempts: range) -> None:
+    with run.owned() as store:
+        store.plan({1: run.config.stages(1)})
+        store.add(made(attempts))
+        store.set_progress(1, "responses", len(attempts), 40, 1.0)
