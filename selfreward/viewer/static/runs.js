@@ -54,7 +54,7 @@ function row(run) {
   const name = h("th", { scope: "row" }, h("a", { href: at(run.run), data: { open: "" } }, shown(run.run)));
   const props = { data: { row: "", key: `run-${run.run}` } };
   if (run.state === "damaged")
-    return h("tr", props, name, h("td", {}, badge("bad", "damaged")), h("td.words", { colspan: 6 }, shown(run.error ?? "")));
+    return h("tr", props, name, h("td", {}, badge("bad", "damaged")), h("td.words", { colspan: 6 }, h("span.clip", {}, shown(run.error ?? ""))));
   if (run.branch) name.append(h("span.sub", {}, "branch of ", shown(run.branch.run)));
   if (run.error) name.append(h("span.sub.bad", {}, shown(run.error)));
   const mean = isNumber(run.mean)
@@ -63,7 +63,7 @@ function row(run) {
     : h("span.none", {}, "no scores");
   return h("tr", props, name,
     h("td", {}, badge(run.state, run.state)),
-    h("td.words", {}, shown(run.model)),
+    h("td.words", {}, h("span.clip", {}, shown(run.model))),
     h("td.number", {}, h("a", { href: `${at(run.run)}?iteration=${run.iteration}` }, `${run.iteration} of ${run.iterations}`)),
     h("td", {}, run.stage ?? "–"),
     h("td.number", {}, run.pairs ? h("a", { href: listAt(run.run, { kind: "prompts", sort: "margin", order: "desc" }) }, count(run.pairs)) : "0"),
