@@ -250,7 +250,9 @@ def launch(
     finally:
         for tracker in followers.behind:
             again = f"selfreward track {run.handle} --to {tracker}"
-            say(f"{tracker} has not got all of the run; resume sends the rest, and so does: {again}")
+            say(
+                f"{tracker} has not got all of the run; resume sends the rest, and so does: {again}"
+            )
 
 
 def free_name(stem: str) -> str:

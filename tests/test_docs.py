@@ -20,9 +20,9 @@ from selfreward.storage.directory import list_runs
 from selfreward.verbs.validate import validate
 from selfreward.workers import children
 from tests.support import ROOT
+from tests.support.cli_driver import Workers
 from tests.support.loop_driver import ScriptedWorkers
 from tests.support.runs import SMALL
-from tests.support.cli_driver import Workers
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 

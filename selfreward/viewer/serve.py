@@ -26,7 +26,7 @@ _TRIED = 100
 """Ports that are tried from there on."""
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{8,128}")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_INSTALL = "pip install 'selfreward[view]'"
+_INSTALL = "pip install -e '.[view]'"
 
 
 @dataclass(frozen=True, slots=True)
