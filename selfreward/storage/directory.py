@@ -298,6 +298,25 @@ class Run:
             ) from None
         return directory
 
+    def named_model(self, name: str) -> Path:
+        """Directory of ``M0``, ``SFT``, ``M1``, ....
+
+        Raises:
+            NotFoundError: The run has not made it, or not yet.
+            IntegrityError: It has, and the directory is gone or not whole.
+        """
+        number = None if name == "SFT" else int(name[1:])
+        is_base = number == 0 or (number == 1 and self.config.sft is None)
+        with self.store() as store:
+            made = {(row.iteration, row.stage) for row in store.stages()}
+        stage = (0, "sft") if number is None else (number - 1, "train")
+        if not (self.base_model() if is_base else stage in made):
+            raise NotFoundError(
+                f"run {self.name} has no {name}, or not yet",
+                f"`selfreward status {self.name}` says how far it is.",
+            )
+        return self.whole_model("SFT") if number is None else self.policy(number)
+
     def configure(
         self, overrides: Sequence[str], check: Callable[["Config", Values], None] | None = None
     ) -> None:

@@ -5,14 +5,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from selfreward.config import Config, JudgeConfig, SeedSource
 from selfreward.config.judging import HOSTED, JurorConfig
 from selfreward.config.load import build_config
 from selfreward.config.run import check_judges
-from selfreward.errors import ConfigError, NotFoundError
+from selfreward.errors import ConfigError
 from selfreward.inputs import models
 from selfreward.inputs.judge_templates import (
     COMPARE_TEMPLATE,
@@ -138,7 +137,7 @@ def judge_report(
     from selfreward.inputs.rankings import read_ranked
 
     if like is not None and re.fullmatch(r"M\d+|SFT", model):
-        model = str(_own_model(like, model))
+        model = str(like.named_model(model))
     elif "/" not in model and any(run.name == model for run in list_runs()):
         raise ConfigError(
             f"model: {model} is a run, not a model",
@@ -174,29 +173,6 @@ def judge_report(
     )
     judge = _compared if compare else _scored
     return judge(asking, human.rankings, report, judging)
-
-
-def _own_model(run: "Run", model: str) -> Path:
-    """Directory of ``M0``, ``SFT``, ``M1``, ... of a run.
-
-    Raises:
-        NotFoundError: The run has not made it, or not yet.
-        IntegrityError: It has, and the directory is not whole.
-    """
-    number = None if model == "SFT" else int(model[1:])
-    if number == 0 or (number == 1 and run.config.sft is None):
-        if not run.base_model():
-            raise NotFoundError(f"run {run.name} has not found its model yet")
-        return run.policy(0)
-    made = (0, "sft") if number is None else (number - 1, "train")
-    with run.store() as store:
-        is_made = made in {(stage.iteration, stage.stage) for stage in store.stages()}
-    if not is_made:
-        raise NotFoundError(
-            f"run {run.name} has no {model}, or not yet",
-            f"`selfreward status {run.name}` says how far it is.",
-        )
-    return run.whole_model("SFT" if number is None else number)
 
 
 def _scored(
