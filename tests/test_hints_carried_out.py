@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from selfreward.errors import StoppedError
 from selfreward.storage.directory import runs_root
+from selfreward.verbs import judge
 from selfreward.workers import children
 from tests.support.cli_driver import Workers
 from tests.support.fuzz import Law
+from tests.support.preflight import REACHED
 from tests.support.runs import SMALL, at_runs, runs  # noqa: F401
 
 FEW = " ".join(shlex.quote(word) for word in [*SMALL, "iterations=1"])
@@ -194,10 +197,10 @@ CASES = [
     Case(
         "validate quickstart launch.command=nope",
         r"or (correct) the command",
-        "validate quickstart launch.command=true",
+        "validate quickstart launch.command=env",
     ),
     Case(
-        "validate quickstart launch.command=''",
+        "validate quickstart \"launch.command=''\"",
         r"or (null) for torchrun",
         "validate quickstart launch.command={0}",
     ),
@@ -221,7 +224,6 @@ CASES = [
         r"mean (\S+) or",
         "judge bundled:smollm2-135m --data {0}",
     ),
-    Case("doctor --parity nope", r"(hub id|a directory)", "doctor --help"),
 ]
 
 
@@ -235,6 +237,7 @@ def place(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(children, "Children", Workers)
+    monkeypatch.setattr(judge, "judge_in_child", _stop)
     row = '{"prompt": "Name a fish.", "response": "A cod.", "score": 3}\n'
     (tmp_path / "plain.jsonl").write_text(row)
     (tmp_path / "wide.jsonl").write_bytes(row.encode("utf-16"))
@@ -243,6 +246,10 @@ def place(
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "ift.jsonl").write_text("")
     return tmp_path
+
+
+def _stop(*args: object) -> None:
+    raise StoppedError(REACHED)
 
 
 @pytest.mark.usefixtures("at_runs", "place")
@@ -259,4 +266,4 @@ def test_what_a_hint_tells_to_do_mends_it(law: Law, case: Case) -> None:
         _, first, then = then.split("!")
         subprocess.run(first, shell=True, check=True)
     again = law.obey(shlex.split(then))
-    assert again.code == 0, (then, again)
+    assert again.code == 0 or REACHED in again.err, (then, again)

@@ -5,10 +5,10 @@ line; each ``test_*.py`` of ``tests/fuzz`` draws inputs of one kind.
 """
 
 import contextlib
-import io
 import json
 import random
 import re
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -54,16 +54,19 @@ class Law:
 
     def heard(self, words: Iterable[str]) -> Said:
         """Run a command line; streams are strict UTF-8, as those of a terminal may be."""
-        out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", newline="\n") for _ in range(2))
         words = list(words)
         self.count += 1
         self.traces.clear()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = cli.invoke(words)
-        texts = []
-        for stream in (out, err):
-            stream.flush()
-            texts.append(stream.buffer.getvalue().decode())  # type: ignore[attr-defined]
+        with contextlib.ExitStack() as stack:
+            out, err = (  # files, as some libraries ask for the number of the stream
+                stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n"))
+                for _ in range(2)
+            )
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                code = cli.invoke(words)
+            for stream in (out, err):
+                stream.seek(0)
+            texts = [out.read(), err.read()]
         return Said(words, code, *texts)
 
     def obey(self, words: Iterable[str], about: object = "") -> Said:
