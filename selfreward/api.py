@@ -128,6 +128,10 @@ class Run:
         """Every preference pair, in the conversational form that TRL takes."""
         return self._table("pairs", iteration)
 
+    def labels(self, iteration: int | None = None) -> "pyarrow.Table":
+        """What people said of answers, as far as it is in force."""
+        return self._table("labels", iteration)
+
     def model(self, number: int) -> Path:
         """Directory of M0, M1, M2, ..., whole and for ``from_pretrained``.
 

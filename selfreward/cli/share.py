@@ -14,7 +14,9 @@ def export(
     name: RunName,
     what: Annotated[
         str | None,
-        typer.Option(metavar="LIST", help="Of prompts,responses,judgments,pairs; default: all."),
+        typer.Option(
+            metavar="LIST", help="Of prompts,responses,judgments,pairs,labels; default: all."
+        ),
     ] = None,
     kind: Annotated[
         str, typer.Option("--format", help="parquet, jsonl, csv or datasets.")
@@ -29,7 +31,7 @@ def export(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Write prompts, responses, judgments and pairs for other programs."""
+    """Write prompts, responses, judgments, pairs and labels for other programs."""
     from selfreward.verbs.maintenance import opened
 
     if adapter:

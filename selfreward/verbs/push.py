@@ -199,10 +199,12 @@ def _checked(run: Run, number: int) -> Path:
 
 
 def _plotted(run: Run, path: Path) -> bool:
-    from selfreward.verbs.plot import save_plot
+    from selfreward.charts.data import ChartData
+    from selfreward.charts.files import save_overview
 
     try:
-        save_plot(scores_of(run), path)
+        scores = scores_of(run)
+        save_overview(ChartData(scores.iterations), path, scores.run)
     except NotFoundError:
         return False
     return True

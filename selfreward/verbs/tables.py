@@ -16,9 +16,11 @@ from selfreward.errors import NotFoundError
 from selfreward.measures.votes import scores_of
 from selfreward.records import Judgment, PreferencePair, Prompt, Response
 from selfreward.storage.directory import Run
+from selfreward.storage.label import Item, Label, in_force
+from selfreward.storage.labels import reading
 from selfreward.storage.store import Store
 
-What = Literal["prompts", "responses", "judgments", "pairs"]
+What = Literal["prompts", "responses", "judgments", "pairs", "labels"]
 WHAT: tuple[What, ...] = get_args(What)
 """All tables."""
 AT_ONCE = 64
@@ -48,6 +50,12 @@ SCHEMAS: dict[What, pa.Schema] = {
          ("score_chosen", pa.float64()), ("score_rejected", pa.float64()), ("margin", pa.float64()),
          ("chosen_sample", pa.int32()), ("rejected_sample", pa.int32())]
     ),
+    "labels": pa.schema(
+        [*_KEYS, ("kind", pa.string()), ("labeler", pa.string()), ("samples", pa.list_(pa.int32())),
+         ("ranks", pa.list_(pa.int32())), ("rating", pa.int32()), ("flags", pa.list_(pa.string())),
+         ("note", pa.string()), ("shown", pa.list_(pa.int32())), ("seconds", pa.float64()),
+         ("at", pa.string()), ("digest", pa.string())]
+    ),
 }  # fmt: skip
 """Columns of each table. A ``score`` is in points, 0 to 5: of a response that by which pairs are
 made, null without a verdict. docs/api.md explains every column."""
@@ -71,6 +79,8 @@ def table(run: Run, what: What, iteration: int | None = None) -> pa.Table:
 def batches(run: Run, what: What, iteration: int | None = None) -> Iterator[pa.RecordBatch]:
     """Records of one kind in key order, all as they were at one moment.
 
+    Labels are those in force: neither what was undone or changed nor what was passed over.
+
     Args:
         iteration: None for all.
 
@@ -81,6 +91,10 @@ def batches(run: Run, what: What, iteration: int | None = None) -> Iterator[pa.R
     system_prompt = run.settings["system_prompt"]
     with run.store() as store, store.snapshot():
         for number in iterations_of(run, store, iteration):
+            if what == "labels":
+                if rows := _labels(run, number):
+                    yield pa.RecordBatch.from_pylist(rows, SCHEMAS[what])
+                continue
             query = f"SELECT min(attempt), max(attempt) FROM {what} WHERE iteration = ?"
             first, last = next(store.query(query, (number,)))
             for start in range(first or 0, 0 if last is None else last + 1, AT_ONCE):
@@ -95,7 +109,7 @@ def iterations_of(run: Run, store: Store, iteration: int | None) -> list[int]:
     Raises:
         NotFoundError: It has no records.
     """
-    query = " UNION ".join(f"SELECT DISTINCT iteration FROM {what}" for what in WHAT)
+    query = " UNION ".join(f"SELECT DISTINCT iteration FROM {what}" for what in _ROWS)
     there = sorted(row[0] for row in store.query(query))
     if iteration is None:
         return there
@@ -156,6 +170,23 @@ def _pairs(batch: _Batch) -> list[dict[str, Any]]:
 _ROWS: dict[What, Callable[[_Batch], list[dict[str, Any]]]] = {
     "prompts": _prompts, "responses": _responses, "judgments": _judgments, "pairs": _pairs,
 }  # fmt: skip
+
+
+def _labels(run: Run, iteration: int) -> list[dict[str, Any]]:
+    with reading(run) as labels:
+        found = in_force(labels.history()) if labels else []
+    return [
+        {
+            **{
+                name: getattr(label, name)
+                for name in SCHEMAS["labels"].names
+                if name in Label.__slots__
+            },
+            **{name: getattr(label.item, name) for name in Item.__slots__},
+        }
+        for label in sorted(found, key=lambda label: (label.item, label.labeler))
+        if label.item.iteration == iteration and not label.is_skip
+    ]
 
 
 def _answers(batch: _Batch) -> tuple[list[Response], dict[int, str]]:

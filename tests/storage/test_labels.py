@@ -1,5 +1,6 @@
 """What people say of a run's answers: kept for good, apart from its records, of this run alone."""
 
+import json
 import multiprocessing
 import shutil
 import sqlite3
@@ -18,6 +19,7 @@ from selfreward.storage.branch import create_branch
 from selfreward.storage.directory import Run
 from selfreward.storage.label import Item, Label, check_label, in_force, labeler_name
 from selfreward.storage.labels import Labels, labels_path, run_identity
+from selfreward.verbs.export import export
 from selfreward.verbs.maintenance import collect, verify
 from tests.support.labels import items, label
 from tests.support.loop_driver import ScriptedWorkers
@@ -306,3 +308,22 @@ def test_a_name_that_cannot_be_shown_is_refused(name: str) -> None:
 
 def test_a_name_has_one_spelling() -> None:
     assert labeler_name(" Zoe\u0308  Ray ") == labeler_name("Zo\u00eb  Ray") == "Zo\u00eb  Ray"
+
+
+def test_what_is_in_force_is_exported_and_nothing_else(run: Run, tmp_path: Path) -> None:
+    first, second, *_ = items(run, "ranking")
+    label(run, first, ranks=tuple(1 for _ in first.samples))
+    label(run, first, ranks=tuple(range(1, len(first.samples) + 1)), labeler="ben")
+    label(run, second, ranks=tuple(1 for _ in second.samples))
+    with Labels(run, writes=True) as labels:
+        labels.undo("ann", "ranking")
+    found = export(run, tmp_path / "out", what=["labels"], kind="jsonl")
+    rows = [
+        json.loads(line) for line in (tmp_path / "out" / "labels.jsonl").read_text().splitlines()
+    ]
+    assert [(row["labeler"], row["samples"], row["ranks"]) for row in rows] == [
+        ("ann", list(first.samples), [1 for _ in first.samples]),
+        ("ben", list(first.samples), [*range(1, len(first.samples) + 1)]),
+    ]
+    assert [file.rows for file in found.files] == [2]
+    assert rows[0]["digest"] == kept(run)[0].digest
