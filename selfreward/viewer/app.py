@@ -143,7 +143,8 @@ def _prompt(request: Request) -> Response:
 
 
 def _list(request: Request) -> Response:
-    from selfreward.viewer.lists import asked, items, page
+    from selfreward.viewer.asked import asked
+    from selfreward.viewer.lists import items, page
 
     given = asked(request.query_params)
     with opened(request) as run, viewer_of(request).indexes.opened(run) as (side, store, extent):

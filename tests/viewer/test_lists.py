@@ -21,8 +21,9 @@ from selfreward.stages.jury import means_by_response
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
 from selfreward.viewer import lists
+from selfreward.viewer.asked import asked, fts_query
 from selfreward.viewer.index import extend
-from selfreward.viewer.lists import asked, fts_query, page
+from selfreward.viewer.lists import page
 from selfreward.viewer.side import SORTED, Key, open_side, pack, side_file, unpack
 from tests.support.viewer import add_records, ask, files_of, listed, make_run, viewing
 
