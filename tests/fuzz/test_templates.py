@@ -114,7 +114,7 @@ def check(law: Law, tmp_path: Path, cases: range) -> None:
                     )
                 except ConfigError as error:
                     assert "internal" not in error.message
-        if case % 4 == 0:
+        if case % 8 == 0:
             form = {"judge/expected.jinja": "expected", "judge/criterion.jinja": "criteria"}.get(
                 name, "written"
             )

@@ -165,11 +165,11 @@ def test_no_command_line_whatever_is_told_as_a_bug(
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    check(law, tmp_path, runs_root(), range(400))
+    check(law, tmp_path, runs_root(), range(300))
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("start", range(400, 12_400, 1000))
+@pytest.mark.parametrize("start", range(300, 12_300, 1000))
 @pytest.mark.usefixtures("at_runs")
 def test_no_command_line_of_many_more_is_told_as_a_bug(
     law: Law,
