@@ -65,8 +65,8 @@ class Asked:
 
     @property
     def is_filtered(self) -> bool:
-        """Whether any row may be left out."""
-        given = (self.reason, self.stage, self.min_score, self.max_score, self.juror, self.words)
+        """Whether any row may be left out, but for its words."""
+        given = (self.reason, self.stage, self.min_score, self.max_score, self.juror)
         return self.failed or any(value is not None for value in given)
 
     def follows(self, row: Row) -> bool:

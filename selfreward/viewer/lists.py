@@ -199,9 +199,14 @@ def _place(row: Row) -> tuple[float, int]:
 
 
 def _count(side: sqlite3.Connection, asked: Asked) -> int | None:
-    """How many rows a list has that leaves none out."""
+    """How many rows there are of all of a kind, or with some words, if these are few."""
     if asked.is_filtered or asked.sort != "attempt":
         return None
+    if asked.words is not None:
+        query, values = next(_sources(side, asked))
+        count = f"SELECT count(*) FROM ({query} LIMIT {FEW + 1})"
+        found = int(side.execute(count, values).fetchone()[0])
+        return found if found <= FEW else None
     iterations = _iterations(side, asked)
     marks = ",".join("?" * len(iterations))
     query = f"SELECT ifnull(sum(n), 0) FROM counts WHERE kind = ? AND iteration IN ({marks})"
