@@ -185,11 +185,6 @@ CASES = [
         "validate quickstart {0} {1} sft.eft=plain.jsonl",
     ),
     Case(
-        "validate quickstart sft.ift=plain.jsonl sft.ift.limit=1",
-        r"all at once: \.\.\.(ift)={(limit):",
-        "validate quickstart 'sft.{0}={{path: plain.jsonl, {1}: 1}}'",
-    ),
-    Case(
         "validate twice.yaml",
         r"(Keep one) of the two",
         "!sed -i 2d twice.yaml! validate twice.yaml",

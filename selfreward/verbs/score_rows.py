@@ -6,6 +6,7 @@ The words are explained in docs/scores.md; a row that is not ``_Row.short`` is s
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from selfreward.measures.curves import Curve, TrainingFigures
@@ -339,17 +340,19 @@ def _contests(rounds: Rounds) -> list[_Row]:
     rows = []
     for opponent, judge in names:
         of = partial(_contest, opponent, judge)
-        who = "model before" if opponent == BEFORE else opponent
+        who = "M(t)" if opponent == BEFORE else opponent
         rows += [
             _Row(
-                f"new model v {who}, by {judge}", _measured(of, lambda c: percent(c.win_rate)), True
+                f"wins v {who}, by {Path(judge).name[-20:]}",
+                _met(of, lambda c: percent(c.win_rate)),
+                True,
             ),
-            _Row("  at equal length", _measured(of, _equal_length), True),
-            _Row("  won, tied, lost", _measured(of, lambda c: f"{c.wins}, {c.ties}, {c.losses}")),
-            _Row("  longer answer", _measured(of, lambda c: percent(c.longer, bare=True))),
+            _Row("  at equal length", _met(of, _equal_length), True),
+            _Row("  won, tied, lost", _met(of, lambda c: f"{c.wins}, {c.ties}, {c.losses}")),
+            _Row("  longer answer", _met(of, lambda c: percent(c.longer, bare=True))),
         ]
         if any(c.without_verdict for f in rounds for c in f.contests):
-            rows.append(_Row("  no verdict", _measured(of, lambda c: str(c.without_verdict))))
+            rows.append(_Row("  no verdict", _met(of, lambda c: str(c.without_verdict))))
     return rows
 
 
@@ -367,9 +370,14 @@ def _contest(opponent: str, judge: str, figures: IterationFigures) -> ContestFig
     return next(fits, None)
 
 
+def _met(of: Callable[[IterationFigures], T | None], show: Callable[[T], str]) -> Cell:
+    """A cell that is empty where the two did not meet, as M2 meets M1 alone."""
+    return lambda figures: MISSING if (contest := of(figures)) is None else show(contest)
+
+
 def _equal_length(contest: ContestFigures) -> str:
     if contest.length_controlled.value is None:
-        return "n/a (one is always longer)"
+        return "n/a (one-sided)"
     return percent(contest.length_controlled)
 
 

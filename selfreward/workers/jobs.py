@@ -60,10 +60,9 @@ def prepare(run: Run) -> None:
     comparing = [measured] if config.evaluation.compares else []
     if config.judge.break_ties and config.judge.model in ("policy", "M1"):
         comparing.append(config.judge)
-    forms = {form_of(judge) for judge in comparing}
-    forms |= {form_of(judge) for judge in config.evaluation.judges if judge.model == "M1"}
-    if "expected" in forms:
+    if any(form_of(judge) == "expected" for judge in comparing):
         chat.label_prompt("", STARTED, LABELS)
+    _check_contests(config, chat)
     facts = {
         "path": str(model.path), "digest": model.digest,
         "source": model.source, "revision": model.revision,
@@ -71,6 +70,21 @@ def prepare(run: Run) -> None:
     path = run.path / "models" / "M0.json"
     _check_base(run, model.digest)
     durable.write_file(path, json.dumps(facts, indent=1))
+
+
+def _check_contests(config: Config, chat: Chat) -> None:
+    """Check that M1 can name the better of two answers by a token, where it is to."""
+    own = [judge for judge in config.evaluation.judges if judge.model == "M1"]
+    if not any(form_of(judge) == "expected" for judge in own):
+        return
+    try:
+        chat.label_prompt("", STARTED, LABELS)
+    except ConfigError as error:
+        raise ConfigError(
+            f"evaluation.contests: {error.message}",
+            "Take another model as the judge, or form: written; evaluation.contests=[] compares "
+            "nothing.",
+        ) from None
 
 
 def _check_room(config: Config, chat: Chat) -> None:

@@ -137,6 +137,7 @@ def check(law: Law, tmp_path: Path, originals: Path, cases: range) -> None:
     law.patch.setattr(children, "Children", Preflight)
     law.patch.setattr(judge.models, "resolve", _stop)
     law.patch.setattr(parity, "measure", _stop)
+    law.patch.setattr("uvicorn.server.Server.run", lambda server, sockets: None)  # for ever
     root = tmp_path / "runs"
     law.patch.setenv("SELFREWARD_RUNS", str(root))
     law.patch.setenv("SELFREWARD_DEBUG", "")

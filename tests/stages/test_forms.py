@@ -417,7 +417,8 @@ def test_a_template_that_is_no_good_in_any_form_keeps_its_own_error(tmp_path: Pa
 def test_a_run_keeps_the_templates_of_its_form_and_no_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
-    run = make(tmp_path, monkeypatch, f"judge.form={form}", f"judge.template={DEFAULTS[form]}")
+    words = [f"judge.form={form}", f"judge.template={DEFAULTS[form]}", "evaluation.contests=[]"]
+    run = make(tmp_path, monkeypatch, *words)
     kept = sorted(path.name for path in (run.path / "templates").iterdir())
     more = ["criteria.jinja"] if form == "criteria" else []
     assert kept == [*more, "judge.jinja", "prompts.jinja"]

@@ -240,7 +240,7 @@ def test_what_comparing_found_is_shown_if_it_is_no_preference(runs: Path) -> Non
 
 
 def test_a_run_that_does_not_ask_for_it_compares_nothing(runs: Path) -> None:
-    run = finished("x", "judge.break_ties=false")
+    run = finished("x", "judge.break_ties=false", "evaluation.contests=[]")
     with run.store() as store:
         assert "comparisons" not in [s.stage for s in store.stages()]
         assert (

@@ -89,7 +89,8 @@ class Law:
                 line.startswith(("hint: ", "nothing was", "saved;")) for line in lines[1:]
             ), shown
             assert len(errors[0]) < 3000, shown
-        if "--json" in said.words and said.code == 0 and "--watch" not in said.words:
+        no_data = {"--watch", "--version", "--help", "-h"}
+        if "--json" in said.words and said.code == 0 and no_data.isdisjoint(said.words):
             json.loads(said.out)
         return said
 

@@ -203,6 +203,7 @@ def test_a_judge_like_a_run_is_asked_as_the_run_asks(
     )
     settings = [
         f"model={tmp_path / 'tiny'}", "sft=null", "iterations=0", "seed=5",
+        "evaluation.questions=null",
         "engine={kind: transformers, concurrency: 3}", "judge.form=expected",
         "judge.template=judge/expected.jinja", "system_prompt=4 5 6",
         f"chat_template={tmp_path / 'chat.jinja'}", "chat_template_kwargs.flavour=7",

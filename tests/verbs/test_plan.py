@@ -16,7 +16,9 @@ PARAMETERS = 8_030_261_248
 @pytest.fixture
 def model(tmp_path: Path) -> str:
     """A model of which only the headers are there; nobody reads more of it."""
-    return str(write_headers(tmp_path / "llama", {"w": (PARAMETERS,)}))
+    path = write_headers(tmp_path / "llama", {"w": (PARAMETERS,)})
+    (path / "config.json").write_text("{}")
+    return str(path)
 
 
 def memory(model: str, *overrides: str) -> dict[str, Any]:

@@ -626,7 +626,9 @@ def test_a_plan_counts_what_the_run_then_makes(whole: Run) -> None:
             sampled = sum(r.num_tokens for r in responses)
             assert sampled <= found["per_iteration"][1]["sampled"]
         asked = [s.rows for s in store.stages() if s.stage == "evaluate"]
-    assert asked == [found["evaluation"]["texts"]] * found["evaluation"]["models"]
+    each = found["evaluation"]["texts"] + found["evaluation"]["questions"]
+    assert len(asked) == found["evaluation"]["models"] == 3
+    assert sum(asked) == 3 * each + found["evaluation"]["contests"]
     assert found["time"]["runs"] == 1
     assert found["time"]["seconds"] > 0
 

@@ -137,7 +137,7 @@ def test_scores_say_first_what_the_loop_does_not_train_and_which_model_is_best()
     )
     assert "as the frozen M1 compares them: wins " in " ".join(lines[:4])
     assert re.search(r"Of 3 models M\d is the best by this: ", " ".join(lines[:6]))
-    assert "new model v M1, by M1" in text and "new model v model before, by M1" in text
+    assert "wins v M1, by M1" in text and "wins v M(t), by M1" in text
     assert plain(scores_of(run))["iterations"][2]["contests"][1]["opponent"] == "M2"
 
 
