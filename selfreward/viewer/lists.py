@@ -24,7 +24,7 @@ SECONDS = 0.15
 FEW = 5_000
 """Rows that are sorted as a whole, at most."""
 SHOWN = 300
-"""Characters of a text in a list."""
+"""Characters of a text, a reason or a detail in a list."""
 _CHUNK = 2_000
 _Span = tuple[str, list[Any]]
 """A condition that an index serves, and its values."""
@@ -243,6 +243,7 @@ def _item(side: sqlite3.Connection, store: Store, kind: str, packed: int) -> dic
     values = dict(zip(names, cursor.fetchone(), strict=True))
     del values["id"]
     numbers = dict(zip(Key._fields, key, strict=False))
+    values["reason"] = _start(values["reason"])
     return {"kind": kind, **_EMPTY, **values, **numbers, "text": _text(store, kind, key)}
 
 
@@ -259,8 +260,12 @@ def _drop(side: sqlite3.Connection, store: Store, packed: int) -> dict[str, Any]
         if stage == "selection" and parts == 2:
             numbers["vote"] = key.vote
         text = _text(store, "responses" if parts else "prompts", key[: 3 if parts else 2])
-    return {"kind": "drops", **_EMPTY, **numbers, "text": text, "reason": reason, "stage": stage,
-            "detail": detail}  # fmt: skip
+    return {"kind": "drops", **_EMPTY, **numbers, "text": text, "reason": _start(reason),
+            "stage": stage, "detail": _start(detail)}  # fmt: skip
+
+
+def _start(text: str | None) -> str | None:
+    return text and text[:SHOWN]
 
 
 def _text(store: Store, kind: str, key: tuple[int, ...]) -> str:

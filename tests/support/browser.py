@@ -35,7 +35,7 @@ class Server:
         self.runs = runs
         command = [sys.executable, "-m", "selfreward", "view", "--no-browser", "--token", TOKEN]
         env = os.environ | {"SELFREWARD_RUNS": str(runs), "PYTHONPATH": str(ROOT)}
-        env |= {"XDG_CACHE_HOME": str(runs.parent / "cache"), "OMP_NUM_THREADS": "1"}
+        env |= {"SELFREWARD_CACHE": str(runs.parent / "cache"), "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
             [*command, "--port", str(port)], cwd=ROOT, env=env, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,

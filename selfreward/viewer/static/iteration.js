@@ -5,7 +5,7 @@ import { figure } from "./chart.js";
 import { at, badge, listAt, ownOpinion, scroller } from "./frame.js";
 import { histogram, shareBar, whisker } from "./marks.js";
 import { count, duration, fixed, interval, isNumber, many, percent, signed } from "./numbers.js";
-import { shown } from "./text.js";
+import { brief, shown } from "./text.js";
 
 /** By the name of a gate: what it is about, how it is written, and whether its limit is the least. */
 const GATES = {
@@ -23,6 +23,7 @@ const GATES = {
   canary: ["points won by asking for them", signed, false],
 };
 
+const MOST_REASONS = 20;
 /** Charts that stand on the page of the training, or whose figures are drawn here. */
 const ELSEWHERE = new Set(["scores", "loss", "accuracy", "rewards", "logprobs"]);
 
@@ -73,10 +74,10 @@ function scores(name, { iteration, scores: found, judgments }) {
 /** What was left out on the way, by reason; each a link to the list. */
 function left(name, { iteration, prompts, responses, judgments, pairs }) {
   const group = (label, counts, total, params) => {
-    const reasons = Object.entries(counts);
+    const reasons = Object.entries(counts).slice(0, MOST_REASONS);
     if (!reasons.length) return null;
     return h("div.reasons", {}, h("h4", {}, label), h("ul", {}, reasons.map(([reason, n]) =>
-      h("li", {}, h("a", { href: listAt(name, { iteration, ...params(reason) }) }, shown(reason)), shareBar(n / total), h("span.n", {}, count(n))))));
+      h("li", {}, h("a", { href: listAt(name, { iteration, ...params(reason.slice(0, 1000)) }) }, brief(reason, 60)), shareBar(n / total), h("span.n", {}, count(n))))));
   };
   const dropped = (stage) => (reason) => ({ kind: "drops", stage, reason });
   const groups = [

@@ -5,7 +5,7 @@ import { h } from "./dom.js";
 import { at, badge, empty, ownOpinion, scroller } from "./frame.js";
 import { say } from "./keys.js";
 import { count, fixed, isNumber } from "./numbers.js";
-import { shown } from "./text.js";
+import { brief, shown } from "./text.js";
 
 export const tab = "list";
 
@@ -103,7 +103,7 @@ function filters({ url, run, go }, kind) {
     h("select", { value, onchange: (event) => set({ [key]: event.currentTarget.value }), data: { key: `filter-${key}` } },
       options.map(([id, words]) => h("option", { value: id, selected: id === value }, words))));
   const field = (label, key, props = {}) => h("label", {}, h("span", {}, label),
-    h("input", { type: "text", value: now(key), onchange: (event) => set({ [key]: event.currentTarget.value.trim() }), data: { key: `filter-${key}` }, ...props }));
+    h("input", { type: "text", value: now(key).slice(0, 1000), onchange: (event) => set({ [key]: event.currentTarget.value.trim() }), data: { key: `filter-${key}` }, ...props }));
   const numeric = { type: "number", step: "any", min: 0, max: 5, class: "short" };
   const iterations = run.iterations.map((one) => one.iteration);
   return h("form.filters", { role: "search", onsubmit: (event) => event.preventDefault() },
@@ -153,8 +153,8 @@ function row(one, kind, { name, url }) {
   const place = isNumber(one.attempt)
     ? h("a", { href: at(name, "prompt", one.iteration, one.attempt) + (kind === "judgments" ? "?unfold=1" : ""), data: { open: "" } }, h("span.none", {}, `${one.iteration} / `), String(one.attempt), sample) : h("span.none", {}, `${one.iteration} / –`);
   const text = h("td.text", {}, h("p.clip", { dir: "auto" }, one.text ? highlighted(one.text, q) : h("span.none", {}, "(empty)")),
-    one.detail ? h("p.clip.sub", { dir: "auto" }, shown(one.detail)) : null);
-  const reason = h("td.words", {}, one.reason ? badge("none", shown(one.reason)) : null, one.role ? badge(one.role, one.role) : null);
+    one.detail ? h("p.clip.sub", { dir: "auto" }, brief(one.detail)) : null);
+  const reason = h("td.words", {}, one.reason ? badge("none", brief(one.reason, 80)) : null, one.role ? badge(one.role, one.role) : null);
   const cells = {
     prompts: () => [text, number(one.score), number(one.margin), number(one.length, count), reason],
     responses: () => [text, number(one.score), number(one.spread), number(one.length, count), reason],
@@ -165,7 +165,7 @@ function row(one, kind, { name, url }) {
 }
 
 function keyOf(one) {
-  return [one.kind, one.iteration, one.attempt, one.sample, one.juror, one.vote, one.reason, one.stage].join("/");
+  return [one.kind, one.iteration, one.attempt, one.sample, one.juror, one.vote, one.reason?.slice(0, 40), one.stage].join("/");
 }
 
 /** Text in which the words that were looked for stand out. */

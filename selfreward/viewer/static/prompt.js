@@ -63,8 +63,12 @@ function heading(data, context) {
     h("div.actions", {},
       data.pairs.length ? toggle("diff", "diff", "Word diff") : null,
       data.responses.length ? toggle("unfold", "unfold", "Unfold") : null,
-      h("span.group", {}, other(-1), other(1)),
-      h("span.group", {}, step(data.previous, "prev", "Previous"), step(data.next, "next", "Next"))));
+      group(other(-1), other(1)),
+      group(step(data.previous, "prev", "Previous"), step(data.next, "next", "Next"))));
+}
+
+function group(...links) {
+  return links.some(Boolean) ? h("span.group", {}, links) : null;
 }
 
 function request({ prompt, branch }, { url }) {

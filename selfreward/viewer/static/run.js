@@ -6,7 +6,7 @@ import { at, badge, empty, listAt, ownOpinion, scroller } from "./frame.js";
 import { detail } from "./iteration.js";
 import { histogram, shareBar } from "./marks.js";
 import { count, duration, fixed, interval, isNumber, moment, percent } from "./numbers.js";
-import { shown } from "./text.js";
+import { brief, line, shown } from "./text.js";
 
 export const tab = "run";
 export const asks = [];
@@ -64,9 +64,9 @@ function working(status) {
       const far = stage.state === "waiting" ? "waiting" : stage.total ? `${count(stage.done)} of ${count(stage.total)}` : count(stage.done);
       return h("li", { class: stage.state, data: { key: `stage-${stage.stage}` } },
         h("span.name", {}, stage.stage), shareBar(share), h("span.far", {}, far),
-        stage.note ? h("span.note", {}, shown(stage.note)) : null);
+        stage.note ? h("span.note", {}, brief(stage.note)) : null);
     })),
-    status.error ? h("p.bad", {}, "Last error: ", shown(status.error)) : null,
+    status.error ? h("p.bad", {}, "Last error: ", line(status.error, `${status.run}-error`)) : null,
     ["stopped", "failed"].includes(status.state)
       ? h("p.hint", {}, "Continue with ", h("code", {}, "selfreward resume ", shown(status.run))) : null);
 }
@@ -179,7 +179,7 @@ function settings(values) {
   return h("details.card.settings", { data: { key: "settings" } },
     h("summary", {}, `Settings (${rows.length})`),
     scroller("Settings", h("table.plain", {}, h("tbody", {}, rows.map(([key, value]) =>
-      h("tr", {}, h("th", { scope: "row" }, h("code", {}, shown(key))), h("td", {}, h("code", {}, shown(JSON.stringify(value))))))))));
+      h("tr", {}, h("th", { scope: "row" }, h("code", {}, shown(key))), h("td", {}, h("code", {}, brief(JSON.stringify(value), 2000)))))))));
 }
 
 function flat(value, prefix = "", into = {}) {

@@ -4,7 +4,7 @@ import { get } from "./api.js";
 import { h } from "./dom.js";
 import { at, badge, empty, listAt, ownOpinion, scroller } from "./frame.js";
 import { count, fixed, isNumber, moment } from "./numbers.js";
-import { shown } from "./text.js";
+import { brief, shown } from "./text.js";
 
 export const tab = "runs";
 export const asks = [];
@@ -54,16 +54,16 @@ function row(run) {
   const name = h("th", { scope: "row" }, h("a", { href: at(run.run), data: { open: "" } }, shown(run.run)));
   const props = { data: { row: "", key: `run-${run.run}` } };
   if (run.state === "damaged")
-    return h("tr", props, name, h("td", {}, badge("bad", "damaged")), h("td.words", { colspan: 6 }, shown(run.error ?? "")));
+    return h("tr", props, name, h("td", {}, badge("bad", "damaged")), h("td.words", { colspan: 6 }, h("span.clip", {}, brief(run.error ?? ""))));
   if (run.branch) name.append(h("span.sub", {}, "branch of ", shown(run.branch.run)));
-  if (run.error) name.append(h("span.sub.bad", {}, shown(run.error)));
+  if (run.error) name.append(h("span.sub.bad", {}, brief(run.error)));
   const mean = isNumber(run.mean)
     ? h("a", { href: listAt(run.run, { kind: "responses", iteration: run.scores_iteration, sort: "score", order: "desc" }) },
         fixed(run.mean), h("span.error", {}, isNumber(run.se) ? ` ± ${fixed(run.se)}` : ""))
     : h("span.none", {}, "no scores");
   return h("tr", props, name,
     h("td", {}, badge(run.state, run.state)),
-    h("td.words", {}, shown(run.model)),
+    h("td.words", {}, h("span.clip", {}, shown(run.model))),
     h("td.number", {}, h("a", { href: `${at(run.run)}?iteration=${run.iteration}` }, `${run.iteration} of ${run.iterations}`)),
     h("td", {}, run.stage ?? "–"),
     h("td.number", {}, run.pairs ? h("a", { href: listAt(run.run, { kind: "prompts", sort: "margin", order: "desc" }) }, count(run.pairs)) : "0"),

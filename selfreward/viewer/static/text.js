@@ -42,6 +42,13 @@ export function plain(text) {
   return String(text).replace(CONTROL, nameOf);
 }
 
+/** The start of a text, for where there is room for a line or two. */
+export function brief(text, most = 300) {
+  const made = document.createDocumentFragment();
+  made.append(shown(text.slice(0, whole(text, Math.min(most, text.length)))), text.length > most ? "…" : "");
+  return made;
+}
+
 /**
  * A block of model text. Of a long one the start, and a button for more of it.
  * @param {string} text
@@ -90,6 +97,6 @@ export function blockOf(record, field, key, url) {
 
 /** The nearest place that does not cut a character in two. */
 function whole(text, end) {
-  const code = text.charCodeAt(end - 1);
+  const code = text.charCodeAt(end - 1); // NaN before the first
   return code >= 0xd800 && code < 0xdc00 ? end + 1 : end;
 }
