@@ -20,7 +20,7 @@ from selfreward.inputs.shipped import cache_directory
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
 
-LAYOUT = 2
+LAYOUT = 3
 """Raised when a table below changes; a side file of another layout is made anew."""
 _BITS = (26, 12, 6, 8)
 """Of attempt, sample, juror and vote within an id; an iteration has what is left of 63."""
@@ -176,7 +176,7 @@ def _create(path: Path) -> None:
             for kind in SEARCHED:
                 db.execute(
                     f"CREATE VIRTUAL TABLE {kind}_words USING fts5(text, content='', "
-                    "tokenize='unicode61 remove_diacritics 2')"
+                    "prefix='3', tokenize='unicode61 remove_diacritics 2')"
                 )
                 db.execute(
                     f"INSERT INTO {kind}_words ({kind}_words, rank) VALUES ('hashsize', {_PENDING})"
