@@ -88,6 +88,7 @@ export function adopted(text, base) {
 function copied(element, prefix, base) {
   const copy = s(element.localName);
   for (const { name, value } of element.attributes) attribute(copy, name, value, prefix, base);
+  if (copy.hasAttribute("href") && copy.localName === "a") named(copy, element);
   for (const child of element.childNodes) {
     if (child.nodeType === Node.TEXT_NODE || child.nodeType === Node.CDATA_SECTION_NODE)
       copy.append(plain(child.data));
@@ -108,6 +109,12 @@ function attribute(copy, name, value, prefix, base) {
       if (ATTRIBUTES.has(key)) attribute(copy, key, set.trim(), prefix, base);
   } else if (ATTRIBUTES.has(name) && VALUE.test(value))
     copy.setAttribute(name, value.replace(/url\(#/g, `url(#${prefix}`));
+}
+
+/** What a link is called that holds no text: as the mark that it belongs to. */
+function named(copy, element) {
+  const title = [element, element.parentElement].flatMap((at) => [...(at?.children ?? [])]).find((child) => child.localName === "title");
+  copy.setAttribute("aria-label", plain(title?.textContent || "the records behind this mark"));
 }
 
 /** Links stay within the viewer. */
