@@ -3,7 +3,7 @@
     python docs/draw_rooms.py            writes both
     python docs/draw_rooms.py --check    writes nothing; says whether they are as they should be
 
-Rooms are the folders of ``selfreward/`` and its three files. A room stands one floor above the
+Rooms are the folders of ``selfreward/`` and its four files. A room stands one floor above the
 highest room that it imports from. The words beside it are the first line of its ``__init__.py``.
 """
 

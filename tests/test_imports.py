@@ -47,7 +47,6 @@ WRITERS = {
     "selfreward.inputs.models": "lets transformers save into a directory that durable publishes",
     "selfreward.training.loop": "lets transformers save into a directory that durable publishes",
     "selfreward.storage.leftovers": "renames what it is about to delete",
-    "selfreward.viewer.child": "asks the drawing child through a pipe",
     "selfreward.viewer.drawing": "answers through a pipe",
     "selfreward.viewer.side": "keeps a side file in the user's cache, which can be made again",
     "selfreward.verbs.doctor": "tries SQLite in a temporary directory",

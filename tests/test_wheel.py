@@ -30,5 +30,7 @@ def test_a_wheel_carries_recipes_templates_and_seed_data(tmp_path: Path) -> None
         check=True,
     )
     assert done.stdout.startswith(str(site))
+    pages = {path.name for path in (ROOT / "selfreward" / "viewer" / "static").iterdir()}
+    assert {path.name for path in (site / "selfreward" / "viewer" / "static").iterdir()} == pages
     made = {path.parent.name for path in tmp_path.glob("*/records.db")}
     assert made == {"quickstart", "self-rewarding"}

@@ -27,6 +27,8 @@ Links = Callable[[Mapping[str, object]], str]
 WIDTH, HEIGHT = 4.8, 3.2
 """Inches of a panel, 72 units of the SVG each."""
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+_LABEL, _TOLD = 18, 200
+"""Characters of a series' name, and of what a mark tells."""
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _TIP = "tip-"
 _STYLE = re.compile(r"([a-z-]+):\s*([^;]+)")
@@ -97,7 +99,7 @@ class Pen:
             where: What the list is to show; None leads nowhere.
         """
         artist.set_gid(f"{_TIP}{len(self.tips)}")
-        self.tips.append(tip)
+        self.tips.append(tip[:_TOLD])
         if where is not None and self.links is not None:
             artist.set_url(self.links(where))
 
@@ -154,11 +156,16 @@ def bars_above(
     drawn = {}
     for place, (label, values) in enumerate(parts.items()):
         color = pen.palette.series[place % len(pen.palette.series)]
-        bars = axis.bar(at, values, bottom=below, color=color, width=width, label=spelled(label))
+        bars = axis.bar(at, values, bottom=below, color=color, width=width, label=_short(label))
         drawn[label] = list(bars)
         below = [b + v for b, v in zip(below, values, strict=True)]
     axis.set_ylim(0, 1.08 * max(below, default=0) or 1)
     return drawn
+
+
+def _short(label: str) -> str:
+    shown = spelled(label)
+    return shown if len(shown) <= _LABEL else f"{shown[: _LABEL - 1]}…"
 
 
 def svg_text(figure: "Figure", pen: Pen, theme: Theme, title: str, prefix: str) -> str:

@@ -8,6 +8,8 @@ from selfreward.charts.data import ChartData
 
 MOST_REASONS = 5
 OTHER = "other reasons"
+_MOST_ASKED = 100
+"""Characters of a reason that a link can ask for."""
 
 
 def taken(axis: Any, data: ChartData, pen: Pen, iteration: int | None) -> None:
@@ -28,7 +30,7 @@ def taken(axis: Any, data: ChartData, pen: Pen, iteration: int | None) -> None:
             where: dict[str, object] = {"kind": "drops", "iteration": figures.iteration}
             if label == "accepted":
                 where["kind"] = "prompts"
-            elif label in named:
+            elif label in named and len(label) <= _MOST_ASKED:
                 where["reason"] = label.partition(" ")[0] if "keyword " in label else label
             tip = f"iteration {figures.iteration}: {count} of {figures.prompts.attempts}, {label}"
             pen.mark(bar, tip, where)

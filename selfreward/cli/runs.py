@@ -199,7 +199,7 @@ def report(
     """Write what a run found into one HTML file that can be mailed."""
     from selfreward.verbs.layout import size
     from selfreward.verbs.maintenance import opened
-    from selfreward.verbs.report import write_report
+    from selfreward.verbs.report_page import write_report
 
     with opened(name) as run:
         found = write_report(run, output, figures)

@@ -5,25 +5,21 @@ run -> Report (words, tables, charts, examples; everything short enough) -> ``re
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from selfreward.charts import chart_data, charts_of, draw
 from selfreward.charts.data import ChartData
-from selfreward.charts.files import save_charts
-from selfreward.errors import ConfigError, PreflightError
 from selfreward.measures.diversity import diversity
 from selfreward.measures.figures import LIVE_ATTEMPTS, IterationFigures
 from selfreward.measures.votes import ALL
 from selfreward.records import TRAINING, model_name
-from selfreward.storage import durable
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
 from selfreward.verbs.console import unmarked
 from selfreward.verbs.examples import Examples, cut, examples_of
 from selfreward.verbs.findings import findings
 from selfreward.verbs.layout import duration, percent
-from selfreward.verbs.score_rows import gain, points, score_rows
+from selfreward.verbs.score_rows import MISSING, gain, points, score_rows
 from selfreward.verbs.scores import health_lines, scores_of
 from selfreward.verbs.status import Status, status_of
 
@@ -135,43 +131,6 @@ def report_of(run: Run) -> tuple[Report, ChartData]:
     return report, data
 
 
-def write_report(run: Run, output: Path | None, figures: Path | None) -> dict[str, Any]:
-    """Write the page, and with ``figures`` each chart as a file in that directory.
-
-    Args:
-        output: None: ``report.html`` in the run directory.
-
-    Returns:
-        ``output``, ``bytes``, ``is_finished`` and ``figures``, the files of charts.
-
-    Raises:
-        ConfigError: The directory of ``output`` does not exist, or a directory lies in its place.
-        PreflightError: It cannot be written there.
-    """
-    from selfreward.verbs.report_page import page
-
-    path = run.path / "report.html" if output is None else output
-    if not path.parent.is_dir() or path.is_dir():
-        raise ConfigError(f"--output {path}: expected a file in an existing directory")
-    report, data = report_of(run)
-    text, files = page(report), []
-    try:
-        durable.write_file(path, text)
-        if figures is not None:
-            figures.mkdir(exist_ok=True)
-            files = save_charts(data, figures, run.name)
-    except OSError as error:
-        where = error.filename or path
-        hint = f"Write it elsewhere: selfreward report {run.name} --output FILE.html"
-        raise PreflightError(f"{where}: cannot be written ({error.strerror})", hint) from None
-    return {
-        "output": str(path),
-        "bytes": len(text.encode()),
-        "is_finished": report.is_finished,
-        "figures": [str(file) for file in files],
-    }
-
-
 def _state(status: Status) -> str:
     if status.state == "finished":
         return f"Finished: M0 to M{status.iterations + 1}, {duration(status.seconds)} of work."
@@ -223,20 +182,23 @@ def _figures(caption: str, rounds: Sequence[IterationFigures], everything: bool)
 def _people(figures: Sequence[IterationFigures]) -> Table | None:
     measured = [f for f in figures if f.judge]
     shown = _ends(measured, _COLUMNS)
-    rows = [
-        (
-            f"M{f.iteration + 1}", str(f.judge.pairs), percent(f.judge.accuracy),
-            percent(f.judge.longest), gain(f.judge.gain), points(f.judge.spearman),
-            percent(f.judge.parse_rate, bare=True), points(f.drift) if f.drift else "-",
-            points(f.canaries.uplift) if f.canaries else "-",
-        )
-        for f in shown
-        if f.judge
-    ]  # fmt: skip
-    head = ("model", "pairs", "agrees with people", "longer wins", "difference, points of %",
-            "Spearman", "parse rate", "drift from M1", "won by asking for 5")  # fmt: skip
-    caption = "Each model as a judge of held-out answers that people ranked; [ ] 95% intervals"
-    return Table(caption, head, tuple(rows), _left_out(measured, shown)) if rows else None
+    if not shown:
+        return None
+    judges = [f.judge for f in shown if f.judge]
+    rows = (
+        ("pairs", *(str(judge.pairs) for judge in judges)),
+        ("agrees with people", *(percent(judge.accuracy) for judge in judges)),
+        ("longer wins", *(percent(judge.longest) for judge in judges)),
+        ("difference, points of %", *(gain(judge.gain) for judge in judges)),
+        ("Spearman", *(points(judge.spearman) for judge in judges)),
+        ("parse rate", *(percent(judge.parse_rate, bare=True) for judge in judges)),
+        ("drift from M1, points", *(points(f.drift) if f.drift else MISSING for f in shown)),
+        ("won by asking for a 5, points",
+         *(points(f.canaries.uplift) if f.canaries else MISSING for f in shown)),
+    )  # fmt: skip
+    head = ("model", *(f"M{f.iteration + 1}" for f in shown))
+    caption = "Each model as a judge of held-out answers; [ ] 95% intervals"
+    return Table(caption, head, rows, _left_out(measured, shown))
 
 
 def _prompts(store: Store, shown: Sequence[IterationFigures]) -> Table | None:

@@ -1,4 +1,4 @@
-"""The page of a report: HTML that needs nothing but itself.
+"""The page of a report, HTML that needs nothing but itself, and the file that it becomes.
 
 What is shown may have been written by a model that means ill: Jinja escapes every value, control
 characters are spelled out, and the policy in the head lets no script run and nothing load, whatever
@@ -11,8 +11,12 @@ from typing import Any
 
 from selfreward import __version__
 from selfreward.charts import css
+from selfreward.charts.files import save_charts
+from selfreward.errors import ConfigError, PreflightError
+from selfreward.storage import durable
+from selfreward.storage.directory import Run
 from selfreward.text import spelled
-from selfreward.verbs.report import Report
+from selfreward.verbs.report import Report, report_of
 
 TEMPLATE = "report.html.jinja"
 SECTIONS: dict[str, tuple[str, str, tuple[str, ...]]] = {
@@ -67,6 +71,41 @@ def page(report: Report) -> str:
         dark=css("dark"),
         version=__version__,
     )
+
+
+def write_report(run: Run, output: Path | None, figures: Path | None) -> dict[str, Any]:
+    """Write the page, and with ``figures`` each chart as a file in that directory.
+
+    Args:
+        output: None: ``report.html`` in the run directory.
+
+    Returns:
+        ``output``, ``bytes``, ``is_finished`` and ``figures``, the files of charts.
+
+    Raises:
+        ConfigError: The directory of ``output`` does not exist, or a directory lies in its place.
+        PreflightError: It cannot be written there.
+    """
+    path = run.path / "report.html" if output is None else output
+    if not path.parent.is_dir() or path.is_dir():
+        raise ConfigError(f"--output {path}: expected a file in an existing directory")
+    report, data = report_of(run)
+    text, files = page(report), []
+    try:
+        durable.write_file(path, text)
+        if figures is not None:
+            figures.mkdir(exist_ok=True)
+            files = save_charts(data, figures, run.name)
+    except OSError as error:
+        where = error.filename or path
+        hint = f"Write it elsewhere: selfreward report {run.name} --output FILE.html"
+        raise PreflightError(f"{where}: cannot be written ({error.strerror})", hint) from None
+    return {
+        "output": str(path),
+        "bytes": len(text.encode()),
+        "is_finished": report.is_finished,
+        "figures": [str(file) for file in files],
+    }
 
 
 def _shown(value: Any) -> Any:

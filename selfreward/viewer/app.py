@@ -7,21 +7,17 @@ imported when it is first asked for, so that the first page is there before.
 
 import os
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cached_property
-from importlib import import_module
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import Mount, Route, Router
 from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
 
 from selfreward.errors import (
     ConfigError,
@@ -32,16 +28,8 @@ from selfreward.errors import (
     SelfRewardError,
 )
 from selfreward.verbs import console
-from selfreward.viewer.runs import GoneError, Runs
-
-if TYPE_CHECKING:
-    from selfreward.measures.figures import IterationFigures
-    from selfreward.storage.directory import Run
-    from selfreward.storage.store import Store
-    from selfreward.viewer.child import DrawingChild
-    from selfreward.viewer.drawn import Drawn
-    from selfreward.viewer.figures import Figures
-    from selfreward.viewer.indexes import Indexes
+from selfreward.viewer.answers import Viewer, as_json, opened, viewer_of
+from selfreward.viewer.runs import GoneError
 
 STATIC = Path(__file__).with_name("static")
 _PAGES = (
@@ -59,57 +47,6 @@ _STATUS: dict[type[SelfRewardError], int] = {
 }
 
 
-class Viewer:
-    """What all requests share; ``request.app.state.viewer``."""
-
-    def __init__(self, runs: Runs) -> None:
-        self.runs = runs
-
-    @cached_property
-    def child(self) -> "DrawingChild":
-        """What computes and draws."""
-        from selfreward.viewer.child import DrawingChild
-
-        return DrawingChild()
-
-    @cached_property
-    def figures(self) -> "Figures":
-        """Figures of all iterations."""
-        from selfreward.viewer.figures import Figures
-
-        return Figures(self.child)
-
-    @cached_property
-    def drawn(self) -> "Drawn":
-        """Charts."""
-        from selfreward.viewer.drawn import Drawn
-
-        return Drawn(self.child)
-
-    @cached_property
-    def indexes(self) -> "Indexes":
-        """Side files."""
-        from selfreward.viewer.indexes import Indexes
-
-        return Indexes()
-
-    def figures_of(self, store: "Store", iteration: int) -> "IterationFigures | None":
-        """The figures of an iteration; None while they are computed for the first time."""
-        return self.figures.of(store, iteration, self.runs.version(store.path))
-
-    def version(self, run: "Run") -> str:
-        """Another text whenever a page of the run would say something else."""
-        owned = "owned" if run.is_owned else "free"
-        return f"{self.runs.version(run.records)}.{self.figures.version}.{owned}"
-
-    def close(self) -> None:
-        """End all that is under way. Idempotent."""
-        self.child.close()
-        self.figures.close()
-        self.indexes.close()
-        self.runs.close()
-
-
 def make_app(viewer: Viewer) -> Starlette:
     """The application, to be put behind a ``Guard``."""
     api = [
@@ -125,7 +62,6 @@ def make_app(viewer: Viewer) -> Starlette:
     app = Starlette(
         routes=[
             *api,
-            *_label_routes(),
             *(Route(path, _index) for path in _PAGES),
             Mount("/static", StaticFiles(directory=STATIC, check_dir=False)),
         ],
@@ -135,45 +71,21 @@ def make_app(viewer: Viewer) -> Starlette:
             Exception: _refuse_bug,
         },
     )
+    app.router.default = _else
     app.state.viewer = viewer
     return app
 
 
-def _label_routes() -> list[BaseRoute]:
-    if find_spec("selfreward.viewer.labeling") is None:
-        return []
-    routes: list[BaseRoute] = import_module("selfreward.viewer.labeling").routes
-    return routes
+@cache
+def _labels() -> Router:
+    """The addresses of labels; imported when one is asked for, which takes as long as the start."""
+    from selfreward.viewer.labeling import routes
+
+    return Router(routes)
 
 
-def to_json(value: object, status: int = 200) -> Response:
-    """An answer; numbers that are not finite become null."""
-    return Response(msgspec.json.encode(value), status, media_type="application/json")
-
-
-@contextmanager
-def opened(request: Request) -> "Iterator[Run]":
-    """The run that a request is about, for a body that reads it; see ``told_as_damage``.
-
-    Unlike there, all records are not checked for what is merely not there: a mistyped address is no
-    reason to read a million of them.
-    """
-    from selfreward.verbs.maintenance import told_as_damage
-
-    run, missing = viewer_of(request).runs.get(request.path_params["name"]), None
-    with told_as_damage(run):
-        try:
-            yield run
-        except NotFoundError as error:
-            missing = error
-    if missing is not None:
-        raise missing
-
-
-def viewer_of(request: Request) -> Viewer:
-    """What all requests share."""
-    viewer: Viewer = request.app.state.viewer
-    return viewer
+async def _else(scope: Scope, receive: Receive, send: Send) -> None:
+    await _labels()(scope, receive, send)
 
 
 def _index(request: Request) -> Response:
@@ -185,7 +97,7 @@ def _runs(request: Request) -> Response:
 
     viewer = viewer_of(request)
     rows = runs_page(viewer.runs.all(), viewer.figures_of)
-    return to_json({"runs": rows, "root": viewer.runs.root})
+    return as_json({"runs": rows, "root": viewer.runs.root})
 
 
 def _run(request: Request) -> Response:
@@ -195,7 +107,7 @@ def _run(request: Request) -> Response:
     with opened(request) as run:
         change = viewer.version(run)
         page = run_page(run, viewer.figures_of)
-        return to_json({**page, "change": change})
+        return as_json({**page, "change": change})
 
 
 def _chart(request: Request) -> Response:
@@ -218,7 +130,7 @@ def _chart(request: Request) -> Response:
 def _change(request: Request) -> Response:
     viewer = viewer_of(request)
     with opened(request) as run:
-        return to_json({"change": viewer.version(run), "owned": run.is_owned})
+        return as_json({"change": viewer.version(run), "owned": run.is_owned})
 
 
 def _prompt(request: Request) -> Response:
@@ -227,25 +139,26 @@ def _prompt(request: Request) -> Response:
     path = request.path_params
     with opened(request) as run:
         full = request.query_params.get("full") == "1"
-        return to_json(prompt_page(run, path["iteration"], path["attempt"], full=full))
+        return as_json(prompt_page(run, path["iteration"], path["attempt"], full=full))
 
 
 def _list(request: Request) -> Response:
-    from selfreward.viewer.lists import asked, items, page
+    from selfreward.viewer.asked import asked
+    from selfreward.viewer.lists import items, page
 
     given = asked(request.query_params)
     with opened(request) as run, viewer_of(request).indexes.opened(run) as (side, store, extent):
         ids, after, count = page(side, given)
         found = items(side, store, given.kind, ids)
     index = {"done": extent.done, "total": extent.total}
-    return to_json({"items": found, "next": after, "count": count, "index": index})
+    return as_json({"items": found, "next": after, "count": count, "index": index})
 
 
 def _training(request: Request) -> Response:
     from selfreward.viewer.pages import training_page
 
     with opened(request) as run:
-        return to_json(training_page(run, request.path_params["iteration"]))
+        return as_json(training_page(run, request.path_params["iteration"]))
 
 
 def _compare(request: Request) -> Response:
@@ -264,7 +177,7 @@ def _compare(request: Request) -> Response:
         for side in ("a", "b"):
             shown = without_secrets({setting["key"].rpartition(".")[2]: setting[side]})
             (setting[side],) = shown.values()
-    return to_json(found)
+    return as_json(found)
 
 
 # Errors
@@ -290,4 +203,4 @@ def _refuse_bug(request: Request, error: Exception) -> Response:
 
 
 def _error(status: int, kind: str, message: str, hint: str) -> Response:
-    return to_json({"error": {"kind": kind, "message": message, "hint": hint}}, status)
+    return as_json({"error": {"kind": kind, "message": message, "hint": hint}}, status)

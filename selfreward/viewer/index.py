@@ -7,15 +7,13 @@ Records are only ever added, so a mark for each table says how far the side file
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 from selfreward.measures.votes import read_votes, scored_responses
-from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
-from selfreward.viewer.side import Key, open_side, pack, seal_of
+from selfreward.viewer.side import Key, pack, seal_of
 
 CHUNK = 20_000
 """Rows that are read and written in one transaction at most."""
@@ -272,11 +270,3 @@ def _score(db: sqlite3.Connection, store: Store, iteration: int, first: int, las
 def _range(means: Sequence[float]) -> float | None:
     """How far the judges' means lie apart; None for one judge."""
     return max(means) - min(means) if len(means) > 1 else None
-
-
-def catch_up(run: Run, rest: int = 0) -> None:
-    """Extend a side file until no more rows than these are left."""
-    with run.store() as store, closing(open_side(run, store)) as db:
-        db.execute("PRAGMA cache_size=-65536")
-        while extend(db, store).behind > rest:
-            pass

@@ -5,18 +5,21 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from selfreward.errors import PreflightError
+from selfreward.errors import PreflightError, SelfRewardError
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
-from selfreward.viewer.index import Extent, catch_up, extend, extent
+from selfreward.viewer.index import Extent, extend, extent
 from selfreward.viewer.side import discard, open_side, side_file
 
-_AT_ONCE = 1_000
+_AT_ONCE = 100
 """So many rows are taken in while a request waits."""
+_LINGERS_S, _EACH_S = 20.0, 0.5
+"""For so long a child waits for more, and how often it looks: a run that writes goes on."""
 _PATIENCE_S = 2.0
 
 
@@ -41,6 +44,10 @@ class Indexes:
                     found = self._extend(run, side, store, found)
                 yield side, store, found
             except sqlite3.DatabaseError as error:
+                with self._lock:
+                    child = self._children.pop(str(run.path.resolve()), None)
+                if child is not None:
+                    _end(child)
                 discard(side_file(run, store))
                 raise PreflightError(
                     f"the side file of run {run.name} could not be read ({error}), and was removed",
@@ -96,10 +103,25 @@ def _extended(side: sqlite3.Connection, store: Store, found: Extent) -> Extent:
 
 
 def main() -> None:
-    """Extend the side file of a run until it has nearly all; end when standard input closes."""
+    """Extend the side file of a run while it is being written; end when standard input closes."""
     threading.Thread(target=_listen, daemon=True).start()
     os.nice(10)
-    catch_up(Run(Path(sys.argv[1])), rest=_AT_ONCE // 2)
+    try:
+        _follow(Run(Path(sys.argv[1])))
+    except (SelfRewardError, sqlite3.Error) as error:
+        sys.exit(f"warning: lists are not up to date: {error}")
+
+
+def _follow(run: Run) -> None:
+    last = time.monotonic()
+    with run.store() as store, closing(open_side(run, store)) as side:
+        side.execute("PRAGMA cache_size=-65536")
+        while time.monotonic() - last < _LINGERS_S:
+            if extent(side, store).behind:
+                while extend(side, store).behind:
+                    pass
+                last = time.monotonic()
+            time.sleep(_EACH_S)
 
 
 def _listen() -> None:

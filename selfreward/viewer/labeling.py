@@ -43,7 +43,7 @@ from selfreward.storage.label import (
 from selfreward.storage.label import KINDS as LABEL_KINDS
 from selfreward.storage.labels import Labels, reading
 from selfreward.verbs.questions import Order, Questions, Queue
-from selfreward.viewer.app import opened, to_json
+from selfreward.viewer.answers import as_json, opened
 
 MOST_BYTES = 64_000
 """Of a request's body."""
@@ -315,12 +315,12 @@ def _next(desk: Desk, request: Request) -> Response:
     asked = Questions(query.mode, query.order, query.answers, query.overlap, query.iteration)
     labeler, held = labeler_name(query.labeler), params.getlist("held")
     with opened(request) as run:
-        return to_json(desk.next(run, asked, labeler, held))
+        return as_json(desk.next(run, asked, labeler, held))
 
 
 def _summary(desk: Desk, request: Request) -> Response:
     with opened(request) as run:
-        return to_json(desk.summary(run, request.query_params.get("figures") == "1"))
+        return as_json(desk.summary(run, request.query_params.get("figures") == "1"))
 
 
 async def _add(desk: Desk, request: Request) -> Response:
@@ -328,7 +328,7 @@ async def _add(desk: Desk, request: Request) -> Response:
 
     def add() -> Response:
         with opened(request) as run:
-            return to_json(desk.label(run, given))
+            return as_json(desk.label(run, given))
 
     return await run_in_threadpool(add)
 
@@ -338,7 +338,7 @@ async def _undo(desk: Desk, request: Request) -> Response:
 
     def undo() -> Response:
         with opened(request) as run:
-            return to_json(desk.undo(run, labeler_name(given.labeler), given.mode))
+            return as_json(desk.undo(run, labeler_name(given.labeler), given.mode))
 
     return await run_in_threadpool(undo)
 

@@ -20,11 +20,13 @@ from selfreward.inputs.shipped import cache_directory
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
 
-LAYOUT = 1
+LAYOUT = 3
 """Raised when a table below changes; a side file of another layout is made anew."""
 _BITS = (26, 12, 6, 8)
 """Of attempt, sample, juror and vote within an id; an iteration has what is left of 63."""
 
+_PENDING = 2**26
+"""Bytes of words that FTS5 gathers before it writes; the fewer times, the less it has to merge."""
 SORTED = {
     "prompts": ("score", "spread", "length", "margin", "disagreement"),
     "responses": ("score", "spread", "length", "disagreement"),
@@ -174,10 +176,13 @@ def _create(path: Path) -> None:
             for kind in SEARCHED:
                 db.execute(
                     f"CREATE VIRTUAL TABLE {kind}_words USING fts5(text, content='', "
-                    "tokenize='unicode61 remove_diacritics 2')"
+                    "prefix='3', tokenize='unicode61 remove_diacritics 2')"
+                )
+                db.execute(
+                    f"INSERT INTO {kind}_words ({kind}_words, rank) VALUES ('hashsize', {_PENDING})"
                 )
                 for column in SORTED[kind]:
-                    where = "" if column == "score" else f" WHERE {column} IS NOT NULL"
+                    where = "" if column in ("score", "length") else f" WHERE {column} IS NOT NULL"
                     db.execute(
                         f"CREATE INDEX {kind}_{column} ON {kind} (iteration, {column}){where}"
                     )

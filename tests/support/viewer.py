@@ -15,7 +15,8 @@ from selfreward.records import Judgment, Prompt, Response, Stage
 from selfreward.stages.pairs import build_pairs
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
-from selfreward.viewer.app import Viewer, make_app
+from selfreward.viewer.answers import Viewer
+from selfreward.viewer.app import make_app
 from selfreward.viewer.guard import Guard
 from selfreward.viewer.runs import Runs
 from tests.support.runs import SMALL

@@ -15,7 +15,8 @@ from selfreward.storage.directory import Run
 from selfreward.storage.label import FLAGS, Label, in_force
 from selfreward.storage.labels import Labels, labels_path
 from selfreward.viewer import labeling
-from selfreward.viewer.app import Viewer, make_app
+from selfreward.viewer.answers import Viewer
+from selfreward.viewer.app import make_app
 from selfreward.viewer.guard import Guard
 from selfreward.viewer.runs import Runs
 from tests.support.labels import label_all

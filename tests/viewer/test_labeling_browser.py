@@ -136,6 +136,9 @@ WITHOUT_TEXTS = """() => {
     return main.innerHTML;
 }"""
 """The page without what models wrote, and without the handles beside it."""
+WIDE = """[...document.querySelectorAll("main *")]
+    .filter(node => node.getBoundingClientRect().right > innerWidth)
+    .map(node => node.tagName + "." + node.className)"""
 CHANGED = f"before => {TEXTS} !== before || document.querySelector('.stage .empty')"
 
 
@@ -310,8 +313,9 @@ def test_the_page_fits_a_phone(run: Run, open_page: Any, scheme: str) -> None:
     page = open_page(viewport={"width": 390, "height": 844}, color_scheme=scheme)
     for mode in ("ab", "ranking", "rating"):
         page.open(mode=mode, labeler="ann")
+        wide = page.page.evaluate(WIDE)
         width = page.page.evaluate("document.documentElement.scrollWidth")
-        assert width <= 390
+        assert width <= 390, (mode, wide)
         for button in page.page.locator(".choices .main button").all():
             box = button.bounding_box()
             assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= 390
