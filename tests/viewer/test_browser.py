@@ -39,6 +39,7 @@ SCREENS = {
     "left out": "/run/whole/list?kind=drops",
     "training": "/run/whole/training/1",
     "compare": "/compare?a=whole:1&b=whole:2",
+    "label": "/run/whole/label?labeler=Ada",
     "not there": "/run/none",
 }
 HOSTILE_NAME = "<img src=x onerror=owned()>"
@@ -325,12 +326,11 @@ def test_the_theme_is_that_of_the_system_until_it_is_switched(visitor: Visitor) 
 @pytest.mark.parametrize("screen", [name for name in SCREENS if name != "not there"])
 def test_a_reload_gives_the_same_view(visitor: Visitor, attempts: list[int], screen: str) -> None:
     page = visitor.open(SCREENS[screen].format(attempt=attempts[0]))
-    if "list" in page.url:
-        indexed(page)
-    before = text_of(page)
+    settled(page)  # what is computed for the first time is there from then on
     page.reload()
-    visitor.drawn()
-    wait_until(page, f"document.querySelector('main').innerText === {json.dumps(before)}")
+    before = settled(page)
+    page.reload()
+    assert settled(page) == before
 
 
 # Runs that go on, connections that do not
@@ -398,7 +398,7 @@ def test_a_run_that_is_removed_is_said_to_be(visitor: Visitor, server: Server, r
 def test_no_payload_acts_in_any_field(visitor: Visitor) -> None:
     page = visitor.open("/")
     for attempt, payload in enumerate(PAYLOADS):
-        visitor.open(f"/run/evil/prompt/1/{attempt}?unfold=1&diff=1")
+        turn(page, attempt)
         harmless(page)
         said = page.locator("section.request .model").first.inner_text()
         shown = plain(page, payload)
@@ -410,7 +410,7 @@ def test_no_payload_acts_in_any_field(visitor: Visitor) -> None:
 def test_no_payload_acts_in_a_prompt_that_was_dropped(visitor: Visitor) -> None:
     page = visitor.open("/")
     for attempt in range(len(PAYLOADS) + 1, 2 * len(PAYLOADS) + 1, 3):
-        visitor.open(f"/run/evil/prompt/1/{attempt}")
+        turn(page, attempt)
         harmless(page)
         assert "not accepted" in text_of(page)
     assert visitor.acted() == []
@@ -526,6 +526,17 @@ def indexed(page: Page) -> None:
     )
 
 
+def turn(page: Page, attempt: int) -> None:
+    """Go to a prompt of the run ``evil`` as a link would, which is faster than loading a page."""
+    path = f"/run/evil/prompt/1/{attempt}?unfold=1&diff=1"
+    page.evaluate("(detail) => document.dispatchEvent(new CustomEvent('goto', { detail }))", path)
+    wait_until(
+        page,
+        f"document.querySelector('h1')?.textContent.endsWith(' prompt {attempt}')"
+        " && !document.body.hasAttribute('aria-busy')",
+    )
+
+
 def barriers(page: Page) -> list[str]:
     """What axe finds that shuts people out."""
     found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
@@ -542,6 +553,19 @@ def scroll(page: Page) -> None:
     for rows in (50, 100):
         page.mouse.wheel(0, 100_000)
         wait_until(page, f"document.querySelectorAll('table.list tbody tr').length > {rows}")
+
+
+def settled(page: Page) -> str:
+    """What a page says once nothing of it is still being read, computed or drawn."""
+    page.wait_for_selector("main h1")
+    if "/list" in page.url:
+        indexed(page)
+    wait_until(
+        page,
+        "!document.body.hasAttribute('aria-busy')"
+        " && !/Drawing\u2026|being computed/.test(document.body.innerText)",
+    )
+    return text_of(page)
 
 
 def column(page: Page, number: int) -> list[str]:
