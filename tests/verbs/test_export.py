@@ -26,6 +26,8 @@ from tests.support.runs import HOSTILE, UNSAFE, at_runs, runs  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("at_runs")
 
+RECORDS = WHAT[: WHAT.index("labels")]
+"""The tables that these runs have rows of; nobody labeled their answers."""
 FORMULAS = [
     "=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "=cmd|' /C calc'!A0", "'=1", "''", "'",
     "\uff1d1", "\uff0b1", "\uff0d1", "\uff201",
@@ -82,8 +84,8 @@ def read_csv(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
 def test_every_format_reads_back_to_the_records(name: str, kind: str, tmp_path: Path) -> None:
     run = open_run(name)
     found = export(run, tmp_path / "out", kind=kind)
-    assert [Path(file.path).stem for file in found.files] == [*WHAT]
-    for what, file in zip(WHAT, found.files, strict=True):
+    assert [Path(file.path).stem for file in found.files] == [*RECORDS]
+    for what, file in zip(RECORDS, found.files, strict=True):
         expected = table(run, what).to_pylist()
         assert read(Path(file.path), what) == expected
         assert file.rows == len(expected) > 0
@@ -95,9 +97,9 @@ def test_every_format_reads_back_to_the_records(name: str, kind: str, tmp_path: 
 def test_the_size_of_a_batch_makes_no_difference(
     whole: Run, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = {what: table(whole, what) for what in WHAT}
+    before = {what: table(whole, what) for what in RECORDS}
     monkeypatch.setattr("selfreward.verbs.tables.AT_ONCE", at_once)
-    for what in WHAT:
+    for what in RECORDS:
         assert len([*batches(whole, what)]) > 2
         assert table(whole, what) == before[what]
 
@@ -161,7 +163,7 @@ def test_tables_without_rows_are_left_out_and_said(
     db.close()
     target = str(tmp_path / "out")
     assert invoke(["export", str(copy), "--iteration", "2", "--output", target]) == 0
-    assert capsys.readouterr().err == "left out, as there are none: judgments, pairs\n"
+    assert capsys.readouterr().err == "left out, as there are none: judgments, pairs, labels\n"
     assert sorted(os.listdir(target)) == ["MANIFEST.json", "prompts.parquet", "responses.parquet"]
 
 
@@ -184,7 +186,7 @@ def test_an_earlier_export_is_replaced_only_by_force_and_only_whole(
             export(whole, target, kind="jsonl", force=True)
     assert durable.verify_directory(target) == before
     export(whole, target, kind="jsonl", force=True)
-    files = [f"{what}.jsonl" for what in sorted(WHAT)]
+    files = [f"{what}.jsonl" for what in sorted(RECORDS)]
     assert sorted(os.listdir(target)) == ["MANIFEST.json", *files]
     assert os.listdir(tmp_path) == ["out"]
 
