@@ -36,11 +36,8 @@ quickstart: install
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 
-# vLLM takes all cores, so its tests go alone; the others in two processes, a file in one of them.
 test-slow: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -k "not vllm" --timeout 1200 --durations=12 \
-	  --numprocesses 2 --dist loadfile
-	$(BIN)/python -m pytest -m slow -k vllm --timeout 1200 --durations=6
+	$(BIN)/python -m pytest -m slow --timeout 1200 --durations=12
 
 # Whole loops killed many times, real servers, shards: half an hour and more.
 test-long: install
