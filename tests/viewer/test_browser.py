@@ -420,11 +420,7 @@ def test_no_screen_is_wider_than_a_phone(
     browser: Browser, server: Server, attempts: list[int], width: int
 ) -> None:
     visitor = Visitor(browser, server, width=width)
-    paths = [
-        *SCREENS.values(),
-        "/run/hostile/prompt/1/0?unfold=1",
-        "/run/hostile/list?kind=judgments",
-    ]
+    hostile = ["/run/hostile/prompt/1/0?unfold=1", "/run/hostile/list?kind=judgments"]
     wide = {}
     for path in [*SCREENS.values(), *hostile]:
         page = visitor.open(path.format(attempt=attempts[0]))
