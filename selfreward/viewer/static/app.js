@@ -56,7 +56,7 @@ async function arrive() {
   before?.drop.abort();
   const drop = new AbortController();
   const name = url.pathname.startsWith("/run/") ? args[0] : null;
-  const context = { url, args, name, signal: drop.signal, api, go, redraw, run: null };
+  const context = { url, args, name, signal: drop.signal, api, go, redraw, refresh, run: null };
   const wait = setTimeout(() => isSame || main.replaceChildren(waiting()), PATIENCE);
   document.body.setAttribute("aria-busy", "true");
   now = { page, context, data: isSame ? before.data : null, root: isSame ? before.root : document.createElement("div"),

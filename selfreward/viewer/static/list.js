@@ -10,6 +10,7 @@ import { brief, shown } from "./text.js";
 export const tab = "list";
 
 const PAGE = 50, MOST = 200;
+const SOON = 700; // milliseconds until a list is read again that is being indexed
 const KINDS = { prompts: "Prompts", responses: "Answers", judgments: "Votes", drops: "Left out" };
 const SORTS = {
   prompts: ["attempt", "score", "spread", "length", "margin", "disagreement"],
@@ -51,6 +52,8 @@ export function title(_, { name, url }) {
 
 export function draw(data, context) {
   const kind = kindOf(context.url);
+  clearTimeout(later);
+  if (isPart(data.index)) later = setTimeout(() => reread(context), SOON);
   const { items } = data;
   return [
     h("div.title", {}, h("h1", {}, "Lists"), indexed(data.index)),
@@ -82,9 +85,25 @@ function said({ items, next, count: n }) {
   return next ? `the first ${count(items.length)}` : `${count(items.length)} found`;
 }
 
-/** How far the texts can be searched. */
+let later; // until a list that is not whole is read again
+
+/** Whether not all records are in the index yet. */
+function isPart(index) {
+  return Boolean(index?.total) && index.done < index.total;
+}
+
+async function reread(context) {
+  if (context.signal.aborted) return;
+  try {
+    await context.refresh();
+  } catch (error) {
+    if (!error.kind && error.name !== "AbortError") throw error; // else the top of the page says it
+  }
+}
+
+/** How far the records are in the index. */
 function indexed(index) {
-  if (!index || !index.total || index.done >= index.total) return null;
+  if (!isPart(index)) return null;
   return h("p.meta.index", { role: "status" }, "indexing ",
     h("progress", { max: index.total, value: index.done, "aria-label": "Index" }),
     ` ${count(index.done)} of ${count(index.total)} records`);
