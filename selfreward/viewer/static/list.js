@@ -176,7 +176,7 @@ function columns(kind) {
   const head = (name, isNumeric) => h(isNumeric ? "th.number" : "th", { scope: "col" }, name);
   const first = head("Prompt", true);
   const by = {
-    prompts: [head("Text"), head("Best score", true), head("Margin", true), head("Length", true), head("Outcome")],
+    prompts: [head("Text"), head("Mean score", true), head("Margin", true), head("Length", true), head("Outcome")],
     responses: [head("Text"), head("Score", true), head("Spread", true), head("Length", true), head("Role")],
     judgments: [head("Judge text"), head("Score", true), head("Vote", true), head("Reason")],
     drops: [head("Left out by"), head("Reason"), head("Text")],
