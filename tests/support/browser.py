@@ -138,3 +138,36 @@ def wait_until(page: Page, expression: str) -> None:
     while not page.evaluate(expression):
         assert time.monotonic() < end, f"never true: {expression}"
         page.wait_for_timeout(50)
+
+
+def text_of(page: Page, selector: str = "main") -> str:
+    return page.locator(selector).first.inner_text()
+
+
+def indexed(page: Page) -> None:
+    """Wait until all records of a run are in its list."""
+    wait_until(
+        page,
+        "!document.querySelector('.index') && document.querySelector('table.list, .empty')"
+        " && !document.body.hasAttribute('aria-busy')",
+    )
+
+
+def scroll(page: Page) -> None:
+    """Go down a list until more than a hundred of its rows are there."""
+    for rows in (50, 100):
+        page.mouse.wheel(0, 100_000)
+        wait_until(page, f"document.querySelectorAll('table.list tbody tr').length > {rows}")
+
+
+def settled(page: Page) -> str:
+    """What a page says once nothing of it is still being read, computed or drawn."""
+    page.wait_for_selector("main h1")
+    if "/list" in page.url:
+        indexed(page)
+    wait_until(
+        page,
+        "!document.body.hasAttribute('aria-busy')"
+        " && !/Drawing\u2026|being computed/.test(document.body.innerText)",
+    )
+    return text_of(page)

@@ -1,4 +1,4 @@
-"""The viewer in a real Chromium: each screen and key, live runs, lost connections, hostile text.
+"""The viewer in a real Chromium: each screen and key, live runs, lost connections.
 
 `make view-test` installs what this needs and runs it.
 """
@@ -21,8 +21,17 @@ from selfreward.config.load import build_config
 from selfreward.inputs.collect import create_run
 from selfreward.records import Judgment, Prompt, Response
 from selfreward.storage.directory import Run
-from tests.support.browser import TOKEN, Server, Visitor, chromium, wait_until
-from tests.support.payloads import HUGE, MARKUP, PAYLOADS, fill
+from tests.support.browser import (
+    TOKEN,
+    Server,
+    Visitor,
+    chromium,
+    indexed,
+    scroll,
+    settled,
+    text_of,
+    wait_until,
+)
 from tests.support.runs import SMALL
 from tests.support.runs import runs as runs  # a fixture
 
@@ -42,7 +51,6 @@ SCREENS = {
     "label": "/run/whole/label?labeler=Ada",
     "not there": "/run/none",
 }
-HOSTILE_NAME = "<img src=x onerror=owned()>"
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +63,7 @@ def browser(runs: Path) -> Iterator[Browser]:  # the scripted runs come first: t
 def server(runs: Path) -> Iterator[Server]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SELFREWARD_RUNS", str(runs))
-        evil = create_run(build_config({"model": f"org/{MARKUP[4]}"}, SMALL), "evil")
-        fill(evil)
-        shutil.copytree(evil.path, runs / HOSTILE_NAME)
+        add(create_run(build_config({}, SMALL), "many"), range(160))
     server = Server(runs)
     yield server
     server.stop()
@@ -78,10 +84,6 @@ def attempts(runs: Path) -> list[int]:
     with Run(runs / "whole").store() as store:
         rows = store.query("SELECT attempt FROM pairs WHERE iteration = 1 ORDER BY attempt")
         return [row[0] for row in rows]
-
-
-def text_of(page: Page, selector: str = "main") -> str:
-    return page.locator(selector).first.inner_text()
 
 
 # Screens
@@ -172,7 +174,7 @@ def test_a_list_can_be_filtered_sorted_and_searched(visitor: Visitor) -> None:
 
 
 def test_a_list_of_many_loads_more_when_its_end_is_seen(visitor: Visitor) -> None:
-    page = visitor.open("/run/evil/list?kind=judgments")
+    page = visitor.open("/run/many/list?kind=judgments")
     indexed(page)
     scroll(page)
     page.reload()
@@ -392,70 +394,6 @@ def test_a_run_that_is_removed_is_said_to_be(visitor: Visitor, server: Server, r
     expect(page.locator("#live")).to_have_text("run removed")
 
 
-# Text that wants to act
-
-
-def test_no_payload_acts_in_any_field(visitor: Visitor) -> None:
-    page = visitor.open("/")
-    for attempt, payload in enumerate(PAYLOADS):
-        turn(page, attempt)
-        harmless(page)
-        said = page.locator("section.request .model").first.inner_text()
-        shown = plain(page, payload)
-        assert squeezed(said) == squeezed(shown), payload
-    page.mouse.click(300, 300)
-    assert visitor.acted() == []
-
-
-def test_no_payload_acts_in_a_prompt_that_was_dropped(visitor: Visitor) -> None:
-    page = visitor.open("/")
-    for attempt in range(len(PAYLOADS) + 1, 2 * len(PAYLOADS) + 1, 3):
-        turn(page, attempt)
-        harmless(page)
-        assert "not accepted" in text_of(page)
-    assert visitor.acted() == []
-
-
-@pytest.mark.parametrize("kind", ["prompts", "responses", "judgments", "drops"])
-def test_no_payload_acts_in_a_list(visitor: Visitor, kind: str) -> None:
-    page = visitor.open(f"/run/evil/list?kind={kind}")
-    indexed(page)
-    scroll(page)
-    harmless(page)
-    for payload in (MARKUP[4], MARKUP[-6]):
-        page.goto(f"{visitor.base}/run/evil/list?" + query(kind=kind, q=payload, reason=payload))
-        page.wait_for_selector("main h1")
-        harmless(page)
-    assert visitor.acted() == []
-
-
-def test_no_payload_acts_in_the_name_of_a_run(visitor: Visitor) -> None:
-    page = visitor.open("/")
-    expect(page.get_by_role("link", name=HOSTILE_NAME, exact=True)).to_be_visible()
-    harmless(page)
-    page.get_by_role("link", name=HOSTILE_NAME, exact=True).click()
-    visitor.drawn()
-    expect(page.locator("h1")).to_contain_text(HOSTILE_NAME)
-    harmless(page)
-    visitor.open("/compare?" + query(a=HOSTILE_NAME, b="whole"))
-    harmless(page)
-    page.keyboard.press("?")
-    assert visitor.acted() == []
-
-
-def test_two_million_characters_are_shown_as_far_as_they_are_asked_for(visitor: Visitor) -> None:
-    page = visitor.open(f"/run/evil/prompt/1/{len(PAYLOADS)}?unfold=1")
-    harmless(page)
-    assert len(text_of(page, "section.request")) < 10_000
-    page.locator("section.request button.more").first.click()
-    expect(page.locator("section.request .model").first).to_contain_text("wörd")
-    assert page.evaluate("document.querySelector('.request .model').textContent.length") > 90_000
-    assert f"{len(HUGE):,}" in text_of(page, "section.request")
-    visitor.open("/run/evil")
-    visitor.open("/run/evil/list?kind=responses&sort=length&order=desc")
-    harmless(page)
-
-
 # For everyone
 
 
@@ -482,9 +420,9 @@ def test_no_screen_is_wider_than_a_phone(
     browser: Browser, server: Server, attempts: list[int], width: int
 ) -> None:
     visitor = Visitor(browser, server, width=width)
-    paths = [*SCREENS.values(), "/run/evil/prompt/1/3?unfold=1", "/run/evil/list?kind=judgments"]
+    hostile = ["/run/hostile/prompt/1/0?unfold=1", "/run/hostile/list?kind=judgments"]
     wide = {}
-    for path in paths:
+    for path in [*SCREENS.values(), *hostile]:
         page = visitor.open(path.format(attempt=attempts[0]))
         found = page.evaluate("document.documentElement.scrollWidth")
         if found > width:
@@ -517,26 +455,6 @@ def test_without_the_token_nothing_is_shown(browser: Browser, server: Server) ->
 # Parts
 
 
-def indexed(page: Page) -> None:
-    """Wait until all records of a run are in its list."""
-    wait_until(
-        page,
-        "!document.querySelector('.index') && document.querySelector('table.list, .empty')"
-        " && !document.body.hasAttribute('aria-busy')",
-    )
-
-
-def turn(page: Page, attempt: int) -> None:
-    """Go to a prompt of the run ``evil`` as a link would, which is faster than loading a page."""
-    path = f"/run/evil/prompt/1/{attempt}?unfold=1&diff=1"
-    page.evaluate("(detail) => document.dispatchEvent(new CustomEvent('goto', { detail }))", path)
-    wait_until(
-        page,
-        f"document.querySelector('h1')?.textContent.endsWith(' prompt {attempt}')"
-        " && !document.body.hasAttribute('aria-busy')",
-    )
-
-
 def barriers(page: Page) -> list[str]:
     """What axe finds that shuts people out."""
     found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
@@ -548,73 +466,8 @@ def barriers(page: Page) -> list[str]:
     ]
 
 
-def scroll(page: Page) -> None:
-    """Go down a list until more than a hundred of its rows are there."""
-    for rows in (50, 100):
-        page.mouse.wheel(0, 100_000)
-        wait_until(page, f"document.querySelectorAll('table.list tbody tr').length > {rows}")
-
-
-def settled(page: Page) -> str:
-    """What a page says once nothing of it is still being read, computed or drawn."""
-    page.wait_for_selector("main h1")
-    if "/list" in page.url:
-        indexed(page)
-    wait_until(
-        page,
-        "!document.body.hasAttribute('aria-busy')"
-        " && !/Drawing\u2026|being computed/.test(document.body.innerText)",
-    )
-    return text_of(page)
-
-
 def column(page: Page, number: int) -> list[str]:
     return page.locator(f"table.list tbody td:nth-child({number})").all_inner_texts()
-
-
-def query(**params: str) -> str:
-    from urllib.parse import urlencode
-
-    return urlencode(params)
-
-
-def harmless(page: Page) -> None:
-    """No element, attribute or link was made of text."""
-    assert page.evaluate(
-        """() => {
-        const odd = [];
-        const count = (selector, most) => {
-          const n = document.querySelectorAll(selector).length;
-          if (n > most) odd.push(`${n} ${selector}`);
-        };
-        count('script', 1); count('img', 1); count('style', 0); count('base', 0);
-        count('iframe, object, embed, video, audio, marquee, template, math, image, use', 0);
-        count('foreignObject, animate, form[action], meta[http-equiv], [data-owned]', 0);
-        count('b, [srcset], [srcdoc], input[name], #main + #main, dialog', 0);
-        for (const link of document.querySelectorAll('link'))
-          if (!link.getAttribute('href').startsWith('/static/')) odd.push(link.outerHTML);
-        for (const element of document.querySelectorAll('*')) {
-          for (const { name, value } of element.attributes) {
-            if (name.startsWith('on')) odd.push(`${name}=${value}`);
-            if (name === 'href' && !/^[/#]/.test(value)) {
-              const url = new URL(value, location.href);
-              if (url.origin !== location.origin) odd.push(`${name}=${value}`);
-            }
-            if (name === 'href' && value.startsWith('//')) odd.push(`${name}=${value}`);
-          }
-        }
-        return odd;
-    }"""
-    ) == []  # fmt: skip
-
-
-def plain(page: Page, text: str) -> str:
-    """A text as it is shown, with the names of what is not seen."""
-    return page.evaluate("async (text) => (await import('/static/text.js')).plain(text)", text)  # type: ignore[no-any-return]
-
-
-def squeezed(text: str) -> str:
-    return re.sub(r"\s+", "", text)
 
 
 def made(attempts: range) -> list:

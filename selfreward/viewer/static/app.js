@@ -56,10 +56,11 @@ async function arrive() {
   before?.drop.abort();
   const drop = new AbortController();
   const name = url.pathname.startsWith("/run/") ? args[0] : null;
-  const context = { url, args, name, signal: drop.signal, api, go, redraw, run: null };
+  const context = { url, args, name, signal: drop.signal, api, go, redraw, refresh, run: null };
   const wait = setTimeout(() => isSame || main.replaceChildren(waiting()), PATIENCE);
   document.body.setAttribute("aria-busy", "true");
-  now = { page, context, data: isSame ? before.data : null, root: isSame ? before.root : document.createElement("div"), drop, isLoaded: false };
+  now = { page, context, data: isSame ? before.data : null, root: isSame ? before.root : document.createElement("div"),
+    drop, isLoaded: false };
   try {
     if (page === undefined) throw notFound(url);
     const [about, data] = await Promise.all([
@@ -175,7 +176,8 @@ document.addEventListener("focusin", (event) => {
   const row = event.target.closest?.("[data-row]");
   if (row?.dataset.key) history.replaceState({ ...history.state, row: row.dataset.key }, "");
 });
-document.addEventListener("keydown", (event) => press(event, { help, data: () => copied(), isLabel: now?.page === null }));
+document.addEventListener("keydown",
+  (event) => press(event, { help, data: () => copied(), isLabel: now?.page === null }));
 document.getElementById("keys").addEventListener("click", help);
 addEventListener("popstate", arrive);
 addEventListener("beforeunload", () => history.replaceState({ ...history.state, top: scrollY }, ""));

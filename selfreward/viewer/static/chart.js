@@ -57,7 +57,8 @@ async function work() {
   } catch (error) {
     isLost = Boolean(error.isLost);
     const isToCome = isLost || error.name === "AbortError"; // asked for again when it is next drawn
-    drawn.set(key, { ...drawn.get(key), change: isToCome ? null : change, error: isToCome && !isLost ? null : plain(error.message) });
+    drawn.set(key, { ...drawn.get(key), change: isToCome ? null : change,
+      error: isToCome && !isLost ? null : plain(error.message) });
   } finally {
     asking -= 1;
   }
@@ -113,7 +114,8 @@ function attribute(copy, name, value, prefix, base) {
 
 /** What a link is called that holds no text: as the mark that it belongs to. */
 function named(copy, element) {
-  const title = [element, element.parentElement].flatMap((at) => [...(at?.children ?? [])]).find((child) => child.localName === "title");
+  const title = [element,
+    element.parentElement].flatMap((at) => [...(at?.children ?? [])]).find((child) => child.localName === "title");
   copy.setAttribute("aria-label", plain(title?.textContent || "the records behind this mark"));
 }
 

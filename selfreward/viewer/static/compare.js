@@ -42,7 +42,8 @@ export function draw({ runs, diff, error }, context) {
     h("div.title", {}, h("h1", {}, "Compare"), h("p.meta", {}, "two runs, or two iterations of one")),
     chooser(runs, context),
     error ? problem(error, () => context.go(url.href, { replace: true }))
-      : diff ? [figures(diff, url), settings(diff), prompts(diff)] : empty("Choose two to compare.", "Each is a run, or one iteration of it."),
+      : diff ? [figures(diff, url), settings(diff), prompts(diff)] : empty("Choose two to compare.",
+        "Each is a run, or one iteration of it."),
   ];
 }
 
@@ -69,16 +70,24 @@ function chooser(runs, { url, go }) {
       go(next.href);
     };
     return h("fieldset", {}, h("legend", {}, key.toUpperCase()),
-      h("label", {}, h("span", {}, "Run"), h("select", { value: name, data: { key: `${key}-run` }, onchange: (event) => set(event.currentTarget.value, "") },
-        h("option", { value: "" }, "choose"), runs.map((run) => h("option", { value: run.run, selected: run.run === name }, run.run)))),
-      h("label", {}, h("span", {}, "Iteration"), h("select", { value: iteration, disabled: !name, data: { key: `${key}-iteration` }, onchange: (event) => set(name, event.currentTarget.value) },
-        h("option", { value: "" }, "the last"), Array.from({ length: last }, (_, n) => String(n + 1)).map((t) => h("option", { value: t, selected: t === iteration }, t)))));
+      h("label", {}, h("span", {}, "Run"),
+        h("select", { value: name, data: { key: `${key}-run` },
+          onchange: (event) => set(event.currentTarget.value, "") },
+        h("option", { value: "" }, "choose"),
+        runs.map((run) => h("option", { value: run.run, selected: run.run === name }, run.run)))),
+      h("label", {}, h("span", {}, "Iteration"),
+        h("select", { value: iteration, disabled: !name, data: { key: `${key}-iteration` },
+          onchange: (event) => set(name, event.currentTarget.value) },
+        h("option", { value: "" }, "the last"),
+        Array.from({ length: last },
+          (_, n) => String(n + 1)).map((t) => h("option", { value: t, selected: t === iteration }, t)))));
   };
   const [a, b] = [url.searchParams.get("a"), url.searchParams.get("b")];
   const swapped = new URL(url);
   if (a && b) for (const [key, value] of [["a", b], ["b", a]]) swapped.searchParams.set(key, value);
   return h("form.chooser", { onsubmit: (event) => event.preventDefault() }, side("a"),
-    h("a.button.quiet", { href: swapped.pathname + swapped.search, "aria-label": "Swap A and B", title: "Swap A and B" }, "⇄"), side("b"));
+    h("a.button.quiet", { href: swapped.pathname + swapped.search, "aria-label": "Swap A and B", title: "Swap A and B" },
+      "⇄"), side("b"));
 }
 
 function nameOf(side, url, key) {
@@ -91,8 +100,10 @@ function figures(diff, url) {
   return h("section", { "aria-labelledby": "figures" }, h("h2", { id: "figures" }, "Figures ", ownOpinion()),
     scroller("Figures", h("table.rows", {},
       h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Figure"),
-        ["a", "b"].map((key) => h("th.number", { scope: "col" }, key.toUpperCase(), h("span.sub", {}, " ", shown(nameOf(diff[key], url, key))))),
-        h("th.number", { scope: "col" }, "B − A"), h("th", { scope: "col" }, "95% interval"), h("th", { scope: "col" }, "Told apart"))),
+        ["a", "b"].map((key) => h("th.number", { scope: "col" }, key.toUpperCase(),
+          h("span.sub", {}, " ", shown(nameOf(diff[key], url, key))))),
+        h("th.number", { scope: "col" }, "B − A"), h("th", { scope: "col" }, "95% interval"),
+        h("th", { scope: "col" }, "Told apart"))),
       h("tbody", {}, rows.map(figureRow)))));
 }
 
@@ -110,28 +121,39 @@ function figureRow(one) {
   const isTold = has && (one.low > 0 || one.high < 0);
   return h("tr", { data: { row: "", key: one.name }, tabindex: "-1" },
     h("th", { scope: "row" }, shown(one.name), SAID.has(one.unit) ? null : h("span.sub", {}, shown(one.unit))),
-    h("td.number", {}, write(one.a)), h("td.number", {}, write(one.b)), h("td.number", {}, h("strong", {}, plus(one.difference))),
-    h("td.number.interval", { title: METHODS[one.method] ?? null }, has ? [whisker({ value: one.difference, low: one.low, high: one.high }, -reach, reach, 0, `${one.name}: ${signed(one.difference)}`), `[${plus(one.low)}, ${plus(one.high)}]`] : "–"),
-    h("td", {}, has ? (isTold ? (one.difference > 0 ? "B is higher" : "B is lower") : h("span.none", {}, "not told")) : h("span.none", {}, "no interval")));
+    h("td.number", {}, write(one.a)), h("td.number", {}, write(one.b)),
+    h("td.number", {}, h("strong", {}, plus(one.difference))),
+    h("td.number.interval", { title: METHODS[one.method] ?? null },
+      has ? [whisker({ value: one.difference, low: one.low, high: one.high }, -reach, reach, 0,
+        `${one.name}: ${signed(one.difference)}`), `[${plus(one.low)}, ${plus(one.high)}]`] : "–"),
+    h("td", {}, has ? (isTold ? (one.difference > 0 ? "B is higher" : "B is lower") : h("span.none", {},
+      "not told")) : h("span.none", {}, "no interval")));
 }
 
 function settings({ settings: rows }) {
   return h("section", { "aria-labelledby": "settings" }, h("h2", { id: "settings" }, "Settings that differ"),
     rows?.length ? scroller("Settings", h("table.rows", {},
       h("thead", {}, h("tr", {}, ["Key", "A", "B"].map((label) => h("th", { scope: "col" }, label)))),
-      h("tbody", {}, rows.map((one) => h("tr", {}, h("th", { scope: "row" }, h("code", {}, shown(one.key))), [one.a, one.b].map((value) => h("td", {}, h("code", {}, shown(typeof value === "string" ? value : JSON.stringify(value) ?? "–")))))))))
+      h("tbody", {}, rows.map((one) => h("tr", {}, h("th", { scope: "row" }, h("code", {}, shown(one.key))),
+        [one.a, one.b].map((value) => h("td", {},
+          h("code", {}, shown(typeof value === "string" ? value : JSON.stringify(value) ?? "–")))))))))
       : h("p.none", {}, "None: the same settings made both."));
 }
 
 /** Prompts that both answered, those furthest apart first. */
 function prompts({ a, b, prompts: rows, num_prompts: n }) {
   if (!rows?.length) return h("p.note", {}, "No prompt was answered by both, word by word the same.");
-  const place = (side, attempt, score) => h("td.number", {}, h("a", { href: at(side.run, "prompt", side.iteration, attempt), data: side === a ? { open: "" } : {} }, isNumber(score) ? fixed(score) : "open"));
+  const place = (side, attempt, score) => h("td.number", {},
+    h("a", { href: at(side.run, "prompt", side.iteration, attempt), data: side === a ? { open: "" } : {} },
+      isNumber(score) ? fixed(score) : "open"));
   return h("section", { "aria-labelledby": "prompts" },
-    h("h2", { id: "prompts" }, "The same prompts ", h("span.sub", {}, rows.length < n ? `${count(rows.length)} of ${count(n)}, furthest apart` : count(n))),
+    h("h2", { id: "prompts" }, "The same prompts ",
+      h("span.sub", {}, rows.length < n ? `${count(rows.length)} of ${count(n)}, furthest apart` : count(n))),
     scroller("The same prompts", h("table.rows.list", {},
-      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Prompt"), ["Score in A", "Score in B", "B − A"].map((label) => h("th.number", { scope: "col" }, label)))),
+      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Prompt"),
+        ["Score in A", "Score in B", "B − A"].map((label) => h("th.number", { scope: "col" }, label)))),
       h("tbody", {}, rows.map((one) => h("tr", { data: { row: "", key: `prompt-${one.attempt_a}-${one.attempt_b}` } },
         h("td.text", {}, h("p.clip", { dir: "auto" }, shown(one.text))),
-        place(a, one.attempt_a, one.a), place(b, one.attempt_b, one.b), h("td.number", {}, signed(one.difference))))))));
+        place(a, one.attempt_a, one.a), place(b, one.attempt_b, one.b),
+        h("td.number", {}, signed(one.difference))))))));
 }

@@ -31,7 +31,8 @@ export function head({ name, run, url }, tab) {
         link("Compare", `/compare${query({ a: name })}`, "compare")),
       tab === "list" ? "" : finder(name));
   } else if (url.pathname === "/compare") {
-    fresh.append(h("span.tabs", {}, h("a", { href: "/" }, "Runs"), h("a", { href: "/compare", "aria-current": "page" }, "Compare")));
+    fresh.append(h("span.tabs", {}, h("a", { href: "/" }, "Runs"),
+      h("a", { href: "/compare", "aria-current": "page" }, "Compare")));
   }
   patch(crumbs, fresh);
 }
@@ -40,9 +41,12 @@ export function head({ name, run, url }, tab) {
 function finder(name) {
   const onkeydown = (event) => {
     const q = event.currentTarget.value.trim();
-    if (event.key === "Enter" && q) document.dispatchEvent(new CustomEvent("goto", { detail: listAt(name, { kind: "responses", q }) }));
+    if (event.key === "Enter" && q) document.dispatchEvent(new CustomEvent("goto",
+      { detail: listAt(name, { kind: "responses", q }) }));
   };
-  return h("input.find", { type: "search", placeholder: "Search texts", "aria-label": `Search the texts of run ${name}`, onkeydown, data: { key: `find-${name}` } });
+  return h("input.find",
+    { type: "search", placeholder: "Search texts", "aria-label": `Search the texts of run ${name}`, onkeydown,
+      data: { key: `find-${name}` } });
 }
 
 /** What went wrong, and what to do. */
@@ -52,11 +56,13 @@ export function problem(error, again) {
     h("h1", {}, error.isLost ? "Connection lost" : error.status === 404 || error.kind === "NotFound" ? "Not found" : error.status === 501 ? "Not in this version" : "This did not work"),
     h("p", {}, shown(isOurs ? error.message : `The page failed: ${error.message}`)),
     error.hint ? h("p.hint", {}, shown(error.hint)) : null,
-    h("p", {}, h("button", { type: "button", onclick: again }, "Try again"), " ", h("a.button.quiet", { href: "/" }, "All runs")));
+    h("p", {}, h("button", { type: "button", onclick: again }, "Try again"), " ",
+      h("a.button.quiet", { href: "/" }, "All runs")));
 }
 
 export function waiting() {
-  return h("div.page.wait", {}, h("p", {}, "Loading…"), h("div.bone.tall"), h("div.bone"), h("div.bone"), h("div.bone.short"));
+  return h("div.page.wait", {}, h("p", {}, "Loading…"), h("div.bone.tall"), h("div.bone"), h("div.bone"),
+    h("div.bone.short"));
 }
 
 /** What is shown where there is nothing yet. */
@@ -71,10 +77,13 @@ export function badge(kind, ...words) {
 
 /** What must stand beside each score that a model gave itself. */
 export function ownOpinion() {
-  return h("span.badge.opinion", { title: "Scores are the judge's own opinion of the answers, never an external evaluation." }, "judge’s own opinion");
+  return h("span.badge.opinion",
+    { title: "Scores are the judge's own opinion of the answers, never an external evaluation." },
+    "judge’s own opinion");
 }
 
 /** A box that scrolls sideways by itself. */
 export function scroller(label, ...children) {
-  return h("div.scroller", { role: "region", "aria-label": label, tabindex: "0", data: { key: `scroller-${label}` } }, children);
+  return h("div.scroller", { role: "region", "aria-label": label, tabindex: "0", data: { key: `scroller-${label}` } },
+    children);
 }

@@ -41,7 +41,8 @@ export function detail(run, one, context) {
     h("div.bar", {},
       h("h2", { id: "iteration" }, `Iteration ${t}`, h("span.sub", {}, t ? `M${t} → M${t + 1}` : "seed SFT, M0 → M1")),
       h("div.actions", {}, turn(-1, "‹"), turn(1, "›"))),
-    h("div.cards", {}, scores(run.name, one), left(run.name, one), people(one), training(run.name, one), health(one), jury(one), time(one)),
+    h("div.cards", {}, scores(run.name, one), left(run.name, one), people(one), training(run.name, one), health(one),
+      jury(one), time(one)),
     charts.length ? h("div.charts", {}, charts.map((chart) => figure(chart, context))) : null);
 }
 
@@ -56,7 +57,8 @@ function facts(rows) {
 
 function scores(name, { iteration, scores: found, judgments }) {
   if (!found.n) return null;
-  const link = (low, high) => listAt(name, { kind: "responses", iteration, sort: "score", min_score: low, max_score: high });
+  const link = (low, high) => listAt(name,
+    { kind: "responses", iteration, sort: "score", min_score: low, max_score: high });
   return card(["Scores ", ownOpinion()], null,
     found.bins ? histogram(found.bins, link, true) : null,
     facts([
@@ -77,13 +79,15 @@ function left(name, { iteration, prompts, responses, judgments, pairs }) {
     const reasons = Object.entries(counts).slice(0, MOST_REASONS);
     if (!reasons.length) return null;
     return h("div.reasons", {}, h("h4", {}, label), h("ul", {}, reasons.map(([reason, n]) =>
-      h("li", {}, h("a", { href: listAt(name, { iteration, ...params(reason.slice(0, 1000)) }) }, brief(reason, 60)), shareBar(n / total), h("span.n", {}, count(n))))));
+      h("li", {}, h("a", { href: listAt(name, { iteration, ...params(reason.slice(0, 1000)) }) }, brief(reason, 60)),
+        shareBar(n / total), h("span.n", {}, count(n))))));
   };
   const dropped = (stage) => (reason) => ({ kind: "drops", stage, reason });
   const groups = [
     group("Prompts not accepted", prompts.dropped, prompts.attempts, (reason) => dropped("prompts")(reason.replace(/^keyword .*/s, "keyword"))),
     group("Answers not judged", responses.dropped, responses.n, (reason) => ({ kind: "responses", reason })),
-    group("Votes without a verdict", judgments.unparsed, judgments.n, (reason) => ({ kind: "judgments", failed: 1, reason })),
+    group("Votes without a verdict", judgments.unparsed, judgments.n,
+      (reason) => ({ kind: "judgments", failed: 1, reason })),
     group("Prompts without a pair", pairs.dropped, pairs.prompts, dropped("pairs")),
     group("Answers never paired", pairs.responses_dropped, responses.n, dropped("pairs")),
   ].filter(Boolean);
@@ -94,7 +98,9 @@ function left(name, { iteration, prompts, responses, judgments, pairs }) {
 function people({ iteration, judge, drift, canaries, positions }) {
   if (!judge) return null;
   const line = (label, estimate, write, from, to, against, scale = 1) => h("div.estimate", {},
-    h("span.label", {}, label), whisker(estimate, from, to, against, `${label}: ${write(estimate.value)} ${interval(estimate, scale, scale === 1 ? 2 : 1)}`),
+    h("span.label", {}, label),
+    whisker(estimate, from, to, against,
+      `${label}: ${write(estimate.value)} ${interval(estimate, scale, scale === 1 ? 2 : 1)}`),
     h("span.value", {}, write(estimate.value), h("span.sub", {}, interval(estimate, scale, scale === 1 ? 2 : 1))));
   const share = (label, estimate, against) => line(label, estimate, percent, 0, 1, against, 100);
   return card(`M${iteration + 1} as a judge, against people`, null,
@@ -112,7 +118,8 @@ function people({ iteration, judge, drift, canaries, positions }) {
 function training(name, { iteration, training: found }) {
   if (!found.steps) return null;
   const curve = (label, values, digits = 3) => values
-    ? [label, fixed(values.mean, digits), isNumber(values.first) ? `${fixed(values.first, digits)} → ${fixed(values.last, digits)}` : ""] : null;
+    ? [label, fixed(values.mean, digits),
+      isNumber(values.first) ? `${fixed(values.first, digits)} → ${fixed(values.last, digits)}` : ""] : null;
   return card(iteration ? "Training by DPO" : "Seed SFT", null,
     facts([
       ["steps", count(found.steps)], curve("loss", found.loss), curve("accuracy", found.accuracy),
@@ -120,24 +127,30 @@ function training(name, { iteration, training: found }) {
       curve("reward rejected", found.rejected_reward), curve("log-prob chosen", found.chosen_logp, 1),
       curve("log-prob rejected", found.rejected_logp, 1),
     ]),
-    h("p.note", {}, "Means over all steps; first → last quarter. ", h("a", { href: at(name, "training", iteration) }, "All steps")));
+    h("p.note", {}, "Means over all steps; first → last quarter. ",
+      h("a", { href: at(name, "training", iteration) }, "All steps")));
 }
 
 function health({ health: gates }) {
   if (!gates.length) return null;
-  return card("Health", "health", scroller("Health gates", h("table.plain.gates", {}, h("tbody", {}, gates.map((gate) => {
+  return card("Health", "health",
+    scroller("Health gates", h("table.plain.gates", {}, h("tbody", {}, gates.map((gate) => {
     const [label, write, isLeast] = GATES[gate.name] ?? [gate.name, fixed, null];
-    const state = gate.passed === null ? badge("", "not known") : gate.passed ? badge("good", "passed") : badge("bad", gate.stops ? "failed, stops" : "failed");
+    const state = gate.passed === null ? badge("", "not known") : gate.passed ? badge("good", "passed") : badge("bad",
+      gate.stops ? "failed, stops" : "failed");
     const sign = isLeast === null ? "" : isLeast ? "≥ " : "≤ ";
-    return h("tr", {}, h("th", { scope: "row" }, label), h("td.number", {}, write(gate.value)), h("td.number.sub", {}, sign + write(gate.limit)), h("td", {}, state));
+    return h("tr", {}, h("th", { scope: "row" }, label), h("td.number", {}, write(gate.value)),
+      h("td.number.sub", {}, sign + write(gate.limit)), h("td", {}, state));
   })))));
 }
 
 function jury({ jury: found }) {
   if (!found) return null;
   return card("Jury", null, facts([
-    ...found.judges.map((one) => [shown(one.judge), fixed(one.mean, 3), one.n ? `${percent(one.parsed / one.n)} parsed` : ""]),
-    ...found.agreement.map((two) => [`${two.judges[0]}, ${two.judges[1]}`, percent(two.same), `same order, ${fixed(two.difference)} apart`]),
+    ...found.judges.map((one) => [shown(one.judge), fixed(one.mean, 3),
+      one.n ? `${percent(one.parsed / one.n)} parsed` : ""]),
+    ...found.agreement.map((two) => [`${two.judges[0]}, ${two.judges[1]}`, percent(two.same),
+      `same order, ${fixed(two.difference)} apart`]),
   ]));
 }
 
@@ -146,5 +159,6 @@ function time({ seconds }) {
   const total = stages.reduce((sum, [, s]) => sum + s, 0);
   if (!total) return null;
   return card(["Time", h("span.sub", {}, ` ${duration(total)}`)], null,
-    h("ul.reasons", {}, stages.map(([stage, s]) => h("li", {}, h("span", {}, stage), shareBar(s / total), h("span.n", {}, duration(s))))));
+    h("ul.reasons", {}, stages.map(([stage, s]) => h("li", {}, h("span", {}, stage), shareBar(s / total),
+      h("span.n", {}, duration(s))))));
 }

@@ -10,6 +10,7 @@ import { brief, shown } from "./text.js";
 export const tab = "list";
 
 const PAGE = 50, MOST = 200;
+const SOON = 700; // milliseconds until a list is read again that is being indexed
 const KINDS = { prompts: "Prompts", responses: "Answers", judgments: "Votes", drops: "Left out" };
 const SORTS = {
   prompts: ["attempt", "score", "spread", "length", "margin", "disagreement"],
@@ -17,7 +18,8 @@ const SORTS = {
   judgments: ["attempt", "score", "length"],
   drops: ["attempt"],
 };
-const WORDS = { attempt: "number", score: "score", spread: "spread of votes", length: "length", margin: "margin", disagreement: "disagreement of judges" };
+const WORDS = { attempt: "number", score: "score", spread: "spread of votes", length: "length", margin: "margin",
+  disagreement: "disagreement of judges" };
 
 function asked({ searchParams }, after, limit = PAGE) {
   const params = Object.fromEntries(searchParams);
@@ -50,14 +52,19 @@ export function title(_, { name, url }) {
 
 export function draw(data, context) {
   const kind = kindOf(context.url);
+  clearTimeout(later);
+  if (isPart(data.index)) later = setTimeout(() => reread(context), SOON);
   const { items } = data;
   return [
     h("div.title", {}, h("h1", {}, "Lists"), indexed(data.index)),
     tabs(context, kind),
     filters(context, kind),
     h("p.count", { role: "status" }, said(data), isOpinion(kind) ? [" ", ownOpinion()] : null,
-      data.isStale ? [" ", h("a", { href: context.url.href, onclick: (event) => reload(event, context) }, "The run has written more: load again")] : null),
-    items.length ? scroller(KINDS[kind], h("table.rows.list", {}, h("thead", {}, columns(kind)), h("tbody", {}, items.map((one) => row(one, kind, context)))))
+      data.isStale ? [" ", h("a", { href: context.url.href, onclick: (event) => reload(event, context) },
+        "The run has written more: load again")] : null),
+    items.length ? scroller(KINDS[kind],
+      h("table.rows.list", {}, h("thead", {}, columns(kind)),
+        h("tbody", {}, items.map((one) => row(one, kind, context)))))
       : data.next ? h("p.none", {}, "Nothing among those looked at so far.")
       : empty("Nothing fits.", "Take a filter away, or look into another iteration."),
     data.next ? more(data, context) : null,
@@ -78,10 +85,28 @@ function said({ items, next, count: n }) {
   return next ? `the first ${count(items.length)}` : `${count(items.length)} found`;
 }
 
-/** How far the texts can be searched. */
+let later; // until a list that is not whole is read again
+
+/** Whether not all records are in the index yet. */
+function isPart(index) {
+  return Boolean(index?.total) && index.done < index.total;
+}
+
+async function reread(context) {
+  if (context.signal.aborted) return;
+  try {
+    await context.refresh();
+  } catch (error) {
+    if (!error.kind && error.name !== "AbortError") throw error; // else the top of the page says it
+  }
+}
+
+/** How far the records are in the index. */
 function indexed(index) {
-  if (!index || !index.total || index.done >= index.total) return null;
-  return h("p.meta.index", { role: "status" }, "indexing ", h("progress", { max: index.total, value: index.done, "aria-label": "Index" }), ` ${count(index.done)} of ${count(index.total)} records`);
+  if (!isPart(index)) return null;
+  return h("p.meta.index", { role: "status" }, "indexing ",
+    h("progress", { max: index.total, value: index.done, "aria-label": "Index" }),
+    ` ${count(index.done)} of ${count(index.total)} records`);
 }
 
 function tabs({ url, name }, kind) {
@@ -96,24 +121,35 @@ function filters({ url, run, go }, kind) {
   const now = (key) => url.searchParams.get(key) ?? "";
   const set = (changes, replace = false) => {
     const next = new URL(location.href); // which may be ahead of what is drawn
-    for (const [key, value] of Object.entries(changes)) value ? next.searchParams.set(key, value) : next.searchParams.delete(key);
+    for (const [key, value] of Object.entries(changes)) value ? next.searchParams.set(key,
+      value) : next.searchParams.delete(key);
     go(next.href, { replace });
   };
   const choice = (label, key, options, value = now(key)) => h("label", {}, h("span", {}, label),
-    h("select", { value, onchange: (event) => set({ [key]: event.currentTarget.value }), data: { key: `filter-${key}` } },
+    h("select", { value, onchange: (event) => set({ [key]: event.currentTarget.value }),
+      data: { key: `filter-${key}` } },
       options.map(([id, words]) => h("option", { value: id, selected: id === value }, words))));
   const field = (label, key, props = {}) => h("label", {}, h("span", {}, label),
-    h("input", { type: "text", value: now(key).slice(0, 1000), onchange: (event) => set({ [key]: event.currentTarget.value.trim() }), data: { key: `filter-${key}` }, ...props }));
+    h("input", { type: "text", value: now(key).slice(0, 1000),
+      onchange: (event) => set({ [key]: event.currentTarget.value.trim() }), data: { key: `filter-${key}` },
+      ...props }));
   const numeric = { type: "number", step: "any", min: 0, max: 5, class: "short" };
   const iterations = run.iterations.map((one) => one.iteration);
   return h("form.filters", { role: "search", onsubmit: (event) => event.preventDefault() },
-    h("label.wide", {}, h("span", {}, "Search"), h("input", { type: "search", value: now("q"), placeholder: "words in prompts, answers, judge texts", onchange: (event) => set({ q: event.currentTarget.value.trim() }), data: { key: "filter-q" } })),
-    choice("Iteration", "iteration", [["", "all"], ...iterations.map((t) => [String(t), String(t)])], now("iteration") === "all" ? "" : now("iteration")),
-    SORTS[kind].length > 1 ? choice("Sort by", "sort", SORTS[kind].map((id) => [id, WORDS[id]]), now("sort") || "attempt") : null,
-    SORTS[kind].length > 1 ? choice("Order", "order", [["asc", "lowest first"], ["desc", "highest first"]], now("order") || "asc") : null,
+    h("label.wide", {}, h("span", {}, "Search"),
+      h("input", { type: "search", value: now("q"), placeholder: "words in prompts, answers, judge texts",
+        onchange: (event) => set({ q: event.currentTarget.value.trim() }), data: { key: "filter-q" } })),
+    choice("Iteration", "iteration", [["", "all"], ...iterations.map((t) => [String(t), String(t)])],
+      now("iteration") === "all" ? "" : now("iteration")),
+    SORTS[kind].length > 1 ? choice("Sort by", "sort", SORTS[kind].map((id) => [id, WORDS[id]]),
+      now("sort") || "attempt") : null,
+    SORTS[kind].length > 1 ? choice("Order", "order", [["asc", "lowest first"], ["desc", "highest first"]],
+      now("order") || "asc") : null,
     kind !== "drops" ? field("From score", "min_score", numeric) : null,
     kind !== "drops" ? field("To", "max_score", numeric) : null,
-    kind === "drops" ? choice("Left out by", "stage", [["", "all stages"], ...["prompts", "responses", "judgments", "selection", "sft", "pairs", "train"].map((id) => [id, id])]) : null,
+    kind === "drops" ? choice("Left out by", "stage",
+      [["", "all stages"], ...["prompts", "responses", "judgments", "selection", "sft", "pairs",
+        "train"].map((id) => [id, id])]) : null,
     field("Reason", "reason"),
     kind === "judgments" ? choice("Verdict", "failed", [["", "all"], ["1", "failed only"]]) : null,
     now("juror") ? field("Judge", "juror", numeric) : null,
@@ -129,7 +165,9 @@ function turns(url, iterations) {
     if (to === undefined) return null;
     const next = new URL(url);
     next.searchParams.set("iteration", to);
-    return h("a.button.quiet", { href: next.pathname + next.search, data: { turn: String(by) }, "aria-label": `Iteration ${to}` }, by < 0 ? "‹" : "›");
+    return h("a.button.quiet",
+      { href: next.pathname + next.search, data: { turn: String(by) }, "aria-label": `Iteration ${to}` },
+      by < 0 ? "‹" : "›");
   };
   return h("span.group", {}, link(-1), link(1));
 }
@@ -138,7 +176,7 @@ function columns(kind) {
   const head = (name, isNumeric) => h(isNumeric ? "th.number" : "th", { scope: "col" }, name);
   const first = head("Prompt", true);
   const by = {
-    prompts: [head("Text"), head("Best score", true), head("Margin", true), head("Length", true), head("Outcome")],
+    prompts: [head("Text"), head("Mean score", true), head("Margin", true), head("Length", true), head("Outcome")],
     responses: [head("Text"), head("Score", true), head("Spread", true), head("Length", true), head("Role")],
     judgments: [head("Judge text"), head("Score", true), head("Vote", true), head("Reason")],
     drops: [head("Left out by"), head("Reason"), head("Text")],
@@ -151,21 +189,28 @@ function row(one, kind, { name, url }) {
   const number = (value, write = fixed) => h("td.number", {}, write(value));
   const sample = isNumber(one.sample) ? h("span.sub", {}, ` answer ${one.sample}`) : null;
   const place = isNumber(one.attempt)
-    ? h("a", { href: at(name, "prompt", one.iteration, one.attempt) + (kind === "judgments" ? "?unfold=1" : ""), data: { open: "" } }, h("span.none", {}, `${one.iteration} / `), String(one.attempt), sample) : h("span.none", {}, `${one.iteration} / –`);
-  const text = h("td.text", {}, h("p.clip", { dir: "auto" }, one.text ? highlighted(one.text, q) : h("span.none", {}, "(empty)")),
+    ? h("a", { href: at(name, "prompt", one.iteration, one.attempt) + (kind === "judgments" ? "?unfold=1" : ""),
+      data: { open: "" } }, h("span.none", {}, `${one.iteration} / `), String(one.attempt), sample) : h("span.none", {},
+      `${one.iteration} / –`);
+  const text = h("td.text", {},
+    h("p.clip", { dir: "auto" }, one.text ? highlighted(one.text, q) : h("span.none", {}, "(empty)")),
     one.detail ? h("p.clip.sub", { dir: "auto" }, brief(one.detail)) : null);
-  const reason = h("td.words", {}, one.reason ? badge("none", brief(one.reason, 80)) : null, one.role ? badge(one.role, one.role) : null);
+  const reason = h("td.words", {}, one.reason ? badge("none", brief(one.reason, 80)) : null,
+    one.role ? badge(one.role, one.role) : null);
   const cells = {
     prompts: () => [text, number(one.score), number(one.margin), number(one.length, count), reason],
     responses: () => [text, number(one.score), number(one.spread), number(one.length, count), reason],
-    judgments: () => [text, number(one.score), h("td.number", {}, isNumber(one.juror) && one.juror ? `${one.juror}/${one.vote}` : String(one.vote ?? "–")), reason],
+    judgments: () => [text, number(one.score),
+      h("td.number", {}, isNumber(one.juror) && one.juror ? `${one.juror}/${one.vote}` : String(one.vote ?? "–")),
+      reason],
     drops: () => [h("td", {}, one.stage ?? "–"), reason, text],
   };
   return h("tr", { data: { row: "", key: keyOf(one) } }, h("td.number", {}, place), cells[kind]());
 }
 
 function keyOf(one) {
-  return [one.kind, one.iteration, one.attempt, one.sample, one.juror, one.vote, one.reason?.slice(0, 40), one.stage].join("/");
+  return [one.kind, one.iteration, one.attempt, one.sample, one.juror, one.vote, one.reason?.slice(0, 40),
+    one.stage].join("/");
 }
 
 /** Text in which the words that were looked for stand out. */
@@ -179,7 +224,8 @@ function highlighted(text, q) {
 /** The next page: by a press, and once the button comes into view. */
 function more(data, context) {
   const onclick = () => next(data, context);
-  const button = h("button.more", { type: "button", onclick, disabled: data.isMore, data: { key: "more" } }, data.isMore ? "Loading…" : "More");
+  const button = h("button.more", { type: "button", onclick, disabled: data.isMore, data: { key: "more" } },
+    data.isMore ? "Loading…" : "More");
   queueMicrotask(() => watched(document.querySelector("main button[data-key=more]")));
   return h("p.end", {}, button);
 }

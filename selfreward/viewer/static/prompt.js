@@ -28,7 +28,8 @@ export function draw(data, context) {
     outcome(data, context, found),
     data.criteria.length ? criteria(data.criteria) : null,
     data.responses.length ? h("h2.answers-head", {}, many(data.responses.length, "answer"), " ", ownOpinion()) : null,
-    data.responses.length ? h("div.answers", {}, data.responses.map((one) => answer(one, data, on("unfold"), found, context.url))) : null,
+    data.responses.length ? h("div.answers", {},
+      data.responses.map((one) => answer(one, data, on("unfold"), found, context.url))) : null,
     comparisons(data, on("unfold"), context.url),
     demonstrations(data, context),
   ];
@@ -46,7 +47,8 @@ function heading(data, context) {
   const { name, url, run } = context;
   const t = data.iteration;
   const step = (to, rel, label) => to
-    ? h("a.button.quiet", { href: at(name, "prompt", ...to) + url.search, rel, "aria-label": `${label} prompt` }, rel === "prev" ? "‹" : "›") : null;
+    ? h("a.button.quiet", { href: at(name, "prompt", ...to) + url.search, rel, "aria-label": `${label} prompt` },
+      rel === "prev" ? "‹" : "›") : null;
   const iterations = run.iterations.filter((one) => one.prompts.attempts).map((one) => one.iteration);
   const other = (by) => {
     const to = iterations[iterations.indexOf(t) + by];
@@ -57,9 +59,12 @@ function heading(data, context) {
       data: { turn: String(by) }, "aria-label": `Iteration ${to}`,
     }, `${by < 0 ? "‹ " : ""}M${to}${by > 0 ? " ›" : ""}`);
   };
-  const toggle = (key, does, label) => h("a", { class: "button toggle", role: "button", "aria-pressed": String(url.searchParams.get(key) === "1"), href: turned(context, key), data: { does, key: `toggle-${does}` } }, label);
+  const toggle = (key, does, label) => h("a",
+    { class: "button toggle", role: "button", "aria-pressed": String(url.searchParams.get(key) === "1"),
+      href: turned(context, key), data: { does, key: `toggle-${does}` } }, label);
   return h("div.title", {},
-    h("h1", {}, h("a.up", { href: listAt(name, { kind: "prompts", iteration: t }) }, `Iteration ${t}`), ` prompt ${data.attempt}`),
+    h("h1", {}, h("a.up", { href: listAt(name, { kind: "prompts", iteration: t }) }, `Iteration ${t}`),
+      ` prompt ${data.attempt}`),
     h("div.actions", {},
       data.pairs.length ? toggle("diff", "diff", "Word diff") : null,
       data.responses.length ? toggle("unfold", "unfold", "Unfold") : null,
@@ -79,25 +84,30 @@ function request({ prompt, branch }, { url }) {
     dropped ? h("p", {}, badge("bad", "not accepted"), " ", h("strong", {}, line(prompt.dropped, `${place}-dropped`)),
       prompt.detail ? [": ", line(prompt.detail, `${place}-detail`)] : null) : null,
     blockOf(prompt, field, place, url),
-    !dropped && prompt.detail ? h("p.sub", {}, "The worse answer answers instead: ", line(prompt.detail, `${place}-detail`)) : null,
-    h("p.meta", {}, h("span", {}, many(prompt.num_tokens, "token")), h("span", {}, many(lengthOf(prompt, field), "character")),
+    !dropped && prompt.detail ? h("p.sub", {}, "The worse answer answers instead: ",
+      line(prompt.detail, `${place}-detail`)) : null,
+    h("p.meta", {}, h("span", {}, many(prompt.num_tokens, "token")),
+      h("span", {}, many(lengthOf(prompt, field), "character")),
       branch ? h("span", {}, "copied from run ", shown(branch.run)) : null));
 }
 
 /** The pairs and why, or why there is none. */
 function outcome(data, context, found) {
   const pairs = data.pairs.map((pair) => h("p.pair", {},
-    badge("chosen", `answer ${pair.chosen}`), h("span.number", {}, fixed(pair.chosen_score)), h("span.over", {}, "over"),
+    badge("chosen", `answer ${pair.chosen}`), h("span.number", {}, fixed(pair.chosen_score)),
+    h("span.over", {}, "over"),
     badge("rejected", `answer ${pair.rejected}`), h("span.number", {}, fixed(pair.rejected_score)),
     h("span.margin", {}, "margin ", h("strong", {}, fixed(pair.margin)), " points")));
   const why = data.why ?? [];
   const place = `${data.iteration}-${data.attempt}-pair`;
   if (!pairs.length && data.no_pair === null && !why.length) return null;
   return h("section.card.outcome", { "aria-label": "Pair" },
-    pairs, !pairs.length && data.no_pair !== null ? h("p", {}, badge("none", "no pair"), " ", line(data.no_pair, `${place}-no-pair`)) : null,
+    pairs, !pairs.length && data.no_pair !== null ? h("p", {}, badge("none", "no pair"), " ",
+      line(data.no_pair, `${place}-no-pair`)) : null,
     why.filter((one) => one !== data.no_pair).map((one, n) => h("p.why", {}, line(one, `${place}-why-${n}`))),
     found === "long" ? h("p.hint", {}, "These two answers are too long to compare by words.") : null,
-    found && found !== "long" ? h("p.legend", {}, h("ins", {}, "only in the chosen answer"), " ", h("del", {}, "only in the rejected answer")) : null);
+    found && found !== "long" ? h("p.legend", {}, h("ins", {}, "only in the chosen answer"), " ",
+      h("del", {}, "only in the rejected answer")) : null);
 }
 
 function lengthOf(record, field) {
@@ -122,17 +132,23 @@ function answer(one, data, isOpen, found, url) {
     isNumber(one.logprob) ? `log-prob ${fixed(one.logprob, 1)}` : null,
   ].filter(Boolean);
   const scored = isNumber(one.score);
-  return h("article", { class: `card answer ${one.roles.join(" ")}`, tabindex: "-1", "aria-label": `Answer ${one.sample}`, data: { row: "", key } },
+  return h("article", { class: `card answer ${one.roles.join(" ")}`, tabindex: "-1",
+    "aria-label": `Answer ${one.sample}`, data: { row: "", key } },
     h("header", {},
       h("h2", {}, `Answer ${one.sample}`, one.roles.map((role) => [" ", badge(role, role)])),
-      h("p.score", { title: "the judge's own opinion, of 5 points" }, scored ? fixed(one.score) : "–", h("span.sub", {}, scored ? " of 5" : " no score"))),
+      h("p.score", { title: "the judge's own opinion, of 5 points" }, scored ? fixed(one.score) : "–",
+        h("span.sub", {}, scored ? " of 5" : " no score"))),
     one.votes.length ? dots(one.votes, one.score) : null,
-    h("p.meta", {}, facts.map((fact) => h("span", {}, shown(fact))), one.finish_reason === "length" ? badge("bad", "cut off") : null),
+    h("p.meta", {}, facts.map((fact) => h("span", {}, shown(fact))),
+      one.finish_reason === "length" ? badge("bad", "cut off") : null),
     one.dropped ? h("p.why", {}, "Not judged: ", line(one.dropped, `${key}-dropped`)) : null,
     one.not_paired ? h("p.why", {}, "Not paired: ", line(one.not_paired, `${key}-not-paired`)) : null,
-    one.thinking ? folded(`${key}-thinking`, isOpen, "Thinking", blockOf(one, "thinking", `${key}-thinking-text`, url)) : null,
-    parts ? h("div.model.diff", { data: { key: `${key}-diff` }, dir: "auto" }, marked(...parts)) : blockOf(one, "text", `${key}-text`, url),
-    one.votes.length ? h("div.votes", {}, one.votes.length > 1 ? h("h3", {}, `${one.votes.length} votes`) : null, one.votes.map((vote) => ballot(vote, data, key, isOpen, url))) : null);
+    one.thinking ? folded(`${key}-thinking`, isOpen, "Thinking",
+      blockOf(one, "thinking", `${key}-thinking-text`, url)) : null,
+    parts ? h("div.model.diff", { data: { key: `${key}-diff` }, dir: "auto" }, marked(...parts)) : blockOf(one, "text",
+      `${key}-text`, url),
+    one.votes.length ? h("div.votes", {}, one.votes.length > 1 ? h("h3", {}, `${one.votes.length} votes`) : null,
+      one.votes.map((vote) => ballot(vote, data, key, isOpen, url))) : null);
 }
 
 function ballot(vote, data, key, isOpen, url) {
@@ -141,9 +157,12 @@ function ballot(vote, data, key, isOpen, url) {
   const criterion = vote.form === "criteria" ? data.criteria.find((one) => one.juror === vote.juror && one.number === vote.vote) : null;
   const verdict = vote.score === null
     ? [badge("bad", "no verdict"), " ", line(vote.reason ?? "", `${id}-reason`)]
-    : [h("strong.number", {}, fixed(vote.score)), vote.selection ? h("span.sub", {}, " ", shown(vote.selection)) : null];
-  const top = [h("span.who", {}, who), " ", verdict, criterion ? h("span.sub", {}, ` weight ${fixed(vote.weight, 1)}: `, shown(criterion.text.slice(0, 120))) : null];
-  const share = vote.probabilities ? h("p.sub", {}, `probability on scores at all: ${fixed(vote.probabilities.reduce((sum, p) => sum + p, 0), 3)}`) : null;
+    : [h("strong.number", {}, fixed(vote.score)),
+      vote.selection ? h("span.sub", {}, " ", shown(vote.selection)) : null];
+  const top = [h("span.who", {}, who), " ", verdict,
+    criterion ? h("span.sub", {}, ` weight ${fixed(vote.weight, 1)}: `, shown(criterion.text.slice(0, 120))) : null];
+  const share = vote.probabilities ? h("p.sub", {},
+    `probability on scores at all: ${fixed(vote.probabilities.reduce((sum, p) => sum + p, 0), 3)}`) : null;
   return h("div.ballot", { data: { key: id } },
     vote.raw ? folded(`${id}-raw`, isOpen, top, blockOf(vote, "raw", `${id}-text`, url)) : h("p.verdict", {}, top),
     vote.probabilities ? [probabilities(vote.probabilities), isOpen ? share : null] : null);
@@ -151,12 +170,15 @@ function ballot(vote, data, key, isOpen, url) {
 
 /** Unfolded by hand, or all at once by the address. */
 function folded(key, isOpen, summary, ...children) {
-  return h("details", { data: { key: `${key}-${isOpen ? "open" : "closed"}` }, open: isOpen }, h("summary", {}, summary), children);
+  return h("details", { data: { key: `${key}-${isOpen ? "open" : "closed"}` }, open: isOpen }, h("summary", {}, summary),
+    children);
 }
 
 function criteria(all) {
   return h("section.card", { "aria-label": "Criteria" }, h("h2", {}, "What a good answer needs, as the judge wrote it"),
-    h("ol", {}, all.map((one) => h("li", {}, line(one.text, `criterion-${one.iteration}-${one.attempt}-${one.juror}-${one.number}`), h("span.sub", {}, ` weight ${fixed(one.weight, 1)}${one.juror ? `, jury ${one.juror}` : ""}`)))));
+    h("ol", {}, all.map((one) => h("li", {},
+      line(one.text, `criterion-${one.iteration}-${one.attempt}-${one.juror}-${one.number}`),
+      h("span.sub", {}, ` weight ${fixed(one.weight, 1)}${one.juror ? `, jury ${one.juror}` : ""}`)))));
 }
 
 function comparisons({ comparisons: all }, isOpen, url) {
@@ -165,8 +187,11 @@ function comparisons({ comparisons: all }, isOpen, url) {
   return h("section.card", { "aria-label": "Comparisons" }, h("h2", {}, "Answers that tied, compared"),
     h("ul", {}, all.map((one) => h("li", { data: { key: `${keyOf(one)}-item` } },
       `Answer ${one.first} shown before ${one.second}: `,
-      one.reason !== null ? [badge("bad", "no verdict"), " ", line(one.reason, `${keyOf(one)}-reason`)] : one.winner === null ? "a tie" : h("strong", {}, `answer ${one.winner} is better`),
-      one.raw ? folded(keyOf(one), isOpen, "What the judge wrote", blockOf(one, "raw", `${keyOf(one)}-text`, url)) : null))));
+      one.reason !== null ? [badge("bad", "no verdict"), " ",
+        line(one.reason, `${keyOf(one)}-reason`)] : one.winner === null ? "a tie" : h("strong", {},
+        `answer ${one.winner} is better`),
+      one.raw ? folded(keyOf(one), isOpen, "What the judge wrote",
+        blockOf(one, "raw", `${keyOf(one)}-text`, url)) : null))));
 }
 
 function demonstrations({ iteration, attempt, demonstrations: shots }, { name, url }) {
@@ -177,6 +202,7 @@ function demonstrations({ iteration, attempt, demonstrations: shots }, { name, u
   return h("div.card", {}, folded("demonstrations", isOpen, `Written from ${many(shots.length, "example")}`,
     h("ol.shots", {}, shots.map((shot, n) => h("li", {}, block(shot.text, `shot-${iteration}-${attempt}-${n}`),
       isNumber(shot.attempt) && isNumber(shot.iteration)
-        ? h("a.sub", { href: at(name, "prompt", shot.iteration, shot.attempt) }, `iteration ${shot.iteration}, prompt ${count(shot.attempt)}`)
+        ? h("a.sub", { href: at(name, "prompt", shot.iteration, shot.attempt) },
+          `iteration ${shot.iteration}, prompt ${count(shot.attempt)}`)
         : h("span.sub", {}, shot.source === "human" ? "by people" : shown(shot.source ?? "")))))));
 }

@@ -31,8 +31,10 @@ export function draw(_, context) {
     heading(run),
     working(run.status),
     found(run),
-    run.pending?.length ? h("p.note", { role: "status" }, `Figures of iteration ${run.pending.join(", ")} are being computed.`) : null,
-    run.iterations.length ? table(run, chosen) : run.pending?.length ? null : empty("Nothing is finished yet.", "The first figures come with the first answers."),
+    run.pending?.length ? h("p.note", { role: "status" },
+      `Figures of iteration ${run.pending.join(", ")} are being computed.`) : null,
+    run.iterations.length ? table(run, chosen) : run.pending?.length ? null : empty("Nothing is finished yet.",
+      "The first figures come with the first answers."),
     looked ? detail(run, looked, context) : null,
     warnings(run),
     charts(run, context),
@@ -50,7 +52,8 @@ function heading({ name, status }) {
       h("span", {}, `M0 → M${last}`),
       h("span", {}, `${duration(status.seconds)} of work`),
       h("span", {}, `updated ${moment(status.updated)}`),
-      status.branch ? h("span", {}, "branch of ", shown(status.branch.run), ` from iteration ${status.branch.iteration}`) : null));
+      status.branch ? h("span", {}, "branch of ", shown(status.branch.run),
+        ` from iteration ${status.branch.iteration}`) : null));
 }
 
 /** How far a run is that is not finished. */
@@ -95,7 +98,8 @@ function table(run, chosen) {
           h("th", { colspan: 4, scope: "colgroup" }, "Paired"),
           h("th", { colspan: 2, scope: "colgroup" }, "New judge against people"),
           h("th", { colspan: 1, scope: "colgroup" }, "Health")),
-        h("tr", {}, ["Iteration", ".Prompts", ".Answers", ".No verdict", "Scores", ".Mean", ".Ties", ".Pairs", ".Margin",
+        h("tr", {}, ["Iteration", ".Prompts", ".Answers", ".No verdict", "Scores", ".Mean", ".Ties", ".Pairs",
+          ".Margin",
           ".Length ch. / rej.", ".Agrees", ".Longer wins", ".Gates"].map((name) =>
           h(name[0] === "." ? "th.number" : "th", { scope: "col" }, name.replace(".", name[0] === "." ? "" : "."))))),
       h("tbody", {}, run.iterations.map((one) => row(run, one, one.iteration === chosen))))));
@@ -106,27 +110,42 @@ function row(run, one, isChosen) {
   const t = one.iteration;
   const list = (params) => listAt(name, { iteration: t, ...params });
   const none = () => h("td.number.none", {}, "–");
-  const link = (value, params, rest) => h("td.number", {}, value ? h("a", { href: list(params) }, count(value)) : h("span.none", {}, count(value)), rest ? h("span.sub", {}, rest) : null);
+  const link = (value, params, rest) => h("td.number", {},
+    value ? h("a", { href: list(params) }, count(value)) : h("span.none", {}, count(value)),
+    rest ? h("span.sub", {}, rest) : null);
   const { prompts, responses, judgments, scores, pairs, judge } = one;
   const failed = judgments.n - judgments.parsed;
   const sampled = Boolean(prompts.attempts || responses.n);
   const isPaired = one.stages.includes("pairs");
-  return h("tr", { class: isChosen ? "chosen" : null, "aria-current": isChosen ? "true" : null, data: { row: "", key: `iteration-${t}` } },
-    h("th", { scope: "row" }, h("a", { href: `${at(name)}?iteration=${t}#iteration`, data: { open: "" } }, h("span.big", {}, String(t))),
+  return h("tr", { class: isChosen ? "chosen" : null, "aria-current": isChosen ? "true" : null,
+    data: { row: "", key: `iteration-${t}` } },
+    h("th", { scope: "row" },
+      h("a", { href: `${at(name)}?iteration=${t}#iteration`, data: { open: "" } }, h("span.big", {}, String(t))),
       h("span.sub", {}, t ? `M${t} → M${t + 1}` : "seed, M0 → M1")),
-    sampled ? link(prompts.accepted, { kind: "prompts" }, prompts.attempts ? `of ${count(prompts.attempts)} tried` : null) : none(),
-    sampled ? link(responses.n, { kind: "responses" }, responses.truncated ? `${percent(responses.truncated / responses.n, 0)} cut off` : null) : none(),
+    sampled ? link(prompts.accepted, { kind: "prompts" },
+      prompts.attempts ? `of ${count(prompts.attempts)} tried` : null) : none(),
+    sampled ? link(responses.n, { kind: "responses" },
+      responses.truncated ? `${percent(responses.truncated / responses.n, 0)} cut off` : null) : none(),
     judgments.n ? link(failed, { kind: "judgments", failed: 1 }, `of ${count(judgments.n)} votes`) : none(),
-    h("td", {}, scores.bins ? histogram(scores.bins, (low, high) => list({ kind: "responses", sort: "score", min_score: low, max_score: high })) : h("span.none", {}, "–")),
-    isNumber(scores.mean) ? h("td.number", {}, h("a", { href: list({ kind: "responses", sort: "score", order: "desc" }) }, fixed(scores.mean)),
+    h("td", {}, scores.bins ? histogram(scores.bins,
+      (low, high) => list({ kind: "responses", sort: "score", min_score: low, max_score: high })) : h("span.none", {},
+      "–")),
+    isNumber(scores.mean) ? h("td.number", {},
+      h("a", { href: list({ kind: "responses", sort: "score", order: "desc" }) }, fixed(scores.mean)),
       h("span.sub", {}, isNumber(scores.se) ? `± ${fixed(scores.se, 3)}` : "one prompt")) : none(),
-    isPaired ? link(pairs.ties ?? 0, { kind: "drops", stage: "pairs", reason: "tie" }, percent(pairs.tie_rate, 0)) : none(),
-    isPaired ? link(pairs.n, { kind: "prompts", sort: "margin", order: "desc" }, `of ${count(pairs.prompts)} prompts`) : none(),
-    isNumber(pairs.margin) ? h("td.number", {}, fixed(pairs.margin), h("span.sub", {}, isNumber(pairs.margin_se) ? `± ${fixed(pairs.margin_se, 3)}` : "")) : none(),
+    isPaired ? link(pairs.ties ?? 0, { kind: "drops", stage: "pairs", reason: "tie" },
+      percent(pairs.tie_rate, 0)) : none(),
+    isPaired ? link(pairs.n, { kind: "prompts", sort: "margin", order: "desc" },
+      `of ${count(pairs.prompts)} prompts`) : none(),
+    isNumber(pairs.margin) ? h("td.number", {}, fixed(pairs.margin),
+      h("span.sub", {}, isNumber(pairs.margin_se) ? `± ${fixed(pairs.margin_se, 3)}` : "")) : none(),
     pairs.n ? h("td.number.lengths", {}, h("a", { href: list({ kind: "responses", sort: "length", order: "desc" }) },
-      `${count(Math.round(pairs.chosen_length))} / ${count(Math.round(pairs.rejected_length))}`), lengths(pairs)) : none(),
-    judge ? h("td.number", {}, percent(judge.accuracy.value), h("span.sub", {}, interval(judge.accuracy, 100, 1))) : none(),
-    judge ? h("td.number", {}, percent(judge.longest.value), h("span.sub", {}, interval(judge.longest, 100, 1))) : none(),
+      `${count(Math.round(pairs.chosen_length))} / ${count(Math.round(pairs.rejected_length))}`),
+      lengths(pairs)) : none(),
+    judge ? h("td.number", {}, percent(judge.accuracy.value),
+      h("span.sub", {}, interval(judge.accuracy, 100, 1))) : none(),
+    judge ? h("td.number", {}, percent(judge.longest.value),
+      h("span.sub", {}, interval(judge.longest, 100, 1))) : none(),
     gates(name, one));
 }
 
@@ -151,7 +170,8 @@ function warnings({ warnings: lines }) {
     h("h2", { id: "warnings" }, "What is not healthy"),
     h("ul.warnings.card", {}, lines.map((line) => {
       const [, where, said, remedy] = /^(iterations? [^:;]*)(?:; in the last)?: (.*?\([\w.]+: [^)]*\))\. (.*)$/s.exec(line) ?? [null, "", line, ""];
-      return h("li", {}, h("p", {}, where ? [badge("bad", where), " "] : null, withIntervals(said), "."), remedy ? h("p.remedy", {}, shown(remedy)) : null);
+      return h("li", {}, h("p", {}, where ? [badge("bad", where), " "] : null, withIntervals(said), "."),
+        remedy ? h("p.remedy", {}, shown(remedy)) : null);
     })));
 }
 
@@ -167,7 +187,8 @@ function lineage({ name, lineage: models }) {
   return h("section", { "aria-labelledby": "lineage" },
     h("h2", { id: "lineage" }, "Lineage"),
     h("ol.lineage", {}, models.map((model) => h("li.card", {},
-      h("p.name", {}, isNumber(model.iteration) ? h("a", { href: at(name, "training", model.iteration) }, shown(model.model)) : shown(model.model),
+      h("p.name", {}, isNumber(model.iteration) ? h("a", { href: at(name, "training", model.iteration) },
+        shown(model.model)) : shown(model.model),
         model.base ? h("span.sub", {}, "from ", shown(model.base)) : null),
       h("p.digest", { title: model.digest ?? "" }, model.digest ? shown(model.digest.slice(0, 12)) : "no digest"),
       h("p.sub", {}, model.finished ? `${moment(model.finished)}, ${duration(model.seconds)}` : "the base model")))));
@@ -179,13 +200,15 @@ function settings(values) {
   return h("details.card.settings", { data: { key: "settings" } },
     h("summary", {}, `Settings (${rows.length})`),
     scroller("Settings", h("table.plain", {}, h("tbody", {}, rows.map(([key, value]) =>
-      h("tr", {}, h("th", { scope: "row" }, h("code", {}, shown(key))), h("td", {}, h("code", {}, brief(JSON.stringify(value), 2000)))))))));
+      h("tr", {}, h("th", { scope: "row" }, h("code", {}, shown(key))),
+        h("td", {}, h("code", {}, brief(JSON.stringify(value), 2000)))))))));
 }
 
 function flat(value, prefix = "", into = {}) {
   for (const [key, inner] of Object.entries(value ?? {})) {
     const name = prefix ? `${prefix}.${key}` : key;
-    if (inner && typeof inner === "object" && !Array.isArray(inner) && Object.keys(inner).length) flat(inner, name, into);
+    if (inner && typeof inner === "object" && !Array.isArray(inner) && Object.keys(inner).length) flat(inner, name,
+      into);
     else into[name] = inner;
   }
   return into;

@@ -35,11 +35,14 @@ export function draw({ steps }, context) {
   return [
     h("div.title", {},
       h("h1", {}, `Training of M${t + 1}`),
-      h("p.meta", {}, h("span", {}, t ? `DPO, reference M${t}` : "seed SFT of M0"), h("span", {}, `${count(steps.length)} steps logged`),
-        made?.digest ? h("span", { title: made.digest }, "digest ", h("code", {}, shown(made.digest.slice(0, 12)))) : null),
+      h("p.meta", {}, h("span", {}, t ? `DPO, reference M${t}` : "seed SFT of M0"),
+        h("span", {}, `${count(steps.length)} steps logged`),
+        made?.digest ? h("span", { title: made.digest }, "digest ",
+          h("code", {}, shown(made.digest.slice(0, 12)))) : null),
       h("div.actions", {}, iterations(context, t))),
     charts.length ? h("div.charts", {}, charts.map((chart) => figure(chart, context))) : null,
-    steps.length ? [curves(steps), log(steps)] : empty("Nothing was logged.", `Iteration ${t} has not been trained yet, or its first step is not done.`),
+    steps.length ? [curves(steps), log(steps)] : empty("Nothing was logged.",
+      `Iteration ${t} has not been trained yet, or its first step is not done.`),
     h("p.note", {}, "Accuracy is the share of pairs whose chosen answer has the higher reward; a reward is what the answer gained in log-probability on the reference, times beta."),
   ];
 }
@@ -70,18 +73,23 @@ function curves(steps) {
       h("tbody", {}, names.map((name) => {
         const values = steps.map((step) => step[name]);
         const known = values.filter(isNumber);
-        return h("tr", { data: { row: "", key: name }, tabindex: "-1" }, h("th", { scope: "row" }, shown(NAMES[name] ?? name)),
+        return h("tr", { data: { row: "", key: name }, tabindex: "-1" },
+          h("th", { scope: "row" }, shown(NAMES[name] ?? name)),
           h("td", {}, spark(values, `${name} over ${known.length} steps`)),
-          [known[0], known.at(-1), Math.min(...known), Math.max(...known)].map((value) => h("td.number", {}, written(value))));
+          [known[0], known.at(-1), Math.min(...known),
+            Math.max(...known)].map((value) => h("td.number", {}, written(value))));
       })))));
 }
 
 function log(steps) {
   const names = columnsOf(steps);
-  return h("details.card", { data: { key: "steps" } }, h("summary", { data: { does: "unfold" } }, `All steps (${count(steps.length)})`),
+  return h("details.card", { data: { key: "steps" } },
+    h("summary", { data: { does: "unfold" } }, `All steps (${count(steps.length)})`),
     scroller("All steps", h("table.plain", {},
-      h("thead", {}, h("tr", {}, h("th.number", { scope: "col" }, "Step"), names.map((name) => h("th.number", { scope: "col" }, shown(NAMES[name] ?? name))))),
-      h("tbody", {}, steps.map((step) => h("tr", {}, h("th.number", { scope: "row" }, count(step.step)), names.map((name) => h("td.number", {}, written(step[name])))))))));
+      h("thead", {}, h("tr", {}, h("th.number", { scope: "col" }, "Step"),
+        names.map((name) => h("th.number", { scope: "col" }, shown(NAMES[name] ?? name))))),
+      h("tbody", {}, steps.map((step) => h("tr", {}, h("th.number", { scope: "row" }, count(step.step)),
+        names.map((name) => h("td.number", {}, written(step[name])))))))));
 }
 
 function written(value) {
