@@ -8,7 +8,6 @@ import os
 import queue
 import sys
 import threading
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +60,9 @@ def answer(job: dict[str, Any]) -> Any:
         SelfRewardError: The run cannot be read, or there is no such chart.
     """
     if job["do"] == "compare":
-        return msgspec.to_builtins(
-            import_module("selfreward.verbs.diff").diff_of(job["a"], job["b"])
-        )
+        from selfreward.verbs.diff import diff_of  # loads numpy
+
+        return msgspec.to_builtins(diff_of(job["a"], job["b"]))
     run = Run(Path(job["run"]))
     with told_as_damage(run), run.store() as store:
         if job["do"] == "figures":
