@@ -26,7 +26,9 @@ SCREENS = {
     "label": "/run/{run}/label?labeler=Ada",
 }
 MOST_BYTES = 120_000
-_LOADING = "document.body.hasAttribute('aria-busy') || /Drawing…/.test(document.body.innerText)"
+_LOADING = (
+    "document.body.hasAttribute('aria-busy') || /Drawing…|indexing/.test(document.body.innerText)"
+)
 
 
 def pictures(

@@ -65,6 +65,7 @@ export function draw(data, context) {
     items.length ? scroller(KINDS[kind],
       h("table.rows.list", {}, h("thead", {}, columns(kind)),
         h("tbody", {}, items.map((one) => row(one, kind, context)))))
+      : isPart(data.index) ? empty("The records are being indexed.", "They are listed as soon as they are.")
       : data.next ? h("p.none", {}, "Nothing among those looked at so far.")
       : empty("Nothing fits.", "Take a filter away, or look into another iteration."),
     data.next ? more(data, context) : null,
@@ -80,7 +81,8 @@ function isOpinion(kind) {
   return kind !== "drops";
 }
 
-function said({ items, next, count: n }) {
+function said({ items, next, count: n, index }) {
+  if (isPart(index)) return `${count(items.length)} so far`;
   if (isNumber(n)) return `${count(n)} found, ${count(items.length)} shown`;
   return next ? `the first ${count(items.length)}` : `${count(items.length)} found`;
 }
