@@ -13,7 +13,7 @@ import msgspec
 
 from selfreward.errors import ConfigError, IntegrityError
 from selfreward.records import TRAINING, model_name
-from selfreward.storage.made import made_by
+from selfreward.storage.made import has_made
 from selfreward.storage.store import Store
 from selfreward.storage.tables import RESTORE
 
@@ -129,7 +129,7 @@ def made_stages(store: Store, config: "Config") -> list[tuple[int, str]]:
         for stage in config.stages(t)
         if (t, stage) in finished
         or (stage in TRAINING and (models / model_name(t, stage)).is_dir())
-        or (stage not in TRAINING and made_by(store, t, stage))
+        or (stage not in TRAINING and has_made(store, t, stage))
         or store.drop_reasons(t, stage)
     ]
 

@@ -7,21 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from selfreward.errors import IntegrityError
-from selfreward.records import (
-    REPORTS,
-    TRAINING,
-    Comparison,
-    Criterion,
-    Drop,
-    Judgment,
-    PreferencePair,
-    Prompt,
-    R,
-    Record,
-    Response,
-    judge_stage,
-    kept,
-)
+from selfreward.records import REPORTS, TRAINING, Drop, Judgment, R, kept
 from selfreward.storage import seals
 from selfreward.storage.tables import RESTORE, TABLES, digest
 
@@ -49,40 +35,31 @@ class Rows(Protocol):
         """See ``Store.query``."""
 
 
-def made_by(store: Rows, iteration: int, stage: str) -> Sequence[Record] | dict[str, Any]:
-    """What a stage made: records but drops in key order, of a judge, criteria first; or reports.
+def made_digest(store: Rows, iteration: int, stage: str) -> str:
+    """sha256 over what a stage made, as its records lie there and without keeping any.
 
-    Of ``selection`` the judgments that were selected; none of a training, which makes a model.
+    Of a judge criteria come first; ``selection`` makes the judgments that it selected, ``evaluate``
+    its reports, and a training no records. A million records take seconds, see docs/benchmarks.md.
     """
     if stage == "evaluate":
-        found = {name: store.report(iteration, name, dict) for name in REPORTS}
-        return {name: report for name, report in found.items() if report is not None}
+        return digest(_reports(store, iteration))
     if stage == "selection":
-        return kept(store.records(Judgment, iteration), store.records(Drop, iteration))
-    if stage == "prompts":
-        return [*store.records(Prompt, iteration)]
-    if stage in ("responses", "anchors"):
-        responses = store.records(Response, iteration)
-        return [r for r in responses if r.is_anchor == (stage == "anchors")]
-    if stage == "comparisons":
-        return [*store.records(Comparison, iteration)]
-    if stage == "pairs":
-        return [*store.records(PreferencePair, iteration)]
-    criteria, judgments = store.records(Criterion, iteration), store.records(Judgment, iteration)
-    return [
-        *(criterion for criterion in criteria if judge_stage(criterion.juror) == stage),
-        *(judgment for judgment in judgments if judge_stage(judgment.juror) == stage),
-    ]
-
-
-def made_digest(store: Rows, iteration: int, stage: str) -> str:
-    """What ``digest(made_by(...))`` gives, from the rows as they lie there and without keeping any.
-
-    A million records take seconds, see docs/benchmarks.md.
-    """
-    if stage in ("evaluate", "selection"):  # reports, and a few of the judgments
-        return digest(made_by(store, iteration, stage))
+        return digest(kept(store.records(Judgment, iteration), store.records(Drop, iteration)))
     return seals.digest_rows(_made_rows(store, iteration, stage))
+
+
+def has_made(store: Rows, iteration: int, stage: str) -> bool:
+    """Whether a stage has made anything but drops."""
+    if stage == "evaluate":
+        return bool(_reports(store, iteration))
+    if stage == "selection":
+        return bool(kept(store.records(Judgment, iteration), store.records(Drop, iteration)))
+    return next(_made_rows(store, iteration, stage), None) is not None
+
+
+def _reports(store: Rows, iteration: int) -> dict[str, Any]:
+    found = {name: store.report(iteration, name, dict) for name in REPORTS}
+    return {name: report for name, report in found.items() if report is not None}
 
 
 def _made_rows(store: Rows, iteration: int, stage: str) -> Iterator[tuple[object, ...]]:

@@ -4,6 +4,7 @@ import contextlib
 import shutil
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,14 +14,18 @@ from selfreward.errors import IntegrityError
 from selfreward.inputs import models
 from selfreward.inputs.collect import create_run
 from selfreward.measures.figures import figures_of
+from selfreward.records import Judgment, PreferencePair, Prompt, Response
 from selfreward.storage.directory import Run
-from selfreward.storage.made import made_by, made_digest
+from selfreward.storage.made import has_made, made_digest
 from selfreward.storage.tables import digest
 from selfreward.verbs.maintenance import verify
 from selfreward.workers.fixed import hold_fixed
 from tests.support.loop_driver import ScriptedWorkers
 from tests.support.runs import SMALL
 
+KINDS: dict[str, Any] = {
+    "prompts": Prompt, "responses": Response, "judgments": Judgment, "pairs": PreferencePair,
+}  # fmt: skip
 QUICK = [
     *SMALL,
     "iterations=1",
@@ -68,8 +73,10 @@ def test_the_digest_of_the_rows_is_that_of_the_records(run: Run) -> None:
         stages = [stage for stage in store.stages() if stage.stage != "train"]
         assert len(stages) == 4
         for stage in stages:
-            made = made_by(store, stage.iteration, stage.stage)
+            made = store.records(KINDS[stage.stage], stage.iteration)
             assert made_digest(store, stage.iteration, stage.stage) == digest(made) == stage.digest
+            assert has_made(store, stage.iteration, stage.stage) is bool(made) is True
+            assert not has_made(store, stage.iteration + 1, stage.stage)
 
 
 @pytest.mark.parametrize(
