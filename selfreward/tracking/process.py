@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from selfreward.errors import SelfRewardError
+from selfreward.errors import PreflightError
 from selfreward.storage.directory import Run
 
 WAIT_S = 20.0
@@ -53,7 +53,7 @@ def send(run: Run, name: str) -> None:
     """Send a tracker all that it has not got, however long that takes.
 
     Raises:
-        SelfRewardError: It has not got all; with the end of the log.
+        PreflightError: It has not got all; with the end of the log.
     """
     process = _start(run, name, 0)
     assert process.stdin is not None
@@ -65,7 +65,7 @@ def send(run: Run, name: str) -> None:
     if code:
         log = _log(run, name)
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-_TAIL:])
-        raise SelfRewardError(f"{name} did not take all of run {run.name}", f"{log}:\n{tail}")
+        raise PreflightError(f"{name} did not take all of run {run.name}", f"{log}:\n{tail}")
 
 
 def _start(run: Run, name: str, seconds: float) -> subprocess.Popen[bytes]:

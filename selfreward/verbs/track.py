@@ -24,8 +24,7 @@ def track_run(run: Run, to: Sequence[str] | None) -> list[dict[str, Any]]:
 
     Raises:
         ConfigError: No such tracker, or none is named.
-        PreflightError: Its library is not installed.
-        SelfRewardError: It has not taken all.
+        PreflightError: Its library is not installed, or it has not taken all.
     """
     names = list(dict.fromkeys(run.config.track if to is None else to))
     known = get_args(TrackerName)

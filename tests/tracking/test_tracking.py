@@ -17,7 +17,7 @@ from selfreward.cli.main import invoke
 from selfreward.config.load import build_config
 from selfreward.config.run import is_runtime_key
 from selfreward.controller import launch
-from selfreward.errors import ConfigError, LockedError, PreflightError, SelfRewardError
+from selfreward.errors import ConfigError, LockedError, PreflightError
 from selfreward.inputs.collect import create_run
 from selfreward.measures.figures import figures_of
 from selfreward.storage.directory import Run
@@ -281,7 +281,7 @@ def test_the_verb_shows_why_a_tracker_took_nothing(
 ) -> None:
     (tmp_path / "wandb.py").write_text(RAISES)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
-    with pytest.raises(SelfRewardError) as found:
+    with pytest.raises(PreflightError) as found:
         send(run, "wandb")
     assert "no route to host" in found.value.hint
 
