@@ -16,14 +16,17 @@ from typing import Any
 import yaml
 
 from selfreward import __version__
+from selfreward.errors import IntegrityError
+from selfreward.measures.best import Best
 from selfreward.measures.figures import IterationFigures
 from selfreward.records import FORMS, TRAINING, Stage
-from selfreward.storage.committed import model_of
 from selfreward.storage.directory import Run
+from selfreward.storage.tables import RESTORE
 from selfreward.verbs.console import unmarked
 from selfreward.verbs.findings import findings
 from selfreward.verbs.layout import percent
-from selfreward.verbs.scores import health_lines, scores_of
+from selfreward.verbs.lineage import Ancestor, lineage
+from selfreward.verbs.scores import best_of, health_lines, scores_of
 
 PLOT = "scores.png"
 _PAPER = "[Self-Rewarding Language Models](https://arxiv.org/abs/2401.10020)"
@@ -64,8 +67,14 @@ class Base:
 
 
 def base_of(run: Run) -> Base:
-    """The base model of a run."""
+    """The base model of a run.
+
+    Raises:
+        IntegrityError: It is not known any more.
+    """
     facts = run.base_model()
+    if not facts:
+        raise IntegrityError(f"{run.path / 'models' / 'M0.json'}: is not there", RESTORE)
     source, revision = str(facts.get("source", "")), facts.get("revision")
     if source in _BUNDLED:
         name, known = _BUNDLED[source]
@@ -85,8 +94,8 @@ def model_card(run: Run, number: int, *, plot: bool, pairs: str | None) -> str:
     """
     from huggingface_hub import ModelCardData
 
-    base, iterations = base_of(run), scores_of(run).iterations
-    rounds = [f for f in iterations if f.iteration < number]
+    base, scores = base_of(run), scores_of(run)
+    rounds = [f for f in scores.iterations if f.iteration < number]
     data = ModelCardData(
         base_model=base.hub, license=base.license, datasets=pairs, library_name="transformers",
         pipeline_tag="text-generation", tags=["self-rewarding", "dpo", "selfreward"],
@@ -100,8 +109,8 @@ def model_card(run: Run, number: int, *, plot: bool, pairs: str | None) -> str:
         f"Model M{number} of a self-rewarding run: from {_name(base)} by {_PAPER}, in which a "
         "model writes prompts, answers them, scores its answers as a judge and learns from the "
         "best and the worst by DPO.",
-        f"## Lineage\n\n{_lineage(base, trained)}",
-        f"## What was found\n\n{_findings(rounds)}",
+        f"## Lineage\n\n{_lineage(base, lineage(trained))}",
+        f"## What was found\n\n{_findings(rounds, best_of(run, rounds))}",
         f"{_scores(rounds)}",
         *([f"![Scores, pairs and judge by iteration]({PLOT})"] if plot else []),
         *_warnings(rounds),
@@ -151,14 +160,14 @@ def pairs_card(run: Run, number: int, repository: str | None, counts: Sequence[i
 # Parts
 
 
-def _lineage(base: Base, trained: Sequence[Stage]) -> str:
+def _lineage(base: Base, trained: Sequence[Ancestor]) -> str:
     rows = [["model", "made by", "rows", "sha256"], ["M0", _name(base), "", f"`{base.digest}`"]]
-    for stage in trained:
-        how = "SFT on seed data" if stage.iteration == 0 else f"DPO of M{stage.iteration}"
-        rows.append([model_of(stage), how, f"{stage.rows:,}", f"`{stage.digest}`"])
+    for made in trained:
+        how = f"{made.method} of {made.base}"
+        rows.append([made.model, how, f"{made.rows:,}", f"`{made.digest}`"])
     note = (
         "The sha256 is over names and checksums of the files as `MANIFEST.json` of the run lists "
-        "them; each training began from exactly the model above it, which is also its reference."
+        "them; each training began from exactly the model it names, which is the reference of DPO."
     )
     return f"{_markdown(rows)}\n\n{note}"
 
@@ -170,8 +179,8 @@ def _name(base: Base) -> str:
     return f"[{base.hub}](https://huggingface.co/{base.hub}){at}"
 
 
-def _findings(rounds: Sequence[IterationFigures]) -> str:
-    said = [f"- {unmarked(sentence)}" for sentence in findings(rounds)]
+def _findings(rounds: Sequence[IterationFigures], best: Best | None) -> str:
+    said = [f"- {unmarked(sentence)}" for sentence in findings(rounds, best)]
     return "\n".join(said) or "Nothing was measured."
 
 
@@ -272,9 +281,7 @@ def _shareable(value: Any) -> Any:
         return {key: _shareable(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_shareable(inner) for inner in value]
-    if isinstance(value, str) and re.search(
-        r"://|^[/~\\]|^\.\.?/|^[A-Za-z]:[\\/]|/(?:home|Users)/", value
-    ):
+    if isinstance(value, str) and _LOCAL.search(value):
         return "(a local file or an endpoint)"
     return value
 

@@ -12,13 +12,13 @@ from selfreward.charts.data import ChartData
 from selfreward.measures.diversity import diversity
 from selfreward.measures.figures import LIVE_ATTEMPTS, IterationFigures
 from selfreward.measures.votes import ALL
-from selfreward.records import TRAINING, model_name
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
 from selfreward.verbs.console import unmarked
 from selfreward.verbs.examples import Examples, cut, examples_of
 from selfreward.verbs.findings import findings
 from selfreward.verbs.layout import duration, percent
+from selfreward.verbs.lineage import lineage
 from selfreward.verbs.score_rows import MISSING, gain, points, score_rows
 from selfreward.verbs.scores import health_lines, scores_of
 from selfreward.verbs.status import Status, status_of
@@ -101,7 +101,7 @@ def report_of(run: Run) -> tuple[Report, ChartData]:
     rounds = [f for f in figures if f.iteration > 0]
     with run.store() as store:
         data = chart_data(store, figures)
-        lineage = _lineage(run, store)
+        ancestors = _lineage(run, store)
         prompts = _prompts(store, _ends(rounds, _COLUMNS))
         examples: list[Examples] = []
         if scored := [f for f in rounds if f.scores.n]:
@@ -123,7 +123,7 @@ def report_of(run: Run) -> tuple[Report, ChartData]:
         all_figures=_figures("Every figure by iteration", rounds, True),
         people=_people(figures),
         prompts=prompts,
-        lineage=lineage,
+        lineage=ancestors,
         settings=_settings(settings),
         charts=pictures,
         charts_note=note,
@@ -221,14 +221,9 @@ def _lineage(run: Run, store: Store) -> Table:
     source = cut(str(base.get("source", "")), 300).text
     digest = cut(str(base.get("digest", "not found yet")), 64).text
     rows = [("M0", digest, source or "base model", "", "")]
-    for stage in store.stages():
-        if stage.stage in TRAINING:
-            made = model_name(stage.iteration, stage.stage)
-            how = "SFT" if stage.iteration == 0 else f"DPO of M{stage.iteration}"
-            rows.append((
-                made, stage.digest, f"{how}, {stage.rows:,} rows", duration(stage.seconds),
-                stage.finished,
-            ))  # fmt: skip
+    for made in lineage(store.stages()):
+        how = f"{made.method} of {made.base}, {made.rows:,} rows"
+        rows.append((made.model, made.digest, how, duration(made.seconds), made.finished))
     head = ("model", "digest (sha256)", "made by", "time", "finished (UTC)")
     if len(rows) > 2 * _COLUMNS:
         rows = [*rows[:_COLUMNS], *rows[-_COLUMNS:]]

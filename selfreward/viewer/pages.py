@@ -13,10 +13,10 @@ from selfreward.errors import ConfigError, NotFoundError
 from selfreward.measures.curves import training_figures
 from selfreward.measures.figures import IterationFigures
 from selfreward.records import TRAINING
-from selfreward.storage.committed import model_of
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
 from selfreward.verbs.findings import findings
+from selfreward.verbs.lineage import lineage
 from selfreward.verbs.scores import begun_iterations, best_of, health_lines
 from selfreward.verbs.show import prompt_of
 from selfreward.verbs.status import ls_row, status_of
@@ -40,7 +40,7 @@ def run_page(run: Run, figures: FiguresOf) -> dict[str, Any]:
     """Where a run is, and the figures of its iterations with what they come to in words."""
     status = status_of(run)
     with run.store() as store:
-        lineage = _lineage(run, store)
+        models = _lineage(run, store)
     found = figures_by_iteration(run, figures)
     known = [figures for figures in found.values() if figures is not None]
     return {
@@ -52,7 +52,7 @@ def run_page(run: Run, figures: FiguresOf) -> dict[str, Any]:
         "findings": findings(known, best_of(run, known)),
         "warnings": health_lines(known),
         "charts": msgspec.to_builtins(charts_of(known)),
-        "lineage": lineage,
+        "lineage": models,
         "settings": without_secrets(run.settings),
     }
 
@@ -66,18 +66,11 @@ def figures_by_iteration(run: Run, figures: FiguresOf) -> dict[int, IterationFig
 def _lineage(run: Run, store: Store) -> list[dict[str, Any]]:
     """The models of the run: the one it began with, then those that were trained, in order."""
     base = run.base_model()
-    models = [
+    models: list[dict[str, Any]] = [
         {"model": "M0", "digest": base.get("digest"), "base": None, "iteration": None,
          "finished": None, "seconds": None}
     ]  # fmt: skip
-    for stage in store.stages():
-        if stage.stage in TRAINING:
-            models.append(
-                {"model": model_of(stage), "digest": stage.digest, "base": models[-1]["model"],
-                 "iteration": stage.iteration, "finished": stage.finished,
-                 "seconds": stage.seconds}
-            )  # fmt: skip
-    return models
+    return [*models, *msgspec.to_builtins(lineage(store.stages()))]
 
 
 def without_secrets(data: Any) -> Any:

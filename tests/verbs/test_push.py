@@ -339,3 +339,9 @@ def test_the_card_of_the_pairs_says_that_models_wrote_them(run: Run) -> None:
     assert data["configs"][0]["data_files"] == [{"split": "train", "path": "data/*.parquet"}]
     assert "written by models" in text
     assert "| `data/iteration-2.parquet` | M2 | M3 | 5 |" in text
+
+
+def test_a_run_whose_base_model_is_not_known_any_more_is_one_line(copy: Run) -> None:
+    (copy.path / "models" / "M0.json").unlink()
+    with pytest.raises(IntegrityError, match=r"M0\.json: is not there"):
+        card.model_card(copy, 1, plot=False, pairs=None)

@@ -1,0 +1,48 @@
+"""Which model of a run was made from which."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from selfreward.records import TRAINING, Stage
+from selfreward.storage.committed import model_of
+
+
+@dataclass(frozen=True, slots=True)
+class Ancestor:
+    """A model that training made."""
+
+    model: str
+    """``SFT``, ``M1``, ``M2``, ..."""
+    base: str
+    """From which it was made; of DPO also the reference."""
+    method: Literal["SFT", "DPO"]
+    iteration: int
+    rows: int
+    """That it was trained on."""
+    digest: str
+    """sha256 of the model directory."""
+    seconds: float
+    finished: str
+    """UTC time."""
+
+
+def lineage(stages: Iterable[Stage]) -> list[Ancestor]:
+    """The models that finished trainings made, in order.
+
+    ``sft.selection`` makes SFT to judge with, and M1 from M0 again; without a seed step M1 is M0.
+    """
+    return [
+        Ancestor(
+            model=model_of(stage),
+            base=f"M{stage.iteration}",
+            method="DPO" if stage.iteration else "SFT",
+            iteration=stage.iteration,
+            rows=stage.rows,
+            digest=stage.digest,
+            seconds=stage.seconds,
+            finished=stage.finished,
+        )
+        for stage in stages
+        if stage.stage in TRAINING
+    ]
