@@ -144,10 +144,9 @@ class EvaluationConfig(Group):
     canaries: bool = True
     """Also judge responses that try to talk the judge into a high score."""
 
-    questions: Source | None = None
+    questions: Source | None = SeedSource(path="seed/questions.jsonl")
     """Held-out prompts that every model answers, and by which it is compared with those before it,
-    each at most with a ``reference`` answer,
-    such as the shipped ``seed/questions.jsonl``; null: none. A prompt that is also trained on is
+    each at most with a ``reference`` answer; null: none. A prompt that is also trained on is
     refused."""
     temperature: float = Field(default=0.0, ge=0)
     """Of these answers; else they are sampled as ``responses`` are. 0: the most probable token each

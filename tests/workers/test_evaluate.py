@@ -388,8 +388,7 @@ def test_shipped_canaries_are_short_of_prompts_that_are_trained_on() -> None:
 
 def test_evaluation_is_off_only_where_there_is_nothing_to_ask() -> None:
     assert EvaluationConfig().is_on
-    questions = SeedSource(path="seed/questions.jsonl")
-    assert EvaluationConfig(ranked=None, canaries=False, questions=questions).is_on
+    assert EvaluationConfig(ranked=None, canaries=False).is_on
     assert not EvaluationConfig(ranked=None, canaries=False, questions=None).is_on
     assert EvaluationConfig(questions=None).judges == ()
     assert not EvaluationConfig(ranked=None, compare=True).compares
