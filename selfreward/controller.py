@@ -7,6 +7,7 @@
     best v worst of each prompt                                     | iteration t
     M(t) --DPO on the pairs, reference M(t)--> M(t+1)               |
     M(t+1) judges what people ranked: how good a judge is it?      |
+      with best.continue_from=best an iteration starts from the best model so far, not from M(t)
 
 Everything is committed to ``records.db`` as it is made and a stage is entered only while it is not
 finished, so running the loop again continues where it ended, whatever ended it.
@@ -43,6 +44,8 @@ from selfreward.storage.changes import ENDED
 from selfreward.storage.committed import check_launch
 from selfreward.storage.directory import Run
 from selfreward.storage.leftovers import clean
+from selfreward.storage.made import has_made
+from selfreward.storage.starts import keep_start, start_of
 from selfreward.storage.store import Store
 from selfreward.storage.tracker import Tracker
 
@@ -105,6 +108,7 @@ def run_loop(run: Run, store: Store, workers: Workers) -> None:
         if not all(
             store.finished(iteration, stage) for stage in run.config.rollout_stages(iteration)
         ):
+            choose_start(run, store, iteration)
             workers.generate(iteration)
         if not store.finished(iteration, "pairs"):
             pair_iteration(run, store, iteration)
@@ -187,6 +191,26 @@ def require_selected(run: Run, store: Store) -> None:
         "judge.form=expected needs none of this: see docs/eft.md. Resume with "
         "sft.selection.min_rows=0 to go on all the same.",
     )
+
+
+def choose_start(run: Run, store: Store, iteration: int) -> None:
+    """Keep that an iteration starts from an older model, where ``best.continue_from`` says so.
+
+    One that has begun goes on from the model that it began with.
+
+    Raises:
+        IntegrityError: The model is gone or damaged.
+    """
+    settings = run.config.best
+    if settings.continue_from == "last" or has_made(store, iteration, "prompts"):
+        return
+    closed = (figures_of(store, before) for before in range(iteration))
+    best = best_model(closed, settings.by, settings.margin)
+    if best is None or best.number == iteration or start_of(store, iteration) != iteration:
+        return
+    run.whole_model(best.number)
+    keep_start(store, iteration, best.number)
+    store.add_event("start", f"iteration {iteration}: from {best.model}, the best by {settings.by}")
 
 
 def pair_iteration(run: Run, store: Store, iteration: int) -> None:

@@ -174,7 +174,9 @@ class EvaluationConfig(Group):
 
 
 class BestConfig(Group):
-    """By what the best model is named, and when the run ends because none is better any more."""
+    """By what the best model is named, what the next iteration starts from, and when a run whose
+    models get no better ends.
+    """
 
     by: Literal["win_rate", "judge_agreement"] = "win_rate"
     """``win_rate``: against M1 on ``evaluation.questions``. ``judge_agreement``: pairs of
@@ -183,6 +185,10 @@ class BestConfig(Group):
     """End the run (exit code 0) once so many models in a row are no better than the best before
     them; null: after ``iterations``. Scores that rise while this falls are the known end of
     self-rewarding (docs/contests.md)."""
+    continue_from: Literal["last", "best"] = "last"
+    """Which model the next iteration starts from, and has as its reference. ``last``: the newest,
+    as in SRLM. ``best``: the best so far, so that nothing is built upon a bad round. It is chosen
+    when the iteration begins, and kept."""
     margin: float = Field(default=0.0, ge=0, le=1)
     """By how much a model has to be better to count as better, in shares of 1."""
 

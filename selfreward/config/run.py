@@ -120,8 +120,10 @@ class Config(Group):
             "judge_agreement": ("evaluation.ranked", evaluation.ranked),
         }
         name, there = needs[by]
-        if self.best.patience is not None and not there:
-            raise ValueError(f"best.patience with best.by={by} needs {name}, and there is none")
+        asked = [] if self.best.patience is None else ["patience"]
+        asked += ["continue_from=best"] if self.best.continue_from == "best" else []
+        if asked and not there:
+            raise ValueError(f"best.{asked[0]} with best.by={by} needs {name}, and there is none")
         return self
 
     @model_validator(mode="after")

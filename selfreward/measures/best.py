@@ -6,6 +6,7 @@ from typing import Literal
 
 from selfreward.measures.figures import IterationFigures
 from selfreward.measures.reports import Estimate
+from selfreward.storage.directory import Run
 
 FIRST = "M1"
 """Against which the others are compared."""
@@ -33,6 +34,11 @@ class Best:
     later: int
     """How many of them are newer."""
 
+    @property
+    def number(self) -> int:
+        """1 for M1, ..."""
+        return int(self.model.removeprefix("M"))
+
 
 def best_model(
     iterations: Iterable[IterationFigures], by: Measure = "win_rate", margin: float = 0.0
@@ -59,6 +65,12 @@ def best_model(
     later = sum(number > best for number in found)
     judge = judge or next((judge for _, judge in found.values() if judge), None)
     return Best(f"M{best}", by, value, judge, len(found), later)
+
+
+def best_of(run: Run, iterations: Iterable[IterationFigures]) -> Best | None:
+    """The best model by what the run's config says; see ``best_model``."""
+    settings = run.settings.get("best", {})  # a group that is younger than some runs
+    return best_model(iterations, settings.get("by", "win_rate"), settings.get("margin", 0.0))
 
 
 def _measured(figures: IterationFigures, by: Measure) -> tuple[Estimate | None, str | None] | None:

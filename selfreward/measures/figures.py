@@ -45,9 +45,10 @@ from selfreward.measures.votes import (
 )
 from selfreward.records import FORMS
 from selfreward.stages.verdict import points
+from selfreward.storage.starts import start_of
 from selfreward.storage.store import Store
 
-LAYOUT = 7
+LAYOUT = 8
 """Raised when a figure gets another meaning; what an earlier release kept is then computed anew, as
 is what cannot be read."""
 FULL_MARKS = 4.5
@@ -193,6 +194,8 @@ class IterationFigures:
     layout: int
     """See ``LAYOUT``."""
     iteration: int
+    start: int
+    """Number of the model that it starts from, see ``storage.starts``."""
     stages: tuple[str, ...]
     """Finished so far."""
     attempts: int
@@ -260,6 +263,7 @@ def iteration_figures(
         return IterationFigures(
             layout=LAYOUT,
             iteration=iteration,
+            start=start_of(store, iteration),
             stages=finished,
             attempts=attempts if attempts is not None and is_part else prompts.attempts,
             prompts=prompts,

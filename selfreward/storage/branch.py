@@ -23,6 +23,7 @@ from selfreward.storage.changes import (
 from selfreward.storage.committed import removed_models
 from selfreward.storage.create import free_directory, new_directory
 from selfreward.storage.directory import Run
+from selfreward.storage.starts import START, start_of
 from selfreward.storage.store import Store
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def create_branch(
             durable.write_file(copy, path.read_bytes())
         database.copy(origin.records, directory / "records.db")
         with Store.claim(directory / "records.db") as store:
-            store.cut_to_pairs(iteration, (CONFIGURED, BRANCHED, FIXED))
+            store.cut_to_pairs(iteration, (CONFIGURED, BRANCHED, FIXED), (START,))
             _link_models(origin, store, directory / "models", iteration)
             if changed:
                 store.add_event(CONFIGURED, change_text(old, data, changed))
@@ -116,9 +117,8 @@ def _link_models(run: Run, store: Store, models: Path, iteration: int) -> None:
     Raises:
         IntegrityError: One is not whole or not the one committed, or the one to train is gone.
     """
-    start = model_name(iteration - 1, "train")
     with run.store() as other:
-        removed = removed_models(other)
+        removed, start = removed_models(other), f"M{start_of(other, iteration)}"
     for row in store.stages():
         if row.stage not in TRAINING:
             continue

@@ -4,14 +4,14 @@
 records of every finished stage, and the models that the next stages start from or are judged by.
 """
 
-from collections.abc import Iterable
-
+from selfreward.config.run import all_judges
 from selfreward.errors import IntegrityError
 from selfreward.records import TRAINING, Stage, model_name
 from selfreward.storage import durable, seals
 from selfreward.storage.changes import REMOVED
 from selfreward.storage.directory import Run
 from selfreward.storage.made import made_digest
+from selfreward.storage.starts import start_of
 from selfreward.storage.store import Store
 from selfreward.storage.tables import RESTORE, TABLES
 
@@ -23,9 +23,9 @@ def check_launch(run: Run, store: Store) -> None:
         IntegrityError: A record, a count, a log or a model is not the one committed.
     """
     check_records(store)
-    trained = [stage for stage in store.stages() if stage.stage in TRAINING]
-    for stage in trained:
-        if model_of(stage) in needed_models(run, trained):
+    needed = needed_models(run, store)
+    for stage in trainings(store):
+        if model_of(stage) in needed:
             check_model(run, store, stage)
 
 
@@ -152,13 +152,21 @@ _BELONGS = [
 """Which row each row belongs to."""
 
 
-def needed_models(run: Run, trained: Iterable[Stage]) -> set[str]:
+def trainings(store: Store) -> list[Stage]:
+    """The finished trainings, in order."""
+    return [stage for stage in store.stages() if stage.stage in TRAINING]
+
+
+def needed_models(run: Run, store: Store) -> set[str]:
     """Names of the trained models that a coming iteration starts from or is judged by."""
-    made = [model_of(stage) for stage in trained]
-    asks_m1 = any(judge.model == "M1" for judge in run.config.judge.jurors)
-    if asks_m1 or run.config.responses.anchors:
-        return {*made[-1:], "M1"}
-    return {*made[-1:]}
+    trained = trainings(store)
+    if not trained:
+        return set()
+    needed = {model_of(trained[-1]), f"M{start_of(store, trained[-1].iteration + 1)}"}
+    is_judge = any(judge.model == "M1" for judge in all_judges(run.config).values())
+    if is_judge or run.config.responses.anchors:
+        needed.add("M1")
+    return needed
 
 
 def model_of(stage: Stage) -> str:

@@ -177,11 +177,14 @@ class Store:
             for table in ("train_log", "progress"):
                 self._db.executemany(f"DELETE FROM {table} WHERE iteration=? AND stage=?", again)
 
-    def cut_to_pairs(self, iteration: int, events: Collection[str]) -> None:
+    def cut_to_pairs(
+        self, iteration: int, events: Collection[str], reports: Collection[str]
+    ) -> None:
         """Leave of a copy what was made up to the pairs of an iteration, for it to be trained anew.
 
         Args:
             events: Kinds of those that stay beside the first, which tells when the run began.
+            reports: Names of those of the iteration itself that stay.
         """
         later = ("train", "evaluate")
         with self._transaction():
@@ -191,8 +194,10 @@ class Store:
             for table in ("drops", "stages", "train_log", "progress"):
                 query = f"DELETE FROM {table} WHERE iteration = ? AND stage IN (?, ?)"
                 self._db.execute(query, (iteration, *later))
-            for table in ("reports", "figures"):
-                self._db.execute(f"DELETE FROM {table} WHERE iteration = ?", (iteration,))
+            self._db.execute("DELETE FROM figures WHERE iteration = ?", (iteration,))
+            marks = ",".join("?" * len(reports))
+            query = f"DELETE FROM reports WHERE iteration = ? AND name NOT IN ({marks})"
+            self._db.execute(query, [iteration, *reports])
             query = "DELETE FROM seals WHERE iteration = ? AND what IN (?, ?, ?)"
             self._db.execute(query, (iteration, *later, seals.FIGURES))
             marks = ",".join("?" * len(events))

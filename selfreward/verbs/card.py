@@ -17,16 +17,17 @@ import yaml
 
 from selfreward import __version__
 from selfreward.errors import IntegrityError
-from selfreward.measures.best import Best
+from selfreward.measures.best import Best, best_of
 from selfreward.measures.figures import IterationFigures
-from selfreward.records import FORMS, TRAINING, Stage
+from selfreward.records import FORMS, Stage
+from selfreward.storage.committed import trainings
 from selfreward.storage.directory import Run
 from selfreward.storage.tables import RESTORE
 from selfreward.verbs.console import unmarked
 from selfreward.verbs.findings import findings
 from selfreward.verbs.layout import percent
 from selfreward.verbs.lineage import Ancestor, lineage
-from selfreward.verbs.scores import best_of, health_lines, scores_of
+from selfreward.verbs.scores import health_lines, scores_of
 
 PLOT = "scores.png"
 _PAPER = "[Self-Rewarding Language Models](https://arxiv.org/abs/2401.10020)"
@@ -101,15 +102,15 @@ def model_card(run: Run, number: int, *, plot: bool, pairs: str | None) -> str:
         pipeline_tag="text-generation", tags=["self-rewarding", "dpo", "selfreward"],
     )  # fmt: skip
     with run.store() as store:
-        stages = store.stages()
-    trained = [s for s in stages if s.stage in TRAINING and s.iteration < number]
+        trained = [s for s in trainings(store) if s.iteration < number]
+        ancestors = [made for made in lineage(store) if made.iteration < number]
     blocks = [
         f"---\n{data.to_yaml()}\n---",
         f"# M{number} of {_code(run.name)}",
         f"Model M{number} of a self-rewarding run: from {_name(base)} by {_PAPER}, in which a "
         "model writes prompts, answers them, scores its answers as a judge and learns from the "
         "best and the worst by DPO.",
-        f"## Lineage\n\n{_lineage(base, lineage(trained))}",
+        f"## Lineage\n\n{_lineage(base, ancestors)}",
         f"## What was found\n\n{_findings(rounds, best_of(run, rounds))}",
         f"{_scores(rounds)}",
         *([f"![Scores, pairs and judge by iteration]({PLOT})"] if plot else []),

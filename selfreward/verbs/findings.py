@@ -78,7 +78,7 @@ def _scores(first: IterationFigures, last: IterationFigures) -> str:
     before, now = first.scores, last.scores
     assert before.mean is not None and now.mean is not None
     change = now.mean - before.mean
-    a, b = f"M{last.iteration}", f"M{first.iteration}"
+    a, b = f"M{last.start}", f"M{first.start}"
     if before.se is None or now.se is None:
         return f"There is no telling whether the answers of {a} score higher than those of {b}."
     half = _Z * math.hypot(before.se, now.se)
@@ -115,7 +115,7 @@ def _told(estimate: Estimate, limit: float, what: str) -> str:
 def _lengths(first: IterationFigures, last: IterationFigures) -> str:
     before, now = first.responses, last.responses
     assert before.length and now.length
-    a, b = f"M{last.iteration}", f"M{first.iteration}"
+    a, b = f"M{last.start}", f"M{first.start}"
     ratio = now.length / before.length
     if before.length_se is None or now.length_se is None:
         return f"There is no telling whether answers grew from {b} to {a} ({ratio - 1:+.0%})."

@@ -1,11 +1,11 @@
 """Which model of a run was made from which."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from selfreward.records import TRAINING, Stage
-from selfreward.storage.committed import model_of
+from selfreward.storage.committed import model_of, trainings
+from selfreward.storage.starts import start_of
+from selfreward.storage.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Ancestor:
     """UTC time."""
 
 
-def lineage(stages: Iterable[Stage]) -> list[Ancestor]:
+def lineage(store: Store) -> list[Ancestor]:
     """The models that finished trainings made, in order.
 
     ``sft.selection`` makes SFT to judge with, and M1 from M0 again; without a seed step M1 is M0.
@@ -35,7 +35,7 @@ def lineage(stages: Iterable[Stage]) -> list[Ancestor]:
     return [
         Ancestor(
             model=model_of(stage),
-            base=f"M{stage.iteration}",
+            base=f"M{start_of(store, stage.iteration)}",
             method="DPO" if stage.iteration else "SFT",
             iteration=stage.iteration,
             rows=stage.rows,
@@ -43,6 +43,5 @@ def lineage(stages: Iterable[Stage]) -> list[Ancestor]:
             seconds=stage.seconds,
             finished=stage.finished,
         )
-        for stage in stages
-        if stage.stage in TRAINING
+        for stage in trainings(store)
     ]

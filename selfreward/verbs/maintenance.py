@@ -8,6 +8,8 @@ from typing import Any
 
 from selfreward.errors import IntegrityError, NotFoundError, SelfRewardError
 from selfreward.inputs import models
+from selfreward.measures.best import best_of
+from selfreward.measures.figures import figures_of
 from selfreward.records import TRAINING, Stage
 from selfreward.storage.changes import REMOVED
 from selfreward.storage.committed import (
@@ -20,6 +22,7 @@ from selfreward.storage.committed import (
     check_stage,
     model_of,
     needed_models,
+    trainings,
 )
 from selfreward.storage.directory import Run, open_run
 from selfreward.storage.label import altered, in_force
@@ -122,8 +125,8 @@ def verify_text(checks: list[Check]) -> str:
 def collect(run: Run, keep: int | None, *, dry_run: bool) -> list[dict[str, Any]]:
     """Remove leftovers of killed processes, checkpoints of finished trainings and old models.
 
-    Nothing goes before what stays has been verified. A model that a coming iteration starts from
-    or is judged by always stays.
+    Nothing goes before what stays has been verified. The best model always stays, and so does one
+    that a coming iteration starts from or is judged by.
 
     Args:
         run: The run; it is owned meanwhile.
@@ -139,8 +142,8 @@ def collect(run: Run, keep: int | None, *, dry_run: bool) -> list[dict[str, Any]
     """
     with run.locked():  # the disk may be full: the database is written to once there is space
         with run.store() as store:
-            trained = [stage for stage in store.stages() if stage.stage in TRAINING]
-            old = _old_models(run, trained, keep)
+            trained = trainings(store)
+            old = _old_models(run, store, keep)
             for stage in trained:
                 if stage not in old:
                     check_model(run, store, stage)
@@ -166,7 +169,7 @@ def collect(run: Run, keep: int | None, *, dry_run: bool) -> list[dict[str, Any]
 def why_nothing(run: Run, keep: int | None) -> str:
     """Why there is nothing to remove, and what would remove more."""
     with run.store() as store:
-        trained = [stage for stage in store.stages() if stage.stage in TRAINING]
+        trained = trainings(store)
     models = [path for stage in trained if (path := run.model_directory(model_of(stage))).exists()]
     said = "no leftovers of killed processes, and no checkpoints of finished trainings"
     if not models:
@@ -176,8 +179,8 @@ def why_nothing(run: Run, keep: int | None) -> str:
     if keep is None:
         return f"{said}; of its models ({names}: {num_bytes}) none goes without --keep N"
     return (
-        f"{said}; its models ({names}: {num_bytes}) are the newest {keep}, or what a coming "
-        "iteration starts from, answers with or is judged by"
+        f"{said}; its models ({names}: {num_bytes}) are the newest {keep}, the best, or what "
+        "a coming iteration starts from, answers with or is judged by"
     )
 
 
@@ -241,12 +244,14 @@ def _check_base(run: Run) -> str:
     return str(path)
 
 
-def _old_models(run: Run, trained: list[Stage], keep: int | None) -> list[Stage]:
-    """Models that may go: not among the newest, and no coming iteration needs them."""
+def _old_models(run: Run, store: Store, keep: int | None) -> list[Stage]:
+    """Models that may go: neither new nor the best, and no coming iteration needs them."""
     if keep is None:
         return []
-    there = [stage for stage in trained if run.model_directory(model_of(stage)).exists()]
-    needed = needed_models(run, trained)
+    there = [stage for stage in trainings(store) if run.model_directory(model_of(stage)).exists()]
+    needed = needed_models(run, store)
+    if best := best_of(run, [figures_of(store, t) for t in store.closed]):
+        needed.add(best.model)
     return [stage for stage in there[: len(there) - keep] if model_of(stage) not in needed]
 
 

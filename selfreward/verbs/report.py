@@ -221,7 +221,7 @@ def _lineage(run: Run, store: Store) -> Table:
     source = cut(str(base.get("source", "")), 300).text
     digest = cut(str(base.get("digest", "not found yet")), 64).text
     rows = [("M0", digest, source or "base model", "", "")]
-    for made in lineage(store.stages()):
+    for made in lineage(store):
         how = f"{made.method} of {made.base}, {made.rows:,} rows"
         rows.append((made.model, made.digest, how, duration(made.seconds), made.finished))
     head = ("model", "digest (sha256)", "made by", "time", "finished (UTC)")

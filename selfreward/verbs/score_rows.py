@@ -76,7 +76,7 @@ def _reasons(rounds: Rounds, of: Callable[[IterationFigures], dict[str, int]]) -
 
 def _made(rounds: Rounds) -> list[_Row]:
     return [
-        _Row("policy", lambda f: f"M{f.iteration} -> M{f.iteration + 1}", short=True),
+        _Row("policy", lambda f: f"M{f.start} -> M{f.iteration + 1}", short=True),
         _Row("prompts", _prompts, short=True),
         *_reasons(rounds, lambda f: f.prompts.dropped),
         *([_Row("counted so far", _counted, short=True)] if any(map(_is_part, rounds)) else []),
@@ -357,7 +357,7 @@ def _contests(rounds: Rounds) -> list[_Row]:
 
 
 def _opponent(contest: ContestFigures, figures: IterationFigures) -> str:
-    is_before = figures.iteration > 1 and contest.opponent == f"M{figures.iteration}"
+    is_before = figures.start > 1 and contest.opponent == f"M{figures.start}"
     return BEFORE if is_before else contest.opponent
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from selfreward.errors import NotFoundError
-from selfreward.measures.best import Best, best_model
+from selfreward.measures.best import Best, best_of
 from selfreward.measures.figures import IterationFigures, figures_of
 from selfreward.measures.health import finding, remedy
 from selfreward.measures.reports import Gate
@@ -60,12 +60,6 @@ def scores_of(run: Run) -> Scores:
             )
         iterations = tuple(figures_of(store, iteration) for iteration in begun)
     return Scores(run.name, iterations, best_of(run, iterations))
-
-
-def best_of(run: Run, iterations: Sequence[IterationFigures]) -> Best | None:
-    """The best model by what the run's config says; see ``best_model``."""
-    settings = run.settings.get("best", {})  # a group that is younger than some runs
-    return best_model(iterations, settings.get("by", "win_rate"), settings.get("margin", 0.0))
 
 
 def begun_iterations(store: Store) -> list[int]:

@@ -10,6 +10,7 @@ import msgspec
 from selfreward.charts import charts_of
 from selfreward.config.secrets import check_secrets
 from selfreward.errors import ConfigError, NotFoundError
+from selfreward.measures.best import best_of
 from selfreward.measures.curves import training_figures
 from selfreward.measures.figures import IterationFigures
 from selfreward.records import TRAINING
@@ -17,7 +18,7 @@ from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
 from selfreward.verbs.findings import findings
 from selfreward.verbs.lineage import lineage
-from selfreward.verbs.scores import begun_iterations, best_of, health_lines
+from selfreward.verbs.scores import begun_iterations, health_lines
 from selfreward.verbs.show import prompt_of
 from selfreward.verbs.status import ls_row, status_of
 from selfreward.viewer.demonstrations import demonstrations_of
@@ -70,7 +71,7 @@ def _lineage(run: Run, store: Store) -> list[dict[str, Any]]:
         {"model": "M0", "digest": base.get("digest"), "base": None, "iteration": None,
          "finished": None, "seconds": None}
     ]  # fmt: skip
-    return [*models, *msgspec.to_builtins(lineage(store.stages()))]
+    return [*models, *msgspec.to_builtins(lineage(store))]
 
 
 def without_secrets(data: Any) -> Any:

@@ -1,7 +1,7 @@
 """The models of a run against each other: what they answer to held-out questions, and how well.
 
-A new model's answers are compared with those of M1 and of the model before it, which are kept, and
-with references where there are any. Judges that do not learn along compare them.
+A new model's answers are compared with those of M1 and of the model it was made from, which are
+kept, and with references where there are any. Judges that do not learn along compare them.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +16,7 @@ from selfreward.measures.reports import Answer, Answers, Contests
 from selfreward.records import Comparison, Response
 from selfreward.stages.evaluate import Pair, answer_prompts, compare_pairs
 from selfreward.storage.directory import Run
+from selfreward.storage.starts import start_of
 from selfreward.storage.store import Store
 
 REFERENCE = "reference"
@@ -56,7 +57,7 @@ def opponents_of(
 ) -> dict[str, Sequence[Answer]]:
     """Whom the model that an iteration makes is compared with: the answers by name."""
     found: dict[str, Sequence[Answer]] = {}
-    for before in dict.fromkeys((0, iteration - 1)) if iteration else ():
+    for before in dict.fromkeys((0, start_of(store, iteration) - 1)) if iteration else ():
         if kept := store.report(before, "answers", Answers):
             found[kept.model] = kept.answers
     if questions and questions[0].reference is not None:

@@ -22,6 +22,7 @@ from selfreward.records import model_name
 from selfreward.stages.comparisons import LABELS, STARTED, form_of
 from selfreward.storage import durable
 from selfreward.storage.directory import Run
+from selfreward.storage.starts import start_of
 from selfreward.storage.store import Store
 from selfreward.storage.tracker import Tracker
 from selfreward.training.base import DpoRow, Fit, SftRow, Training
@@ -192,7 +193,7 @@ def train(run: Run, store: Store, iteration: int, stage: str = "train") -> None:
     """
     if iteration == 0 or (iteration == 1 and run.config.sft is None):
         _check_base(run, models.digest(run.policy(iteration)))
-    chat = _chat(run, run.policy(iteration))
+    chat = _chat(run, run.policy(start_of(store, iteration)))
     train_iteration(run, store, iteration, chat, _fit(run, iteration, stage), stage)
 
 
@@ -227,7 +228,7 @@ def train_iteration(
     assert group is not None
     training = Training(
         method="sft" if iteration == 0 else "dpo",
-        model=run.policy(iteration),
+        model=run.policy(start_of(store, iteration)),
         output=run.model_directory(name),
         checkpoints=run.checkpoints_directory(name),
         options=group.options,

@@ -44,6 +44,7 @@ from selfreward.stages.ranked import (
 )
 from selfreward.stages.responses import responses_work
 from selfreward.storage.directory import Run
+from selfreward.storage.starts import start_of
 from selfreward.storage.store import Store
 from selfreward.storage.tracker import Tracker
 
@@ -73,7 +74,9 @@ async def generate_iteration(run: Run, store: Store, iteration: int, sessions: S
         StoppedError: Too few prompts within the budget, or a judge without verdicts.
         PreflightError: The engine cannot go on; all that came in before is committed.
     """
-    roles = [role for role in _roles(run, iteration) if not store.finished(iteration, role.stage)]
+    roles = [
+        role for role in _roles(run, store, iteration) if not store.finished(iteration, role.stage)
+    ]
     for group in _groups(roles, run.config.engine.staged):
         works: list[Work] = []
         for role in group:
@@ -91,12 +94,12 @@ async def generate_iteration(run: Run, store: Store, iteration: int, sessions: S
                 await sessions.drop(role.engine)
 
 
-def _roles(run: Run, iteration: int) -> list[_Role]:
+def _roles(run: Run, store: Store, iteration: int) -> list[_Role]:
     if iteration == 0:
         model, engine = run.whole_model("SFT"), run.config.engine
         stages = ("prompts", "responses", "judgments")
         return [_Role(stage, engine, model, partial(_ranked, stage=stage)) for stage in stages]
-    config, policy = run.config, run.policy(iteration)
+    config, policy = run.config, run.policy(start_of(store, iteration))
     author = config.prompts.author
     roles = [
         _Role("prompts", config.engine, policy if author == "policy" else author, _prompts),
