@@ -68,6 +68,11 @@ def _contest_sentence(model: str, contest: ContestFigures) -> str:
     by = f"as {'the frozen ' if contest.judge == FIRST else ''}{contest.judge} compares them"
     if rate.value is None:
         return f"{who}: no verdict on any held-out question, {by}."
+    if not contest.wins + contest.losses:
+        return (
+            f"{who}: a tie on each of {rate.n} held-out questions, {by}: the answers are the same, "
+            "or the judge names another in each order, so this tells nothing."
+        )
     equal = contest.length_controlled
     length = f", at equal length {percent(equal)}" if equal.value is not None else ""
     told = _told(rate, _CHANCE, contest.opponent)
