@@ -36,6 +36,7 @@ def scored(
     return replace(
         bare,
         iteration=number,
+        start=number,
         scores=replace(bare.scores, n=8, mean=mean, se=se),
         responses=replace(bare.responses, length=length, length_se=length_se),
     )

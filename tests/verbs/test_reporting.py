@@ -124,7 +124,7 @@ def test_no_table_is_wider_than_the_terminal(whole: Run, width: int, everything:
     seed, *rounds = scores_of(whole).iterations
     longest = max(rounds, key=lambda figures: len(scores_text(Scores("r", (figures,)))))
     for num in range(1, 13):
-        many = tuple(replace(longest, iteration=number) for number in range(1, num + 1))
+        many = tuple(replace(longest, iteration=number, start=number) for number in range(1, num + 1))
         text = scores_text(Scores("many", (seed, *many)), width, everything)
         assert max(map(len, unmarked(text).splitlines())) <= width
         shown = [line for line in unmarked(text).splitlines() if line.startswith("policy ")]
@@ -566,30 +566,41 @@ def test_gc_frees_leftovers_checkpoints_and_old_models_and_the_run_still_verifie
     done = maintenance.collect(copy, 1, dry_run=False)
     assert done == planned
     gone = {Path(item["path"]).relative_to(copy.path).as_posix() for item in done}
-    assert {"models/M1", "models/M2", f"models/{durable.TEMPORARY}x"} <= gone
+    assert {"models/M2", f"models/{durable.TEMPORARY}x"} <= gone
     assert {"checkpoints/M1", "checkpoints/M2", "checkpoints/M3"} <= gone
     assert not any((copy.path / path).exists() for path in gone)
     assert copy.model_directory(3).exists()
+    assert copy.model_directory(1).exists()  # the best, and the judge of the answers
     checks = maintenance.verify(copy)
     assert all(check["ok"] for check in checks)
     assert "removed by gc" in maintenance.verify_text(checks)
     assert maintenance.collect(copy, 1, dry_run=False) == []
-    assert re.search(r"its models \(M3: \d+ B\) are the newest 1", maintenance.why_nothing(copy, 1))
+    assert re.search(r"its models \(M1, M3: \d+ B\) are the newest 1, the best", maintenance.why_nothing(copy, 1))
     assert "none goes without --keep N" in maintenance.why_nothing(copy, None)
 
 
-def test_gc_keeps_every_model_unless_told_otherwise_and_m1_where_it_judges(copy: Run) -> None:
+def test_gc_keeps_every_model_unless_told_otherwise_and_m1_where_it_judges(
+    copy: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maintenance, "best_of", lambda run, figures: None)
+
     def models(keep: int | None) -> list[str]:
         items = maintenance.collect(Run(copy.path), keep, dry_run=True)
         return [Path(i["path"]).name for i in items if Path(i["path"]).parent.name == "models"]
 
+    def set_to(**groups: dict[str, object]) -> None:
+        path = copy.path / "config.resolved.yaml"
+        config = yaml.safe_load(path.read_text())
+        for group, values in groups.items():
+            config[group] |= values
+        path.write_text(yaml.safe_dump(config))
+
     assert models(None) == []
+    assert models(1) == ["M2"]  # by default M1 judges the answers of all models
+    set_to(evaluation={"contests": []})
     assert models(2) == ["M1"]
     assert models(1) == ["M1", "M2"]
-    path = copy.path / "config.resolved.yaml"
-    config = yaml.safe_load(path.read_text())
-    config["judge"]["model"] = "M1"
-    path.write_text(yaml.safe_dump(config))
+    set_to(judge={"model": "M1"})
     assert models(1) == ["M2"]
 
 
