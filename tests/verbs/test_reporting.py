@@ -124,7 +124,7 @@ def test_no_table_is_wider_than_the_terminal(whole: Run, width: int, everything:
     seed, *rounds = scores_of(whole).iterations
     longest = max(rounds, key=lambda figures: len(scores_text(Scores("r", (figures,)))))
     for num in range(1, 13):
-        many = tuple(replace(longest, iteration=number, start=number) for number in range(1, num + 1))
+        many = tuple(replace(longest, iteration=t, start=t) for t in range(1, num + 1))
         text = scores_text(Scores("many", (seed, *many)), width, everything)
         assert max(map(len, unmarked(text).splitlines())) <= width
         shown = [line for line in unmarked(text).splitlines() if line.startswith("policy ")]
@@ -575,7 +575,8 @@ def test_gc_frees_leftovers_checkpoints_and_old_models_and_the_run_still_verifie
     assert all(check["ok"] for check in checks)
     assert "removed by gc" in maintenance.verify_text(checks)
     assert maintenance.collect(copy, 1, dry_run=False) == []
-    assert re.search(r"its models \(M1, M3: \d+ B\) are the newest 1, the best", maintenance.why_nothing(copy, 1))
+    said = maintenance.why_nothing(copy, 1)
+    assert re.search(r"its models \(M1, M3: \d+ B\) are the newest 1, the best", said)
     assert "none goes without --keep N" in maintenance.why_nothing(copy, None)
 
 

@@ -39,7 +39,7 @@ export function detail(run, one, context) {
   const charts = run.charts.filter((chart) => chart.iteration === t && !ELSEWHERE.has(chart.name));
   return h("section.detail", { "aria-labelledby": "iteration" },
     h("div.bar", {},
-      h("h2", { id: "iteration" }, `Iteration ${t}`, h("span.sub", {}, t ? `M${t} → M${t + 1}` : "seed SFT, M0 → M1")),
+      h("h2", { id: "iteration" }, `Iteration ${t}`, h("span.sub", {}, t ? `M${one.start} → M${t + 1}` : "seed SFT, M0 → M1")),
       h("div.actions", {}, turn(-1, "‹"), turn(1, "›"))),
     h("div.cards", {}, scores(run.name, one), left(run.name, one), people(one), training(run.name, one), health(one),
       jury(one), time(one)),

@@ -121,7 +121,7 @@ function row(run, one, isChosen) {
     data: { row: "", key: `iteration-${t}` } },
     h("th", { scope: "row" },
       h("a", { href: `${at(name)}?iteration=${t}#iteration`, data: { open: "" } }, h("span.big", {}, String(t))),
-      h("span.sub", {}, t ? `M${t} → M${t + 1}` : "seed, M0 → M1")),
+      h("span.sub", {}, t ? `M${one.start} → M${t + 1}` : "seed, M0 → M1")),
     sampled ? link(prompts.accepted, { kind: "prompts" },
       prompts.attempts ? `of ${count(prompts.attempts)} tried` : null) : none(),
     sampled ? link(responses.n, { kind: "responses" },

@@ -35,7 +35,7 @@ export function draw({ steps }, context) {
   return [
     h("div.title", {},
       h("h1", {}, `Training of M${t + 1}`),
-      h("p.meta", {}, h("span", {}, t ? `DPO, reference M${t}` : "seed SFT of M0"),
+      h("p.meta", {}, h("span", {}, t ? `DPO, reference ${made?.base ?? `M${t}`}` : "seed SFT of M0"),
         h("span", {}, `${count(steps.length)} steps logged`),
         made?.digest ? h("span", { title: made.digest }, "digest ",
           h("code", {}, shown(made.digest.slice(0, 12)))) : null),
