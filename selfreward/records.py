@@ -145,6 +145,9 @@ class Prompt:
     """What the reason is about, such as the pooled prompt that it resembles; of an accepted prompt
     of iteration 0, the other request that its worse response answers."""
     num_tokens: int = 0
+    columns: str | None = None
+    """Further columns of the row of ``prompts.dataset`` that it was taken from, as a JSON object;
+    None where there are none."""
 
 
 @dataclass(frozen=True, slots=True)

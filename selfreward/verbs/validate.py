@@ -10,6 +10,7 @@ from selfreward.config.run import Config
 from selfreward.errors import ConfigError
 from selfreward.inputs import models, seeds, shipped
 from selfreward.inputs.collect import found_models, read_demonstrations, selection_inputs
+from selfreward.inputs.columns import read_prompt_rows, values_of
 from selfreward.inputs.judge_templates import (
     PROMPTS_VARIABLES,
     load_jury_templates,
@@ -70,8 +71,10 @@ def validate(config: Config, source: Path | None) -> list[dict[str, Any]]:
         ("seed prompts", f"{len(prompts)} of {file.path} ({key})"),
     ]
     if config.prompts.dataset:
-        rows = seeds.read_prompts(config.prompts.dataset, beside)
-        parts.append(("prompts data set", f"{counted(len(rows), 'row')}, each once"))
+        rows = read_prompt_rows(config.prompts.dataset, beside)
+        names = sorted({name for row in rows for name in values_of(row.columns)})
+        kept = f"; kept with it: {', '.join(names)}" if names else ""
+        parts.append(("prompts data set", f"{counted(len(rows), 'row')}, each once{kept}"))
     if config.sft:
         if config.sft.ift:
             again = len(ift) - len(set(ift))

@@ -22,6 +22,7 @@ from selfreward.inputs.collect import (
     found_models,
     run_inputs,
 )
+from selfreward.inputs.columns import read_prompt_rows
 from selfreward.inputs.judge_templates import (
     PROMPTS_VARIABLES,
     load_jury_templates,
@@ -111,8 +112,8 @@ def check_changed(run: Run, config: Config, changed: Collection[str]) -> None:
     if "track" in changed:
         _check_trackers(config)
     if "iterations" in changed and config.prompts.dataset is not None:
-        rows = seeds.read_prompts(SeedSource(path=str(run.seed_file("dataset").resolve())))
-        check_dataset(rows, config)
+        copy = SeedSource(path=str(run.seed_file("dataset").resolve()))
+        check_dataset(read_prompt_rows(copy), config)
     if "judge.form" in changed and config.sft is not None and config.sft.eft is not None:
         check_eft(seeds.read_eft(SeedSource(path=str(run.seed_file("eft").resolve()))), config)
     if not {"prompts.human_shots", "prompts.generated_shots"}.isdisjoint(changed):

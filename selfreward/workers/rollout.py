@@ -19,6 +19,7 @@ from selfreward.config import EngineConfig, SeedSource
 from selfreward.engines.base import FAILURES
 from selfreward.engines.sessions import Session, Sessions, is_local
 from selfreward.inputs import seeds
+from selfreward.inputs.columns import read_prompt_rows
 from selfreward.inputs.judge_templates import run_judge_templates, run_template
 from selfreward.inputs.rankings import rankings_of
 from selfreward.records import (
@@ -119,8 +120,8 @@ def _roles(run: Run, iteration: int) -> list[_Role]:
 
 
 def _prompts(run: Run, store: Store, iteration: int, session: Session) -> Work:
-    def texts(kind: str) -> list[str]:
-        return seeds.read_prompts(SeedSource(path=str(run.seed_file(kind).resolve())))
+    def copy(kind: str) -> SeedSource:
+        return SeedSource(path=str(run.seed_file(kind).resolve()))
 
     earlier = [
         prompt.text
@@ -129,8 +130,9 @@ def _prompts(run: Run, store: Store, iteration: int, session: Session) -> Work:
         if prompt.dropped is None
     ]
     written = run.config.prompts.dataset is None
-    source = run_template(run, "prompts") if written else texts("dataset")
-    pool, committed = Pool(texts("prompts"), earlier), store.records(Prompt, iteration)
+    source = run_template(run, "prompts") if written else read_prompt_rows(copy("dataset"))
+    pool = Pool(seeds.read_prompts(copy("prompts")), earlier)
+    committed = store.records(Prompt, iteration)
     return prompts_work(session, committed, source, pool, run.config, iteration)
 
 
