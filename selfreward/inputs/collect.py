@@ -10,6 +10,7 @@ from selfreward.config.load import dump_config
 from selfreward.errors import ConfigError
 from selfreward.inputs import seeds
 from selfreward.inputs.columns import PromptRow, dump_prompt_rows, read_prompt_rows
+from selfreward.inputs.functions import function_inputs
 from selfreward.inputs.heldout import evaluation_inputs
 from selfreward.inputs.judge_templates import (
     COMPARE_TEMPLATE,
@@ -100,6 +101,7 @@ def run_inputs(config: Config, source: Path | None) -> dict[str, str]:
         compare = load_template(find_template(COMPARE_TEMPLATE, beside), COMPARE_VARIABLES)
         files["templates/compare.jinja"] = compare.source
     files |= selection_inputs(config, beside)
+    files |= function_inputs(config, beside)
     return files | evaluation_inputs(config.evaluation, beside, files)
 
 

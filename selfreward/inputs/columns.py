@@ -84,6 +84,17 @@ def values_of(columns: str | None) -> dict[str, Any]:
     return dict(json.loads(columns)) if columns else {}
 
 
+def column_names(jsonl: str, known: frozenset[str] = frozenset({"prompt"})) -> list[str]:
+    """Names of the further columns in a run's own copy of its prompts or questions.
+
+    Args:
+        jsonl: Its text.
+        known: The columns that are none of them.
+    """
+    rows = map(json.loads, jsonl.split("\n")[:-1])
+    return sorted({name for row in rows for name in row} - known)
+
+
 def dump_prompt_rows(rows: list[PromptRow]) -> str:
     """JSONL that ``read_prompt_rows`` reads back."""
     return "".join(_lines(rows))

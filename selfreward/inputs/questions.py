@@ -11,7 +11,8 @@ from selfreward.inputs.columns import further_columns, values_of
 from selfreward.inputs.rows import read_rows
 from selfreward.inputs.shapes import our_row
 
-_TEXTS = frozenset({"prompt", "kind", "reference"})
+QUESTION = frozenset({"prompt", "kind", "reference"})
+"""The columns of a question that are read; it may have further ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +42,14 @@ def read_questions(source: SeedSource, beside: Path | None = None) -> list[Quest
     first: dict[str, str] = {}
     for at, row in read_rows(source, beside):
         values = our_row(row, source.columns, at, ("prompt",))
-        texts = {name: _text(values, name, at) for name in _TEXTS}
+        texts = {name: _text(values, name, at) for name in QUESTION}
         prompt = texts["prompt"]
         if prompt is None:
             raise ConfigError(f"{at}: needs a text in column 'prompt'", "Fill it in.")
         if prompt in first:
             raise ConfigError(f"{at}: the prompt is that of {first[prompt]}", "Remove one of them.")
         first[prompt] = at
-        columns = further_columns(values, source.columns, at, _TEXTS)
+        columns = further_columns(values, source.columns, at, QUESTION)
         found.append(Question(prompt, texts["kind"] or "", texts["reference"], columns))
     _check_references(found, first, source.path)
     return found
@@ -56,7 +57,7 @@ def read_questions(source: SeedSource, beside: Path | None = None) -> list[Quest
 
 def dump_questions(questions: Sequence[Question]) -> str:
     """JSONL that ``read_questions`` reads back."""
-    texts = ({k: v for k, v in asdict(q).items() if v and k in _TEXTS} for q in questions)
+    texts = ({k: v for k, v in asdict(q).items() if v and k in QUESTION} for q in questions)
     rows = (row | values_of(q.columns) for row, q in zip(texts, questions, strict=True))
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
