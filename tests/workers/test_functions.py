@@ -10,7 +10,7 @@ import pytest
 
 from selfreward.cli.main import invoke
 from selfreward.config import JurorConfig
-from selfreward.config.load import build_config
+from selfreward.config.load import build_config, load_config
 from selfreward.controller import launch
 from selfreward.errors import ConfigError, IntegrityError, PreflightError
 from selfreward.inputs.collect import create_run
@@ -22,7 +22,7 @@ from selfreward.verbs.scores import scores_of, scores_text
 from selfreward.workers import functions
 from selfreward.workers.checks import check_run
 from selfreward.workers.functions import FunctionProcess
-from tests.support import plain
+from tests.support import ROOT, plain
 from tests.support.loop_driver import ScriptedWorkers
 
 ALONE = [
@@ -259,3 +259,28 @@ def test_validate_names_the_file_of_a_function(capsys: pytest.CaptureFixture[str
     Path("config.yaml").write_text("judge: {function: 'my_rewards:short'}\n")
     assert invoke(["validate", "config.yaml", *ALONE]) == 0
     assert "my_rewards:short" in capsys.readouterr().out
+
+
+# The documentation
+
+
+def test_the_example_of_the_docs_runs_as_it_stands_there() -> None:
+    text = (ROOT / "docs" / "rewards.md").read_text()
+    rows, code, config = (
+        text.partition(f"```{kind}\n")[2].partition("```")[0] for kind in ("json", "python", "yaml")
+    )
+    Path("asked.jsonl").write_text(rows)
+    write(code)
+    Path("config.yaml").write_text(config)
+    assert invoke(["validate", "config.yaml"]) == 0
+    run = create_run(load_config(Path("config.yaml")), "run", Path("config.yaml"))
+    loop(run)
+    with run.store() as store:
+        texts = {(r.attempt, r.sample): r.text for r in store.records(Response, 1)}
+        limits = {p.attempt: json.loads(p.columns or "")["limit"] for p in store.records(Prompt, 1)}
+    votes = judgments(run)
+    assert sorted(set(limits.values())) == [5, 10, 20, 40] and votes
+    for vote in votes:
+        words = len(texts[vote.attempt, vote.sample].split())
+        assert vote.score == pytest.approx(5 * min(1, limits[vote.attempt] / words))
+    assert "is the best by the functions" in scores_text(scores_of(run))
