@@ -24,6 +24,7 @@ from typing import Protocol
 
 from selfreward.errors import IntegrityError, SelfRewardError, StoppedError
 from selfreward.inputs import models
+from selfreward.inputs.functions import run_functions
 from selfreward.inputs.rankings import rankings_of
 from selfreward.measures.best import best_model
 from selfreward.measures.figures import figures_of, iteration_figures
@@ -89,6 +90,7 @@ def run_loop(run: Run, store: Store, workers: Workers) -> None:
     workers.prepare()
     run.check_fingerprints(store)
     check_base(run, store)
+    run_functions(run)
 
     if run.config.sft is not None:
         if run.config.sft.selection is not None:

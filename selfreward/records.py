@@ -93,7 +93,7 @@ GateName = Literal[
 """The health gates; ``measures.health`` says what each holds against its limit."""
 
 
-FormName = Literal["written", "expected", "written_expected", "criteria"]
+FormName = Literal["written", "expected", "written_expected", "criteria", "function"]
 """The forms of judging, see ``judge.form``."""
 
 
@@ -105,7 +105,7 @@ class Form:
     """
 
     template: str
-    """The shipped template."""
+    """The shipped template; empty where no model is asked."""
     writes: bool = False
     """Whether the judge writes something about each response, as often as ``judge.votes``."""
     weighs: bool = False
@@ -125,6 +125,7 @@ FORMS: dict[str, Form] = {
     "expected": Form("judge/expected.jinja", weighs=True),
     "written_expected": Form("judge/additive.jinja", writes=True, weighs=True),
     "criteria": Form("judge/criterion.jinja", weighs=True, by_criterion=True),
+    "function": Form(""),
 }
 """By ``FormName``."""
 
@@ -145,6 +146,9 @@ class Prompt:
     """What the reason is about, such as the pooled prompt that it resembles; of an accepted prompt
     of iteration 0, the other request that its worse response answers."""
     num_tokens: int = 0
+    columns: str | None = None
+    """Further columns of the row of ``prompts.dataset`` that it was taken from, as a JSON object;
+    None where there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +199,8 @@ class Judgment:
     form: str
     """One of ``FORMS``."""
     raw: str
-    """The judge's own completion; empty in the forms that sample no text here."""
+    """The judge's own completion; empty in the forms that sample no text here. Of a function what
+    it returned, or what went wrong."""
     score: float | None
     """Points on the rubric scale, 0 to 5; None if there is no verdict."""
     reason: str | None = None
@@ -331,5 +336,5 @@ class Progress:
 MAX_SCORE = 5
 """Points on the additive scale (arXiv 2401.10020, figure 2)."""
 
-REPORTS = ("judge", "canaries", "positions", "answers", "contests")
+REPORTS = ("judge", "canaries", "positions", "answers", "contests", "verified")
 """Names of all reports of an evaluation."""

@@ -1,14 +1,69 @@
 """The judge, what it is measured by, and the limits to what it may do."""
 
-from typing import Literal, Self
+import re
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from selfreward.config.base import EngineConfig, Group, SampledGroup, SeedSource, Source
 from selfreward.records import FORMS, Form, FormName, GateName
 
+FUNCTION = "function"
+"""``judge.model`` and ``judge.form`` of a judge that is no model."""
+_NAME = re.compile(r"(?:[^:]+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 
-class JurorConfig(SampledGroup):
+
+class FunctionGroup(SampledGroup):
+    """A judge that is a model, or a Python function."""
+
+    function: str | None = None
+    """A reward function, as ``reward_funcs`` of TRL, in place of a model: ``my_rewards:brief`` or
+    ``path/to/my_rewards.py:brief``, looked for beside the config, in the working directory, and
+    among what is installed, such as ``selfreward.rewards.constraints:satisfied``. Its code runs
+    with your rights. See docs/rewards.md."""
+    scale: tuple[float, float] = Field(default=(0.0, 1.0), strict=False)
+    """``function``: the least and the greatest value that it returns. A score is 0 to 5 in
+    proportion; a value outside gives none."""
+    timeout_s: float = Field(default=60.0, gt=0)
+    """``function``: seconds that a call of it may take, with up to 16 responses."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_function(cls, data: Any) -> Any:
+        """A function is neither a model nor another form."""
+        if not isinstance(data, dict) or data.get("function") is None:
+            return data
+        for key in ("model", "form"):
+            if data.get(key, FUNCTION) != FUNCTION:
+                raise ValueError(
+                    f"{key}={data[key]} is of a model, and function={data['function']} asks none; "
+                    f"leave out {key}, or set {key}=function"
+                )
+        return {**data, "model": FUNCTION, "form": FUNCTION}
+
+    @field_validator("function")
+    @classmethod
+    def _check_function(cls, function: str | None) -> str | None:
+        if function is not None and not _NAME.fullmatch(function):
+            raise ValueError("names no function; such as my_rewards:brief or rewards.py:brief")
+        return function
+
+    @field_validator("scale")
+    @classmethod
+    def _check_scale(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if not scale[0] < scale[1]:
+            raise ValueError("the least value comes first, and differs from the greatest")
+        return scale
+
+    @model_validator(mode="after")
+    def _check_is_function(self) -> Self:
+        named = {getattr(self, "model", None), getattr(self, "form", None)}
+        if self.function is None and FUNCTION in named:
+            raise ValueError("model and form are function, but function names none")
+        return self
+
+
+class JurorConfig(FunctionGroup):
     """LLM-as-a-Judge on an additive 5-point scale (SRLM 2.1, figure 2)."""
 
     model: str = "policy"
@@ -22,7 +77,8 @@ class JurorConfig(SampledGroup):
     """``written``: justification, then the score. ``expected``: no text; the probabilities of
     the scores 0..5 give the expected score. ``written_expected``: the expected score after each
     of K justifications. ``criteria``: the judge writes what a good answer to this prompt needs, and
-    gives an expected score for each criterion; their weighted mean is the score."""
+    gives an expected score for each criterion; their weighted mean is the score. ``function``:
+    set by the key ``function``."""
     template: str = "judge/additive.jinja"
     """What the judge is asked: a shipped template or a file; it has to fit the form."""
     criteria_template: str = "judge/criteria.jinja"
@@ -41,6 +97,11 @@ class JurorConfig(SampledGroup):
     """Tokens of a text, at most."""
     weight: float = Field(default=1.0, gt=0)
     """Of this judge's scores in the mean over a jury."""
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.function or self.model
 
     @property
     def traits(self) -> Form:
@@ -98,16 +159,20 @@ class JudgeConfig(JurorConfig):
         return models.index("policy") if "policy" in models else 0
 
 
-class ContestConfig(SampledGroup):
-    """A judge that compares the answers of two models, in both orders, and does not learn along."""
+class ContestConfig(FunctionGroup):
+    """A judge that compares the answers of two models, in both orders, and does not learn along.
+
+    Of a function the answer with the higher value wins.
+    """
 
     model: str = "M1"
     """``M1``: the seed model, frozen; else any model source; ``hosted``: whatever the endpoints of
     ``engine`` serve. The policy itself is refused: it would judge what it is trained to like."""
     engine: EngineConfig | None = None
     """How to run it; null: like the policy."""
-    form: Literal["written", "expected"] = "expected"
-    """``expected``: the more probable of two labels. ``written``: reasons, then the better one."""
+    form: Literal["written", "expected", "function"] = "expected"
+    """``expected``: the more probable of two labels. ``written``: reasons, then the better one.
+    ``function``: set by the key ``function``."""
     temperature: float = Field(default=0.0, ge=0)
     """Of what is written; 0 takes the most probable token each time."""
     top_p: float = Field(default=1.0, gt=0, le=1)
@@ -116,6 +181,11 @@ class ContestConfig(SampledGroup):
     """Sample from so many of the most probable tokens; 0: from all."""
     max_new_tokens: int = Field(default=256, ge=1)
     """Tokens of a text, at most."""
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.function or self.model
 
     @property
     def traits(self) -> Form:
@@ -172,15 +242,21 @@ class EvaluationConfig(Group):
         """Who compares the models' answers; none where they are asked nothing."""
         return self.contests if self.questions is not None else ()
 
+    @property
+    def functions(self) -> tuple[ContestConfig, ...]:
+        """Those of them that are functions."""
+        return tuple(judge for judge in self.judges if judge.function is not None)
+
 
 class BestConfig(Group):
     """By what the best model is named, what the next iteration starts from, and when a run whose
     models get no better ends.
     """
 
-    by: Literal["win_rate", "judge_agreement"] = "win_rate"
+    by: Literal["win_rate", "judge_agreement", "verifiable"] = "win_rate"
     """``win_rate``: against M1 on ``evaluation.questions``. ``judge_agreement``: pairs of
-    ``evaluation.ranked`` that the model, as a judge, orders as people do."""
+    ``evaluation.ranked`` that the model, as a judge, orders as people do. ``verifiable``: what the
+    functions of ``evaluation.contests`` give its answers to ``evaluation.questions``, mean."""
     patience: int | None = Field(default=None, ge=1)
     """End the run (exit code 0) once so many models in a row are no better than the best before
     them; null: after ``iterations``. Scores that rise while this falls are the known end of
@@ -243,5 +319,5 @@ class HealthConfig(Group):
 HOSTED = "hosted"
 """``judge.model`` of a judge of which only its endpoints are known."""
 
-OWN_MODELS = ("policy", "M1", HOSTED)
+OWN_MODELS = ("policy", "M1", HOSTED, FUNCTION)
 """``judge.model`` where it names no model source."""

@@ -36,7 +36,7 @@ _SEED = {stage: (*groups, "sft") for stage, groups in _SAMPLED.items()} | {
 _GROUPS = {group for groups in (*_SEED.values(), *_LATER.values()) for group in groups}
 
 _COPIED = re.compile(
-    r"(.*\.)?(chat_template|template|criteria_template)"
+    r"(.*\.)?(chat_template|template|criteria_template|function)"
     r"|(sft\.ift|sft\.eft|sft\.selection\.ranked|prompts\.(seeds|dataset)|evaluation\.(ranked|questions))(\..*)?"
 )
 

@@ -83,7 +83,8 @@ class Config(Group):
     def compares(self) -> bool:
         """Whether any two responses are judged against each other."""
         evaluation = self.evaluation
-        return evaluation.compares or bool(evaluation.judges) or self.judge.break_ties
+        judges = [judge for judge in evaluation.judges if judge.function is None]
+        return evaluation.compares or bool(judges) or self.judge.break_ties
 
     def stages(self, iteration: int) -> tuple[str, ...]:
         """The stages of an iteration, in order."""
@@ -118,12 +119,41 @@ class Config(Group):
                 evaluation.judges,
             ),
             "judge_agreement": ("evaluation.ranked", evaluation.ranked),
+            "verifiable": (
+                "evaluation.questions and a function in evaluation.contests",
+                evaluation.functions,
+            ),
         }
         name, there = needs[by]
         asked = [] if self.best.patience is None else ["patience"]
         asked += ["continue_from=best"] if self.best.continue_from == "best" else []
         if asked and not there:
             raise ValueError(f"best.{asked[0]} with best.by={by} needs {name}, and there is none")
+        return self
+
+    @model_validator(mode="after")
+    def _check_judge(self) -> Self:
+        """A function as the judge learns nothing, and is not measured as a judge."""
+        judge, sft, evaluation = self.judge, self.sft, self.evaluation
+        if judge.function is None:
+            return self
+        if models := [k for k, juror in enumerate(judge.jury) if juror.function is None]:
+            raise ValueError(
+                f"judge.function={judge.function}, but judge.jury.{models[0]} is a model; let the "
+                "model be the judge, and put the function into judge.jury"
+            )
+        needs = {
+            "sft.eft=null": sft is not None and sft.eft is not None,
+            "sft.selection=null": self.selection is not None,
+            "judge.break_ties=false": judge.break_ties,
+            "evaluation.ranked=null": evaluation.ranked is not None,
+            "evaluation.canaries=false": evaluation.canaries,
+        }
+        if wrong := [word for word, is_set in needs.items() if is_set]:
+            raise ValueError(
+                f"judge.function={judge.function}: no judge is a model, which could be taught or "
+                f"measured as one; set {' '.join(wrong)}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -152,6 +182,7 @@ RUNTIME_KEYS = frozenset(
         *(f"health.{key}" for key in HealthConfig.model_fields),
         *(f"best.{key}" for key in BestConfig.model_fields),
         "judge.min_parse_rate",
+        "judge.timeout_s",
         "launch.engine_devices",
         "launch.keep_engine",
         "launch.train_devices",
@@ -167,8 +198,8 @@ these."""
 
 def is_runtime_key(key: str) -> bool:
     """Whether it is one of ``RUNTIME_KEYS``, be it of a judge such as ``judge.jury.0``."""
-    further = r"^(judge\.jury|evaluation\.contests)\.\d+\.engine\."
-    return re.sub(further, "judge.engine.", key) in RUNTIME_KEYS
+    further = r"^(judge\.jury|evaluation\.contests)\.\d+\.(engine\.|timeout_s$)"
+    return re.sub(further, r"judge.\2", key) in RUNTIME_KEYS
 
 
 def all_judges(config: Config) -> dict[str, JurorConfig | ContestConfig]:

@@ -9,6 +9,8 @@ from selfreward.config.judging import OWN_MODELS, ContestConfig
 from selfreward.config.load import dump_config
 from selfreward.errors import ConfigError
 from selfreward.inputs import seeds
+from selfreward.inputs.columns import PromptRow, dump_prompt_rows, read_prompt_rows
+from selfreward.inputs.functions import function_inputs
 from selfreward.inputs.heldout import evaluation_inputs
 from selfreward.inputs.judge_templates import (
     COMPARE_TEMPLATE,
@@ -86,9 +88,9 @@ def run_inputs(config: Config, source: Path | None) -> dict[str, str]:
         chat = find_template(config.chat_template, beside)
         files["templates/chat.jinja"] = chat.read_text(encoding="utf-8")
     if config.prompts.dataset:
-        rows = seeds.read_prompts(config.prompts.dataset, beside)
+        rows = read_prompt_rows(config.prompts.dataset, beside)
         check_dataset(rows, config)
-        files["seeds/dataset.jsonl"] = dump(rows)
+        files["seeds/dataset.jsonl"] = dump_prompt_rows(rows)
     if config.sft and config.sft.ift:
         files["seeds/ift.jsonl"] = dump(seeds.read_ift(config.sft.ift, beside))
     if config.sft and config.sft.eft:
@@ -99,16 +101,17 @@ def run_inputs(config: Config, source: Path | None) -> dict[str, str]:
         compare = load_template(find_template(COMPARE_TEMPLATE, beside), COMPARE_VARIABLES)
         files["templates/compare.jinja"] = compare.source
     files |= selection_inputs(config, beside)
+    files |= function_inputs(config, beside)
     return files | evaluation_inputs(config.evaluation, beside, files)
 
 
-def check_dataset(rows: Sequence[str], config: Config) -> None:
+def check_dataset(rows: Sequence[PromptRow], config: Config) -> None:
     """Refuse a data set of prompts that is used up before the last iteration, as none comes twice.
 
     Raises:
         ConfigError: With how many there are and how many are needed.
     """
-    there, needed = len(set(rows)), config.iterations * config.prompts.count
+    there, needed = len(rows), config.iterations * config.prompts.count
     if there < needed:
         raise ConfigError(
             f"prompts.dataset: holds {there} different prompts, but {config.iterations} iterations "

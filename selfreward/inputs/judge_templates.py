@@ -38,11 +38,14 @@ def load_judge_templates(
         key: Of the judge in the config, such as ``judge.jury.0``.
 
     Returns:
-        ``judge``, and where it judges by criteria also ``criteria``, which asks for them.
+        ``judge``, and where it judges by criteria also ``criteria``, which asks for them; none of
+        a function.
 
     Raises:
         ConfigError: There is none, it is no good, or it does not fit the form.
     """
+    if settings.function is not None:
+        return {}
     path = find_template(settings.template, beside)
     _check_fit(path, settings, key)
     templates = {"judge": load_template(path, settings.traits.variables)}
@@ -113,6 +116,8 @@ def run_templates(run: "Run", config: "Config") -> dict[str, Template]:
     """
     wanted = {"prompts": PROMPTS_VARIABLES}
     for juror, judge in enumerate(config.judge.jurors):
+        if judge.function is not None:
+            continue
         wanted[template_name("judge", juror)] = judge.traits.variables
         if judge.traits.by_criterion:
             wanted[template_name("criteria", juror)] = _VARIABLES["criteria"]
@@ -133,6 +138,8 @@ def run_templates(run: "Run", config: "Config") -> dict[str, Template]:
 
 def run_judge_templates(run: "Run", juror: int) -> dict[str, Template]:
     """A run's own copies of the templates of a judge, as ``load_judge_templates`` returns them."""
+    if run.config.judge.jurors[juror].function is not None:
+        return {}
     by_criterion = run.config.judge.jurors[juror].traits.by_criterion
     kinds = ("judge", "criteria") if by_criterion else ("judge",)
     return {kind: run_template(run, kind, juror) for kind in kinds}

@@ -7,8 +7,12 @@ from pathlib import Path
 
 from selfreward.config import SeedSource
 from selfreward.errors import ConfigError
+from selfreward.inputs.columns import further_columns, values_of
 from selfreward.inputs.rows import read_rows
 from selfreward.inputs.shapes import our_row
+
+QUESTION = frozenset({"prompt", "kind", "reference"})
+"""The columns of a question that are read; it may have further ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +24,12 @@ class Question:
     """What sort of request it is, such as ``rewriting``; empty where the data does not say."""
     reference: str | None = None
     """An answer that the models are also compared with."""
+    columns: str | None = None
+    """Further columns of its row as a JSON object, which reward functions get; None without any."""
 
 
 def read_questions(source: SeedSource, beside: Path | None = None) -> list[Question]:
-    """Read questions: rows of ``prompt`` and, where there is one, ``kind`` and ``reference``.
+    """Read questions: rows of ``prompt``, ``kind`` and ``reference`` if any, and further columns.
 
     Args:
         beside: Directory that relative paths are also looked for in.
@@ -36,21 +42,23 @@ def read_questions(source: SeedSource, beside: Path | None = None) -> list[Quest
     first: dict[str, str] = {}
     for at, row in read_rows(source, beside):
         values = our_row(row, source.columns, at, ("prompt",))
-        texts = {name: _text(values, name, at) for name in ("prompt", "kind", "reference")}
+        texts = {name: _text(values, name, at) for name in QUESTION}
         prompt = texts["prompt"]
         if prompt is None:
             raise ConfigError(f"{at}: needs a text in column 'prompt'", "Fill it in.")
         if prompt in first:
             raise ConfigError(f"{at}: the prompt is that of {first[prompt]}", "Remove one of them.")
         first[prompt] = at
-        found.append(Question(prompt, texts["kind"] or "", texts["reference"]))
+        columns = further_columns(values, source.columns, at, QUESTION)
+        found.append(Question(prompt, texts["kind"] or "", texts["reference"], columns))
     _check_references(found, first, source.path)
     return found
 
 
 def dump_questions(questions: Sequence[Question]) -> str:
     """JSONL that ``read_questions`` reads back."""
-    rows = ({k: v for k, v in asdict(q).items() if v} for q in questions)
+    texts = ({k: v for k, v in asdict(q).items() if v and k in QUESTION} for q in questions)
+    rows = (row | values_of(q.columns) for row, q in zip(texts, questions, strict=True))
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 

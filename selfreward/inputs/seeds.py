@@ -7,13 +7,13 @@ Three kinds, in any file of ``rows.py``, one row per line:
     EFT      {"prompt", "responses": [{"text", "score", "justification"?}, ...]}
          or  {"prompt", "response", "score", "justification"?}
 
-or in another shape of ``shapes.py``. Other columns are ignored; ``columns`` in the config maps our
-names to theirs. A run keeps its own normalized copy, so that nothing outside can change or vanish
-under it.
+or in another shape of ``shapes.py``. Other columns are ignored here; ``columns.py`` keeps them.
+``columns`` in the config maps our names to theirs. A run keeps its own normalized copy, so that
+nothing outside can change or vanish under it.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -144,28 +144,47 @@ class _Row:
 
     def text(self, column: str) -> str:
         """The text in a column of ours, which must have one."""
-        theirs = self.columns.get(column, column)
-        value = self.values.get(column)
-        if not isinstance(value, str) or not value.strip():
-            has, hint = instead(value), self.hint(column)
-            if isinstance(value, str):
-                hint = "Nothing can be learned from it: fill it in, or remove the row."
-            elif column not in self.values:
-                row = self.values if column == "text" else self.found
-                has = f"row has {sorted(row)}"
-            raise ConfigError(f"{self.at}: needs a text in column {theirs!r}, {has}", hint)
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise ConfigError(
-                f"{self.at}: column {theirs!r} holds half of a surrogate pair"
-            ) from None
-        return value.strip()
+        return text_of(self.at, self.values, self.found, self.columns, column)
 
     def hint(self, column: str) -> str:
         """How to have the column read, what the row looks like, and what is read without."""
-        read = READ_SCORED if column in ("score", "text", "justification") else READ
-        return (
-            f"Map it in the config, such as columns: {{{column}: their_name}}. "
-            f"The row looks like {seen(self.found)}; read are {read}."
-        )
+        return _hint(self.found, column)
+
+
+def text_of(
+    at: str,
+    values: Mapping[str, Any],
+    found: Mapping[str, Any],
+    columns: Mapping[str, str],
+    column: str,
+) -> str:
+    """The text in a column of ours, which must have one.
+
+    Args:
+        at: Where the row stands.
+        values: The row by our own names.
+        found: The whole row as it was found.
+        columns: Our names -> theirs.
+    """
+    theirs = columns.get(column, column)
+    value = values.get(column)
+    if not isinstance(value, str) or not value.strip():
+        has, hint = instead(value), _hint(found, column)
+        if isinstance(value, str):
+            hint = "Nothing can be learned from it: fill it in, or remove the row."
+        elif column not in values:
+            has = f"row has {sorted(values if column == 'text' else found)}"
+        raise ConfigError(f"{at}: needs a text in column {theirs!r}, {has}", hint)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{at}: column {theirs!r} holds half of a surrogate pair") from None
+    return value.strip()
+
+
+def _hint(found: Mapping[str, Any], column: str) -> str:
+    read = READ_SCORED if column in ("score", "text", "justification") else READ
+    return (
+        f"Map it in the config, such as columns: {{{column}: their_name}}. "
+        f"The row looks like {seen(found)}; read are {read}."
+    )

@@ -13,9 +13,10 @@ FIRST = "M1"
 EVEN = 0.5
 """What M1 wins against itself."""
 
-Measure = Literal["win_rate", "judge_agreement"]
+Measure = Literal["win_rate", "judge_agreement", "verifiable"]
 """``win_rate``: against M1 on the held-out questions, by the first judge of the contests.
-``judge_agreement``: share of the held-out pairs that the model, as a judge, orders as people do."""
+``judge_agreement``: share of the held-out pairs that the model, as a judge, orders as people do.
+``verifiable``: what the functions of the contests give its answers, mean over both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,9 @@ def _measured(figures: IterationFigures, by: Measure) -> tuple[Estimate | None, 
     if by == "judge_agreement":
         accuracy = figures.judge.accuracy if figures.judge else None
         return (accuracy, None) if accuracy and accuracy.value is not None else None
+    if by == "verifiable":
+        rate = figures.verified.rate if figures.verified else None
+        return (rate, None) if rate and rate.value is not None else None
     contests = [c for c in figures.contests if c.opponent == FIRST]
     if not contests or contests[0].win_rate.value is None:
         return None

@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 
 from selfreward.measures.agreement import RESAMPLES
 from selfreward.measures.bootstrap import Bootstrap
-from selfreward.measures.reports import Answer, Contest, Contests, Estimate
+from selfreward.measures.reports import (
+    Answer,
+    Contest,
+    Contests,
+    Estimate,
+    FunctionValues,
+    Verified,
+)
 from selfreward.records import Comparison
 
 Floats = NDArray[np.float64]
@@ -43,6 +50,34 @@ def result(comparisons: Sequence[Comparison]) -> float | None:
         return None
     winners = {comparison.winner for comparison in comparisons}
     return WON if winners == {0} else LOST if winners == {1} else TIE
+
+
+def by_value(mine: float | None, other: float | None) -> float | None:
+    """The result where a function gave both answers a value: the higher one wins."""
+    if mine is None or other is None:
+        return None
+    return WON if mine > other else LOST if mine < other else TIE
+
+
+def function_values(
+    judge: str, values: Sequence[float | None], reasons: Sequence[str | None]
+) -> FunctionValues:
+    """The figures of one function; values and reasons are by question."""
+    rate = _mean_rate([values])
+    return FunctionValues(judge, tuple(values), tuple(reasons), rate)
+
+
+def verified(functions: Sequence[FunctionValues]) -> Verified:
+    """What all functions say of a model's answers."""
+    return Verified(tuple(functions), _mean_rate([each.values for each in functions]))
+
+
+def _mean_rate(given: Sequence[Sequence[float | None]]) -> Estimate:
+    """Mean over questions of the mean over functions, of those that gave a value."""
+    by_question = [[v for v in values if v is not None] for values in zip(*given, strict=True)]
+    means = np.array([sum(values) / len(values) if values else 0.0 for values in by_question])
+    known = np.array([bool(values) for values in by_question], float)
+    return Bootstrap(len(by_question), RESAMPLES, seed=0).share((means, known))
 
 
 def contest(

@@ -10,6 +10,7 @@ from selfreward.measures.reports import (
     Estimate,
     JudgeReport,
     Positions,
+    Verified,
 )
 from selfreward.storage.store import Store
 
@@ -91,6 +92,26 @@ class ContestFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class FunctionFigures:
+    """What one function gives a model's answers; see ``reports.FunctionValues``."""
+
+    judge: str
+    rate: Estimate
+    """Mean, 0 to 1."""
+    without_value: dict[str, int]
+    """Answers that have none, by reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedFigures:
+    """What the functions of the contests give them."""
+
+    rate: Estimate
+    """Mean over the functions, 0 to 1."""
+    functions: tuple[FunctionFigures, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluated:
     """A model as a judge, and by its answers; what was not measured is None."""
 
@@ -101,6 +122,7 @@ class Evaluated:
     positions: PositionFigures | None
     contests: tuple[ContestFigures, ...]
     """Empty where there were none."""
+    verified: VerifiedFigures | None
 
 
 def evaluated(store: Store, iteration: int) -> Evaluated:
@@ -109,12 +131,14 @@ def evaluated(store: Store, iteration: int) -> Evaluated:
     canaries = store.report(iteration, "canaries", CanaryReport)
     positions = store.report(iteration, "positions", Positions)
     contests = store.report(iteration, "contests", Contests)
+    found = store.report(iteration, "verified", Verified)
     return Evaluated(
         judge=_judge(judge) if judge else None,
         drift=judge.drift if judge else None,
         canaries=_canaries(canaries) if canaries else None,
         positions=_positions(positions) if positions else None,
         contests=tuple(map(_contest, contests.contests)) if contests else (),
+        verified=_verified(found) if found else None,
     )
 
 
@@ -147,6 +171,14 @@ def _canaries(report: CanaryReport) -> CanaryFigures:
 
 def _positions(report: Positions) -> PositionFigures:
     return PositionFigures(report.consistent, report.names_first, report.judge.all.accuracy)
+
+
+def _verified(report: Verified) -> VerifiedFigures:
+    figures = [
+        FunctionFigures(each.judge, each.rate, dict(Counter(r for r in each.reasons if r)))
+        for each in report.functions
+    ]
+    return VerifiedFigures(report.rate, tuple(figures))
 
 
 def _contest(report: Contest) -> ContestFigures:

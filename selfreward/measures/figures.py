@@ -22,6 +22,7 @@ from selfreward.measures.evaluated import (
     ContestFigures,
     JudgeFigures,
     PositionFigures,
+    VerifiedFigures,
     evaluated,
 )
 from selfreward.measures.reports import Estimate, Gate, Health
@@ -219,6 +220,8 @@ class IterationFigures:
     positions: PositionFigures | None
     contests: tuple[ContestFigures, ...]
     """Its answers to held-out questions against those of other models."""
+    verified: VerifiedFigures | None
+    """What functions give these answers; None where there are none."""
     health: tuple[Gate, ...]
     """As they were last checked."""
     seconds: dict[str, float]
@@ -281,6 +284,7 @@ def iteration_figures(
             canaries=model.canaries,
             positions=model.positions,
             contests=model.contests,
+            verified=model.verified,
             health=health.gates if health else (),
             seconds=_seconds(store, iteration),
         )

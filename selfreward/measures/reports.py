@@ -329,6 +329,29 @@ class Contests:
 
 
 @dataclass(frozen=True, slots=True)
+class FunctionValues:
+    """What one function gives a model's answers."""
+
+    judge: str
+    values: tuple[float | None, ...]
+    """By question: where the value lies on the function's scale, 0 to 1; 0 of an answer that cannot
+    be shown, as of a model that says nothing."""
+    reasons: tuple[str | None, ...]
+    """Why there is no value."""
+    rate: Estimate
+    """Mean of the values that there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What the functions of the contests give a model's answers."""
+
+    functions: tuple[FunctionValues, ...]
+    rate: Estimate
+    """Mean over the functions, of the questions to which any gave a value, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
 class Gate:
     """One figure of an iteration against its limit; ``health`` says what it is about."""
 

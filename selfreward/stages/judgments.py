@@ -30,6 +30,7 @@ from selfreward.records import (
 )
 from selfreward.stages.base import Ask, Work, counted, seed_of
 from selfreward.stages.criteria import CriteriaWait, Key, write_criteria
+from selfreward.stages.functions import Scorer, judge_by_function
 from selfreward.stages.verdict import expected_score, parse_score, read_justification
 
 if TYPE_CHECKING:
@@ -228,7 +229,7 @@ class LookUp(Protocol):
 
 
 def judgments_work(
-    session: "Session | BaseException",
+    session: "Session | Scorer | BaseException",
     judgments: Iterable[Judgment],
     criteria: Sequence[Criterion],
     look_up: LookUp,
@@ -246,7 +247,8 @@ def judgments_work(
     on; the rest go on.
 
     Args:
-        session: The judge; for one of the jury also the failure for which it cannot be asked.
+        session: The judge, a model or a function; for one of the jury also the failure for which
+            it cannot be asked.
         judgments: All of the iteration that are committed; they are read once and not kept.
         criteria: All of the iteration that are committed.
         templates: Of this judge, as ``load_judge_templates`` returns them.
@@ -255,8 +257,8 @@ def judgments_work(
     """
 
     def tell(found: str) -> None:
-        model = config.judge.jurors[juror].model
-        on_event(f"iteration {iteration}, {judge_key(juror)} ({model}): {found}")
+        name = config.judge.jurors[juror].name
+        on_event(f"iteration {iteration}, {judge_key(juror)} ({name}): {found}")
 
     def check() -> None:
         least, n, parsed = config.judge.min_parse_rate, work.made.total, work.made.verdicts
@@ -268,11 +270,13 @@ def judgments_work(
         )
         if juror > 0:
             return tell(found)
+        better = "More EFT data, a larger judge.max_new_tokens or judge.form=expected helps"
+        if config.judge.function is not None:
+            better = "Mending the function or its judge.scale helps"
         raise StoppedError(
             f"iteration {iteration}: {found}",
-            f"Read some with `selfreward show {run_name} --failed`. More EFT data, a larger "
-            "judge.max_new_tokens or judge.form=expected helps, in a new run; resume with "
-            "judge.min_parse_rate=0 to go on all the same.",
+            f"Read some with `selfreward show {run_name} --failed`. {better}, in a new run; resume "
+            "with judge.min_parse_rate=0 to go on all the same.",
         )
 
     total = config.prompts.count * config.responses.per_prompt(iteration)
@@ -309,7 +313,7 @@ class _Juror:
 
     def __init__(
         self,
-        session: "Session | BaseException",
+        session: "Session | Scorer | BaseException",
         judgments: Iterable[Judgment],
         criteria: Sequence[Criterion],
         look_up: LookUp,
@@ -395,8 +399,7 @@ class _Juror:
     async def _judge(self, attempt: int, sample: int) -> Sequence[Record]:
         prompt = self._look_up(Prompt, attempt)
         response = self._look_up(Response, attempt, sample)
-        ask = partial(judge_response, criteria=self._criteria.of(attempt))
-        votes = await self._ask(ask, self._templates["judge"], prompt, response)
+        votes = await self._ask(self._vote, prompt, response)
         if votes is None:
             return no_verdict(response, self._settings, "juror failed", self._number)
         return votes
@@ -404,7 +407,7 @@ class _Juror:
     async def _write_criteria(self, attempt: int) -> Sequence[Record]:
         """The criteria of a prompt; if there are none, votes without a score instead."""
         prompt = self._look_up(Prompt, attempt)
-        criteria = await self._ask(write_criteria, self._templates["criteria"], prompt)
+        criteria = await self._ask(self._criteria_of, prompt)
         if criteria:
             return criteria
         reason = "juror failed" if criteria is None else "no criteria"
@@ -415,13 +418,27 @@ class _Juror:
             for vote in no_verdict(response, self._settings, reason, self._number)
         ]
 
+    async def _vote(self, session: Any, prompt: Prompt, response: Response) -> list[Judgment]:
+        if self._settings.function is not None:
+            return await judge_by_function(session, prompt, response, self._settings, self._number)
+        return await judge_response(
+            session.engine, session.chat, self._templates["judge"], prompt, response,
+            self._settings, run_seed=self._run_seed, juror=self._number,
+            criteria=self._criteria.of(prompt.attempt),
+        )  # fmt: skip
+
+    async def _criteria_of(self, session: Any, prompt: Prompt) -> list[Criterion]:
+        return await write_criteria(
+            session.engine, session.chat, self._templates["criteria"], prompt, self._settings,
+            run_seed=self._run_seed, juror=self._number,
+        )  # fmt: skip
+
     async def _ask(self, ask: Callable[..., Awaitable[list[_R]]], *what: Any) -> list[_R] | None:
         """What the judge answers; None if it is one of the jury and has failed."""
         if isinstance(self._session, BaseException):
             return None
-        engine, chat, seed = self._session.engine, self._session.chat, self._run_seed
         try:
-            return await ask(engine, chat, *what, self._settings, run_seed=seed, juror=self._number)
+            return await ask(self._session, *what)
         except FAILURES as error:
             if self._number == 0:
                 raise

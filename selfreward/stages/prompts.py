@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from selfreward.config import Config, PromptsConfig
 from selfreward.engines.base import ChatFormat, Engine, Generation, RequestError
 from selfreward.errors import StoppedError
+from selfreward.inputs.columns import PromptRow
 from selfreward.inputs.templates import Template
 from selfreward.records import Prompt, Record
 from selfreward.stages.base import Ask, Asks, Work, are, counted, first_time, seed_of
@@ -119,7 +120,12 @@ def num_seen(attempt: int, window: int) -> int:
 
 
 def draw_prompts(
-    rows: Sequence[str], chat: ChatFormat, pool: Pool, settings: PromptsConfig, *, iteration: int
+    rows: Sequence[PromptRow],
+    chat: ChatFormat,
+    pool: Pool,
+    settings: PromptsConfig,
+    *,
+    iteration: int,
 ) -> list[Prompt]:
     """Take this iteration's prompts from a data set instead, in its order, none of them twice.
 
@@ -131,19 +137,21 @@ def draw_prompts(
     for row in rows:
         if accepted == settings.count:
             break
-        if row in used:
+        text = row.prompt
+        if text in used:
             continue
-        token = chat.control_token(row)
+        token = chat.control_token(text)
         dropped = "control token" if token else None
         accepted += dropped is None
-        prompts.append(Prompt(iteration, len(prompts), row, row, dropped, token or ""))
+        detail, at = token or "", len(prompts)
+        prompts.append(Prompt(iteration, at, text, text, dropped, detail, columns=row.columns))
     return prompts
 
 
 def prompts_work(
     session: "Session",
     committed: Sequence[Prompt],
-    source: Template | Sequence[str],
+    source: Template | Sequence[PromptRow],
     pool: Pool,
     config: Config,
     iteration: int,

@@ -16,6 +16,8 @@ _UNPLANNED = 4
 """The oldest schema version that can be read: without table ``planned`` and ``token_ids``."""
 _UNSEALED = 5
 """The one after it: without table ``seals``."""
+_BARE = 6
+"""The one after that: prompts have no columns."""
 _NOT_DAMAGE = ("SQLITE_FULL", "SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM", "SQLITE_NOMEM")
 _UNREADABLE = ("SQLITE_IOERR_SHORT_READ", "SQLITE_IOERR_CORRUPTFS", "SQLITE_IOERR_DATA")
 """Of the I/O errors those that are damage; the others say that the disk fails or is full."""
@@ -68,7 +70,7 @@ def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
     with errors(path):
         db, version = open_file(path, writes=writes)
         try:
-            if version not in (SCHEMA_VERSION, _UNSEALED, _UNPLANNED):
+            if version not in (SCHEMA_VERSION, _BARE, _UNSEALED, _UNPLANNED):
                 raise IntegrityError(
                     f"{path}: schema version {version}, this release reads {SCHEMA_VERSION}",
                     f"Take the release that made it. {RESTORE}",
@@ -119,7 +121,9 @@ def _connect(path: Path, options: str) -> tuple[sqlite3.Connection, int]:
 def _complete(db: sqlite3.Connection, version: int) -> None:
     """Give a connection that only reads what the schema of now has more."""
     db.execute("PRAGMA temp_store=MEMORY")
-    db.execute(f"CREATE TEMP TABLE seals {SEALS}")
+    db.execute("CREATE TEMP VIEW prompts AS SELECT *, NULL AS columns FROM main.prompts")
+    if version < _BARE:
+        db.execute(f"CREATE TEMP TABLE seals {SEALS}")
     if version == _UNPLANNED:
         _plan(db, "CREATE TEMP TABLE")
         db.execute("CREATE TEMP VIEW responses AS SELECT *, NULL AS token_ids FROM main.responses")
@@ -133,8 +137,10 @@ def upgrade(db: sqlite3.Connection) -> None:
     if version == _UNPLANNED:
         _plan(db, "CREATE TABLE")
         db.execute("ALTER TABLE responses ADD COLUMN token_ids TEXT")
-    db.execute(f"CREATE TABLE seals {SEALS}")
-    seals.seal_events(db)
+    if version < _BARE:
+        db.execute(f"CREATE TABLE seals {SEALS}")
+        seals.seal_events(db)
+    db.execute("ALTER TABLE prompts ADD COLUMN columns TEXT")
     db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
 

@@ -71,6 +71,9 @@ def _made_rows(store: Rows, iteration: int, stage: str) -> Iterator[tuple[object
     if stage in ("responses", "anchors"):
         for row in rows("responses", f"author {'=' if stage == 'anchors' else '<>'} 'M1'"):
             yield row if row[-1] is not None else row[:-1]  # as before there was the column
+    elif stage == "prompts":
+        for row in rows(stage):
+            yield row if row[-1] is not None else row[:-1]
     elif _JUDGES.fullmatch(stage):
         juror = int(stage.partition("/")[2] or 0)
         yield from rows("criteria", f"juror = {juror}")

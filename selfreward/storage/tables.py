@@ -21,9 +21,10 @@ from selfreward.records import (
     Response,
 )
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """``PRAGMA user_version``; a release that changes a table below raises it and migrates, see
-``database.upgrade``. Version 4 had no ``planned``, version 5 no ``seals``."""
+``database.upgrade``. Version 4 had no ``planned``, version 5 no ``seals``, and version 6
+no columns of prompts."""
 RESTORE = "Restore the run from a copy; `selfreward verify RUN` lists all that is damaged."
 """What to do about damage."""
 
@@ -48,7 +49,7 @@ CREATE TABLE owner (id INTEGER PRIMARY KEY CHECK (id = 1), epoch INTEGER NOT NUL
 INSERT INTO owner VALUES (1, 0, NULL, NULL, NULL);
 CREATE TABLE prompts (iteration INTEGER NOT NULL, attempt INTEGER NOT NULL, text TEXT NOT NULL,
     raw TEXT NOT NULL, dropped TEXT, detail TEXT NOT NULL, num_tokens INTEGER NOT NULL,
-    UNIQUE (iteration, attempt));
+    columns TEXT, UNIQUE (iteration, attempt));
 CREATE TABLE responses (iteration INTEGER NOT NULL, attempt INTEGER NOT NULL,
     sample INTEGER NOT NULL, text TEXT NOT NULL, finish_reason TEXT NOT NULL,
     num_tokens INTEGER NOT NULL, thinking TEXT NOT NULL, dropped TEXT, logprob REAL,
@@ -156,7 +157,7 @@ def digest(made: Iterable[Record] | Mapping[str, Any]) -> str:
     sha = hashlib.sha256()
     for record in made:
         row = to_row(record)
-        if isinstance(record, Response) and record.token_ids is None:
+        if isinstance(record, Response | Prompt) and row[-1] is None:
             row = row[:-1]  # as before there was the field
         sha.update(json.dumps(row, ensure_ascii=False).encode())
         sha.update(b"\n")

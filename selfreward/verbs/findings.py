@@ -58,6 +58,9 @@ def _best_sentence(best: Best) -> str:
     of = f"Of {best.measured} models {best.model} is the best by this"
     if best.by == "judge_agreement":
         return f"Of {best.measured} models {best.model} is the best judge: {percent(best.value)}."
+    if best.by == "verifiable":
+        value = percent(best.value)
+        return f"Of {best.measured} models {best.model} is the best by the functions: {value}."
     if best.value is None:
         return f"{of}: none wins more than half against it."
     return f"{of}: it wins {percent(best.value)} against M1."

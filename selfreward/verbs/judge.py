@@ -258,6 +258,11 @@ def _settings_of(run: "Run") -> dict[str, object]:
     """How a run asks the judge that it evaluates, its own copies of the templates included."""
     config, juror = run.config, run.config.judge.evaluated
     settings = config.judge.jurors[juror]
+    if settings.function is not None:
+        raise ConfigError(
+            f"--like {run.name}: its judge is a function, {settings.function}",
+            "Say how the model is to be asked: --form, --template and --votes.",
+        )
     own_engine = settings.engine if settings.model == "policy" else None
     judge = settings.model_dump(mode="json", include=set(JurorConfig.model_fields))
     judge["engine"] = (own_engine or config.engine).model_dump(mode="json")

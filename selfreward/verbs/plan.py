@@ -45,8 +45,10 @@ def plan_of(config: Config, source: Path | None) -> dict[str, Any]:
     check_run(config, source, here=False)
     config = found_models(config, source)
     beside = source.parent if source else None
-    templates = [find_template(judge.template, beside) for judge in config.judge.jurors]
-    rubrics = [len(template.read_text(encoding="utf-8")) for template in templates]
+    rubrics = [
+        0 if j.function else len(find_template(j.template, beside).read_text(encoding="utf-8"))
+        for j in config.judge.jurors
+    ]
     prompts = read_demonstrations(config, beside)
     compared = len(find_template(COMPARE_TEMPLATE, beside).read_text(encoding="utf-8"))
     each = [_stages(config, t, prompts, rubrics, compared) for t in range(1, config.iterations + 1)]
@@ -175,7 +177,7 @@ def _judging(config: Config, iteration: int, juror: int, asked: int) -> dict[str
     judge, count = config.judge.jurors[juror], config.prompts.count
     answers = count * config.responses.per_prompt(iteration)
     votes = judge.num_votes
-    model = f"{judge.model}, " if config.judge.jury else ""
+    model = f"{judge.name}, " if config.judge.jury or judge.function else ""
     return {
         "stage": judge_stage(juror),
         "records": answers * votes,
@@ -320,13 +322,12 @@ def _contests(config: Config, beside: Path | None) -> tuple[int, int, int, int]:
     opponents = max(0, 2 * last - 1) + (last + 1 if questions[0].reference is not None else 0)
     contests = len(questions) * opponents * len(settings.judges)
     length = config.responses.max_new_tokens
-    writes = [judge.max_new_tokens for judge in settings.judges if form_of(judge) == "written"]
+    models = [judge for judge in settings.judges if judge.function is None]
+    writes = [judge.max_new_tokens for judge in models if form_of(judge) == "written"]
     asked = sum(_tokens(len(question.prompt)) for question in questions)
     sampled = (last + 1) * len(questions) * length
     sampled += 2 * len(questions) * opponents * sum(writes)
-    read = (last + 1) * asked + 2 * opponents * len(settings.judges) * (
-        asked + 2 * length * len(questions)
-    )
+    read = (last + 1) * asked + 2 * opponents * len(models) * (asked + 2 * length * len(questions))
     return len(questions), contests, sampled, read
 
 

@@ -151,6 +151,8 @@ def _judges(settings: Mapping[str, Any]) -> str:
         who = "the model that wrote the answers itself, which scores its own work"
     elif model == "M1":
         who = "M1, the model after the seed step"
+    elif function := judge.get("function"):
+        who = f"a function, {cut(str(function), 300).text}"
     jury = f", and by {others} more" if others else ""
     return (
         f"Scores are given by {who}{jury}. They are its opinion, never an external evaluation: "

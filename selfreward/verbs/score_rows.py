@@ -4,13 +4,18 @@ The words are explained in docs/scores.md; a row that is not ``_Row.short`` is s
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from selfreward.measures.curves import Curve, TrainingFigures
-from selfreward.measures.evaluated import ContestFigures, JudgeFigures, PositionFigures
+from selfreward.measures.evaluated import (
+    ContestFigures,
+    FunctionFigures,
+    JudgeFigures,
+    PositionFigures,
+)
 from selfreward.measures.figures import IterationFigures
 from selfreward.measures.reports import Estimate
 from selfreward.measures.votes import JurorAgreement, JurorFigures
@@ -47,6 +52,7 @@ def score_rows(rounds: Rounds, everything: bool, shown: Rounds | None = None) ->
         *_scored(rounds),
         *_paired(rounds),
         *_trained(rounds),
+        *_verified(rounds),
         *_contests(rounds),
         *_evaluated(rounds),
         *_spent(rounds),
@@ -354,6 +360,34 @@ def _contests(rounds: Rounds) -> list[_Row]:
         if any(c.without_verdict for f in rounds for c in f.contests):
             rows.append(_Row("  no verdict", _met(of, lambda c: str(c.without_verdict))))
     return rows
+
+
+def _verified(rounds: Rounds) -> list[_Row]:
+    """What functions give the new model's answers: one row for each, and one for their mean."""
+    names = dict.fromkeys(
+        function.judge for f in rounds if f.verified for function in f.verified.functions
+    )
+    if not names:
+        return []
+    mean = _measured(lambda f: f.verified, lambda found: percent(found.rate))
+    rows = [_Row("verifiable", mean, short=True)]
+    for name in names:
+        of = partial(_function, name)
+        if len(names) > 1:
+            rows.append(_Row(f"  {name[-30:]}", _met(of, lambda found: percent(found.rate))))
+        if any(found.without_value for f in rounds if (found := of(f))):
+            lost = _met(of, lambda found: _counts(found.without_value))
+            rows.append(_Row("  no value", lost))
+    return rows
+
+
+def _function(name: str, figures: IterationFigures) -> FunctionFigures | None:
+    functions = figures.verified.functions if figures.verified else ()
+    return next((function for function in functions if function.judge == name), None)
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason} {count}" for reason, count in counts.items()) or "none"
 
 
 def _opponent(contest: ContestFigures, figures: IterationFigures) -> str:

@@ -31,7 +31,7 @@ _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]
 SCHEMAS: dict[What, pa.Schema] = {
     "prompts": pa.schema(
         [*_KEYS, ("text", pa.string()), ("raw", pa.string()), ("dropped", pa.string()),
-         ("detail", pa.string()), ("num_tokens", pa.int64())]
+         ("detail", pa.string()), ("num_tokens", pa.int64()), ("columns", pa.string())]
     ),
     "responses": pa.schema(
         [*_KEYS, ("sample", pa.int32()), ("prompt", pa.string()), ("text", pa.string()),

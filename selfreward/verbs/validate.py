@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from selfreward.config.judging import HOSTED, OWN_MODELS
 from selfreward.config.run import Config
 from selfreward.errors import ConfigError
-from selfreward.inputs import models, seeds, shipped
+from selfreward.inputs import functions, models, seeds, shipped
 from selfreward.inputs.collect import found_models, read_demonstrations, selection_inputs
+from selfreward.inputs.columns import read_prompt_rows, values_of
 from selfreward.inputs.judge_templates import (
     PROMPTS_VARIABLES,
     load_jury_templates,
@@ -70,8 +71,10 @@ def validate(config: Config, source: Path | None) -> list[dict[str, Any]]:
         ("seed prompts", f"{len(prompts)} of {file.path} ({key})"),
     ]
     if config.prompts.dataset:
-        rows = seeds.read_prompts(config.prompts.dataset, beside)
-        parts.append(("prompts data set", f"{counted(len(rows), 'row')}, each once"))
+        rows = read_prompt_rows(config.prompts.dataset, beside)
+        names = sorted({name for row in rows for name in values_of(row.columns)})
+        kept = f"; kept with it: {', '.join(names)}" if names else ""
+        parts.append(("prompts data set", f"{counted(len(rows), 'row')}, each once{kept}"))
     if config.sft:
         if config.sft.ift:
             again = len(ift) - len(set(ift))
@@ -87,6 +90,8 @@ def validate(config: Config, source: Path | None) -> list[dict[str, Any]]:
     for name, text in inputs.items():
         if Path(name).stem in ("heldout", "canaries", "questions"):
             parts.append(("evaluation", f"{name}, {len(text.splitlines())} rows"))
+    for function in functions.read_functions(inputs.get(functions.COPY, "")).values():
+        parts.append(("function", f"{function.name}, {function.path}"))
     groups = {"engine": True, "sft": config.sft, "dpo": True, "lora": config.lora is not None}
     parts.append(("options", f"{', '.join(name for name in groups if groups[name])}: known"))
     warnings = [*_absent(config), *_misled(config, judges), *_long(config, ift)]
@@ -117,6 +122,8 @@ def filled_in(config: Config, source: Path | None, name: str) -> dict[str, str |
     templates = load_jury_templates(config.judge, beside)
     asked = {"prompts": (config.prompts.author, False)}
     for juror, judge in enumerate(config.judge.jurors):
+        if judge.function is not None:
+            continue
         weighs = judge.traits.weighs and not judge.traits.writes
         asked[template_name("judge", juror)] = (judge.model, weighs)
         asked[template_name("criteria", juror)] = (judge.model, False)
@@ -148,6 +155,8 @@ def _template_places(config: Config, beside: Path | None) -> dict[str, str]:
     """Where each template of the config was found, by ``template_name``."""
     named = {"prompts": config.prompts.template}
     for juror, judge in enumerate(config.judge.jurors):
+        if judge.function is not None:
+            continue
         named[template_name("judge", juror)] = judge.template
         if judge.traits.by_criterion:
             named[template_name("criteria", juror)] = judge.criteria_template
@@ -216,6 +225,8 @@ def _long(config: Config, ift: list[seeds.IftExample]) -> Iterator[tuple[str, st
 def _misled(config: Config, templates: Mapping[str, Template]) -> Iterator[tuple[str, str]]:
     """Judge templates that seem to ask for what their form does not read, by name."""
     for juror, judge in enumerate(config.judge.jurors):
+        if judge.function is not None:
+            continue
         name = template_name("judge", juror)
         text = templates[name].source
         if other := _OTHER_SCALE.search(text):

@@ -14,7 +14,7 @@ from selfreward.config.readers import decides
 from selfreward.config.run import all_judges, check_judges
 from selfreward.engines.kinds import check_options as check_engine_options
 from selfreward.errors import ConfigError, PreflightError, SelfRewardError
-from selfreward.inputs import seeds
+from selfreward.inputs import functions, seeds
 from selfreward.inputs.collect import (
     check_dataset,
     check_eft,
@@ -22,6 +22,7 @@ from selfreward.inputs.collect import (
     found_models,
     run_inputs,
 )
+from selfreward.inputs.columns import column_names, read_prompt_rows
 from selfreward.inputs.judge_templates import (
     PROMPTS_VARIABLES,
     load_jury_templates,
@@ -29,12 +30,14 @@ from selfreward.inputs.judge_templates import (
     template_name,
 )
 from selfreward.inputs.models import check_source
+from selfreward.inputs.questions import QUESTION
 from selfreward.inputs.templates import Template, find_template, load_template
 from selfreward.records import judge_key
 from selfreward.storage.directory import Run
 from selfreward.tracking.base import check_installed
 from selfreward.training import checks, options
 from selfreward.workers import passed
+from selfreward.workers.functions import Columns, check_functions
 
 
 def check_run(config: Config, source: Path | None, *, here: bool = True) -> dict[str, str]:
@@ -56,6 +59,13 @@ def check_run(config: Config, source: Path | None, *, here: bool = True) -> dict
     author = load_template(find_template(config.prompts.template, beside), PROMPTS_VARIABLES)
     templates = load_jury_templates(config.judge, beside) | {"prompts": author}
     check_config(config, templates, here=here, anew=False)
+    if here and functions.COPY in inputs:
+        found = functions.read_functions(inputs[functions.COPY])
+        prompts, questions = (
+            inputs.get(f"seeds/{kind}.jsonl", "") for kind in ("dataset", "questions")
+        )
+        columns = Columns(column_names(prompts), column_names(questions, QUESTION))
+        check_functions(found, config, columns)
     return inputs
 
 
@@ -111,8 +121,8 @@ def check_changed(run: Run, config: Config, changed: Collection[str]) -> None:
     if "track" in changed:
         _check_trackers(config)
     if "iterations" in changed and config.prompts.dataset is not None:
-        rows = seeds.read_prompts(SeedSource(path=str(run.seed_file("dataset").resolve())))
-        check_dataset(rows, config)
+        copy = SeedSource(path=str(run.seed_file("dataset").resolve()))
+        check_dataset(read_prompt_rows(copy), config)
     if "judge.form" in changed and config.sft is not None and config.sft.eft is not None:
         check_eft(seeds.read_eft(SeedSource(path=str(run.seed_file("eft").resolve()))), config)
     if not {"prompts.human_shots", "prompts.generated_shots"}.isdisjoint(changed):

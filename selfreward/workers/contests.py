@@ -4,20 +4,31 @@ A new model's answers are compared with those of M1 and of the model it was made
 kept, and with references where there are any. Judges that do not learn along compare them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from selfreward.config.judging import ContestConfig
 from selfreward.engines.sessions import Session, Sessions
+from selfreward.inputs.columns import values_of
 from selfreward.inputs.judge_templates import run_template
 from selfreward.inputs.questions import Question
-from selfreward.measures.contests import contest, contests_of, result, settled
-from selfreward.measures.reports import Answer, Answers, Contests
+from selfreward.measures.contests import (
+    by_value,
+    contest,
+    contests_of,
+    function_values,
+    result,
+    settled,
+    verified,
+)
+from selfreward.measures.reports import Answer, Answers, Contests, Verified
 from selfreward.records import Comparison, Response
-from selfreward.stages.evaluate import Pair, answer_prompts, compare_pairs
+from selfreward.stages.evaluate import Pair, answer_prompts, compare_pairs, in_flight
+from selfreward.stages.functions import Scorer, share_of
 from selfreward.storage.directory import Run
 from selfreward.storage.starts import start_of
 from selfreward.storage.store import Store
+from selfreward.workers.functions import function_process
 
 REFERENCE = "reference"
 """The opponent that is no model."""
@@ -52,16 +63,15 @@ async def answer_questions(
     return Answers(model, tuple(answers[number] for number in range(len(questions))))
 
 
-def opponents_of(
-    store: Store, iteration: int, questions: Sequence[Question]
-) -> dict[str, Sequence[Answer]]:
+def opponents_of(store: Store, iteration: int, questions: Sequence[Question]) -> dict[str, Answers]:
     """Whom the model that an iteration makes is compared with: the answers by name."""
-    found: dict[str, Sequence[Answer]] = {}
+    found: dict[str, Answers] = {}
     for before in dict.fromkeys((0, start_of(store, iteration) - 1)) if iteration else ():
         if kept := store.report(before, "answers", Answers):
-            found[kept.model] = kept.answers
+            found[kept.model] = kept
     if questions and questions[0].reference is not None:
-        found[REFERENCE] = [Answer(q.reference or "", 0, False, None) for q in questions]
+        texts = (Answer(q.reference or "", 0, False, None) for q in questions)
+        found[REFERENCE] = Answers(REFERENCE, tuple(texts))
     return found
 
 
@@ -70,13 +80,15 @@ async def hold_contests(
     sessions: Sessions,
     questions: Sequence[Question],
     mine: Answers,
-    opponents: dict[str, Sequence[Answer]],
+    opponents: Mapping[str, Answers],
+    given: Mapping[str, Verified],
     on_done: Callable[[], None],
 ) -> Contests:
     """Have each judge compare a model's answers with those of each opponent.
 
     Args:
         opponents: See ``opponents_of``.
+        given: What functions gave the answers of the model, and of each opponent.
         on_done: Called after each question of each contest.
 
     Raises:
@@ -84,11 +96,73 @@ async def hold_contests(
     """
     found = []
     for judge in run.config.evaluation.judges:
-        session = await _open(run, sessions, judge)
+        session = None if judge.function else await _open(run, sessions, judge)
         for name, others in opponents.items():
-            results = await _compare(run, session, judge, questions, mine.answers, others, on_done)
-            found.append(contest(mine.model, name, judge.model, results, mine.answers, others))
+            if session is None:
+                results = _by_values(judge, mine, others, given)
+                for _ in results:
+                    on_done()
+            else:
+                results = await _compare(
+                    run, session, judge, questions, mine.answers, others.answers, on_done
+                )
+            rivals = (mine.answers, others.answers)
+            found.append(contest(mine.model, name, judge.name, results, *rivals))
     return contests_of(found)
+
+
+def _by_values(
+    judge: ContestConfig, mine: Answers, others: Answers, given: Mapping[str, Verified]
+) -> list[float | None]:
+    """The results by question; see ``reports.Contest``."""
+    own, theirs = (
+        next(each.values for each in given[answers.model].functions if each.judge == judge.name)
+        for answers in (mine, others)
+    )
+    known = map(settled, mine.answers, others.answers)
+    return [
+        by_value(*values) if found is None else found
+        for found, *values in zip(known, own, theirs, strict=True)
+    ]
+
+
+async def verify_answers(
+    run: Run, questions: Sequence[Question], answers: Sequence[Answer], on_done: Callable[[], None]
+) -> Verified:
+    """Have each function of the contests score answers to all questions.
+
+    Args:
+        on_done: Called after each answer, by each function.
+
+    Raises:
+        PreflightError: A function ends call after call without an answer.
+    """
+    names = sorted({name for question in questions for name in values_of(question.columns)})
+    found = []
+    for number, judge in enumerate(run.config.evaluation.contests):
+        if judge.function is None:
+            continue
+        values: dict[int, tuple[float | None, str | None]] = {}
+        async with function_process(run, judge, f"evaluation.contests.{number}", names) as process:
+
+            async def ask(
+                at: int, asked: tuple[Question, Answer],
+                judge: ContestConfig = judge, process: Scorer = process,
+                values: dict[int, tuple[float | None, str | None]] = values,
+            ) -> None:  # fmt: skip
+                question, answer = asked
+                values[at] = (0.0, None)
+                if not answer.dropped:
+                    columns = values_of(question.columns)
+                    given = await process.score(question.prompt, answer.text, columns)
+                    values[at] = share_of(given, judge.scale)
+                on_done()
+
+            both = list(zip(questions, answers, strict=True))
+            await in_flight(ask, both, run.config.engine.concurrency)
+        ordered = [values[at] for at in range(len(questions))]
+        found.append(function_values(judge.name, *zip(*ordered, strict=True)))
+    return verified(found)
 
 
 async def _open(run: Run, sessions: Sessions, judge: ContestConfig) -> Session:

@@ -16,13 +16,19 @@ from selfreward.inputs.questions import Question, copied_questions
 from selfreward.inputs.rankings import Ranking, Text
 from selfreward.measures.judge import Votes, canary_report, judge_report
 from selfreward.measures.positions import compared_pairs, positions
-from selfreward.measures.reports import JudgeReport
+from selfreward.measures.reports import JudgeReport, Verified
 from selfreward.records import Comparison, Judgment
 from selfreward.stages.evaluate import Pair, compare_pairs, judge_texts, pairs_of
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
 from selfreward.storage.tracker import Tracker
-from selfreward.workers.contests import answer_questions, hold_contests, opponents_of
+from selfreward.workers.contests import (
+    REFERENCE,
+    answer_questions,
+    hold_contests,
+    opponents_of,
+    verify_answers,
+)
 
 
 async def evaluate_iteration(run: Run, store: Store, iteration: int, sessions: Sessions) -> None:
@@ -45,9 +51,11 @@ async def evaluate_iteration(run: Run, store: Store, iteration: int, sessions: S
         questions = copied_questions(run.seed_file("questions"))
     texts = texts_asked(rankings, canaries)
     pairs = pairs_of(rankings) if settings.compares else []
-    opponents = opponents_of(store, iteration, questions)
+    own, opponents = f"M{iteration + 1}", opponents_of(store, iteration, questions)
     contested = len(questions) * len(opponents) * len(settings.judges)
-    total = len(texts) + len(pairs) + len(questions) + contested
+    unknown = [name for name in (own, REFERENCE) if name == own or name in opponents]
+    scored = len(questions) * len(unknown) * len(settings.functions)
+    total = len(texts) + len(pairs) + len(questions) + contested + scored
     with Tracker(store, iteration, "evaluate", total) as tracker:
         done = count(1)
 
@@ -56,17 +64,35 @@ async def evaluate_iteration(run: Run, store: Store, iteration: int, sessions: S
 
         juror = config.judge.jurors[config.judge.evaluated]
         own_engine = juror.engine if juror.model == "policy" else None
-        session = await sessions.get(own_engine or config.engine, run.policy(iteration + 1))
-        reports = await _as_judge(run, store, iteration, session, rankings, canaries, step)
+        reports: dict[str, object] = {}
+        if texts:
+            session = await sessions.get(own_engine or config.engine, run.policy(iteration + 1))
+            reports = await _as_judge(run, store, iteration, session, rankings, canaries, step)
         if questions:
             session = await sessions.get(config.engine, run.policy(iteration + 1))
-            answers = await answer_questions(run, session, f"M{iteration + 1}", questions, step)
+            answers = await answer_questions(run, session, own, questions, step)
             reports["answers"] = answers
+            given: dict[str, Verified] = {}
+            if settings.functions:
+                given = _given(store, iteration)
+                for name in unknown:
+                    asked = answers if name == own else opponents[name]
+                    given[name] = await verify_answers(run, questions, asked.answers, step)
+                reports["verified"] = given[own]
             if contested:
                 reports["contests"] = await hold_contests(
-                    run, sessions, questions, answers, opponents, step
+                    run, sessions, questions, answers, opponents, given, step
                 )
         tracker.finish(run, rows=total, drops=0, reports=reports)
+
+
+def _given(store: Store, iteration: int) -> dict[str, Verified]:
+    """What functions gave the answers of earlier models, by model."""
+    found = {}
+    for before in range(iteration):
+        if (kept := store.report(before, "verified", Verified)) is not None:
+            found[f"M{before + 1}"] = kept
+    return found
 
 
 async def _as_judge(

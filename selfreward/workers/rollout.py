@@ -9,16 +9,19 @@ committed before it leads to anything, and what is committed is not asked again.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from selfreward.config import EngineConfig, SeedSource
+from selfreward.config.judging import FUNCTION
 from selfreward.engines.base import FAILURES
 from selfreward.engines.sessions import Session, Sessions, is_local
 from selfreward.inputs import seeds
+from selfreward.inputs.columns import column_names, read_prompt_rows
 from selfreward.inputs.judge_templates import run_judge_templates, run_template
 from selfreward.inputs.rankings import rankings_of
 from selfreward.records import (
@@ -29,10 +32,12 @@ from selfreward.records import (
     R,
     Record,
     Response,
+    judge_key,
     judge_stage,
 )
 from selfreward.stages.base import Ask, Work
 from selfreward.stages.comparisons import comparisons_work
+from selfreward.stages.functions import Scorer
 from selfreward.stages.judgments import judgments_work
 from selfreward.stages.pairs import tied_responses
 from selfreward.stages.pool import Pool
@@ -47,6 +52,7 @@ from selfreward.storage.directory import Run
 from selfreward.storage.starts import start_of
 from selfreward.storage.store import Store
 from selfreward.storage.tracker import Tracker
+from selfreward.workers.functions import FunctionProcess, function_process
 
 _PART = 1000
 """Records that are in memory at once when a rollout goes on."""
@@ -59,10 +65,16 @@ class _Role:
     stage: str
     engine: EngineConfig
     model: Path | str
-    work: Callable[[Run, Store, int, Session], Work]
+    """``function`` where none is asked."""
+    work: Callable[[Run, Store, int, Any], Work]
     """What there is to do, by the store of now."""
     juror: int | None = None
     """Which of ``judge.jurors`` it is."""
+
+    @property
+    def is_function(self) -> bool:
+        """Whether it is a judge that is no model."""
+        return self.model == FUNCTION
 
 
 async def generate_iteration(run: Run, store: Store, iteration: int, sessions: Sessions) -> None:
@@ -79,19 +91,31 @@ async def generate_iteration(run: Run, store: Store, iteration: int, sessions: S
     ]
     for group in _groups(roles, run.config.engine.staged):
         works: list[Work] = []
-        for role in group:
-            try:
-                session = await sessions.get(role.engine, role.model)
-            except FAILURES as error:
-                if not role.juror:
-                    raise
-                works.append(_judgments(run, store, iteration, error, juror=role.juror))
-            else:
-                works.append(role.work(run, store, iteration, session))
-        await flow(run, store, iteration, works)
+        async with AsyncExitStack() as stack:
+            for role in group:
+                session: Session | FunctionProcess
+                try:
+                    if role.is_function:
+                        session = await stack.enter_async_context(_function(run, role))
+                    else:
+                        session = await sessions.get(role.engine, role.model)
+                except FAILURES as error:
+                    if not role.juror:
+                        raise
+                    works.append(_judgments(run, store, iteration, error, juror=role.juror))
+                else:
+                    works.append(role.work(run, store, iteration, session))
+            await flow(run, store, iteration, works)
         for role, work in zip(group, works, strict=True):
-            if work.failure:
+            if work.failure and not role.is_function:
                 await sessions.drop(role.engine)
+
+
+def _function(run: Run, role: _Role) -> FunctionProcess:
+    assert role.juror is not None
+    judge, copy = run.config.judge.jurors[role.juror], run.seed_file("dataset")
+    columns = column_names(copy.read_text(encoding="utf-8")) if copy.is_file() else []
+    return function_process(run, judge, judge_key(role.juror), columns)
 
 
 def _roles(run: Run, store: Store, iteration: int) -> list[_Role]:
@@ -122,8 +146,8 @@ def _roles(run: Run, store: Store, iteration: int) -> list[_Role]:
 
 
 def _prompts(run: Run, store: Store, iteration: int, session: Session) -> Work:
-    def texts(kind: str) -> list[str]:
-        return seeds.read_prompts(SeedSource(path=str(run.seed_file(kind).resolve())))
+    def copy(kind: str) -> SeedSource:
+        return SeedSource(path=str(run.seed_file(kind).resolve()))
 
     earlier = [
         prompt.text
@@ -132,8 +156,9 @@ def _prompts(run: Run, store: Store, iteration: int, session: Session) -> Work:
         if prompt.dropped is None
     ]
     written = run.config.prompts.dataset is None
-    source = run_template(run, "prompts") if written else texts("dataset")
-    pool, committed = Pool(texts("prompts"), earlier), store.records(Prompt, iteration)
+    source = run_template(run, "prompts") if written else read_prompt_rows(copy("dataset"))
+    pool = Pool(seeds.read_prompts(copy("prompts")), earlier)
+    committed = store.records(Prompt, iteration)
     return prompts_work(session, committed, source, pool, run.config, iteration)
 
 
@@ -144,7 +169,7 @@ def _responses(
 
 
 def _judgments(
-    run: Run, store: Store, iteration: int, session: Session | BaseException, juror: int
+    run: Run, store: Store, iteration: int, session: Session | Scorer | BaseException, juror: int
 ) -> Work:
     templates = run_judge_templates(run, juror)
     judgments, criteria = store.each(Judgment, iteration), store.records(Criterion, iteration)
@@ -201,6 +226,8 @@ def _groups(roles: Sequence[_Role], staged: bool) -> list[list[_Role]]:
 
 
 def _go_together(a: _Role, b: _Role) -> bool:
+    if a.is_function or b.is_function:
+        return True
     if a.engine == b.engine:
         return a.model == b.model
     return not (is_local(a.engine) and is_local(b.engine))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from selfreward.config import PromptsConfig, SeedSource
 from selfreward.engines.base import Generation, RequestError
+from selfreward.inputs.columns import PromptRow
 from selfreward.inputs.seeds import read_prompts
 from selfreward.inputs.templates import find_template, load_template
 from selfreward.records import FinishReason, Prompt
@@ -401,6 +402,7 @@ def test_a_seed_of_several_lines_is_not_shown_but_never_returns() -> None:
 
 def draw(rows: list[str], count: int, earlier: Sequence[str] = ()) -> list[Prompt]:
     pool = Pool(SEEDS, earlier)
+    rows = [PromptRow(row) for row in rows]
     return draw_prompts(rows, ScriptedChat(), pool, PromptsConfig(count=count), iteration=2)  # type: ignore[arg-type]
 
 

@@ -1,0 +1,1 @@
+"""Reward functions that come along, with the signature of TRL's ``reward_funcs``."""

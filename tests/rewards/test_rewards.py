@@ -1,0 +1,78 @@
+"""The shipped reward functions, by cases worked out by hand."""
+
+import importlib.util
+
+import pytest
+
+from selfreward.rewards.constraints import keeps, loose, loose_all, strict, strict_all
+from selfreward.rewards.repetition import distinct, ended
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kept", "broken"),
+    [
+        ("max_words", 3, "A red plum", "A red ripe plum"),
+        ("min_words", 3, "A red plum", "A plum"),
+        ("max_sentences", 1, "It is 3.5 m.", "It rains. It pours!"),
+        ("min_sentences", 2, "It rains. It pours!", "It rains."),
+        ("max_paragraphs", 1, "One\ntwo", "One\n\ntwo"),
+        ("min_paragraphs", 2, "One\n\ntwo", "One\ntwo"),
+        ("format", "json", '```json\n{"a": 1}\n```', "{a: 1}"),
+        ("format", "bullets", "Fruits:\n- plum\n- pear", "plum, pear"),
+        ("format", "numbers", "1. plum\n2) pear", "1 plum"),
+        ("items", 2, "* plum\n* pear", "* plum"),
+        ("keywords", ["plum"], "A Plum.", "Plums."),
+        ("no_keywords", ["plum"], "Plums.", "A plum."),
+        ("case", "lower", "a plum", "A plum"),
+        ("case", "upper", "A PLUM", "A plum"),
+        ("starts_with", "Well", "well, yes", "Yes, well"),
+        ("ends_with", "Yes?", "No. Yes?", "Yes? No."),
+    ],
+)
+def test_each_constraint_is_kept_by_one_text_and_broken_by_another(
+    name: str, value: object, kept: str, broken: str
+) -> None:
+    assert keeps(kept, name, value)
+    assert not keeps(broken, name, value)
+
+
+def test_the_share_is_by_constraint_and_all_by_answer() -> None:
+    both = [{"max_words": 2, "case": "lower"}] * 2 + [None]
+    texts = ["a plum", "A plum", "any"]
+    assert strict(texts, constraints=both) == [1, 0.5, None]
+    assert strict_all(texts, constraints=both) == [1, 0, None]
+
+
+def test_loose_forgives_a_frame_that_strict_does_not() -> None:
+    framed, asked = ["Sure:\n**a plum**\nEnjoy!"], [{"max_words": 2, "starts_with": "a"}]
+    assert strict(framed, constraints=asked) == [0]
+    assert loose(framed, constraints=asked) == loose_all(framed, constraints=asked) == [1]
+
+
+@pytest.mark.parametrize("bad", [{"max_word": 2}, {"max_words": "2"}, {"format": "xml"}, [1]])
+def test_a_constraint_that_there_is_not_is_an_error_and_not_a_broken_one(bad: object) -> None:
+    with pytest.raises(ValueError):
+        strict(["a"], constraints=[bad])
+
+
+def test_repeated_sequences_count_once_in_their_share() -> None:
+    # a b a b a b a b: abab, baba, abab, baba, abab: two of five are different
+    assert distinct(["a b a b a b a b", "a b c d e", "a b c"]) == [0.4, 1, None]
+
+
+def test_an_answer_that_breaks_off_has_not_ended() -> None:
+    assert ended(["It rains.", "It rains and", "- plum)"]) == [1, 0, 1]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("math_verify") is None, reason="extra math")
+def test_equal_values_are_equal_however_they_are_written() -> None:
+    from selfreward.rewards.mathematics import equal
+
+    texts = ["So it is \\boxed{0.5}", "The answer is 3.", "any"]
+    assert equal(texts, answer=["1/2", 4, None]) == [1, 0, None]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("math_verify") is not None, reason="extra math")
+def test_without_its_library_mathematics_says_how_to_install_it() -> None:
+    with pytest.raises(ImportError, match=r'\.venv/bin/pip install -e "\.\[math\]"'):
+        importlib.import_module("selfreward.rewards.mathematics")
