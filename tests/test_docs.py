@@ -150,7 +150,9 @@ def test_the_python_of_the_page_on_python_runs_from_top_to_bottom(
     assert len(names["pairs"]) == names["demo"].pairs().num_rows > 0
 
 
-@pytest.mark.parametrize("code", [b for b in blocks("python") if "api-" not in str(b.id)])
+@pytest.mark.parametrize(
+    "code", [b for b in blocks("python") if not str(b.id).startswith(("api-", "rewards-"))]
+)
 def test_the_python_of_the_documentation_runs(code: str, model_dir: Path, tmp_path: Path) -> None:
     answers = [{"text": "Paris.", "rank": 1}, {"text": "A brick.", "rank": 2}]
     rows = [{"prompt": "What is the capital of France?", "responses": answers}]

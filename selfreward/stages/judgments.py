@@ -247,8 +247,7 @@ def judgments_work(
     on; the rest go on.
 
     Args:
-        session: The judge, a model or a function; for one of the jury also the failure for which
-            it cannot be asked.
+        session: The judge; for one of the jury also the failure for which it cannot be asked.
         judgments: All of the iteration that are committed; they are read once and not kept.
         criteria: All of the iteration that are committed.
         templates: Of this judge, as ``load_judge_templates`` returns them.
@@ -270,13 +269,12 @@ def judgments_work(
         )
         if juror > 0:
             return tell(found)
-        better = "More EFT data, a larger judge.max_new_tokens or judge.form=expected helps"
-        if config.judge.function is not None:
-            better = "Mending the function or its judge.scale helps"
+        better = "More EFT data, a larger judge.max_new_tokens or judge.form=expected"
+        better = "A mended function or judge.scale" if config.judge.function else better
         raise StoppedError(
             f"iteration {iteration}: {found}",
-            f"Read some with `selfreward show {run_name} --failed`. {better}, in a new run; resume "
-            "with judge.min_parse_rate=0 to go on all the same.",
+            f"Read some with `selfreward show {run_name} --failed`. {better} helps, in a new run; "
+            "resume with judge.min_parse_rate=0 to go on all the same.",
         )
 
     total = config.prompts.count * config.responses.per_prompt(iteration)
@@ -419,7 +417,7 @@ class _Juror:
         ]
 
     async def _vote(self, session: Any, prompt: Prompt, response: Response) -> list[Judgment]:
-        if self._settings.function is not None:
+        if self._settings.function:
             return await judge_by_function(session, prompt, response, self._settings, self._number)
         return await judge_response(
             session.engine, session.chat, self._templates["judge"], prompt, response,

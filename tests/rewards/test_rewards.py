@@ -1,10 +1,12 @@
 """The shipped reward functions, by cases worked out by hand."""
 
-import importlib.util
+import importlib
+import sys
 
 import pytest
 
 from selfreward.rewards.constraints import keeps, loose, loose_all, strict, strict_all
+from selfreward.rewards.mathematics import equal
 from selfreward.rewards.repetition import distinct, ended
 
 
@@ -64,15 +66,15 @@ def test_an_answer_that_breaks_off_has_not_ended() -> None:
     assert ended(["It rains.", "It rains and", "- plum)"]) == [1, 0, 1]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("math_verify") is None, reason="extra math")
 def test_equal_values_are_equal_however_they_are_written() -> None:
-    from selfreward.rewards.mathematics import equal
-
     texts = ["So it is \\boxed{0.5}", "The answer is 3.", "any"]
     assert equal(texts, answer=["1/2", 4, None]) == [1, 0, None]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("math_verify") is not None, reason="extra math")
-def test_without_its_library_mathematics_says_how_to_install_it() -> None:
+def test_without_its_library_mathematics_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "math_verify", None)
+    monkeypatch.delitem(sys.modules, "selfreward.rewards.mathematics")
     with pytest.raises(ImportError, match=r'\.venv/bin/pip install -e "\.\[math\]"'):
         importlib.import_module("selfreward.rewards.mathematics")

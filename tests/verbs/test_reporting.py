@@ -31,6 +31,7 @@ from selfreward.records import (
 from selfreward.storage import durable
 from selfreward.storage.directory import Run, open_run
 from selfreward.verbs import (
+    answer_rows,
     console,
     course,
     doctor,
@@ -145,8 +146,8 @@ def test_what_is_wrapped_keeps_every_word(whole: Run) -> None:
 
 
 def test_every_row_is_explained_in_the_docs() -> None:
-    source = Path(score_rows.__file__).read_text()
-    labels = re.findall(r'(?:_Row\(\s*|^    )"( *\w[^"{]+)"[,:]', source, re.MULTILINE)
+    source = "".join(Path(rows.__file__).read_text() for rows in (score_rows, answer_rows))
+    labels = re.findall(r'(?:Row\(\s*|^    )"( *\w[^"{]+)"[,:]', source, re.MULTILINE)
     text = (ROOT / "docs" / "scores.md").read_text()
     rows = re.findall(r"^\| ([^|]+) \|", text, re.MULTILINE)
     named = {name.strip(" *") for row in rows for name in row.split(";")}
