@@ -123,7 +123,8 @@ def draw_prompts(
 ) -> list[Prompt]:
     """Take this iteration's prompts from a data set instead, in its order, none of them twice.
 
-    A row that holds a control token is dropped; the other filters are for what a model wrote.
+    A row that holds a control token or gives away what is held out is dropped; the other filters
+    are for what a model wrote.
     """
     used = set(pool.generated)
     prompts: list[Prompt] = []
@@ -133,10 +134,13 @@ def draw_prompts(
             break
         if row in used:
             continue
-        token = chat.control_token(row)
-        dropped = "control token" if token else None
+        dropped = detail = None
+        if detail := chat.control_token(row):
+            dropped = "control token"
+        elif detail := pool.held_out.overlapping(row):
+            dropped = "held out"
         accepted += dropped is None
-        prompts.append(Prompt(iteration, len(prompts), row, row, dropped, token or ""))
+        prompts.append(Prompt(iteration, len(prompts), row, row, dropped, detail or ""))
     return prompts
 
 
@@ -196,6 +200,7 @@ def _remedy(settings: PromptsConfig, reasons: Counter[str]) -> str:
         "keyword": "Other prompts.keywords, or none (prompts.keywords=[])",
         "too short": f"A smaller prompts.min_words than {settings.min_words}",
         "too long": f"A larger prompts.max_words than {settings.max_words}",
+        "held out": "Evaluation data of other tasks, or prompts.overlap_words=null,",
         "similar": "A higher prompts.temperature or more prompts.seeds",
     }
     better = known.get(reason, "Another prompts.author, prompts.template or a prompts.dataset")
