@@ -6,6 +6,7 @@ The words are explained in docs/scores.md; a row that is not ``_Row.short`` is s
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import starmap
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -16,12 +17,12 @@ from selfreward.measures.reports import Estimate
 from selfreward.measures.votes import JurorAgreement, JurorFigures
 from selfreward.records import FORMS, stages_of
 from selfreward.verbs.console import bold
-from selfreward.verbs.layout import bars, duration, estimated, percent, share
+from selfreward.verbs.data_rows import data_rows
+from selfreward.verbs.layout import MISSING, bars, duration, estimated, percent, share
 
 Rounds = Sequence[IterationFigures]
 T = TypeVar("T")
 Cell = Callable[[IterationFigures], str]
-MISSING = "-"
 BEFORE = "before"
 """The opponent that is the model which the new one was trained from."""
 
@@ -79,6 +80,7 @@ def _made(rounds: Rounds) -> list[_Row]:
         _Row("policy", lambda f: f"M{f.iteration} -> M{f.iteration + 1}", short=True),
         _Row("prompts", _prompts, short=True),
         *_reasons(rounds, lambda f: f.prompts.dropped),
+        *starmap(_Row, data_rows()),
         *([_Row("counted so far", _counted, short=True)] if any(map(_is_part, rounds)) else []),
         _Row("responses", lambda f: str(f.responses.n), short=True),
         _Row("  truncated", _truncated, short=True),
