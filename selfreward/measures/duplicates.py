@@ -14,7 +14,7 @@ from selfreward.stages.words import words
 SIMILARITY = 0.5
 """Jaccard similarity of the word pairs from which on two texts are near-duplicates."""
 _PERMUTATIONS = 128
-"""Hashes of a text. With the weights below, 13% of the pairs at ``SIMILARITY`` exactly are missed, 1%
+"""Hashes of a text. With the weights below, 13% of the pairs just at ``SIMILARITY`` are missed, 1%
 of those at 0.6 and hardly any above."""
 _WEIGHTS = (0.1, 0.9)
 """What a false candidate counts against a missed one: false ones are checked, missed ones lost."""
