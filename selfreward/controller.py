@@ -27,6 +27,7 @@ from selfreward.inputs import models
 from selfreward.inputs.functions import run_functions
 from selfreward.inputs.rankings import rankings_of
 from selfreward.measures.best import best_model
+from selfreward.measures.diversity import data_figures
 from selfreward.measures.figures import figures_of, iteration_figures
 from selfreward.measures.health import (
     AFTER_EVALUATION,
@@ -340,6 +341,8 @@ def why_ended(run: Run, store: Store, iteration: int) -> str | None:
 
 def close_iteration(store: Store, iteration: int) -> None:
     """Compute the figures of a finished iteration and keep them."""
+    if iteration > 0 and (data := data_figures(store, iteration)):
+        store.save_report(iteration, "data", data)
     store.save_figures(iteration, iteration_figures(store, iteration))
 
 

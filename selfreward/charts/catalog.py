@@ -59,6 +59,10 @@ def _is_answered(figures: IterationFigures) -> bool:
     return figures.iteration > 0
 
 
+def _has_data(figures: IterationFigures) -> bool:
+    return figures.data is not None
+
+
 def _has_drift(figures: IterationFigures) -> bool:
     canaries = figures.canaries
     drift = figures.drift is not None and figures.drift.value is not None
@@ -79,6 +83,8 @@ CHARTS: dict[str, Chart] = {
                      lambda f: _is_answered(f) and f.responses.length is not None),
     "prompts": Chart("Prompts accepted and dropped", prompts.taken,
                      lambda f: _is_answered(f) and f.prompts.attempts > 0),
+    "variety": Chart("How varied prompts and answers are", prompts.variety, _has_data),
+    "kinds": Chart("How prompts begin", prompts.kinds, _has_data),
     "dpo": Chart("What DPO came to", training.came_to,
                  lambda f: bool(f.training.chosen_reward and f.training.rejected_reward)),
     "time": Chart("Time by stage", costs.seconds, lambda f: bool(f.seconds)),

@@ -20,7 +20,7 @@ import typer
 from typer.exceptions import TyperException
 
 from selfreward import __version__
-from selfreward.cli import data, runs, setup, share
+from selfreward.cli import benchmark, data, runs, setup, share
 from selfreward.cli.options import ConfigName, Json, Overrides, RunName
 from selfreward.errors import ConfigError, SelfRewardError
 from selfreward.verbs import console
@@ -290,6 +290,7 @@ for verb in (
     runs.view,
     runs.report,
     data.judge,
+    benchmark.benchmark,
     share.export,
     share.push,
     setup.validate,

@@ -51,6 +51,11 @@ class PromptsConfig(SampledGroup):
     """Words that ask for what text cannot give (Self-Instruct's released list, which is for prompts
     in English). Give a list in your own language, or ``[]``: no such filter, as for domains that
     ask for files, maps or music in text. ``scores`` counts what it drops by the word."""
+    overlap_words: int | None = Field(default=8, ge=1)
+    """A prompt that has so many words in a row from a held-out one (``evaluation.ranked``,
+    ``evaluation.questions``) is dropped, also from a ``dataset``; of a held-out one
+    that has fewer, only its like is. null: no such filter. GPT-3 (arXiv 2005.14165, appendix C)
+    takes 8 to 13, by how short the texts are."""
     window: int = Field(default=16, ge=1)
     """Attempts in flight at once; they do not see each other's prompts, so that order never depends
     on timing."""

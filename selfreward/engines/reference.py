@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfreward.engines.chat import Chat
-from selfreward.errors import PreflightError
+from selfreward.errors import PreflightError, SelfRewardError
 
 if TYPE_CHECKING:
     import torch
@@ -74,15 +74,15 @@ def reference(
     Raises:
         PreflightError: transformers cannot run the model, or what comes out is NaN.
     """
-    with _loaded(model, chat, "float32") as loaded:
-        answers = [_ask(loaded, chat, prompt, new_tokens) for prompt in prompts]
+    with loaded(model, "float32", chat.trust_remote_code) as opened:
+        answers = [_ask(opened, chat, prompt, new_tokens) for prompt in prompts]
     if any(map(math.isnan, (p for a in answers for p in (*a.probabilities, a.logprob)))):
         raise PreflightError(
             f"{model}: transformers computes NaN with it", "Its weights or its config are damaged."
         )
     if rough:
-        with _loaded(model, chat, "bfloat16") as loaded:
-            answers = [_with_noise(loaded, answer) for answer in answers]
+        with loaded(model, "bfloat16", chat.trust_remote_code) as opened:
+            answers = [_with_noise(opened, answer) for answer in answers]
     return answers
 
 
@@ -128,7 +128,14 @@ def _shorten(config: Any) -> None:
 
 
 @contextmanager
-def _loaded(model: Path, chat: Chat, dtype: str) -> Iterator[Any]:
+def loaded(
+    model: Path, dtype: str, trust_remote_code: bool = False, device: str = "cpu"
+) -> Iterator[Any]:
+    """A model of transformers, in inference mode; freed at the end.
+
+    Raises:
+        PreflightError: transformers cannot run it, be it in the body.
+    """
     import torch
     from transformers import AutoModelForCausalLM, GenerationConfig
 
@@ -137,13 +144,15 @@ def _loaded(model: Path, chat: Chat, dtype: str) -> Iterator[Any]:
         opened = AutoModelForCausalLM.from_pretrained(
             model,
             dtype=dtype,
-            device_map="cpu",
+            device_map=device,
             local_files_only=True,
-            trust_remote_code=chat.trust_remote_code,
+            trust_remote_code=trust_remote_code,
         ).eval()
         opened.generation_config = GenerationConfig()
         with torch.inference_mode():
             yield opened
+    except SelfRewardError:
+        raise
     except Exception as error:  # whatever a model's code raises
         raise PreflightError(
             f"{model}: transformers cannot run it ({type(error).__name__}: {_first_line(error)})",

@@ -12,6 +12,7 @@ from selfreward.inputs.questions import dump_questions, read_questions
 from selfreward.inputs.rankings import Ranking, Text, copy_ranked, read_ranked, texts_of
 from selfreward.inputs.rows import read_rows
 from selfreward.inputs.seeds import plain
+from selfreward.storage.directory import Run
 
 TRAINED = {
     "seeds/ift.jsonl": "sft.ift",
@@ -20,6 +21,9 @@ TRAINED = {
     "seeds/dataset.jsonl": "prompts.dataset",
 }
 """A run's copies of what it trains on, and the keys that name it."""
+
+HELD_OUT = ("seeds/heldout.jsonl", "seeds/questions.jsonl")
+"""Its copies of what it is measured by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,22 @@ def evaluation_inputs(
     if settings.canaries:
         found["seeds/canaries.jsonl"] = shipped_canaries().read_text(encoding="utf-8")
     return found
+
+
+def held_out_prompts(files: Mapping[str, str]) -> list[str]:
+    """The prompts by which a run's models are measured, and on which none may be trained.
+
+    Args:
+        files: Text of its input files by name; see ``run_inputs``.
+    """
+    return [prompt for name in HELD_OUT for prompt in _prompts(files.get(name, ""))]
+
+
+def held_out_of(run: Run) -> list[str]:
+    """The same of all that a run has a copy of, whatever ``evaluation`` asks of it by now."""
+    copies = {name: run.path / name for name in HELD_OUT}
+    there = {name: path for name, path in copies.items() if path.is_file()}
+    return held_out_prompts({n: path.read_text(encoding="utf-8") for n, path in there.items()})
 
 
 def shipped_canaries() -> Path:

@@ -17,6 +17,7 @@ from operator import itemgetter
 from typing import Any
 
 from selfreward.measures.curves import TrainingFigures, training_figures
+from selfreward.measures.diversity import DataFigures
 from selfreward.measures.evaluated import (
     CanaryFigures,
     ContestFigures,
@@ -226,6 +227,9 @@ class IterationFigures:
     """As they were last checked."""
     seconds: dict[str, float]
     """By stage, over all launches."""
+    data: DataFigures | None = None
+    """Health of the prompts and responses; None until the iteration is closed, and of iterations
+    that were closed by a release that did not look."""
 
 
 def figures_of(store: Store, iteration: int) -> IterationFigures:
@@ -287,6 +291,7 @@ def iteration_figures(
             verified=model.verified,
             health=health.gates if health else (),
             seconds=_seconds(store, iteration),
+            data=store.report(iteration, "data", DataFigures),
         )
 
 

@@ -9,6 +9,7 @@ from rapidfuzz.distance import LCSseq
 from selfreward.config.generation import PromptsConfig
 from selfreward.engines.base import ChatFormat, Generation
 from selfreward.inputs.seeds import shown
+from selfreward.stages.overlap import HeldOut
 from selfreward.stages.words import asked_for, count_words, words
 
 _LABEL = (
@@ -30,10 +31,14 @@ class Pool:
     Args:
         seeds: Human prompts.
         earlier: Prompts accepted in earlier iterations.
+        held_out: Prompts that a new one must not give away.
     """
 
-    def __init__(self, seeds: Sequence[str], earlier: Sequence[str] = ()) -> None:
+    def __init__(
+        self, seeds: Sequence[str], earlier: Sequence[str] = (), held_out: HeldOut | None = None
+    ) -> None:
         self.seeds = list(seeds)
+        self.held_out = held_out or HeldOut()
         self.generated: list[str] = []
         self._words: list[list[str]] = [words(text) for text in seeds]
         for text in earlier:
@@ -131,6 +136,8 @@ def why_dropped(
         return "too long", f"{count} words"
     if asked := asked_for(text, settings.keywords):
         return "keyword", asked
+    if kept_back := pool.held_out.overlapping(text):
+        return "held out", kept_back
     if known := pool.nearest(text, settings.rouge_l_max):
         return "similar", known
     return None, ""

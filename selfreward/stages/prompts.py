@@ -129,7 +129,8 @@ def draw_prompts(
 ) -> list[Prompt]:
     """Take this iteration's prompts from a data set instead, in its order, none of them twice.
 
-    A row that holds a control token is dropped; the other filters are for what a model wrote.
+    A row that holds a control token or gives away what is held out is dropped; the other filters
+    are for what a model wrote.
     """
     used = set(pool.generated)
     prompts: list[Prompt] = []
@@ -140,11 +141,14 @@ def draw_prompts(
         text = row.prompt
         if text in used:
             continue
-        token = chat.control_token(text)
-        dropped = "control token" if token else None
+        dropped = detail = None
+        if detail := chat.control_token(text):
+            dropped = "control token"
+        elif detail := pool.held_out.overlapping(text):
+            dropped = "held out"
         accepted += dropped is None
-        detail, at = token or "", len(prompts)
-        prompts.append(Prompt(iteration, at, text, text, dropped, detail, columns=row.columns))
+        at, why = len(prompts), detail or ""
+        prompts.append(Prompt(iteration, at, text, text, dropped, why, columns=row.columns))
     return prompts
 
 
@@ -204,6 +208,7 @@ def _remedy(settings: PromptsConfig, reasons: Counter[str]) -> str:
         "keyword": "Other prompts.keywords, or none (prompts.keywords=[])",
         "too short": f"A smaller prompts.min_words than {settings.min_words}",
         "too long": f"A larger prompts.max_words than {settings.max_words}",
+        "held out": "Evaluation data of other tasks, or prompts.overlap_words=null,",
         "similar": "A higher prompts.temperature or more prompts.seeds",
     }
     better = known.get(reason, "Another prompts.author, prompts.template or a prompts.dataset")

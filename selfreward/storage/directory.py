@@ -4,6 +4,7 @@ runs/<name>/
   config.yaml           the config as given        config.resolved.yaml   every value, in force
   templates/  seeds/    copies of what the run reads from outside
   records.db            the record of truth (store.py)
+  benchmarks.jsonl      what `selfreward benchmark` found of its models (benchmarks.py)
   labels.db             what people say of the answers, if they do (labels.py)
   models/               M0.json (where the base model is), SFT/ M1/ M2/ ..., with a manifest each
   checkpoints/  logs/   of training in progress; of each child process

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from selfreward.measures.evaluated import ContestFigures, FunctionFigures
 from selfreward.measures.figures import IterationFigures
-from selfreward.verbs.layout import percent
-from selfreward.verbs.score_cells import MISSING, Cell, Rounds, Row, T, measured
+from selfreward.verbs.layout import MISSING, percent
+from selfreward.verbs.score_cells import Cell, Rounds, Row, T, measured
 
 BEFORE = "before"
 """The opponent that is the model which the new one was trained from."""

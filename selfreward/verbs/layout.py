@@ -11,6 +11,8 @@ from pathlib import Path
 from selfreward.measures.reports import Estimate
 from selfreward.verbs.console import sanitize, unmarked
 
+MISSING = "-"
+"""Where there is nothing to show."""
 _BARS = "▁▂▃▄▅▆▇█"
 
 

@@ -11,6 +11,7 @@ from selfreward.inputs import models
 from selfreward.measures.best import best_of
 from selfreward.measures.figures import figures_of
 from selfreward.records import TRAINING, Stage
+from selfreward.storage.benchmarks import benchmarks_path, read_benchmarks
 from selfreward.storage.changes import REMOVED
 from selfreward.storage.committed import (
     check_events,
@@ -75,6 +76,8 @@ def verify(run: Run) -> list[Check]:
             checks.pop()
         for t in closed:
             check(f"iteration {t} figures", partial(check_figures, store, t))
+        if benchmarks_path(run).exists():
+            check("benchmarks.jsonl", partial(_check_benchmarks, run))
         if labels_path(run).exists():
             check("labels.db", partial(_check_labels, run, store))
     return checks
@@ -220,6 +223,10 @@ def _check_config(run: Run, store: Store) -> str:
     assert anew.config
     anew.check_fingerprints(store)
     return "as when each stage was made"
+
+
+def _check_benchmarks(run: Run) -> str:
+    return f"{len(read_benchmarks(run))} results"
 
 
 def _check_labels(run: Run, store: Store) -> str:

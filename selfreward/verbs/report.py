@@ -17,9 +17,8 @@ from selfreward.storage.store import Store
 from selfreward.verbs.console import unmarked
 from selfreward.verbs.examples import Examples, cut, examples_of
 from selfreward.verbs.findings import findings
-from selfreward.verbs.layout import duration, percent
+from selfreward.verbs.layout import MISSING, duration, percent, share
 from selfreward.verbs.lineage import lineage
-from selfreward.verbs.score_cells import MISSING
 from selfreward.verbs.score_rows import gain, points, score_rows
 from selfreward.verbs.scores import health_lines, scores_of
 from selfreward.verbs.status import Status, status_of
@@ -208,14 +207,19 @@ def _people(figures: Sequence[IterationFigures]) -> Table | None:
 def _prompts(store: Store, shown: Sequence[IterationFigures]) -> Table | None:
     rows = []
     for f in shown:
-        if found := diversity(store, f.iteration):
+        data = f.data
+        if found := data.prompts if data else diversity(store, f.iteration):
+            answers = data.responses if data else None
             rows.append((
                 str(f.iteration), f"{f.prompts.accepted:,} of {f.prompts.attempts:,}",
                 f"{found.words:.1f}", f"{found.distinct_1:.1%}", f"{found.distinct_2:.1%}",
                 f"{found.openings:,} of {found.n:,}",
+                share(data.near_duplicates, data.compared) if data else MISSING,
+                f"{answers.distinct_2:.1%}" if answers else MISSING,
             ))  # fmt: skip
     head = ("iteration", "accepted", "words each", "distinct words", "distinct word pairs",
-            "different first two words")  # fmt: skip
+            "different first two words", "nearly repeated",
+            "distinct word pairs of answers")  # fmt: skip
     return Table("How varied the accepted prompts are", head, tuple(rows)) if rows else None
 
 

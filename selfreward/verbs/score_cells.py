@@ -8,7 +8,6 @@ from selfreward.measures.figures import IterationFigures
 Rounds = Sequence[IterationFigures]
 T = TypeVar("T")
 Cell = Callable[[IterationFigures], str]
-MISSING = "-"
 
 
 class Row(NamedTuple):

@@ -18,8 +18,9 @@ from selfreward.measures.votes import JurorAgreement, JurorFigures
 from selfreward.records import FORMS, stages_of
 from selfreward.verbs.answer_rows import contest_rows, verified_rows
 from selfreward.verbs.console import bold
-from selfreward.verbs.layout import bars, duration, estimated, percent, share
-from selfreward.verbs.score_cells import MISSING, Cell, Rounds, Row, measured
+from selfreward.verbs.data_rows import data_rows
+from selfreward.verbs.layout import MISSING, bars, duration, estimated, percent, share
+from selfreward.verbs.score_cells import Cell, Rounds, Row, measured
 
 
 def score_rows(rounds: Rounds, everything: bool, shown: Rounds | None = None) -> list[list[str]]:
@@ -69,6 +70,7 @@ def _made(rounds: Rounds) -> list[Row]:
         Row("policy", lambda f: f"M{f.start} -> M{f.iteration + 1}", short=True),
         Row("prompts", _prompts, short=True),
         *_reasons(rounds, lambda f: f.prompts.dropped),
+        *data_rows(),
         *([Row("counted so far", _counted, short=True)] if any(map(_is_part, rounds)) else []),
         Row("responses", lambda f: str(f.responses.n), short=True),
         Row("  truncated", _truncated, short=True),

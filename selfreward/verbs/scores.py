@@ -13,8 +13,10 @@ from selfreward.measures.health import finding, remedy
 from selfreward.measures.reports import Gate
 from selfreward.measures.selection import Hits, SelectionFigures
 from selfreward.records import GateName
+from selfreward.storage.benchmarks import Benchmark, read_benchmarks
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
+from selfreward.verbs.benchmark_table import benchmarks_text
 from selfreward.verbs.console import bold, dim
 from selfreward.verbs.findings import findings
 from selfreward.verbs.layout import (
@@ -45,6 +47,8 @@ class Scores:
     """Those that have begun, in order."""
     best: Best | None = None
     """The best model by what the loop does not train; None where fewer than two are measured."""
+    benchmarks: tuple[Benchmark, ...] = ()
+    """What ``selfreward benchmark`` found of its models."""
 
 
 def scores_of(run: Run) -> Scores:
@@ -60,7 +64,8 @@ def scores_of(run: Run) -> Scores:
                 f"run {run.name} has no records yet", f"Watch it: selfreward status {run.name}"
             )
         iterations = tuple(figures_of(store, iteration) for iteration in begun)
-    return Scores(run.name, iterations, best_of(run, iterations))
+    best, kept = best_of(run, iterations), tuple(read_benchmarks(run))
+    return Scores(run.name, iterations, best, kept)
 
 
 def begun_iterations(store: Store) -> list[int]:
@@ -91,6 +96,8 @@ def scores_text(scores: Scores, width: int = 80, everything: bool = False) -> st
         if figures.selection:
             blocks.append(selection_text(figures.selection, width))
     blocks += _tables(rounds, everything, width)
+    if scores.benchmarks:
+        blocks.append(benchmarks_text(scores.benchmarks, width))
     if warnings := health_lines(scores.iterations):
         blocks.append("\n".join(filled(f"warning: {line}", width, "  ") for line in warnings))
     if rounds:

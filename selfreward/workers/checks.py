@@ -4,7 +4,7 @@
 the same configs with the same words. ``plan`` may be asked about another machine.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +22,8 @@ from selfreward.inputs.collect import (
     found_models,
     run_inputs,
 )
-from selfreward.inputs.columns import column_names, read_prompt_rows
+from selfreward.inputs.columns import PromptRow, column_names, read_prompt_rows
+from selfreward.inputs.heldout import held_out_of, held_out_prompts
 from selfreward.inputs.judge_templates import (
     PROMPTS_VARIABLES,
     load_jury_templates,
@@ -33,6 +34,7 @@ from selfreward.inputs.models import check_source
 from selfreward.inputs.questions import QUESTION
 from selfreward.inputs.templates import Template, find_template, load_template
 from selfreward.records import judge_key
+from selfreward.stages.overlap import HeldOut
 from selfreward.storage.directory import Run
 from selfreward.tracking.base import check_installed
 from selfreward.training import checks, options
@@ -66,6 +68,9 @@ def check_run(config: Config, source: Path | None, *, here: bool = True) -> dict
         )
         columns = Columns(column_names(prompts), column_names(questions, QUESTION))
         check_functions(found, config, columns)
+    if config.prompts.dataset:
+        rows = read_prompt_rows(config.prompts.dataset, beside)
+        _check_left(rows, held_out_prompts(inputs), config)
     return inputs
 
 
@@ -120,9 +125,8 @@ def check_changed(run: Run, config: Config, changed: Collection[str]) -> None:
     """
     if "track" in changed:
         _check_trackers(config)
-    if "iterations" in changed and config.prompts.dataset is not None:
-        copy = SeedSource(path=str(run.seed_file("dataset").resolve()))
-        check_dataset(read_prompt_rows(copy), config)
+    if "iterations" in changed:
+        check_drawn(run, config)
     if "judge.form" in changed and config.sft is not None and config.sft.eft is not None:
         check_eft(seeds.read_eft(SeedSource(path=str(run.seed_file("eft").resolve()))), config)
     if not {"prompts.human_shots", "prompts.generated_shots"}.isdisjoint(changed):
@@ -137,6 +141,34 @@ def check_changed(run: Run, config: Config, changed: Collection[str]) -> None:
             "A run keeps the data that it was made with; start a new run.",
         )
     check_config(config, run_templates(run, config), anew=False)
+
+
+def check_drawn(run: Run, config: Config) -> None:
+    """Check that the data set of prompts, where a run has one, lasts to the last iteration.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    if config.prompts.dataset is not None:
+        rows = read_prompt_rows(SeedSource(path=str(run.seed_file("dataset").resolve())))
+        _check_left(rows, held_out_of(run), config)
+
+
+def _check_left(rows: Sequence[PromptRow], held_out: Sequence[str], config: Config) -> None:
+    """Refuse a data set that is used up early because so many rows give away what is held out."""
+    check_dataset(rows, config)
+    known = HeldOut(held_out, config.prompts.overlap_words)
+    left = [row for row in rows if known.overlapping(row.prompt) is None]
+    try:
+        check_dataset(left, config)
+    except ConfigError as error:
+        lost = next(row.prompt for row in rows if known.overlapping(row.prompt) is not None)
+        raise ConfigError(
+            f"{error.message}, once those are left out that share "
+            f"{config.prompts.overlap_words} words in a row with held-out ones, such as "
+            f"{lost!r:.80}",
+            f"{error.hint} prompts.overlap_words=null leaves none out.",
+        ) from None
 
 
 def _check_trackers(config: Config) -> None:

@@ -62,12 +62,17 @@ def _serve(jobs: "queue.SimpleQueue[str]", say: Callable[[dict[str, Any]], None]
 def _do(job: dict[str, Any], generator: "Generator", say: Callable[[Any], None]) -> None:
     """Do a job, which names its ``work``; if that belongs to a run, also the run and its epoch."""
     from selfreward.workers import jobs as work
+    from selfreward.workers.benchmark import likelihood_job, lm_eval_job
 
     match job["work"]:
         case "judge":
             return generator.judge(job, say)
         case "parity":
             return generator.parity(job, say)
+        case "likelihood":
+            return likelihood_job(job, say)
+        case "lm_eval":
+            return lm_eval_job(job, say)
     run = Run(Path(job["run"]))
     with full_disk_named(job["run"]), Store(run.records, epoch=job["epoch"]) as store:
         match job["work"]:

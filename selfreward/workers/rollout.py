@@ -22,6 +22,7 @@ from selfreward.engines.base import FAILURES
 from selfreward.engines.sessions import Session, Sessions, is_local
 from selfreward.inputs import seeds
 from selfreward.inputs.columns import column_names, read_prompt_rows
+from selfreward.inputs.heldout import held_out_of
 from selfreward.inputs.judge_templates import run_judge_templates, run_template
 from selfreward.inputs.rankings import rankings_of
 from selfreward.records import (
@@ -39,6 +40,7 @@ from selfreward.stages.base import Ask, Work
 from selfreward.stages.comparisons import comparisons_work
 from selfreward.stages.functions import Scorer
 from selfreward.stages.judgments import judgments_work
+from selfreward.stages.overlap import HeldOut
 from selfreward.stages.pairs import tied_responses
 from selfreward.stages.pool import Pool
 from selfreward.stages.prompts import prompts_work
@@ -157,7 +159,8 @@ def _prompts(run: Run, store: Store, iteration: int, session: Session) -> Work:
     ]
     written = run.config.prompts.dataset is None
     source = run_template(run, "prompts") if written else read_prompt_rows(copy("dataset"))
-    pool = Pool(seeds.read_prompts(copy("prompts")), earlier)
+    held_out = HeldOut(held_out_of(run), run.config.prompts.overlap_words)
+    pool = Pool(seeds.read_prompts(copy("prompts")), earlier, held_out)
     committed = store.records(Prompt, iteration)
     return prompts_work(session, committed, source, pool, run.config, iteration)
 

@@ -18,6 +18,7 @@ from selfreward.charts.files import save_calibration, save_charts, save_overview
 from selfreward.charts.training import MOST_POINTS, thinned
 from selfreward.errors import ConfigError, NotFoundError
 from selfreward.measures.curves import Curve
+from selfreward.measures.diversity import DataFigures, Diversity
 from selfreward.measures.evaluated import CanaryFigures
 from selfreward.measures.figures import IterationFigures
 from selfreward.measures.reports import CalibrationBin, Estimate
@@ -48,8 +49,10 @@ def measured(figures: IterationFigures) -> IterationFigures:
     """The same with all that an evaluation and a round of DPO find."""
     curve = Curve(4, 0, -50.0, -49.0, -52.0)
     estimate = Estimate(0.2, 0.1, 0.3, 20)
+    varied = Diversity(9, 7.0, 0.8, 0.9, 6)
     return replace(
         figures,
+        data=DataFigures(varied, varied, 2, 9, ("a b", "a b"), {"write": 5, PAYLOAD: 4}),
         judge=judge_figures((0.7, 0.6, 0.8), (0.1, -0.1, 0.2)),
         drift=estimate,
         canaries=CanaryFigures(estimate, 0, None),

@@ -29,6 +29,8 @@ AT = "{kind: server, endpoints: ['http://127.0.0.1:1/v1']}"
 ELSEWHERE = AT.replace("127.0.0.1:1", "127.0.0.1:2")
 HOSTED = ["judge.model=hosted", f"judge.engine={AT}", "judge.form=written"]
 
+SIX_BUT_TWO = ["evaluation.questions=held.jsonl", "prompts.dataset=six.jsonl", "prompts.count=3"]
+
 
 class Resolving(Exception):
     """The run begins to look for its model: all was accepted before."""
@@ -65,6 +67,8 @@ def nothing_is_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     (tmp_path / "model.bin").touch()
     rows = [json.dumps({"prompt": f"Name number {i % 6}."}) + "\n" for i in range(60)]
     (tmp_path / "six.jsonl").write_text("".join(rows))
+    held = {"prompt": "Name number 1, then name number 2."}
+    (tmp_path / "held.jsonl").write_text(json.dumps(held) + "\n")
     few = [{"prompt": f"Question {i}?", "response": "a"} for i in range(7)]
     few += [few[0], {"prompt": "Two\nlines.", "response": "a"}]
     (tmp_path / "few.jsonl").write_text("".join(json.dumps(row) + "\n" for row in few))
@@ -104,6 +108,11 @@ BAD = [
     (
         ["prompts.dataset=six.jsonl", "prompts.count=100"],
         "holds 6 different prompts, but 2 iterations of prompts.count=100 draw 200",
+    ),
+    (
+        [*SIX_BUT_TWO, "prompts.overlap_words=3"],
+        "holds 4 different prompts, but 2 iterations of prompts.count=3 draw 6, once those are left"
+        " out that share 3 words in a row with held-out ones, such as 'Name number 1.'",
     ),
     (["sft.ift=few.jsonl"], "sft.ift: 7 prompts of one line in few.jsonl, but prompts.human_shots"),
     (["prompts.seeds={path: seed/ift.jsonl, limit: 7}"], "prompts.seeds: 7 prompts in seed/ift"),
@@ -182,6 +191,7 @@ def test_what_a_run_refuses_before_it_works_validate_and_plan_refuse_in_the_same
         ["launch.command=sh", "dpo.bf16=true", "dpo.tf32=true"],  # another machine's to know
         ["launch.processes=2", "sft.bf16=true", "dpo.ddp_backend=gloo"],
         ["prompts.dataset=six.jsonl", "prompts.count=3"],
+        [*SIX_BUT_TWO, "prompts.overlap_words=4"],
         ["lora={r: 8, target_modules: all-linear}", "dpo.loss_type=[sigmoid, sft]"],
         ["dpo.loss_type=exo_pair", "dpo.label_smoothing=0.001", "dpo.optim=adafactor"],
         [*HOSTED, f"judge.jury=[{{model: policy}}, {{model: org/judge, engine: {ELSEWHERE}}}]"],

@@ -1,0 +1,68 @@
+"""The table of what benchmarks found, for ``benchmark`` and ``scores``."""
+
+import re
+from collections.abc import Sequence
+
+from selfreward.storage.benchmarks import Benchmark
+from selfreward.verbs.layout import MISSING, estimated, table, table_width
+
+
+def benchmarks_text(results: Sequence[Benchmark], width: int = 80) -> str:
+    """A table: tasks by model, and how far each is from M1, or else from the first model there.
+
+    What a model lost on tasks that it was not trained for is the alignment tax (InstructGPT, arXiv
+    2203.02155, 4.2).
+
+    Args:
+        width: Columns at most.
+    """
+    names = list(dict.fromkeys(each.model for each in results))
+    names.sort(key=lambda name: (int(name[1:]) if re.fullmatch(r"M\d+", name) else -1, name))
+    rows = [["benchmark", *names]]
+    for asked in dict.fromkeys(each.asked for each in results):
+        by_model = {each.model: each for each in results if each.asked == asked}
+        first = by_model.get("M1") or next(by_model[name] for name in names if name in by_model)
+        part = f", first {first.limit}" if first.limit is not None else ""
+        rows.append([f"{first.task}, {first.n} questions{part}, {first.by}"])
+        for metric in first.scores:
+            rows.append([f"  {metric}", *(_cell(by_model.get(name), metric) for name in names)])
+            if len(by_model) > 1:
+                less = [_less(by_model.get(name), first, metric) for name in names]
+                rows.append([f"    less {first.model}", *less])
+    return _parted(rows, width)
+
+
+def _parted(rows: list[list[str]], width: int) -> str:
+    """As many columns side by side as fit, the others in further tables."""
+    parts, start, count = [], 1, len(rows[0])
+    while start < count:
+        end = count
+        while end > start + 1 and table_width(_columns(rows, start, end)) > width:
+            end -= 1
+        parts.append(table(_columns(rows, start, end)))
+        start = end
+    return "\n\n".join(parts)
+
+
+def _columns(rows: list[list[str]], start: int, end: int) -> list[list[str]]:
+    return [[row[0], *row[start:end]] for row in rows]
+
+
+def _cell(found: Benchmark | None, metric: str) -> str:
+    if found is None or metric not in found.scores:
+        return MISSING
+    score = found.scores[metric]
+    text = f"{score.value:.1%}" if 0 <= score.value <= 1 else f"{score.value:.4g}"
+    if score.low is None or score.high is None or not 0 <= score.value <= 1:
+        return text
+    return f"{text} [{100 * score.low:.1f}, {100 * score.high:.1f}]"
+
+
+def _less(found: Benchmark | None, first: Benchmark, metric: str) -> str:
+    if found is None or found is first or metric not in found.scores:
+        return MISSING
+    if metric in found.right and metric in first.right:
+        from selfreward.measures.benchmarks import gained  # NumPy, which the viewer goes without
+
+        return estimated(gained(found.right[metric], first.right[metric]), "+.1f", 100)
+    return f"{100 * (found.scores[metric].value - first.scores[metric].value):+.1f}"
