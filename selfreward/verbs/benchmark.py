@@ -186,5 +186,5 @@ def kept_text(who: Sequence[Contestant], results: Sequence[Benchmark]) -> str:
     """Where the results are kept, and how long they took."""
     runs = dict.fromkeys(each.run.name for each in who if each.run is not None)
     spent = duration(sum({(r.model, r.by, r.at): r.seconds for r in results}.values()))
-    kept = f"; kept in {', '.join(runs)}, `selfreward scores` shows them" if runs else ""
-    return f"measured in {spent}{kept}"
+    shown = "".join(f"; kept, `selfreward scores {name}` shows it" for name in runs)
+    return f"measured in {spent}{shown}"

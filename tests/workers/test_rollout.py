@@ -163,6 +163,25 @@ def test_a_stream_and_stages_one_after_another_make_the_same_records(
     assert [stage for stage, *_ in digests[0]] == ["prompts", "responses", "judgments"]
 
 
+def test_a_run_never_asks_for_answers_to_what_its_models_are_measured_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    question = "Explain to a ten-year-old why the sky turns red at sunset."  # of the shipped ones
+    rows = [f"Now, {question}", *(f"Question {i}?" for i in range(20))]
+    path = tmp_path / "near.jsonl"
+    path.write_text("".join(json.dumps({"prompt": row}) + "\n" for row in rows))
+    words = [f"prompts.dataset={path}", "evaluation.questions=seed/questions.jsonl"]
+    for name, more in (("kept-back", []), ("off", ["prompts.overlap_words=null"])):
+        run = make(tmp_path, monkeypatch, name, *words, *more)
+        generate(run)
+        with run.store() as store:
+            first = store.records(Prompt, 1)[0]
+            answered = {response.attempt for response in store.records(Response, 1)}
+        dropped = None if more else "held out"
+        assert (first.dropped, first.detail) == (dropped, "" if more else question)
+        assert (0 in answered) == bool(more)
+
+
 @pytest.mark.parametrize(("staged", "streams"), [("false", True), ("true", False)])
 def test_in_a_stream_judging_begins_before_the_last_prompt_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, staged: str, streams: bool
