@@ -4,6 +4,7 @@ import pytest
 
 from selfreward.config import PromptsConfig
 from selfreward.engines.base import Generation
+from selfreward.inputs.columns import PromptRow
 from selfreward.records import Prompt
 from selfreward.stages.overlap import HeldOut
 from selfreward.stages.pool import Pool, why_dropped
@@ -58,7 +59,7 @@ def test_a_prompt_that_gives_away_a_held_out_one_is_dropped_with_that_one_named(
 
 def test_a_row_of_a_data_set_that_gives_away_a_held_out_one_is_dropped_and_does_not_count() -> None:
     pool = Pool([], held_out=HeldOut([LONG]))
-    rows = ["one", LONG.upper(), "two", "three"]
+    rows = [PromptRow(text, None) for text in ("one", LONG.upper(), "two", "three")]
     settings = PromptsConfig(count=2)
     found = draw_prompts(rows, ScriptedChat(), pool, settings, iteration=1)  # type: ignore[arg-type]
     assert found == [

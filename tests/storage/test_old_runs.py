@@ -47,7 +47,7 @@ def timeless(figures: dict[str, Any]) -> dict[str, Any]:
     assert figures.get("contests", []) == []  # there were none
     assert figures.get("verified") is None
     assert figures.get("start", figures["iteration"]) == figures["iteration"]
-    later = ("contests", "verified", "start")
+    later = ("contests", "verified", "start", "data")
     figures = {k: v for k, v in figures.items() if k not in (*TIMES, *later)}
     if figures["selection"]:
         later = ("prompts_agreeing", "chance")
