@@ -18,8 +18,8 @@ from selfreward.records import (
 )
 from selfreward.storage.directory import Run
 from selfreward.storage.tables import digest
+from tests.support.questions import answered
 from tests.support.runs import PAYLOADS as CONTROLS
-from tests.support.runs import answered
 
 EVIL = "http://evil.invalid"
 MARKUP = [

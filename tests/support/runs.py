@@ -1,6 +1,5 @@
 """Runs for the tests of everything that shows a run: one whole, one with hostile text."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,6 @@ import pytest
 from selfreward.config.load import build_config
 from selfreward.controller import launch
 from selfreward.inputs.collect import create_run
-from selfreward.inputs.questions import Question, dump_questions
-from selfreward.measures.reports import Answer, Answers, Contest, Contests, Estimate
 from selfreward.records import (
     Comparison,
     Criterion,
@@ -84,32 +81,6 @@ def facts(run: Run) -> dict[str, Any]:
                 if t or run.config.sft is not None
             },
         }
-
-
-_HALF = Estimate(0.5, 0.25, 0.75, 4)
-Results = Mapping[tuple[str, str, str], Sequence[float | None]]
-"""Of contests by question, by model, opponent and judge."""
-
-
-def answered(
-    run: Run,
-    questions: Sequence[Question],
-    answers: Mapping[str, Sequence[Answer]],
-    results: Results,
-) -> None:
-    """Have models answer held-out questions, and judges compare them, as is said here."""
-    durable.write_file(run.seed_file("questions"), dump_questions(questions))
-    with run.owned() as store:
-        for model, given in answers.items():
-            iteration = int(model.removeprefix("M")) - 1
-            store.save_report(iteration, "answers", Answers(model, tuple(given)))
-            held = tuple(
-                Contest(*who, tuple(found), _HALF, _HALF, _HALF)
-                for who, found in results.items()
-                if who[0] == model
-            )
-            if held:
-                store.save_report(iteration, "contests", Contests(held, None))
 
 
 def _make_hostile(run: Run) -> None:

@@ -9,35 +9,14 @@ from starlette.testclient import TestClient
 from selfreward.config.load import build_config
 from selfreward.inputs.collect import create_run
 from selfreward.inputs.questions import Question
-from selfreward.measures.reports import Answer
 from selfreward.storage.directory import Run
 from selfreward.storage.starts import keep_start
 from selfreward.viewer.pages import CUT
-from tests.support.runs import SMALL, answered
+from tests.support.questions import answer, answered, ask_four
+from tests.support.runs import SMALL
 from tests.support.viewer import ask, viewing
 
 LIST, ONE = "/api/run/asked/questions", "/api/run/asked/question/{}"
-QUESTIONS = [
-    Question("Name four letters.", "naming", "a b c d"), Question("Say it.", "saying", "a"),
-    Question("And now?", "naming", "b"), Question("Why?", "saying", "c"),
-]  # fmt: skip
-ANSWERS = {
-    "M1": ["a b c d", "one two", "same", "x"],
-    "M2": ["a b c d", "one", "same", "y z"],
-    "M3": ["a b x y", "three four", "same", ""],
-}
-RESULTS = {
-    ("M1", "reference", "M1"): [0.5, 0.5, 0.5, 1.0],
-    ("M2", "M1", "M1"): [0.5, 0.0, 0.5, 1.0],
-    ("M3", "M1", "M1"): [1.0, None, 0.5, 0.0],
-    ("M3", "M2", "M1"): [0.0, 1.0, 0.5, 0.0],
-    ("M3", "M1", "hosted"): [0.5, 1.0, 0.5, 0.0],
-    ("M3", "M2", "hosted"): [0.5, 0.5, 0.5, 0.0],
-}
-
-
-def answer(text: str) -> Answer:
-    return Answer(text, len(text.split()), text == "one two", None if text else "empty")
 
 
 @pytest.fixture
@@ -48,7 +27,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 @pytest.fixture
 def client(run: Run) -> Iterator[TestClient]:
-    answered(run, QUESTIONS, {m: list(map(answer, a)) for m, a in ANSWERS.items()}, RESULTS)
+    ask_four(run)
     with viewing() as client:
         yield client
 

@@ -6,7 +6,7 @@ import { h } from "./dom.js";
 import { at, badge, group, stepTo, toggle } from "./frame.js";
 import { many, percent } from "./numbers.js";
 import { longer, outcome, questionAt, turns } from "./questions.js";
-import { blockOf, line, shown } from "./text.js";
+import { blockOf, brief, line } from "./text.js";
 
 export const tab = "questions";
 export const asks = ["full", "model", "judge", "kind", "result", "sort"];
@@ -26,7 +26,7 @@ export function draw(data, context) {
   return [
     heading(data, context),
     h("section.request", { "aria-label": "Question" }, blockOf(data, "prompt", `question-${data.number}`, url),
-      data.kind ? h("p.meta", {}, line(data.kind, `question-${data.number}-kind`)) : null),
+      data.kind ? h("p.meta", {}, h("span", {}, brief(data.kind))) : null),
     Object.keys(found).length ? legend(data, found) : null,
     h("h2.answers-head", {}, data.answers.length ? many(data.answers.length, "model") : "No model has answered yet"),
     h("div.answers", {}, data.answers.map((one) => answer(one, data, found[one.model], url)), reference(data, url)),

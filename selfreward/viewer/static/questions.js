@@ -25,7 +25,7 @@ export function draw(data, context) {
   return [
     h("div.title", {}, h("h1", {}, "Questions"),
       h("p.meta", {}, h("span", {}, many(data.total, "held-out question")),
-        data.judges.length ? h("span", {}, "compared with the answers of M1 by ", shown(judgeName(data))) : null)),
+        data.judges.length ? h("span", {}, "judged against the answers of M1 by ", shown(judgeName(data))) : null)),
     filters(data, context),
     data.models.length ? tally(data, url)
       : h("p.note", { role: "status" }, "No model has answered yet: each does at the end of its iteration, M1 first."),
@@ -104,7 +104,7 @@ function table(data, url, name) {
   const [first, ...others] = data.models;
   const head = (...words) => h("th.number", { scope: "col" }, words);
   return scroller("Questions", h("table.rows.list.questions", {},
-    h("thead", {}, h("tr", {}, head("Question"), h("th", { scope: "col" }, "Text"),
+    h("thead", {}, h("tr", {}, head("No."), h("th", { scope: "col" }, "Text"),
       first ? head(first, h("span.sub", {}, " characters")) : null,
       others.map((model) => head(model, h("span.sub", {}, " to M1"))),
       others.length && data.model !== first ? head(`${data.model} changed`) : null)),
