@@ -73,7 +73,7 @@ function answer(one, data, parts, url) {
   ].filter(Boolean);
   return h("article", { class: `card answer${one.model === data.model && !isFirst ? " chosen" : ""}`, tabindex: "-1",
     "aria-label": `Answer of ${one.model}`, data: { row: "", key } },
-    h("header", {}, h("h2", {}, one.model, one.base ? h("span.sub", {}, `from ${one.base}`) : null)),
+    h("header", {}, h("h2", {}, one.model, one.base ? [" ", h("span.sub", {}, `from ${one.base}`)] : null)),
     one.contests.length ? h("ul.results", {}, one.contests.map((each, n) => h("li", {}, outcome(each.result),
       h("span.sub", {}, " v ", line(each.opponent, `${key}-opponent-${n}`), ", by ",
         line(each.judge, `${key}-judge-${n}`))))) : null,
