@@ -1,5 +1,6 @@
 """What the models of a run answer to its held-out questions, M1's answers before all others."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from selfreward.inputs.questions import Question, copied_questions
 from selfreward.measures.best import FIRST
 from selfreward.measures.reports import Answer, Answers, Contest, Contests
 from selfreward.stages.pool import rouge_l
-from selfreward.stages.words import words
 from selfreward.storage.directory import Run
 from selfreward.storage.starts import start_of
 from selfreward.storage.store import Store
@@ -25,6 +25,7 @@ _COMPARED = 20_000
 """Characters of an answer by which it is told how far it differs from M1's."""
 _RESULTS = {1.0: "won", 0.5: "tie", 0.0: "lost", None: "none"}
 """Of ``reports.Contest``, in words; ``none``: no verdict."""
+_WORD = re.compile(r"[\w'\u2019]+")
 _SORTS = ("changed", "number")
 _NAMES = {"model", "judge", "kind", "result", "sort", "after"}
 
@@ -40,9 +41,20 @@ class _Model:
     """By question."""
     contests: tuple[Contest, ...]
 
-    def results(self, number: int) -> list[str | None]:
+    def results(self, number: int) -> list[str]:
         """Against M1, by judge."""
         return [_RESULTS[each.results[number]] for each in self.contests if each.opponent == FIRST]
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A question, by the answer of the model that is looked at."""
+
+    number: int
+    result: str
+    """Against M1."""
+    changed: float | None
+    """See ``_changed``; None before there are answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +88,11 @@ def questions_page(run: Run, given: Mapping[str, str]) -> dict[str, Any]:
     questions, models = _read(run)
     judges = _judges(models)
     asked = _asked(given, questions, models, judges)
-    found = _found(questions, models, asked)
+    rows = _rows(questions, models, asked)
+    tally = Counter(row.result for row in rows)
+    found = [row for row in rows if asked.result in (None, row.result)]
     page = found[asked.after : asked.after + PAGE]
     end = asked.after + len(page)
-    kind = _found(questions, models, asked, any_result=True)
-    tally = Counter(_result(models, asked, number) for number, _ in kind)
     return {
         **_about(models, judges, asked),
         "kinds": Counter(question.kind for question in questions),
@@ -91,16 +103,16 @@ def questions_page(run: Run, given: Mapping[str, str]) -> dict[str, Any]:
         "next": end if end < len(found) else None,
         "questions": [
             {
-                "number": number,
-                "kind": questions[number].kind,
-                "text": questions[number].prompt[:SHOWN],
-                "changed": changed,
+                "number": row.number,
+                "kind": questions[row.number].kind,
+                "text": questions[row.number].prompt[:SHOWN],
+                "changed": row.changed,
                 "answers": [
-                    {**_short(models, model, number), "results": model.results(number)}
+                    {**_short(models, model, row.number), "results": model.results(row.number)}
                     for model in models
                 ],
             }
-            for number, changed in page
+            for row in page
         ],
     }
 
@@ -128,7 +140,8 @@ def question_page(
         )
     judges = _judges(models)
     asked = _asked(given, questions, models, judges)
-    order = [each for each, _ in _found(questions, models, asked)]
+    rows = _rows(questions, models, asked)
+    order = [row.number for row in rows if asked.result in (None, row.result)]
     at = order.index(number) if number in order else None
     question = questions[number]
     page = {
@@ -228,41 +241,35 @@ def _about(models: Sequence[_Model], judges: list[str], asked: _Asked) -> dict[s
     }
 
 
-def _found(
-    questions: Sequence[Question],
-    models: Sequence[_Model],
-    asked: _Asked,
-    *,
-    any_result: bool = False,
-) -> list[tuple[int, float | None]]:
-    """The numbers of the questions that are wanted, in order, and how far the answer changed."""
-    result = None if any_result else asked.result
-    found = []
+def _rows(questions: Sequence[Question], models: Sequence[_Model], asked: _Asked) -> list[_Row]:
+    """The questions of the kind that is wanted, in order, whatever their results."""
+    rows = []
     for number, question in enumerate(questions):
-        if asked.kind is not None and question.kind != asked.kind:
+        if asked.kind not in (None, question.kind):
             continue
-        if result is not None and _result(models, asked, number) != result:
+        if not models:
+            rows.append(_Row(number, "none", None))
             continue
-        changed = None
-        if models:
-            one, other = models[0].answers[number], models[asked.model].answers[number]
-            changed = _changed(one, other)
-        found.append((number, changed))
+        model, first = models[asked.model], models[0]
+        results = model.results(number)
+        result = results[asked.judge] if asked.judge < len(results) else "none"
+        changed = _changed(first.answers[number], model.answers[number])
+        rows.append(_Row(number, result, changed))
     if asked.sort == "changed":
-        found.sort(key=lambda each: -(each[1] or 0.0))  # stable: equal ones by number
-    return found
-
-
-def _result(models: Sequence[_Model], asked: _Asked, number: int) -> str:
-    results = models[asked.model].results(number) if models else []
-    return (results[asked.judge] if asked.judge < len(results) else None) or "none"
+        rows.sort(key=lambda row: -(row.changed or 0.0))  # stable: equal ones by number
+    return rows
 
 
 def _changed(one: Answer, other: Answer) -> float:
-    """How far two answers differ, 0 (the same words in the same order) to 1: 1 less ROUGE-L F1."""
+    """How far two answers differ, 0 (the same words in the same order) to 1 (no word in common).
+
+    1 less ROUGE-L F1 (Lin 2004) over words, which are those of the page's word diff
+    (``static/diff.js``).
+    """
     if one.text == other.text:
         return 0.0
-    return 1 - rouge_l(words(one.text[:_COMPARED]), words(other.text[:_COMPARED]))
+    a, b = (_WORD.findall(answer.text, 0, _COMPARED) for answer in (one, other))
+    return 1 - rouge_l(a, b) if a or b else 0.0
 
 
 def _short(models: Sequence[_Model], model: _Model, number: int) -> dict[str, Any]:

@@ -245,11 +245,13 @@ def test_keys_turn_questions_models_and_the_words_that_differ(visitor: Visitor) 
     expect(page.locator("h1")).to_contain_text("question 1")
     page.keyboard.press("p")
     expect(page.locator("h1")).to_contain_text("question 0")
-    page.keyboard.press("j")
     page.keyboard.press("c")
     expect(page.locator("#said")).to_contain_text("Copied")
     copied = json.loads(page.evaluate("navigator.clipboard.readText()"))
     assert (copied["number"], copied["reference"]) == (0, "a b c d")
+    page.locator("h1 a").click()  # back to the list, as it was asked for
+    expect(page.locator("table.questions tbody tr")).to_have_count(4)
+    expect(page).to_have_url(re.compile(r"/questions\?model=M3&sort=number"))
 
 
 def test_a_run_leads_to_its_questions_and_they_come_as_models_answer(

@@ -4,16 +4,19 @@ import { get, pathOf, query } from "./api.js";
 import { h } from "./dom.js";
 import { at, badge, empty, group, scroller, stepTo } from "./frame.js";
 import { count, many, percent, signed } from "./numbers.js";
-import { shown } from "./text.js";
+import { plain, shown } from "./text.js";
 
 export const tab = "questions";
+export const asks = ["model", "judge", "kind", "result", "sort", "after"];
 
+const PAGE = 200; // questions that the server sends at once
 const KINDS = { won: "good", lost: "bad", tie: "", none: "none" };
 const WORDS = { won: "won", lost: "lost", tie: "tie", none: "no verdict" };
 const SORTS = [["changed", "most changed"], ["number", "number"]];
 
 export function load({ name, url, signal }) {
-  return get(pathOf("api", "run", name, "questions"), url.searchParams, signal);
+  const given = Object.fromEntries(asks.map((key) => [key, url.searchParams.get(key)]));
+  return get(pathOf("api", "run", name, "questions"), given, signal);
 }
 
 export function title(_, { name }) {
@@ -81,11 +84,11 @@ function filters(data, { url, go }) {
   return h("form.filters", { role: "search", onsubmit: (event) => event.preventDefault() },
     data.models.length > 1 ? choice("Model", "model", data.models.map((name) => [name, name]), data.model) : null,
     data.judges.length > 1 ? choice("Judge", "judge",
-      data.judges.map((_, n) => [String(n), judgeName(data, n)]), String(data.judge)) : null,
+      data.judges.map((_, n) => [String(n), plain(judgeName(data, n))]), String(data.judge)) : null,
     data.judges.length ? choice("Result against M1", "result",
       [["", "all"], ...Object.entries(WORDS)], now("result")) : null,
     kinds.length ? choice("Kind", "kind",
-      [["", "all"], ...kinds.map(([kind, n]) => [kind, `${kind.slice(0, 60)} (${n})`])], now("kind")) : null,
+      [["", "all"], ...kinds.map(([kind, n]) => [kind, `${plain(kind.slice(0, 60))} (${n})`])], now("kind")) : null,
     choice("Sort by", "sort", SORTS, now("sort") || "changed"),
     turns(data, url));
 }
@@ -96,7 +99,7 @@ function tally(data, url) {
     return h("p.count", { role: "status" }, `${many(n, "question")}, as answered by ${model}`);
   const parts = Object.entries(data.tally).filter(([, times]) => times).map(([result, times]) =>
     [" ", h("a", { href: changed(url, { result }) }, outcome(result), ` ${count(times)}`)]);
-  return h("p.count.tally", { role: "status" }, `${many(n, "question")}; ${model} against M1, by `,
+  return h("p.count", { role: "status" }, `${many(n, "question")}; ${model} against M1, by `,
     shown(judgeName(data, data.judge)), ":", parts);
 }
 
@@ -148,5 +151,3 @@ function pages({ first, next, count: n, questions }, url) {
     group(first ? stepTo(to(Math.max(0, first - PAGE)), "prev", "page") : null,
       next !== null ? stepTo(to(next), "next", "page") : null));
 }
-
-const PAGE = 200; // questions that the server sends at once
