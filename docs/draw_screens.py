@@ -22,6 +22,7 @@ SCREENS = {
     "prompt": "/run/{run}/prompt/2/7?diff=1",
     "list": "/run/{run}/list?kind=responses&sort=score&order=desc",
     "training": "/run/{run}/training/2",
+    "question": "/run/{run}/question/1?diff=1",
     "compare": "/compare?a={run}:1&b={run}:2",
     "label": "/run/{run}/label?labeler=Ada",
 }

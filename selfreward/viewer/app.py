@@ -34,7 +34,8 @@ from selfreward.viewer.runs import GoneError
 STATIC = Path(__file__).with_name("static")
 _PAGES = (
     "/", "/run/{name}", "/run/{name}/list", "/run/{name}/prompt/{iteration:int}/{attempt:int}",
-    "/run/{name}/training/{iteration:int}", "/run/{name}/label", "/compare",
+    "/run/{name}/training/{iteration:int}", "/run/{name}/questions",
+    "/run/{name}/question/{number:int}", "/run/{name}/label", "/compare",
 )  # fmt: skip
 """Addresses of pages; each is the same file, which reads the address."""
 _STATUS: dict[type[SelfRewardError], int] = {
@@ -57,6 +58,8 @@ def make_app(viewer: Viewer) -> Starlette:
         Route("/api/run/{name}/chart/{chart}.svg", _chart),
         Route("/api/run/{name}/list", _list),
         Route("/api/run/{name}/training/{iteration:int}", _training),
+        Route("/api/run/{name}/questions", _questions),
+        Route("/api/run/{name}/question/{number:int}", _question),
         Route("/api/compare", _compare),
     ]
     app = Starlette(
@@ -159,6 +162,22 @@ def _training(request: Request) -> Response:
 
     with opened(request) as run:
         return as_json(training_page(run, request.path_params["iteration"]))
+
+
+def _questions(request: Request) -> Response:
+    from selfreward.viewer.questions import questions_page
+
+    with opened(request) as run:
+        return as_json(questions_page(run, request.query_params))
+
+
+def _question(request: Request) -> Response:
+    from selfreward.viewer.questions import question_page
+
+    given = dict(request.query_params)
+    full = given.pop("full", None) == "1"
+    with opened(request) as run:
+        return as_json(question_page(run, request.path_params["number"], given, full=full))
 
 
 def _compare(request: Request) -> Response:

@@ -87,10 +87,9 @@ def asked(given: Mapping[str, str]) -> Asked:
         raise ConfigError(
             f"{unknown[0]}: no such parameter", f"Known: {', '.join(sorted(_NAMES))}."
         )
-    kind = _one_of("kind", given.get("kind", "prompts"), SORTED)
-    sort = _one_of(
-        "sort", given.get("sort") or "attempt", ("attempt", *SORTED[kind]), f" of {kind}"
-    )
+    kind = one_of("kind", given.get("kind", "prompts"), SORTED)
+    sorts = ("attempt", *SORTED[kind])
+    sort = one_of("sort", given.get("sort") or "attempt", sorts, f" of {kind}")
     iteration, words = given.get("iteration", "all"), given.get("q", "").strip()
     if words and kind not in SEARCHED:
         raise ConfigError(f"q: {kind} have no texts", f"Search in {', '.join(SEARCHED)}.")
@@ -100,18 +99,18 @@ def asked(given: Mapping[str, str]) -> Asked:
         raise ConfigError(f"stage: {kind} are of one stage", "Take kind=drops.")
     return Asked(
         kind=kind,
-        iteration=None if iteration in ("", "all") else _whole("iteration", iteration, 2**10),
+        iteration=None if iteration in ("", "all") else whole("iteration", iteration, 2**10),
         sort=sort,
-        descending=_one_of("order", given.get("order") or "asc", _ORDERS) == "desc",
+        descending=one_of("order", given.get("order") or "asc", _ORDERS) == "desc",
         reason=given.get("reason") or None,
         stage=given.get("stage") or None,
-        failed=_one_of("failed", given.get("failed") or "0", ("0", "1")) == "1",
+        failed=one_of("failed", given.get("failed") or "0", ("0", "1")) == "1",
         min_score=_number("min_score", given),
         max_score=_number("max_score", given),
-        juror=_whole("juror", given["juror"], 63) if given.get("juror") else None,
+        juror=whole("juror", given["juror"], 63) if given.get("juror") else None,
         words=fts_query(words) if words else None,
         after=_cursor(given["after"]) if given.get("after") else None,
-        limit=min(MOST, max(1, _whole("limit", given.get("limit") or "50", 10**6))),
+        limit=min(MOST, max(1, whole("limit", given.get("limit") or "50", 10**6))),
     )
 
 
@@ -141,13 +140,19 @@ def cursor_of(row: Row) -> str:
     return base64.urlsafe_b64encode(json.dumps([row.value, row.id]).encode()).decode()
 
 
-def _one_of(name: str, value: str, known: Any, of: str = "") -> str:
+def one_of(name: str, value: str, known: Any, of: str = "") -> str:
+    """One of the values that a parameter may have.
+
+    Raises:
+        ConfigError: It is another; the message lists them. So for the next.
+    """
     if value not in known:
         raise ConfigError(f"{name}={value[:60]}: not known", f"Known{of}: {', '.join(known)}.")
     return value
 
 
-def _whole(name: str, value: str, most: int) -> int:
+def whole(name: str, value: str, most: int) -> int:
+    """A whole number from 0 to ``most``."""
     if not (value.isascii() and value.isdecimal() and len(value) < 10 and int(value) <= most):
         raise ConfigError(f"{name}={value[:60]}: expected a whole number from 0 to {most}")
     return int(value)

@@ -5,7 +5,7 @@
 A page begins after the last row of the one before (its value and id, the cursor), so it takes as
 long as the first one however far down it is. A filter that few rows pass is looked up and its rows
 sorted; else rows are read in order and passed over, for at most ``SECONDS``: then a page may be
-short, and says where to go on.
+short, and says where to go on. A page whose rows all pass is whole, however slow the machine is.
 """
 
 import heapq
@@ -20,7 +20,7 @@ from selfreward.viewer.asked import Asked, Row, cursor_of
 from selfreward.viewer.side import Key, pack, unpack
 
 SECONDS = 0.15
-"""After so long a page is given as far as it is."""
+"""After so long no further row is passed over: a page is given as far as it is."""
 FEW = 5_000
 """Rows that are sorted as a whole, at most."""
 SHOWN = 300
@@ -39,15 +39,14 @@ def page(side: sqlite3.Connection, asked: Asked) -> tuple[list[int], str | None,
     rows = _walk(side, asked) if few is None else filter(asked.follows, few)
     count = len(few) if few is not None and have_words else _count(side, asked)
     taken: list[Row] = []
-    last, end = None, time.monotonic() + SECONDS
+    end = time.monotonic() + SECONDS
     for row in rows:
-        if last is not None and time.monotonic() > end:
-            return [each.id for each in taken], cursor_of(last), count
         if asked.passes(row) and (have_words or _has_words(side, asked, row)):
             if len(taken) == asked.limit:
                 return [each.id for each in taken], cursor_of(taken[-1]), count
             taken.append(row)
-        last = row
+        elif time.monotonic() > end:
+            return [each.id for each in taken], cursor_of(row), count
     return [each.id for each in taken], None, count
 
 

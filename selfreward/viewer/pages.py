@@ -125,15 +125,16 @@ def prompt_page(run: Run, iteration: int, attempt: int, *, full: bool = False) -
             "previous_iteration": _first(store, iteration, is_next=False),
             "next_iteration": _first(store, iteration, is_next=True),
         }
-    return page if full else _cut(page)
+    return page if full else cut(page)
 
 
-def _cut(value: Any) -> Any:
+def cut(value: Any) -> Any:
+    """The same with texts of at most ``CUT`` characters; see ``prompt_page``."""
     if isinstance(value, list | tuple):
-        return [_cut(each) for each in value]
+        return [cut(each) for each in value]
     if not isinstance(value, dict):
         return value
-    shown = {name: _cut(each) for name, each in value.items()}
+    shown = {name: cut(each) for name, each in value.items()}
     long = {name: len(v) for name, v in value.items() if isinstance(v, str) and len(v) > CUT}
     for name in long:
         shown[name] = shown[name][:CUT]

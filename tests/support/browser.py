@@ -145,10 +145,15 @@ def text_of(page: Page, selector: str = "main") -> str:
 
 
 def indexed(page: Page) -> None:
-    """Wait until all records of a run are in its list."""
+    """Wait until all records of a run are in its index, and the first page of its list is whole.
+
+    On a slow machine a filtered page may come in parts; the next one comes by itself.
+    """
     wait_until(
         page,
         "!document.querySelector('.index') && document.querySelector('table.list, .empty')"
+        " && (!document.querySelector('button[data-key=more]')"
+        " || document.querySelectorAll('table.list tbody tr').length >= 50)"
         " && !document.body.hasAttribute('aria-busy')",
     )
 

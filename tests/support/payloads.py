@@ -4,6 +4,8 @@ Each that runs calls ``owned()``, opens a dialog, asks http://evil.invalid for s
 element with the attribute ``data-owned``; a test looks for each of these.
 """
 
+from selfreward.inputs.questions import Question
+from selfreward.measures.reports import Answer
 from selfreward.records import (
     Comparison,
     Criterion,
@@ -16,6 +18,7 @@ from selfreward.records import (
 )
 from selfreward.storage.directory import Run
 from selfreward.storage.tables import digest
+from tests.support.questions import answered
 from tests.support.runs import PAYLOADS as CONTROLS
 
 EVIL = "http://evil.invalid"
@@ -109,6 +112,8 @@ PLAIN = [
 PAYLOADS = [*MARKUP, *PLAIN]
 HUGE = "<b data-owned>wörd</b> \x1b[8m " * (2_000_000 // 28)
 """Two million characters of them."""
+RESULTS = (1.0, 0.5, 0.0, None)
+"""All that a contest may come to."""
 
 
 def fill(run: Run) -> None:
@@ -124,6 +129,26 @@ def fill(run: Run) -> None:
         store.set_progress(1, "train", 1, 9, 2.0, PAYLOADS[4])
         store.add_event("warning", PAYLOADS[0])
         store.add_event("error", PAYLOADS[4])
+    ask_questions(run, texts)
+
+
+def ask_questions(run: Run, texts: list[str]) -> None:
+    """Make a held-out question of each text, which M1 and M2 answer with it.
+
+    What is not seen at all is no prompt, so each begins with a letter.
+    """
+    answered(
+        run,
+        [Question(f"q{text}", f"k{text[:300]}", f"r{text}") for text in texts],
+        {
+            "M1": [Answer(f"{text} one", 9, True, None) for text in texts],
+            "M2": [Answer(f"{text} {text[:50]}", 9, True, text[:200]) for text in texts],
+        },
+        {
+            ("M2", opponent, PAYLOADS[4]): [RESULTS[n % 4] for n in range(len(texts))]
+            for opponent in ("M1", PAYLOADS[0])
+        },
+    )
 
 
 def _records(attempt: int, dropped: int, text: str) -> list:

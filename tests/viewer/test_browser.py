@@ -32,6 +32,7 @@ from tests.support.browser import (
     text_of,
     wait_until,
 )
+from tests.support.questions import ask_four
 from tests.support.runs import SMALL
 from tests.support.runs import runs as runs  # a fixture
 
@@ -47,6 +48,8 @@ SCREENS = {
     "votes": "/run/whole/list?kind=judgments",
     "left out": "/run/whole/list?kind=drops",
     "training": "/run/whole/training/1",
+    "questions": "/run/asked/questions?result=won",
+    "question": "/run/asked/question/0?diff=1",
     "compare": "/compare?a=whole:1&b=whole:2",
     "label": "/run/whole/label?labeler=Ada",
     "not there": "/run/none",
@@ -64,6 +67,7 @@ def server(runs: Path) -> Iterator[Server]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SELFREWARD_RUNS", str(runs))
         add(create_run(build_config({}, SMALL), "many"), range(160))
+        ask_four(create_run(build_config({}, SMALL), "asked"))
     server = Server(runs)
     yield server
     server.stop()
@@ -203,6 +207,72 @@ def test_a_training_has_its_curves_and_steps(visitor: Visitor) -> None:
     expect(page.locator("details table tbody tr")).to_have_count(2)
 
 
+def test_the_answers_to_a_question_stand_beside_that_of_m1(visitor: Visitor) -> None:
+    page = visitor.open("/run/asked/questions")
+    expect(page.locator("table.questions tbody tr")).to_have_count(4)
+    assert column(page, 6, "questions") == ["100%", "100%", "50%", "0%"]
+    page.get_by_label("Result against M1").select_option("won")
+    expect(page).to_have_url(re.compile(r"result=won$"))
+    expect(page.locator("table.questions tbody tr")).to_have_count(1)
+    page.get_by_label("Judge").select_option("1")
+    expect(page.locator("table.questions td.text")).to_contain_text("Say it.")
+    page.get_by_label("Judge").select_option("0")
+    expect(page.locator("table.questions td.text")).to_contain_text("Name four letters.")
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(r"/run/asked/question/0\?judge=0&result=won$"))
+    visitor.drawn()
+    heads = page.locator("article.answer h2").all_inner_texts()
+    assert [head.split()[0] for head in heads] == ["M1", "M2", "M3", "Reference"]
+    last = text_of(page, "article.answer >> nth=2")
+    assert "from M2" in last and "7 characters \u00b10" in last and "50% changed" in last
+    assert re.search(r"won v M1, by M1\s+lost v M2, by M1\s+tie v M1, by hosted", last)
+
+
+def test_keys_turn_questions_models_and_the_words_that_differ(visitor: Visitor) -> None:
+    page = visitor.open("/run/asked/question/0?sort=number")
+    assert page.locator("ins, del").count() == 0
+    page.keyboard.press("d")
+    expect(page.locator("article.answer").nth(2).locator("ins")).to_have_text(["x y"])
+    expect(page.locator("article.answer").first.locator("del")).to_have_text(["c d"])
+    page.keyboard.press("[")
+    expect(page).to_have_url(re.compile("model=M2"))
+    expect(page.locator("article.answer del")).to_have_count(0)  # M2 says what M1 does
+    page.keyboard.press("]")
+    expect(page.locator("article.answer del")).to_have_count(1)
+    page.keyboard.press("n")
+    expect(page).to_have_url(re.compile(r"/question/1\?model=M3&sort=number&diff=1$"))
+    expect(page.locator("h1")).to_contain_text("question 1")
+    page.keyboard.press("p")
+    expect(page.locator("h1")).to_contain_text("question 0")
+    page.keyboard.press("c")
+    expect(page.locator("#said")).to_contain_text("Copied")
+    copied = json.loads(page.evaluate("navigator.clipboard.readText()"))
+    assert (copied["number"], copied["reference"]) == (0, "a b c d")
+    page.locator("h1 a").click()  # back to the list, as it was asked for
+    expect(page.locator("table.questions tbody tr")).to_have_count(4)
+    expect(page).to_have_url(re.compile(r"/questions\?model=M3&sort=number"))
+
+
+def test_a_run_leads_to_its_questions_and_they_come_as_models_answer(
+    visitor: Visitor, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = visitor.open("/run/whole?iteration=1")
+    page.get_by_role("link", name="Question by question").click()
+    expect(page).to_have_url(re.compile("/run/whole/questions\\?model=M2$"))
+    expect(page.locator("table.questions tbody tr")).to_have_count(60)
+    monkeypatch.setenv("SELFREWARD_RUNS", str(server.runs))
+    waiting = create_run(build_config({}, SMALL), "waiting")
+    visitor.open("/run/waiting/questions")
+    expect(page.get_by_text("No model has answered yet")).to_be_visible()
+    ask_four(waiting)
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # asks at once
+    expect(page.locator("table.questions tbody tr")).to_have_count(4)
+    page.get_by_role("link", name="Overview").click()
+    page.get_by_role("link", name="Questions").click()
+    expect(page.get_by_role("heading", name="Questions", exact=True)).to_be_visible()
+
+
 def test_two_to_compare_are_chosen_by_address_or_by_hand(visitor: Visitor) -> None:
     page = visitor.open("/compare")
     page.get_by_role("combobox", name="Run").first.select_option("whole")
@@ -217,7 +287,9 @@ def test_two_to_compare_are_chosen_by_address_or_by_hand(visitor: Visitor) -> No
     ("path", "says"),
     [("/run/none", "no run 'none'"), ("/run/whole/prompt/1/9999", "no attempt 9999"),
      ("/run/whole/list?kind=nothing", "kind"), ("/nowhere", "Not Found"),
-     ("/run/whole/training/77", "no training")],
+     ("/run/whole/training/77", "no training"),
+     ("/run/asked/question/4", "no held-out question 4"),
+     ("/run/asked/questions?kind=x", "Known: naming, saying")],
 )  # fmt: skip
 def test_what_is_not_there_is_said_in_words(visitor: Visitor, path: str, says: str) -> None:
     visitor.page.goto(visitor.base + path)
@@ -241,9 +313,8 @@ def test_j_and_k_go_through_rows_and_enter_opens_one(visitor: Visitor) -> None:
     page.keyboard.press("Enter")
     expect(page).to_have_url(re.compile(r"/prompt/\d+/\d+"))
     visitor.drawn()
-    page.go_back()
-    visitor.drawn()
-    assert page.evaluate(focused) == keys[1]
+    page.go_back()  # which ends before the page has begun to draw
+    wait_until(page, f"document.activeElement.closest('[data-row]')?.dataset.key === '{keys[1]}'")
 
 
 def test_n_and_p_turn_prompts_and_keep_what_is_unfolded(
@@ -483,8 +554,8 @@ def barriers(page: Page) -> list[str]:
     ]
 
 
-def column(page: Page, number: int) -> list[str]:
-    return page.locator(f"table.list tbody td:nth-child({number})").all_inner_texts()
+def column(page: Page, number: int, table: str = "list") -> list[str]:
+    return page.locator(f"table.{table} tbody td:nth-child({number})").all_inner_texts()
 
 
 def made(attempts: range) -> list:

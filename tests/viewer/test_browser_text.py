@@ -60,7 +60,7 @@ def test_there_are_many_payloads() -> None:
 def test_no_payload_acts_in_any_field(visitor: Visitor) -> None:
     page = visitor.open("/")
     for attempt, payload in enumerate(PAYLOADS):
-        turn(page, attempt)
+        turn(page, *prompt(attempt))
         harmless(page)
         said = page.locator("section.request .model").first.inner_text()
         shown = plain(page, payload)
@@ -69,10 +69,30 @@ def test_no_payload_acts_in_any_field(visitor: Visitor) -> None:
     assert visitor.acted() == []
 
 
+def test_no_payload_acts_in_a_question_or_an_answer_to_it(visitor: Visitor) -> None:
+    page = visitor.open("/")
+    for number, payload in enumerate(PAYLOADS):
+        turn(page, f"/run/evil/question/{number}?diff=1", f" question {number}")
+        harmless(page)
+        shown = plain(page, f"{payload} one")
+        said = page.locator("article.answer .model.diff").first.inner_text()
+        assert squeezed(said) == squeezed(shown), payload
+    visitor.open("/run/evil/questions")
+    expect(page.locator("table.questions tbody tr")).to_have_count(len(PAYLOADS) + 1)
+    harmless(page)
+    visitor.open(f"/run/evil/question/{len(PAYLOADS)}")
+    harmless(page)
+    assert f"{len(HUGE) + len(' one'):,} characters" in text_of(page, "article.answer")
+    visitor.open("/run/evil?iteration=1")
+    harmless(page)
+    page.mouse.click(300, 300)
+    assert visitor.acted() == []
+
+
 def test_no_payload_acts_in_a_prompt_that_was_dropped(visitor: Visitor) -> None:
     page = visitor.open("/")
     for attempt in range(len(PAYLOADS) + 1, 2 * len(PAYLOADS) + 1, 3):
-        turn(page, attempt)
+        turn(page, *prompt(attempt))
         harmless(page)
         assert "not accepted" in text_of(page)
     assert visitor.acted() == []
@@ -165,12 +185,16 @@ def squeezed(text: str) -> str:
     return re.sub(r"\s+", "", text)
 
 
-def turn(page: Page, attempt: int) -> None:
-    """Go to a prompt of the run ``evil`` as a link would, which is faster than loading a page."""
-    path = f"/run/evil/prompt/1/{attempt}?unfold=1&diff=1"
+def prompt(attempt: int) -> tuple[str, str]:
+    """The address of a prompt of the run ``evil``, and how its title ends."""
+    return f"/run/evil/prompt/1/{attempt}?unfold=1&diff=1", f" prompt {attempt}"
+
+
+def turn(page: Page, path: str, title: str) -> None:
+    """Go to a page as a link would, which is faster than loading it."""
     page.evaluate("(detail) => document.dispatchEvent(new CustomEvent('goto', { detail }))", path)
     wait_until(
         page,
-        f"document.querySelector('h1')?.textContent.endsWith(' prompt {attempt}')"
+        f"document.querySelector('h1')?.textContent.endsWith('{title}')"
         " && !document.body.hasAttribute('aria-busy')",
     )

@@ -6,7 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from selfreward.storage.labels import Labels, reading
 from tests.support.runs import runs  # noqa: F401  (fixture)
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
+WAIT_S = 30
+"""As long as Playwright waits by itself."""
 pytestmark = [pytest.mark.view, pytest.mark.timeout(300)]
 
 
@@ -100,6 +103,10 @@ class Page:
         if "/labels" in response.url:
             self.answers.append((response.url, response.text()))
 
+    def told(self) -> list[dict[str, Any]]:
+        """What the page was sent as the next item, each time."""
+        return [json.loads(text) for url, text in self.answers if "/next" in url]
+
     def open(self, run: str = "whole", wait: str = ".choices", **params: str) -> "Page":
         self.page.goto(self.viewer.url(f"/run/{run}/label", **params))
         self.page.wait_for_selector(wait)
@@ -157,13 +164,23 @@ def open_page(browser: Any, viewer: Viewer) -> Iterator[Any]:
 
 def kept(run: Run, wanted: int, page: Page) -> list[Label]:
     """The labels that count, once so many are there: they are sent behind the page."""
-    for _ in range(100):
+    found: list[Label] = []
+
+    def are_there() -> bool:
         with reading(run) as labels:
-            found = in_force(labels.history()) if labels else []
-        if len(found) >= wanted:
-            return found
-        page.page.wait_for_timeout(100)
-    raise AssertionError(f"no {wanted} labels")
+            found[:] = in_force(labels.history()) if labels else []
+        return len(found) >= wanted
+
+    until(page, are_there)
+    return found
+
+
+def until(page: Page, is_so: Callable[[], bool]) -> None:
+    """Wait for something that is not on the page, and let the page go on meanwhile."""
+    end = time.monotonic() + WAIT_S
+    while not is_so():
+        assert time.monotonic() < end, "it never came"
+        page.page.wait_for_timeout(50)
 
 
 def test_two_answers_are_compared_by_keys_alone(run: Run, open_page: Any) -> None:
@@ -248,16 +265,14 @@ def test_neither_the_page_nor_what_it_is_sent_holds_a_score_a_model_or_a_place(
 ) -> None:
     """The answers of the label addresses, key by key, and all words of the page."""
     page = open_page()
-    for mode in ("ab", "ranking", "rating"):
+    for number, mode in enumerate(("ab", "ranking", "rating"), 1):
         page.open(mode=mode, labeler="ann")
-        page.page.keyboard.press("s")
-        page.page.wait_for_timeout(300)
+        page.press("s")
+        until(page, lambda wanted=2 * number: len(page.told()) >= wanted)
         html = page.page.evaluate(WITHOUT_TEXTS).lower()
         for word in ("score", "chosen", "rejected", "margin", "vote", "iteration", "sample", "m1"):
             assert word not in html, word
-    told = [json.loads(text) for url, text in page.answers if "/next" in url]
-    assert len(told) >= 6
-    for found in told:
+    for found in page.told():
         assert found.keys() == {"item", "labeled", "prompts"}
         assert found["item"].keys() <= {"handle", "mode", "prompt", "answers", "boxes"}
         assert all(answer.keys() == {"handle", "text"} for answer in found["item"]["answers"])

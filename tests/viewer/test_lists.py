@@ -25,7 +25,15 @@ from selfreward.viewer.asked import asked, fts_query
 from selfreward.viewer.index import extend
 from selfreward.viewer.lists import page
 from selfreward.viewer.side import SORTED, Key, open_side, pack, side_file, unpack
-from tests.support.viewer import add_records, ask, files_of, listed, make_run, viewing
+from tests.support.viewer import (
+    add_records,
+    ask,
+    files_of,
+    listed,
+    make_run,
+    viewing,
+    wait_for_index,
+)
 
 Rows = list[dict[str, Any]]
 HAS = {"prompts": 2, "responses": 3, "judgments": 5}
@@ -349,6 +357,18 @@ def test_a_page_that_is_cut_off_by_time_goes_on_where_it_stopped(
     monkeypatch.setattr(lists, "SECONDS", -1.0)
     found = [key_of(i) for i in listed(client, "jury", kind="judgments", juror=1, limit=200)]
     assert found == expected != []
+    first = ask(client, "/api/run/jury/list", kind="judgments", juror=1, limit=200)
+    assert len(first["items"]) < min(200, len(expected)) and first["next"] is not None
+
+
+def test_a_page_without_a_filter_is_whole_however_slow_the_machine_is(
+    client: TestClient, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait_for_index(client, "jury")
+    monkeypatch.setattr(lists, "SECONDS", -1.0)
+    for sort in ("attempt", "score"):
+        page = ask(client, "/api/run/jury/list", kind="responses", sort=sort, limit=20)
+        assert len(page["items"]) == 20 and page["next"] is not None
 
 
 def test_the_side_file_is_the_same_however_it_was_filled(

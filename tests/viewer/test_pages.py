@@ -309,7 +309,8 @@ def test_a_training_is_told_step_by_step(client: TestClient) -> None:
 def test_a_page_is_the_same_file_whatever_its_address(client: TestClient) -> None:
     pages = [
         "/", "/run/whole", "/run/whole/list?kind=drops", "/run/whole/prompt/1/0",
-        "/run/whole/training/0", "/run/whole/label", "/compare?a=whole&b=whole",
+        "/run/whole/training/0", "/run/whole/questions", "/run/whole/question/3",
+        "/run/whole/label", "/compare?a=whole&b=whole",
     ]  # fmt: skip
     texts = {client.get(page).text for page in pages}
     assert len(texts) == 1

@@ -143,7 +143,8 @@ def test_a_run_that_is_not_there_is_one_message(at_runs: Path) -> None:
 def test_the_viewer_itself_holds_no_library_for_numbers(at_runs: Path) -> None:
     code = (
         "import sys, selfreward.viewer.app, selfreward.viewer.pages, selfreward.viewer.lists, "
-        "selfreward.viewer.drawn, selfreward.viewer.figures, selfreward.viewer.indexes, uvicorn; "
+        "selfreward.viewer.drawn, selfreward.viewer.figures, selfreward.viewer.indexes, "
+        "selfreward.viewer.questions, uvicorn; "
         "print({'numpy', 'scipy', 'matplotlib', 'torch', 'pandas'} & {*sys.modules})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -17,6 +17,8 @@ import { theme } from "./theme.js";
 import * as compare from "./compare.js";
 import * as list from "./list.js";
 import * as prompt from "./prompt.js";
+import * as question from "./question.js";
+import * as questions from "./questions.js";
 import * as run from "./run.js";
 import * as runs from "./runs.js";
 import * as training from "./training.js";
@@ -28,6 +30,8 @@ const ROUTES = [
   [/^\/run\/([^/]+)\/list$/, list],
   [/^\/run\/([^/]+)\/prompt\/(\d+)\/(\d+)$/, prompt],
   [/^\/run\/([^/]+)\/training\/(\d+)$/, training],
+  [/^\/run\/([^/]+)\/questions$/, questions],
+  [/^\/run\/([^/]+)\/question\/(\d+)$/, question],
   [/^\/run\/([^/]+)\/label$/, null],
 ];
 const PATIENCE = 150; // milliseconds before a page says that it waits

@@ -27,6 +27,7 @@ export function head({ name, run, url }, tab) {
         link("Overview", at(name), "run"),
         link("Lists", listAt(name, { kind: "prompts" }), "list"),
         link("Training", at(name, "training", last), "training"),
+        run?.settings?.evaluation?.questions ? link("Questions", at(name, "questions"), "questions") : "",
         link("Label", at(name, "label"), "label"),
         link("Compare", `/compare${query({ a: name })}`, "compare")),
       tab === "list" ? "" : finder(name));
@@ -35,6 +36,26 @@ export function head({ name, run, url }, tab) {
       h("a", { href: "/compare", "aria-current": "page" }, "Compare")));
   }
   patch(crumbs, fresh);
+}
+
+/** A switch of a page, which is in its address; a key presses it, see keys.js. */
+export function toggle(url, key, label) {
+  const next = new URL(url), isOn = url.searchParams.get(key) === "1";
+  if (isOn) next.searchParams.delete(key);
+  else next.searchParams.set(key, "1");
+  return h("a", { class: "button toggle", role: "button", "aria-pressed": String(isOn), href: next.pathname + next.search,
+    data: { does: key, key: `toggle-${key}` } }, label);
+}
+
+/** The way to what comes before (rel is "prev") or after ("next"). */
+export function stepTo(href, rel, what) {
+  return h("a.button.quiet", { href, rel, "aria-label": `${rel === "prev" ? "Previous" : "Next"} ${what}` },
+    rel === "prev" ? "‹" : "›");
+}
+
+/** Links that belong together; null where there is none. */
+export function group(...links) {
+  return links.some(Boolean) ? h("span.group", {}, links) : null;
 }
 
 /** The field that searches all texts of a run. */

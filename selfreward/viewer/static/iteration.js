@@ -1,11 +1,12 @@
 // One iteration of a run in detail.
 
+import { query } from "./api.js";
 import { h } from "./dom.js";
 import { figure } from "./chart.js";
 import { at, badge, listAt, ownOpinion, scroller } from "./frame.js";
 import { histogram, shareBar, whisker } from "./marks.js";
 import { count, duration, fixed, interval, isNumber, many, percent, signed } from "./numbers.js";
-import { brief, shown } from "./text.js";
+import { brief, plain, shown } from "./text.js";
 
 /** By the name of a gate: what it is about, how it is written, and whether its limit is the least. */
 const GATES = {
@@ -41,7 +42,8 @@ export function detail(run, one, context) {
     h("div.bar", {},
       h("h2", { id: "iteration" }, `Iteration ${t}`, h("span.sub", {}, t ? `M${one.start} → M${t + 1}` : "seed SFT, M0 → M1")),
       h("div.actions", {}, turn(-1, "‹"), turn(1, "›"))),
-    h("div.cards", {}, scores(run.name, one), left(run.name, one), people(one), training(run.name, one), health(one),
+    h("div.cards", {}, scores(run.name, one), left(run.name, one), contests(run.name, one), people(one),
+      training(run.name, one), health(one),
       jury(one), time(one)),
     charts.length ? h("div.charts", {}, charts.map((chart) => figure(chart, context))) : null);
 }
@@ -95,23 +97,45 @@ function left(name, { iteration, prompts, responses, judgments, pairs }) {
   return card("Left out", null, groups.length ? groups : h("p.none", {}, "Nothing was left out."));
 }
 
+/** A figure with its interval on an axis. */
+function estimate(label, found, write, from, to, against, scale = 1) {
+  const within = interval(found, scale, scale === 1 ? 2 : 1);
+  return h("div.estimate", {}, h("span.label", {}, shown(label)),
+    whisker(found, from, to, against, `${plain(label)}: ${write(found.value)} ${within}`),
+    h("span.value", {}, write(found.value), h("span.sub", {}, within)));
+}
+
+/** The same of a share from 0 to 1. */
+function share(label, found, against) {
+  return estimate(label, found, percent, 0, 1, against, 100);
+}
+
+/** The answers of the new model to the held-out questions, against those of others. */
+function contests(name, { iteration, contests: found }) {
+  if (!found?.length) return null;
+  const model = `M${iteration + 1}`;
+  return card(`${model} against others, on held-out questions`, null,
+    found.map((one) => [
+      share(`wins v ${one.opponent}, by ${one.judge}`, one.win_rate, 0.5),
+      one.length_controlled.value === null ? null : share("at equal length", one.length_controlled, 0.5),
+      h("p.sub", {}, `${count(one.wins)} won, ${count(one.ties)} tied, ${count(one.losses)} lost`,
+        one.without_verdict ? `, ${count(one.without_verdict)} without a verdict` : "",
+        one.ties && !(one.wins + one.losses) ? "; ties alone tell nothing" : ""),
+    ]),
+    h("p.note", {}, h("a", { href: at(name, "questions") + query({ model }) }, "Question by question")));
+}
+
 function people({ iteration, judge, drift, canaries, positions }) {
   if (!judge) return null;
-  const line = (label, estimate, write, from, to, against, scale = 1) => h("div.estimate", {},
-    h("span.label", {}, label),
-    whisker(estimate, from, to, against,
-      `${label}: ${write(estimate.value)} ${interval(estimate, scale, scale === 1 ? 2 : 1)}`),
-    h("span.value", {}, write(estimate.value), h("span.sub", {}, interval(estimate, scale, scale === 1 ? 2 : 1))));
-  const share = (label, estimate, against) => line(label, estimate, percent, 0, 1, against, 100);
   return card(`M${iteration + 1} as a judge, against people`, null,
     h("p.sub", {}, `${many(judge.pairs, "held-out pair")} of ${many(judge.prompts, "prompt")}`),
     share("agrees with people", judge.accuracy, 0.5),
     share("longer wins", judge.longest, 0.5),
-    line("lead over longer wins", judge.gain, (v) => signed(100 * v, 1), -0.5, 0.5, 0, 100),
+    estimate("lead over longer wins", judge.gain, (v) => signed(100 * v, 1), -0.5, 0.5, 0, 100),
     judge.matched ? share("agrees, equal length", judge.accuracy_matched, 0.5) : null,
     share("votes with a verdict", judge.parse_rate, null),
-    drift ? line("drift from M1, points", drift, signed, -1, 1, 0) : null,
-    canaries ? line("won by asking, points", canaries.uplift, signed, -2, 2, 0) : null,
+    drift ? estimate("drift from M1, points", drift, signed, -1, 1, 0) : null,
+    canaries ? estimate("won by asking, points", canaries.uplift, signed, -2, 2, 0) : null,
     positions ? share("same in both orders", positions.consistent, null) : null);
 }
 

@@ -2,11 +2,11 @@
 
 export const KEYS = [
   ["j", "k", "next, previous row or answer; Enter opens it"],
-  ["n", "p", "next, previous prompt"],
-  ["[", "]", "previous, next iteration"],
+  ["n", "p", "next, previous prompt or question"],
+  ["[", "]", "previous, next iteration or model"],
   ["/", null, "search"],
   ["e", null, "unfold what the judge wrote"],
-  ["d", null, "mark the words that differ between chosen and rejected"],
+  ["d", null, "mark the words that differ: chosen and rejected, or from M1"],
   ["c", null, "copy the page's data as JSON"],
   ["t", null, "light or dark"],
   ["?", null, "this help"],

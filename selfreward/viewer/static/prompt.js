@@ -3,7 +3,7 @@
 import { get, pathOf } from "./api.js";
 import { marked, wordDiff } from "./diff.js";
 import { h } from "./dom.js";
-import { at, badge, listAt, ownOpinion } from "./frame.js";
+import { at, badge, group, listAt, ownOpinion, stepTo, toggle } from "./frame.js";
 import { dots, probabilities } from "./marks.js";
 import { count, fixed, isNumber, many } from "./numbers.js";
 import { block, blockOf, line, shown } from "./text.js";
@@ -35,20 +35,10 @@ export function draw(data, context) {
   ];
 }
 
-/** The same page with a switch turned. */
-function turned({ url }, key) {
-  const next = new URL(url);
-  if (next.searchParams.get(key) === "1") next.searchParams.delete(key);
-  else next.searchParams.set(key, "1");
-  return next.pathname + next.search;
-}
-
 function heading(data, context) {
   const { name, url, run } = context;
   const t = data.iteration;
-  const step = (to, rel, label) => to
-    ? h("a.button.quiet", { href: at(name, "prompt", ...to) + url.search, rel, "aria-label": `${label} prompt` },
-      rel === "prev" ? "‹" : "›") : null;
+  const step = (to, rel) => to ? stepTo(at(name, "prompt", ...to) + url.search, rel, "prompt") : null;
   const iterations = run.iterations.filter((one) => one.prompts.attempts).map((one) => one.iteration);
   const other = (by) => {
     const to = iterations[iterations.indexOf(t) + by];
@@ -59,21 +49,14 @@ function heading(data, context) {
       data: { turn: String(by) }, "aria-label": `Iteration ${to}`,
     }, `${by < 0 ? "‹ " : ""}M${to}${by > 0 ? " ›" : ""}`);
   };
-  const toggle = (key, does, label) => h("a",
-    { class: "button toggle", role: "button", "aria-pressed": String(url.searchParams.get(key) === "1"),
-      href: turned(context, key), data: { does, key: `toggle-${does}` } }, label);
   return h("div.title", {},
     h("h1", {}, h("a.up", { href: listAt(name, { kind: "prompts", iteration: t }) }, `Iteration ${t}`),
       ` prompt ${data.attempt}`),
     h("div.actions", {},
-      data.pairs.length ? toggle("diff", "diff", "Word diff") : null,
-      data.responses.length ? toggle("unfold", "unfold", "Unfold") : null,
+      data.pairs.length ? toggle(url, "diff", "Word diff") : null,
+      data.responses.length ? toggle(url, "unfold", "Unfold") : null,
       group(other(-1), other(1)),
-      group(step(data.previous, "prev", "Previous"), step(data.next, "next", "Next"))));
-}
-
-function group(...links) {
-  return links.some(Boolean) ? h("span.group", {}, links) : null;
+      group(step(data.previous, "prev"), step(data.next, "next"))));
 }
 
 function request({ prompt, branch }, { url }) {
