@@ -44,7 +44,8 @@ def judge(
     """Measure a judge against people, and against length."""
     from selfreward.charts.files import check_path, save_calibration
     from selfreward.storage.directory import open_run
-    from selfreward.verbs.judge import ScoredReport, judge_report, judge_text
+    from selfreward.verbs.judge import ScoredReport, judge_report
+    from selfreward.verbs.judge_text import judge_text
     from selfreward.verbs.layout import listed
 
     if plot:

@@ -19,7 +19,8 @@ from selfreward.verbs.examples import Examples, cut, examples_of
 from selfreward.verbs.findings import findings
 from selfreward.verbs.layout import duration, percent
 from selfreward.verbs.lineage import lineage
-from selfreward.verbs.score_rows import MISSING, gain, points, score_rows
+from selfreward.verbs.score_row import MISSING
+from selfreward.verbs.score_rows import gain, points, score_rows
 from selfreward.verbs.scores import health_lines, scores_of
 from selfreward.verbs.status import Status, status_of
 

@@ -1,36 +1,25 @@
 """Rows of the table of scores: a label, and a cell for each iteration.
 
-The words are explained in docs/scores.md; a row that is not ``_Row.short`` is shown by ``--all``.
+The words are explained in docs/scores.md; a row that is not ``Row.short`` is shown by ``--all``.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from selfreward.measures.curves import Curve, TrainingFigures
-from selfreward.measures.evaluated import ContestFigures, JudgeFigures, PositionFigures
+from selfreward.measures.evaluated import JudgeFigures, PositionFigures
 from selfreward.measures.figures import IterationFigures
 from selfreward.measures.reports import Estimate
 from selfreward.measures.votes import JurorAgreement, JurorFigures
 from selfreward.records import FORMS, stages_of
 from selfreward.verbs.console import bold
+from selfreward.verbs.contest_rows import contest_rows
 from selfreward.verbs.layout import bars, duration, estimated, percent, share
+from selfreward.verbs.score_row import MISSING, Cell, Rounds, Row
 
-Rounds = Sequence[IterationFigures]
 T = TypeVar("T")
-Cell = Callable[[IterationFigures], str]
-MISSING = "-"
-BEFORE = "before"
-"""The opponent that is the model which the new one was trained from."""
-
-
-class _Row(NamedTuple):
-    label: str
-    cell: Cell
-    short: bool = False
-    """Whether it is in the table without ``--all``."""
 
 
 def score_rows(rounds: Rounds, everything: bool, shown: Rounds | None = None) -> list[list[str]]:
@@ -47,7 +36,7 @@ def score_rows(rounds: Rounds, everything: bool, shown: Rounds | None = None) ->
         *_scored(rounds),
         *_paired(rounds),
         *_trained(rounds),
-        *_contests(rounds),
+        *contest_rows(rounds),
         *_evaluated(rounds),
         *_spent(rounds),
     ]
@@ -61,52 +50,52 @@ def score_rows(rounds: Rounds, everything: bool, shown: Rounds | None = None) ->
     return table
 
 
-def _reasons(rounds: Rounds, of: Callable[[IterationFigures], dict[str, int]]) -> list[_Row]:
+def _reasons(rounds: Rounds, of: Callable[[IterationFigures], dict[str, int]]) -> list[Row]:
     """One row per reason that any of the iterations has."""
     total: Counter[str] = sum(map(Counter, map(of, rounds)), Counter())
 
     def count(name: str, figures: IterationFigures) -> str:
         return str(of(figures).get(name, 0))
 
-    return [_Row(f"  {name}", partial(count, name)) for name, _ in total.most_common()]
+    return [Row(f"  {name}", partial(count, name)) for name, _ in total.most_common()]
 
 
 # What was made, and how it was scored
 
 
-def _made(rounds: Rounds) -> list[_Row]:
+def _made(rounds: Rounds) -> list[Row]:
     return [
-        _Row("policy", lambda f: f"M{f.iteration} -> M{f.iteration + 1}", short=True),
-        _Row("prompts", _prompts, short=True),
+        Row("policy", lambda f: f"M{f.iteration} -> M{f.iteration + 1}", short=True),
+        Row("prompts", _prompts, short=True),
         *_reasons(rounds, lambda f: f.prompts.dropped),
-        *([_Row("counted so far", _counted, short=True)] if any(map(_is_part, rounds)) else []),
-        _Row("responses", lambda f: str(f.responses.n), short=True),
-        _Row("  truncated", _truncated, short=True),
-        _Row("  mean score of these", _truncated_mean, short=True),
+        *([Row("counted so far", _counted, short=True)] if any(map(_is_part, rounds)) else []),
+        Row("responses", lambda f: str(f.responses.n), short=True),
+        Row("  truncated", _truncated, short=True),
+        Row("  mean score of these", _truncated_mean, short=True),
         *_reasons(rounds, lambda f: f.responses.dropped),
-        _Row("  mean length", _length),
-        _Row("answers of M1", _anchors, short=True),
+        Row("  mean length", _length),
+        Row("answers of M1", _anchors, short=True),
     ]
 
 
-def _scored(rounds: Rounds) -> list[_Row]:
+def _scored(rounds: Rounds) -> list[Row]:
     return [
-        _Row("judgments", lambda f: str(f.judgments.n)),
-        _Row("parse rate", lambda f: share(f.judgments.parsed, f.judgments.n), short=True),
-        _Row("probability on scores", _mass, short=True),
+        Row("judgments", lambda f: str(f.judgments.n)),
+        Row("parse rate", lambda f: share(f.judgments.parsed, f.judgments.n), short=True),
+        Row("probability on scores", _mass, short=True),
         *_reasons(rounds, lambda f: f.judgments.unparsed),
         *_jury(rounds),
-        _Row("mean score", lambda f: bold(mean_with_error(f.scores.mean, f.scores.se)), short=True),
-        _Row("  n responses (prompts)", lambda f: f"{f.scores.n} ({f.scores.prompts})", short=True),
-        _Row("standard deviation", lambda f: number(f.scores.std, few(f.scores.n))),
-        _Row("  within a prompt", _within, short=True),
-        _Row("histogram", _bins, short=True),
-        _Row("histogram 0 to 5", lambda f: bars(f.scores.histogram) or MISSING),
-        _Row("  counts", lambda f: " ".join(map(str, f.scores.histogram))),
-        _Row("share of 5s", lambda f: _percent(f.scores.fives, "no scores")),
-        _Row("spread of votes", _spread),
-        _Row("Spearman(length, score)", _spearman, short=True),
-        _Row("ties compared", _compared, short=True),
+        Row("mean score", lambda f: bold(mean_with_error(f.scores.mean, f.scores.se)), short=True),
+        Row("  n responses (prompts)", lambda f: f"{f.scores.n} ({f.scores.prompts})", short=True),
+        Row("standard deviation", lambda f: number(f.scores.std, few(f.scores.n))),
+        Row("  within a prompt", _within, short=True),
+        Row("histogram", _bins, short=True),
+        Row("histogram 0 to 5", lambda f: bars(f.scores.histogram) or MISSING),
+        Row("  counts", lambda f: " ".join(map(str, f.scores.histogram))),
+        Row("share of 5s", lambda f: _percent(f.scores.fives, "no scores")),
+        Row("spread of votes", _spread),
+        Row("Spearman(length, score)", _spearman, short=True),
+        Row("ties compared", _compared, short=True),
     ]
 
 
@@ -207,14 +196,14 @@ def _compared(figures: IterationFigures) -> str:
 # Juries
 
 
-def _jury(rounds: Rounds) -> list[_Row]:
+def _jury(rounds: Rounds) -> list[Row]:
     """Each judge of a jury, and each two; none without one."""
     juries = [figures.jury for figures in rounds if figures.jury]
     names = dict.fromkeys(judge.judge for jury in juries for judge in jury.judges)
     twos = dict.fromkeys(two.judges for jury in juries for two in jury.agreement)
     return [
-        *(_Row(f"  {name}", partial(_judge_cell, name), short=True) for name in names),
-        *(_Row(f"  {two[0]}, {two[1]}", partial(_agreement_cell, two), short=True) for two in twos),
+        *(Row(f"  {name}", partial(_judge_cell, name), short=True) for name in names),
+        *(Row(f"  {two[0]}, {two[1]}", partial(_agreement_cell, two), short=True) for two in twos),
     ]
 
 
@@ -242,19 +231,19 @@ def _points(mean: float | None) -> str:
 # What was trained on, and what came out
 
 
-def _paired(rounds: Rounds) -> list[_Row]:
+def _paired(rounds: Rounds) -> list[Row]:
     return [
-        _Row("pairs", _pairs, short=True),
+        Row("pairs", _pairs, short=True),
         *_reasons(rounds, lambda f: f.pairs.dropped),
-        _Row("responses never paired", _never_paired),
+        Row("responses never paired", _never_paired),
         *_reasons(rounds, lambda f: f.pairs.responses_dropped),
-        _Row("ties", lambda f: _percent(f.pairs.tie_rate, "not built")),
-        _Row(
+        Row("ties", lambda f: _percent(f.pairs.tie_rate, "not built")),
+        Row(
             "margin",
             lambda f: mean_with_error(f.pairs.margin, f.pairs.margin_se, "pairs"),
             short=True,
         ),
-        _Row("length chosen/rejected", _lengths, short=True),
+        Row("length chosen/rejected", _lengths, short=True),
     ]
 
 
@@ -279,17 +268,17 @@ def _lengths(figures: IterationFigures) -> str:
     return f"{pairs.chosen_length:.0f} / {pairs.rejected_length:.0f}"
 
 
-def _trained(rounds: Rounds) -> list[_Row]:
+def _trained(rounds: Rounds) -> list[Row]:
     return [
-        _Row("DPO steps", lambda f: str(f.training.steps), short=True),
+        Row("DPO steps", lambda f: str(f.training.steps), short=True),
         *_reasons(rounds, lambda f: f.training.dropped),
-        _Row("  loss", _curve(lambda t: t.loss), short=True),
-        _Row("  accuracy", _curve(lambda t: t.accuracy), short=True),
-        _Row("  reward margin", _curve(lambda t: t.reward_margin), short=True),
-        _Row("  reward chosen", _curve(lambda t: t.chosen_reward), short=True),
-        _Row("  reward rejected", _curve(lambda t: t.rejected_reward)),
-        _Row("  log-prob chosen", _curve(lambda t: t.chosen_logp, ".1f"), short=True),
-        _Row("  log-prob rejected", _curve(lambda t: t.rejected_logp, ".1f")),
+        Row("  loss", _curve(lambda t: t.loss), short=True),
+        Row("  accuracy", _curve(lambda t: t.accuracy), short=True),
+        Row("  reward margin", _curve(lambda t: t.reward_margin), short=True),
+        Row("  reward chosen", _curve(lambda t: t.chosen_reward), short=True),
+        Row("  reward rejected", _curve(lambda t: t.rejected_reward)),
+        Row("  log-prob chosen", _curve(lambda t: t.chosen_logp, ".1f"), short=True),
+        Row("  log-prob rejected", _curve(lambda t: t.rejected_logp, ".1f")),
     ]
 
 
@@ -311,74 +300,23 @@ def curve_text(curve: Curve, form: str = ".3f") -> str:
     return f"{text}, {curve.not_finite} not finite" if curve.not_finite else text
 
 
-def _evaluated(rounds: Rounds) -> list[_Row]:
+def _evaluated(rounds: Rounds) -> list[Row]:
     rows = []
     if any(figures.judge for figures in rounds):
         rows += [
-            _Row(label, _measured(lambda f: f.judge, cell), label in _SHORT)
+            Row(label, _measured(lambda f: f.judge, cell), label in _SHORT)
             for label, cell in _JUDGE_CELLS.items()
         ]
-        rows.append(_Row("drift from M1, points", _measured(lambda f: f.drift, points), short=True))
+        rows.append(Row("drift from M1, points", _measured(lambda f: f.drift, points), short=True))
     if any(figures.positions for figures in rounds):
         rows += [
-            _Row(label, _measured(lambda f: f.positions, cell))
+            Row(label, _measured(lambda f: f.positions, cell))
             for label, cell in _POSITIONS_CELLS.items()
         ]
     if any(figures.canaries for figures in rounds):
         uplift = _measured(lambda f: f.canaries, lambda canaries: points(canaries.uplift))
-        rows += [_Row("canary uplift, points", uplift, short=True), _Row("  most", _worst)]
+        rows += [Row("canary uplift, points", uplift, short=True), Row("  most", _worst)]
     return rows
-
-
-def _contests(rounds: Rounds) -> list[_Row]:
-    """Two rows for each opponent and judge: how often the new model's answer is the better one."""
-    names = dict.fromkeys(
-        (_opponent(contest, figures), contest.judge)
-        for figures in rounds
-        for contest in figures.contests
-    )
-    rows = []
-    for opponent, judge in names:
-        of = partial(_contest, opponent, judge)
-        who = "M(t)" if opponent == BEFORE else opponent
-        rows += [
-            _Row(
-                f"wins v {who}, by {Path(judge).name[-20:]}",
-                _met(of, lambda c: percent(c.win_rate)),
-                True,
-            ),
-            _Row("  at equal length", _met(of, _equal_length), True),
-            _Row("  won, tied, lost", _met(of, lambda c: f"{c.wins}, {c.ties}, {c.losses}")),
-            _Row("  longer answer", _met(of, lambda c: percent(c.longer, bare=True))),
-        ]
-        if any(c.without_verdict for f in rounds for c in f.contests):
-            rows.append(_Row("  no verdict", _met(of, lambda c: str(c.without_verdict))))
-    return rows
-
-
-def _opponent(contest: ContestFigures, figures: IterationFigures) -> str:
-    is_before = figures.iteration > 1 and contest.opponent == f"M{figures.iteration}"
-    return BEFORE if is_before else contest.opponent
-
-
-def _contest(opponent: str, judge: str, figures: IterationFigures) -> ContestFigures | None:
-    fits = (
-        contest
-        for contest in figures.contests
-        if (_opponent(contest, figures), contest.judge) == (opponent, judge)
-    )
-    return next(fits, None)
-
-
-def _met(of: Callable[[IterationFigures], T | None], show: Callable[[T], str]) -> Cell:
-    """A cell that is empty where the two did not meet, as M2 meets M1 alone."""
-    return lambda figures: MISSING if (contest := of(figures)) is None else show(contest)
-
-
-def _equal_length(contest: ContestFigures) -> str:
-    if contest.length_controlled.value is None:
-        return "n/a (one-sided)"
-    return percent(contest.length_controlled)
 
 
 def _measured(of: Callable[[IterationFigures], T | None], show: Callable[[T], str]) -> Cell:
@@ -431,12 +369,12 @@ def _worst(figures: IterationFigures) -> str:
     return f"{worst.uplift:+.2f}, {worst.kind}" if worst else MISSING
 
 
-def _spent(rounds: Rounds) -> list[_Row]:
+def _spent(rounds: Rounds) -> list[Row]:
     stages = stages_of(2, {stage for figures in rounds for stage in figures.seconds})
     return [
-        _Row("tokens sampled", lambda f: f"{tokens(f):,}"),
-        _Row("time", lambda f: duration(sum(f.seconds.values())), short=True),
-        *(_Row(f"  {stage}", partial(_stage_time, stage)) for stage in stages),
+        Row("tokens sampled", lambda f: f"{tokens(f):,}"),
+        Row("time", lambda f: duration(sum(f.seconds.values())), short=True),
+        *(Row(f"  {stage}", partial(_stage_time, stage)) for stage in stages),
     ]
 
 

@@ -26,7 +26,8 @@ from selfreward.verbs.layout import (
     share,
     table_width,
 )
-from selfreward.verbs.score_rows import Rounds, curve_text, score_rows
+from selfreward.verbs.score_row import Rounds
+from selfreward.verbs.score_rows import curve_text, score_rows
 
 FOOTNOTE = """\
 Scores are the judge's own opinion of the answers, never an external evaluation. ± is the standard \
