@@ -290,6 +290,7 @@ for verb in (
     runs.view,
     runs.report,
     data.judge,
+    data.compare_models,
     share.export,
     share.push,
     setup.validate,
