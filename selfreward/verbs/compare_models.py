@@ -158,14 +158,13 @@ def compare_models(
             f"there is nothing to compare {names[0]} with",
             "Name a second model, or prompts with a 'reference'.",
         )
-    kept = _kept(out)
     named = [_named(name, report) for name in names]
     run = next((model.run for model in named if model.run), None)
     options = {"temperature": temperature, "max_new_tokens": max_new_tokens, "seed": seed}
     config = _config(run, options, _contests(judges, run), engine)
     asked = [_judge(judge, named, run, report) for judge in config.evaluation.contests]
     sitting = _sitting(asked, named, named_by_user=bool(judges))
-    template = _template(run)
+    template, kept = _template(run), _kept(out)
 
     contestants = [
         Contestant(model.name, model.digest, _answers(model, questions, config, kept, report))
@@ -284,7 +283,6 @@ def _config(
         for key, value in options.items()
         if value is not None
     ]
-    words += ["responses.n=2", "responses.anchors=0"]  # which ``_answers`` sets aside
     config = build_config(data, [*words, *(f"engine.{word}" for word in engine)], name="comparison")
     check_judges(config)
     return config
@@ -342,7 +340,7 @@ def _answers(
     report: Callable[[str], None],
 ) -> tuple[Answer, ...]:
     """What a model says to each prompt, asked for where it is not kept."""
-    settings = config.responses.model_copy(update={"n": 1})
+    settings = config.responses
     keys = [_answer_key(model, settings, config.seed, i, q.prompt) for i, q in enumerate(questions)]
     found = {row["key"]: msgspec.convert(row, Answer) for row in (kept[0].rows if kept else ())}
     left = {i: q.prompt for i, q in enumerate(questions) if keys[i] not in found}

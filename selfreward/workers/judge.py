@@ -51,7 +51,7 @@ class Answering:
     """Model directory."""
     engine: EngineConfig
     settings: ResponsesConfig
-    """With ``n`` of 1."""
+    """Of which ``n`` says nothing: each prompt has one answer."""
     seed: int = 0
     """As a run's."""
     chat: Mapping[str, Any] = field(default_factory=dict)
@@ -147,9 +147,9 @@ async def _ask(
 ) -> None:
     seed = job["seed"]
     if "prompts" in job:
-        settings = ResponsesConfig.model_validate(job["responses"])
+        asked = ResponsesConfig.model_validate(job["responses"]).model_copy(update={"n": 1})
         await answer_prompts(
-            engine, chat, dict(job["prompts"]), settings,
+            engine, chat, dict(job["prompts"]), asked,
             lambda number, response: keep(number, [response]), concurrency=concurrency, seed=seed,
         )  # fmt: skip
         return
@@ -204,7 +204,7 @@ def _in_child(
         on_judged(len(found))
 
     with Child() as child:
-        child.work(job, "judging process", hear=hear)
+        child.work(job, "answering process" if "prompts" in job else "judging process", hear=hear)
     return found
 
 
