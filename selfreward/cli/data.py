@@ -1,4 +1,4 @@
-"""The verbs that work on data files: ``judge`` and ``data oasst``; see ``main.py``."""
+"""The verbs on models and data: ``judge``, ``compare-models``, ``data oasst``; see ``main.py``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +12,10 @@ from selfreward.verbs import console
 NO_VERDICT = (
     "The model does not keep to the template's format: try --form expected, another --template, "
     "or judge.max_new_tokens=... where they are cut off."
+)
+NO_CHOICE = (
+    "Name another --judge; one that writes needs a model that ends its reply as "
+    "prompts/judge/compare.jinja asks."
 )
 
 
@@ -44,7 +48,8 @@ def judge(
     """Measure a judge against people, and against length."""
     from selfreward.charts.files import check_path, save_calibration
     from selfreward.storage.directory import open_run
-    from selfreward.verbs.judge import ScoredReport, judge_report, judge_text
+    from selfreward.verbs.judge import ScoredReport, judge_report
+    from selfreward.verbs.judge_text import judge_text
     from selfreward.verbs.layout import listed
 
     if plot:
@@ -65,6 +70,55 @@ def judge(
         console.data(judge_text(found))
     if found.parse_rate.value == 0:
         raise StoppedError(f"no vote has a verdict: {listed(found.reasons)}", NO_VERDICT)
+
+
+def compare_models(
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="RUN:M2, or any model source.")
+    ],
+    prompts: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Rows of prompt and, maybe, reference; default: ours."),
+    ] = None,
+    judge: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL", help="Who compares; may be repeated. Default: the first run's M1."
+        ),
+    ] = None,
+    temperature: Annotated[float, typer.Option(help="Of the answers; 0: greedy.", min=0)] = 0.0,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="Of an answer; default: the first run's, or 512.", min=1)
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Default: the first run's, or 0.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Take the first N prompts.", min=1)] = None,
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Such as kind=vllm; may be repeated."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Keep answers, verdicts and results; go on from there."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare the answers of models to the same prompts, in both orders."""
+    from selfreward.verbs.compare_models import PROMPTS, compare_models
+    from selfreward.verbs.compared_text import compared_text
+
+    found = compare_models(
+        models, prompts=prompts or PROMPTS, judges=judge or [], temperature=temperature,
+        max_new_tokens=max_new_tokens, seed=seed, limit=limit, engine=engine or [], out=out,
+        report=console.note,
+    )  # fmt: skip
+    if as_json:
+        console.data_json(found)
+    else:
+        console.data(compared_text(found, console.width()))
+    if out:
+        console.note(f"kept in {out}: answers.jsonl, verdicts.jsonl, results.json")
+    if not found.has_verdicts:
+        raise StoppedError("no judge has a verdict on any two answers", NO_CHOICE)
 
 
 def oasst(

@@ -291,6 +291,7 @@ for verb in (
     runs.report,
     data.judge,
     benchmark.benchmark,
+    data.compare_models,
     share.export,
     share.push,
     setup.validate,

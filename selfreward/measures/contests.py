@@ -149,11 +149,11 @@ def length_controlled(results: Floats, ahead: Floats) -> Estimate:
 
 
 def contests_of(found: Sequence[Contest]) -> Contests:
-    """All contests of a model, and how far their judges agree."""
+    """All contests, and how far their judges agree."""
     questions = max((len(each.results) for each in found), default=0)
     same, both = np.zeros(questions), np.zeros(questions)
     for one, other in combinations(found, 2):
-        if one.opponent != other.opponent:
+        if (one.model, one.opponent) != (other.model, other.opponent):
             continue
         for number, (a, b) in enumerate(zip(one.results, other.results, strict=True)):
             if a is not None and b is not None:

@@ -321,7 +321,7 @@ class Contest:
 
 @dataclass(frozen=True, slots=True)
 class Contests:
-    """All of a model's."""
+    """All of a model's, or of several models'."""
 
     contests: tuple[Contest, ...]
     agreement: Estimate | None

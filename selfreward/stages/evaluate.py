@@ -1,7 +1,7 @@
 """Asking a model what is held out: to score or compare what people ranked, and to answer."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import TypeVar
 
@@ -98,7 +98,7 @@ async def in_flight(
 async def answer_prompts(
     engine: Engine,
     chat: ChatFormat,
-    prompts: Sequence[str],
+    prompts: Mapping[int, str],
     settings: ResponsesConfig,
     keep: Callable[[int, Response], None],
     *,
@@ -110,13 +110,15 @@ async def answer_prompts(
     A prompt that holds a control token of the chat format has no answer, for that reason.
 
     Args:
+        prompts: By number, from which a prompt's seed is made.
         settings: With ``n`` of 1.
         keep: Gets the number of a prompt and the answer, in the order in which they come in.
         concurrency: Requests in flight at once.
         seed: As a run's.
     """
 
-    async def ask(number: int, text: str) -> None:
+    async def ask(_: int, numbered: tuple[int, str]) -> None:
+        number, text = numbered
         if chat.control_token(text):
             keep(number, Response(0, number, 0, "", "error", 0, dropped="control token"))
             return
@@ -124,7 +126,7 @@ async def answer_prompts(
         [response] = await sample_responses(engine, chat, prompt, settings, run_seed=seed)
         keep(number, response)
 
-    await in_flight(ask, prompts, concurrency)
+    await in_flight(ask, [*prompts.items()], concurrency)
 
 
 Pair = tuple[str, str, str]

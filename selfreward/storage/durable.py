@@ -43,6 +43,17 @@ def write_file(path: Path, data: str | bytes) -> None:
     _fsync_directory(path.parent)
 
 
+def append(path: Path, text: str) -> None:
+    """Add to the end of a file, or begin it; a crash may leave a part of what is added."""
+    is_new = not path.exists()
+    with open(path, "ab") as file:
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
+    if is_new:
+        _fsync_directory(path.parent)
+
+
 @contextmanager
 def publish_directory(
     target: Path, *, facts: dict[str, object] | None = None, replace: bool = False

@@ -102,7 +102,7 @@ def _ask(
 
     began = time.monotonic()
     texts = [text for each in questions for text in each.asked(style)]
-    count = Count(len(texts), f"choices of {Path(file).name}", report, who.name, "asked")
+    count = Count(len(texts), f"choices of {Path(file).name}", report, who.name, ("ask", "asked"))
     values = iter(likelihoods_in_child(who.path, texts, count.show, trust_remote_code=who.trusted))
     likelihoods = [[next(values) for _ in each.choices] for each in questions]
     right = answered_right(questions, likelihoods)

@@ -20,7 +20,7 @@ from selfreward.storage.directory import Run
 from selfreward.storage.label import FLAGS, KINDS, Label, in_force
 from selfreward.storage.labels import Labels
 from selfreward.verbs.console import bold
-from selfreward.verbs.judge import beside_length, figures_table, number
+from selfreward.verbs.judge_text import beside_length, figures_table, number
 from selfreward.verbs.layout import duration, filled, listed, percent, table
 
 

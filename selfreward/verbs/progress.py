@@ -158,17 +158,22 @@ class Count:
         total: Of what is to be done.
         what: Its name, such as ``responses``.
         report: Told the lines.
-        who: The model.
-        did: What it does, as it is said when it is done.
+        who: Does it.
+        doing: The verb, and its past participle.
     """
 
     def __init__(
-        self, total: int, what: str, report: Callable[[str], None], who: str = "the judge",
-        did: str = "judged",
-    ) -> None:  # fmt: skip
-        self._total, self._report, self._pace, self._did = total, report, _Pace(), did
+        self,
+        total: int,
+        what: str,
+        report: Callable[[str], None],
+        who: str = "the judge",
+        doing: tuple[str, str] = ("judge", "judged"),
+    ) -> None:
+        self._total, self._report, self._pace = total, report, _Pace()
         self._start = self._ready = time.monotonic()
-        report(f"loading {who}; {total} {what} to be {did}")
+        self._done = doing[1]
+        report(f"loading {who}; {total} {what} to {doing[0]}")
 
     def show(self, done: int) -> None:
         """Say how far it is, if there is something new to say; 0 when the model is loaded."""
@@ -183,7 +188,7 @@ class Count:
         rest = "" if left is None else f", {duration(left)} left"
         if done >= self._total:
             rest = f", in {duration(elapsed)}"
-        self._report(f"{self._did} {done} of {self._total}{rest}")
+        self._report(f"{self._done} {done} of {self._total}{rest}")
 
     def seconds(self) -> dict[str, float]:
         """Time spent until the model was loaded, and judging."""

@@ -56,7 +56,7 @@ async def answer_questions(
 
     sampled = {"n": 1, "temperature": run.config.evaluation.temperature}
     await answer_prompts(
-        session.engine, session.chat, [question.prompt for question in questions],
+        session.engine, session.chat, {i: q.prompt for i, q in enumerate(questions)},
         run.config.responses.model_copy(update=sampled), keep,
         concurrency=run.config.engine.concurrency, seed=run.config.seed,
     )  # fmt: skip

@@ -23,7 +23,8 @@ from selfreward.records import Comparison, FinishReason
 from selfreward.stages.comparisons import VARIABLES
 from selfreward.stages.evaluate import Pair, compare_pairs, pairs_of
 from selfreward.stages.preference import preference, win_probability
-from selfreward.verbs.judge import ComparedReport, judge_text
+from selfreward.verbs.judge import ComparedReport
+from selfreward.verbs.judge_text import judge_text
 from tests.support import plain
 from tests.support.models import make_model
 from tests.support.rankings import check_refused, rankings, selfreward, write

@@ -31,7 +31,8 @@ from selfreward.measures.reports import Estimate, JudgeReport
 from selfreward.measures.sample import judged_responses
 from selfreward.records import Judgment
 from selfreward.stages.evaluate import judge_texts
-from selfreward.verbs.judge import ScoredReport, judge_report, judge_text
+from selfreward.verbs.judge import ScoredReport, judge_report
+from selfreward.verbs.judge_text import judge_text
 from selfreward.workers.judge import Asking, judge_in_child
 from tests.support import plain
 from tests.support.models import make_model
