@@ -226,7 +226,7 @@ def test_the_verb_compares_and_says_how_far_it_goes_by_place(
     assert found["names_first"]["value"] == pytest.approx(39 / 72)
     assert found["template"] == "judge/compare.jinja"
     assert len(found["compared"]) == 36
-    assert "loading the judge; 36 pairs to be judged" in err
+    assert "loading the judge; 36 pairs to judge" in err
     text = judge_text(msgspec.convert(found, ComparedReport))
     assert "written form of comparison, judge/compare.jinja" in text
     assert "both orders agree  91.7%" in text
