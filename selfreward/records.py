@@ -93,7 +93,7 @@ GateName = Literal[
 """The health gates; ``measures.health`` says what each holds against its limit."""
 
 
-FormName = Literal["written", "expected", "written_expected", "criteria"]
+FormName = Literal["written", "expected", "written_expected", "criteria", "imported"]
 """The forms of judging, see ``judge.form``."""
 
 
@@ -105,7 +105,7 @@ class Form:
     """
 
     template: str
-    """The shipped template."""
+    """The shipped template; empty where no model is asked."""
     writes: bool = False
     """Whether the judge writes something about each response, as often as ``judge.votes``."""
     weighs: bool = False
@@ -125,6 +125,7 @@ FORMS: dict[str, Form] = {
     "expected": Form("judge/expected.jinja", weighs=True),
     "written_expected": Form("judge/additive.jinja", writes=True, weighs=True),
     "criteria": Form("judge/criterion.jinja", weighs=True, by_criterion=True),
+    "imported": Form(""),
 }
 """By ``FormName``."""
 
@@ -195,7 +196,8 @@ class Judgment:
     form: str
     """One of ``FORMS``."""
     raw: str
-    """The judge's own completion; empty in the forms that sample no text here."""
+    """The judge's own completion; empty in the forms that sample no text here. Of an imported vote
+    what was noted beside it."""
     score: float | None
     """Points on the rubric scale, 0 to 5; None if there is no verdict."""
     reason: str | None = None

@@ -14,6 +14,7 @@ from selfreward.storage.changes import (
     BRANCHED,
     CONFIGURED,
     FIXED,
+    IMPORTED,
     REMOVED,
     Branch,
     Values,
@@ -74,7 +75,7 @@ def create_branch(
             durable.write_file(copy, path.read_bytes())
         database.copy(origin.records, directory / "records.db")
         with Store.claim(directory / "records.db") as store:
-            store.cut_to_pairs(iteration, (CONFIGURED, BRANCHED, FIXED))
+            store.cut_to_pairs(iteration, (CONFIGURED, BRANCHED, FIXED, IMPORTED))
             _link_models(origin, store, directory / "models", iteration)
             if changed:
                 store.add_event(CONFIGURED, change_text(old, data, changed))

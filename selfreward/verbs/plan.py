@@ -45,8 +45,11 @@ def plan_of(config: Config, source: Path | None) -> dict[str, Any]:
     check_run(config, source, here=False)
     config = found_models(config, source)
     beside = source.parent if source else None
-    templates = [find_template(judge.template, beside) for judge in config.judge.jurors]
-    rubrics = [len(template.read_text(encoding="utf-8")) for template in templates]
+    asked = [judge.template if judge.traits.template else None for judge in config.judge.jurors]
+    rubrics = [
+        0 if name is None else len(find_template(name, beside).read_text(encoding="utf-8"))
+        for name in asked
+    ]
     prompts = read_demonstrations(config, beside)
     compared = len(find_template(COMPARE_TEMPLATE, beside).read_text(encoding="utf-8"))
     each = [_stages(config, t, prompts, rubrics, compared) for t in range(1, config.iterations + 1)]
@@ -175,7 +178,7 @@ def _judging(config: Config, iteration: int, juror: int, asked: int) -> dict[str
     judge, count = config.judge.jurors[juror], config.prompts.count
     answers = count * config.responses.per_prompt(iteration)
     votes = judge.num_votes
-    model = f"{judge.model}, " if config.judge.jury else ""
+    model = f"{judge.imported or judge.model}, " if config.judge.jury else ""
     return {
         "stage": judge_stage(juror),
         "records": answers * votes,

@@ -37,7 +37,7 @@ CRITERIA = [
     Criterion(1, 3, 0, 0, "Names a fruit", 3.0),
     Criterion(1, 3, 0, 1, "Names no other thing", 1.0),
 ]
-DEFAULTS = {name: form.template for name, form in records.FORMS.items()}
+DEFAULTS = {name: form.template for name, form in records.FORMS.items() if form.template}
 FORMS = tuple(DEFAULTS)
 
 
@@ -359,7 +359,7 @@ def test_a_template_that_does_not_fit_the_form_is_refused_with_key_and_remedy(
 
 
 def test_each_form_has_a_name_a_row_and_something_that_it_does() -> None:
-    assert get_args(records.FormName) == tuple(records.FORMS) == tuple(judgments._VOTES)
+    assert get_args(records.FormName) == tuple(records.FORMS) == (*judgments._VOTES, "imported")
 
 
 def test_a_new_form_is_a_row_and_what_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
