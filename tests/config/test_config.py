@@ -157,7 +157,7 @@ MISTAKES = [
     ("seed: 1.5", ":1", "seed", "found 1.5"),
     ("model: 7", ":1", "model", "found 7"),
     ("trust_remote_code: 1", ":1", "trust_remote_code", "found 1"),
-    ("judge:\n  form: spoken", ":2", "judge.form", "'criteria' or 'function'"),
+    ("judge:\n  form: spoken", ":2", "judge.form", "'function' or 'imported'"),
     ("judge:\n  jury:\n    - {modle: x}", ":3", "judge.jury.0.modle", "Did you mean model?"),
     ("judge:\n  jury:\n    - {weight: 0}", ":3", "judge.jury.0.weight", "greater than 0"),
     ("pairs:\n  rule: anchored", "", "pairs.rule=anchored", "responses.anchors=0"),
