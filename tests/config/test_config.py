@@ -173,7 +173,7 @@ MISTAKES = [
     ("lora: all", ":1", "lora", "found 'all'"),
     ("dpo: null", ":1", "dpo", "found None"),
     ("sft:\n  ift: {limit: 3}", ":2", "sft.ift.path", "required"),
-    ("3: 4", ":1", "3", "a key must be a word"),
+    ("3: 4", ":1", "'3' of type int", "a key must be a word"),
     ("seed: 1\nseed: 2", ":2", "seed", "already on line 1"),
     ("dpo:\n  beta: 0.1\n  x: 1\n  beta: 0.2", ":4", "beta", "already on line 2"),
     ("dpo:\n  a: {b: 1, b: 1}", ":2", "b", "already on line 2"),
