@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import yaml
@@ -24,7 +24,7 @@ from selfreward.config import EngineConfig, JudgeConfig, ResponsesConfig, SeedSo
 from selfreward.config.judging import HOSTED, ContestConfig
 from selfreward.config.load import build_config
 from selfreward.config.run import Config, check_judges
-from selfreward.errors import ConfigError
+from selfreward.errors import ConfigError, IntegrityError
 from selfreward.inputs.functions import find_function
 from selfreward.inputs.judge_templates import COMPARE_TEMPLATE, COMPARE_VARIABLES, run_template
 from selfreward.inputs.questions import Question, read_questions
@@ -49,6 +49,7 @@ from selfreward.workers.judge import Answering, Asking, answer_in_child, compare
 
 PROMPTS = "seed/questions.jsonl"
 """The shipped held-out questions: 60, of ten kinds."""
+T = TypeVar("T")
 _MOST = 25
 """Models; the references take the last letter."""
 _FILES = ("answers.jsonl", "verdicts.jsonl", "results.json")
@@ -104,6 +105,23 @@ class ComparedModels:
     def has_verdicts(self) -> bool:
         """Whether there is a result at all."""
         return any(each.win_rate.n for each in self.contests)
+
+
+@dataclass(frozen=True, slots=True)
+class _AnswerRow:
+    """What is read of a row of ``answers.jsonl``."""
+
+    key: str
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class _VerdictRow:
+    """What is read of a row of ``verdicts.jsonl``."""
+
+    key: str
+    comparisons: list[Comparison]
+    """One in each order."""
 
 
 def compare_models(
@@ -260,8 +278,16 @@ def _config(
         for key, value in options.items()
         if value is not None
     ]
-    config = build_config(data, [*words, *(f"engine.{word}" for word in engine)], name="comparison")
-    check_judges(config)
+    words += [f"engine.{word}" for word in engine]
+    try:
+        config = build_config(data, words, name="comparison")
+        check_judges(config)
+    except ConfigError as error:  # which speaks of the config, as it knows no option
+        said, hint = (
+            re.sub(r"evaluation\.contests\.(\d+)", lambda m: f"judge {int(m[1]) + 1}", text)
+            for text in (error.message, error.hint)
+        )
+        raise ConfigError(said, hint) from None
     return config
 
 
@@ -320,6 +346,17 @@ def _asking(
     return Asking(model.path, judge, {"judge": template}, config.seed, model.chat)
 
 
+def _rows(lines: Lines | None, kind: type[T]) -> list[T]:
+    if lines is None:
+        return []
+    try:
+        return msgspec.convert(lines.rows, list[kind])  # type: ignore[valid-type]
+    except msgspec.ValidationError as error:
+        raise IntegrityError(
+            f"{lines.path}: {error}", "Remove the line, or name another --out."
+        ) from None
+
+
 def _answers(
     model: NamedModel,
     questions: Sequence[Question],
@@ -330,7 +367,7 @@ def _answers(
     """What a model says to each prompt, asked for where it is not kept."""
     settings = config.responses
     keys = [_answer_key(model, settings, config.seed, i, q.prompt) for i, q in enumerate(questions)]
-    found = {row["key"]: msgspec.convert(row, Answer) for row in (kept[0].rows if kept else ())}
+    found = {row.key: row.answer for row in _rows(kept and kept[0], _AnswerRow)}
     left = {i: q.prompt for i, q in enumerate(questions) if keys[i] not in found}
     if left:
         progress = Count(len(left), "prompts", report, who=model.name, doing=("answer", "answered"))
@@ -341,7 +378,7 @@ def _answers(
                 answer = Answer(said.text, said.num_tokens, said.truncated, said.dropped)
                 found[keys[i]] = answer
                 where = {"key": keys[i], "model": model.name, "prompt": questions[i].prompt}
-                new.append(where | asdict(answer))
+                new.append(where | {"answer": asdict(answer)})
             if kept:
                 kept[0].add(new)
 
@@ -359,10 +396,7 @@ def _results(
     report: Callable[[str], None],
 ) -> list[list[float | None]]:
     """The results by prompt of each two contestants, asked for where no verdicts are kept."""
-    found = {
-        row["key"]: msgspec.convert(row["comparisons"], list[Comparison])
-        for row in (kept[1].rows if kept else ())
-    }
+    found = {row.key: row.comparisons for row in _rows(kept and kept[1], _VerdictRow)}
     asked: dict[str, tuple[Pair, tuple[str, str]]] = {}
     results: list[list[tuple[float | None, str]]] = []
     for a, b in combinations(contestants, 2):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from selfreward.cli.main import invoke
-from selfreward.errors import ConfigError, NotFoundError, PreflightError
+from selfreward.errors import ConfigError, IntegrityError, NotFoundError, PreflightError
 from selfreward.inputs.models import Model
 from selfreward.records import Comparison, Response
 from selfreward.stages.evaluate import Pair
@@ -203,6 +203,14 @@ def test_answers_that_were_had_otherwise_are_asked_for_again(
     assert world.asked[asked:] == [("a", 12), ("b", 12)]  # the texts, so the verdicts, are known
 
 
+def test_a_kept_row_that_is_no_answer_is_told_as_damage(world: World) -> None:
+    compare("a", "b", out=Path("out"))
+    with open("out/answers.jsonl", "a") as file:
+        file.write('{"key": "x", "answer": 3}\n')
+    with pytest.raises(IntegrityError, match=r"answers\.jsonl: Expected `object`"):
+        compare("a", "b", out=Path("out"))
+
+
 def test_greedy_answers_are_of_no_seed(world: World) -> None:
     compare("a", "b", out=Path("out"), seed=1)
     asked = len(world.asked)
@@ -266,7 +274,11 @@ def test_what_cannot_be_compared_is_refused_in_one_line_and_nothing_is_asked(
         ("there is no nowhere.py", "ab", {"judges": ['{function: "nowhere:x"}']}),
         ("not YAML", "ab", {"judges": ["{model: ["]}),
         ("model=policy is the model that is measured", "ab", {"judges": ["policy"]}),
-        ("model=hosted, but", "ab", {"judges": ["{model: hosted, form: written}"]}),
+        (
+            "judge 1.model=hosted, but judge 1.engine",
+            "ab",
+            {"judges": ["{model: hosted, form: written}"]},
+        ),
         ("holds files, and not of a comparison", "ab", {"out": Path("full")}),
         ("not a directory", "ab", {"out": Path("p.jsonl")}),
         ("whole is a run, not a model", ["whole", "a"], {}),
