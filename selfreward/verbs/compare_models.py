@@ -9,6 +9,7 @@ it, so that nothing is asked twice there, whatever ended the call before.
 import asyncio
 import hashlib
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
