@@ -127,6 +127,7 @@ def length_controlled(results: Floats, ahead: Floats) -> Estimate:
     if not ((ahead > 0).any() and (ahead < 0).any()):
         return Estimate(None, None, None, len(results))
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
 
     longer = np.tanh(ahead / ahead.std())
     rows = np.column_stack([np.ones_like(longer), longer])
@@ -145,7 +146,8 @@ def length_controlled(results: Floats, ahead: Floats) -> Estimate:
         fit.fit(twice, labels, sample_weight=weights)
         return float(1 / (1 + np.exp(-fit.coef_[0, 0])))
 
-    return Bootstrap(len(rows), _REFITS, seed=0).refit(at_equal_length)
+    with threadpool_limits(1):  # several threads take several times as long for matrices this small
+        return Bootstrap(len(rows), _REFITS, seed=0).refit(at_equal_length)
 
 
 def contests_of(found: Sequence[Contest]) -> Contests:
