@@ -40,18 +40,14 @@ def strict_all(
     completions: Sequence[str], constraints: Sequence[Any], **_: Any
 ) -> list[float | None]:
     """1 where an answer keeps all constraints, else 0."""
-    return [
-        None if share is None else float(share == 1) for share in strict(completions, constraints)
-    ]
+    return [*map(_whole, strict(completions, constraints))]
 
 
 def loose_all(
     completions: Sequence[str], constraints: Sequence[Any], **_: Any
 ) -> list[float | None]:
     """1 where it keeps all without a frame around it, else 0."""
-    return [
-        None if share is None else float(share == 1) for share in loose(completions, constraints)
-    ]
+    return [*map(_whole, loose(completions, constraints))]
 
 
 def keeps(text: str, name: str, value: Any) -> bool:

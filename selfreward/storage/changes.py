@@ -20,9 +20,9 @@ from selfreward.storage.tables import RESTORE
 if TYPE_CHECKING:
     from selfreward.config.run import Config
 
-CONFIGURED, BRANCHED, PREPARED = "configured", "branched", "prepared"
 ENDED = "ended"
 """Kind of the event that says why a run ends before its last iteration, as is its config."""
+CONFIGURED, BRANCHED, PREPARED = "configured", "branched", "prepared"
 """Kinds of events: a change of the config, the birth of a branch, and that a change was checked
 against the model. The text of the first two is JSON."""
 FIXED = "fixed model"

@@ -1,9 +1,7 @@
 """What ``selfreward benchmark`` does: models on questions that have one right answer."""
 
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,59 +9,35 @@ from typing import Any
 import selfreward
 from selfreward.engines.vllm_build import version
 from selfreward.errors import ConfigError, PreflightError
-from selfreward.inputs import models
 from selfreward.inputs.choices import Choices, Style, choices_digest, read_choices
 from selfreward.measures.benchmarks import answered_right, scored
 from selfreward.storage.benchmarks import Benchmark, Score, add_benchmarks
-from selfreward.storage.directory import Run, open_run
 from selfreward.storage.store import now
 from selfreward.verbs.layout import duration
+from selfreward.verbs.named_models import NamedModel, named_model
 from selfreward.workers.benchmark import likelihoods_in_child, lm_eval_in_child
 
 _NORMAL_95 = 1.96
 INSTALL = '.venv/bin/pip install -e ".[eval]"'
 
 
-@dataclass(frozen=True, slots=True)
-class Contestant:
-    """A model that is measured."""
-
-    name: str
-    """``M2``; or as it was given, where it is of no run."""
-    path: Path
-    digest: str
-    run: Run | None
-    """Where its results are kept; None: nowhere."""
-    trusted: bool
-
-
-def contestants(words: Sequence[str], report: Callable[[str], None]) -> list[Contestant]:
+def contestants(words: Sequence[str], report: Callable[[str], None]) -> list[NamedModel]:
     """The models that ``RUN:M2``, or any model source, names.
 
     Raises:
         ConfigError, NotFoundError: There is no such model.
-        LockedError: Its run is under way.
+        LockedError: Its run is under way, so what is found could not be kept at the end.
     """
-    return [_contestant(word, report) for word in dict.fromkeys(words)]
-
-
-def _contestant(word: str, report: Callable[[str], None]) -> Contestant:
-    named = re.fullmatch(r"(.+):(M\d{1,6}|SFT)", word)
-    if named is None:
-        if "/" not in word and ":" not in word and not Path(word).exists():
-            raise ConfigError(
-                f"{word}: expected RUN:M1, a run and one of its models, or a model source"
-            )
-        found = models.resolve(word, report=report)
-        return Contestant(word, found.path, found.digest, None, False)
-    run = open_run(named[1])
-    with run.locked():  # else what is found could not be kept at the end
-        path = run.named_model(named[2])
-    return Contestant(named[2], path, models.digest(path), run, run.config.trust_remote_code)
+    found = [named_model(word, report) for word in dict.fromkeys(words)]
+    for each in found:
+        if each.run is not None:
+            with each.run.locked():
+                pass
+    return found
 
 
 def benchmark_files(
-    who: Sequence[Contestant],
+    who: Sequence[NamedModel],
     files: Sequence[str],
     *,
     style: Style = "question",
@@ -91,7 +65,7 @@ def benchmark_files(
 
 
 def _ask(
-    who: Contestant,
+    who: NamedModel,
     file: str,
     questions: Sequence[Choices],
     style: Style,
@@ -103,11 +77,13 @@ def _ask(
     began = time.monotonic()
     texts = [text for each in questions for text in each.asked(style)]
     count = Count(len(texts), f"choices of {Path(file).name}", report, who.name, ("ask", "asked"))
-    values = iter(likelihoods_in_child(who.path, texts, count.show, trust_remote_code=who.trusted))
+    values = iter(
+        likelihoods_in_child(Path(who.path), texts, count.show, trust_remote_code=who.trusted)
+    )
     likelihoods = [[next(values) for _ in each.choices] for each in questions]
     right = answered_right(questions, likelihoods)
     return Benchmark(
-        model=who.name, digest=who.digest, task=_task_name(file),
+        model=who.short, digest=who.digest or "", task=_task_name(file),
         by=f"selfreward {selfreward.__version__}", version=choices_digest(questions), style=style,
         limit=limit, n=len(questions), scores={name: scored(r) for name, r in right.items()},
         right=right, seconds=time.monotonic() - began, at=now(),
@@ -121,7 +97,7 @@ def _task_name(file: str) -> str:
 
 
 def benchmark_lm_eval(
-    who: Sequence[Contestant],
+    who: Sequence[NamedModel],
     tasks: Sequence[str],
     *,
     include_path: Path | None = None,
@@ -143,7 +119,7 @@ def benchmark_lm_eval(
         report(f"lm-eval asks {each.name}: {', '.join(tasks)}")
         began = time.monotonic()
         found = lm_eval_in_child(
-            each.path, tasks, include_path=include_path, limit=limit,
+            Path(each.path), tasks, include_path=include_path, limit=limit,
             trust_remote_code=each.trusted,
         )  # fmt: skip
         results = [*_results(each, found, limit, time.monotonic() - began)]
@@ -153,7 +129,7 @@ def benchmark_lm_eval(
 
 
 def _results(
-    who: Contestant, found: dict[str, Any], limit: int | None, seconds: float
+    who: NamedModel, found: dict[str, Any], limit: int | None, seconds: float
 ) -> Iterator[Benchmark]:
     for task, values in found["results"].items():
         scores = {}
@@ -170,19 +146,19 @@ def _results(
                 None if wide is None else value + wide,
             )
         yield Benchmark(
-            model=who.name, digest=who.digest, task=task, by=f"lm-eval {version('lm_eval')}",
+            model=who.short, digest=who.digest or "", task=task, by=f"lm-eval {version('lm_eval')}",
             version=str(found["versions"].get(task, "")), style="", limit=limit,
             n=int(found["n-samples"].get(task, {}).get("effective", 0)), scores=scores, right={},
             seconds=seconds, at=now(),
         )  # fmt: skip
 
 
-def _keep(who: Contestant, results: Sequence[Benchmark]) -> None:
+def _keep(who: NamedModel, results: Sequence[Benchmark]) -> None:
     if who.run is not None:
         add_benchmarks(who.run, results)
 
 
-def kept_text(who: Sequence[Contestant], results: Sequence[Benchmark]) -> str:
+def kept_text(who: Sequence[NamedModel], results: Sequence[Benchmark]) -> str:
     """Where the results are kept, and how long they took."""
     runs = dict.fromkeys(each.run.name for each in who if each.run is not None)
     spent = duration(sum({(r.model, r.by, r.at): r.seconds for r in results}.values()))

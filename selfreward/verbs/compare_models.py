@@ -37,6 +37,7 @@ from selfreward.stages.evaluate import Pair
 from selfreward.storage import durable
 from selfreward.storage.directory import Run
 from selfreward.storage.lines import Lines
+from selfreward.verbs.layout import counted
 from selfreward.verbs.named_models import NamedModel, chat_of, named_model
 from selfreward.verbs.progress import Count
 from selfreward.workers.contests import (
@@ -456,7 +457,8 @@ def _by_values(
     for one, given in zip(contestants, found, strict=True):
         lost = Counter(reason for reason in given.reasons if reason)
         for reason, count in lost.most_common():
-            report(f"{settings.function}: no value of {count} answers of {one.name}: {reason}")
+            lacking = counted(count, "answer")
+            report(f"{settings.function}: no value of {lacking} of {one.name}: {reason}")
     return [
         results_by_value(a.answers, b.answers, mine.values, other.values)
         for (a, mine), (b, other) in combinations(zip(contestants, found, strict=True), 2)

@@ -9,7 +9,7 @@ from selfreward.errors import ConfigError
 from selfreward.inputs import models
 from selfreward.storage.directory import Run, list_runs, open_run
 
-_OF_RUN = re.compile(r"(.+):(M\d+|SFT)")
+_OF_RUN = re.compile(r"(.+):(M\d{1,6}|SFT)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,16 @@ class NamedModel:
     chat: dict[str, Any] = field(default_factory=dict)
     """Further arguments of ``Chat``: a model of a run is asked as its run asks it."""
     run: Run | None = None
+
+    @property
+    def short(self) -> str:
+        """``M2`` for a model of a run, else as it was named."""
+        return self.name.rpartition(":")[2] if self.run else self.name
+
+    @property
+    def trusted(self) -> bool:
+        """Whether its run lets code of the model run."""
+        return self.run is not None and self.run.config.trust_remote_code
 
 
 def named_model(name: str, report: Callable[[str], None]) -> NamedModel:

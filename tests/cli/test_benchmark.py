@@ -10,11 +10,11 @@ from selfreward.storage.benchmarks import benchmarks_path, read_benchmarks
 from selfreward.storage.directory import Run
 from selfreward.verbs import benchmark
 from selfreward.verbs.benchmark import (
-    Contestant,
     benchmark_files,
     benchmark_lm_eval,
     contestants,
 )
+from selfreward.verbs.named_models import NamedModel
 from tests.support.runs import at_runs, runs
 
 __all__ = ["at_runs", "runs"]
@@ -31,7 +31,7 @@ def task(tmp_path: Path) -> str:
 
 
 def test_what_is_neither_a_run_nor_a_model_is_refused(at_runs: Path) -> None:
-    with pytest.raises(ConfigError, match="whole: expected RUN:M1"):
+    with pytest.raises(ConfigError, match="whole is a run, not a model"):
         contestants(["whole"], QUIET)
     with pytest.raises(NotFoundError):
         contestants(["nowhere:M1"], QUIET)
@@ -59,7 +59,7 @@ def test_a_model_is_asked_each_choice_once_and_its_result_kept_under_its_name(
 
     monkeypatch.setattr(benchmark, "likelihoods_in_child", says_yes)
     run = Run(runs / "whole")
-    who = [Contestant("M1", run.path, "digest", run, False)]
+    who = [NamedModel("whole:M1", str(run.path), "digest", run=run)]
     try:
         [found] = benchmark_files(who, [task], limit=11, report=QUIET)
         assert read_benchmarks(run) == [found]
@@ -82,7 +82,7 @@ def test_what_lm_eval_finds_is_kept_by_metric_with_its_interval(
              "n-samples": {"mine": {"original": 40, "effective": 20}}}  # fmt: skip
     monkeypatch.setattr(benchmark, "find_spec", lambda name: object())
     monkeypatch.setattr(benchmark, "lm_eval_in_child", lambda *args, **options: given)
-    who = [Contestant("org/model", tmp_path, "digest", None, False)]
+    who = [NamedModel("org/model", str(tmp_path), "digest")]
     [found] = benchmark_lm_eval(who, ["mine"], report=QUIET)
     assert (found.task, found.version, found.n) == ("mine", "1.0", 20)
     acc, match = found.scores["acc"], found.scores["exact_match (strict)"]

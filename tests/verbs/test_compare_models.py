@@ -121,7 +121,7 @@ def test_a_function_judges_by_what_it_gives_each_answer_and_no_model_is_asked(
     [contest] = found.contests
     assert contest.results == (0.0,) * 7 + (None,) + (0.0,) * 4  # "no" is the shorter each time
     assert [name for name, _ in world.asked] == ["a", "c"]
-    assert any("no value of 1 answers of a: no value" in line for line in said)
+    assert any("no value of 1 answer of a: no value" in line for line in said)
 
 
 def test_swapping_the_models_mirrors_every_figure(world: World) -> None:
