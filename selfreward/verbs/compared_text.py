@@ -3,7 +3,8 @@
 from string import ascii_uppercase
 
 from selfreward.measures.reports import Contest
-from selfreward.verbs.compare_models import ComparedModels, Contestant, ContestJudge
+from selfreward.verbs.asked_models import Contestant, ContestJudge
+from selfreward.verbs.compare_models import ComparedModels
 from selfreward.verbs.console import bold
 from selfreward.verbs.layout import duration, fitted, percent, table
 

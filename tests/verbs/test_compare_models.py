@@ -13,8 +13,7 @@ from selfreward.inputs.models import Model
 from selfreward.records import Comparison, Response
 from selfreward.stages.evaluate import Pair
 from selfreward.storage.lines import Lines
-from selfreward.verbs import compare_models as verb
-from selfreward.verbs import named_models
+from selfreward.verbs import asked_models, named_models
 from selfreward.verbs.compare_models import ComparedModels, compare_models
 from selfreward.verbs.compared_text import compared_text
 from selfreward.verbs.console import unmarked
@@ -68,8 +67,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         return Model(tmp_path / source, f"digest of {source.rstrip('_')}", source, None)
 
     monkeypatch.setattr(named_models.models, "resolve", resolve)
-    monkeypatch.setattr(verb, "answer_in_child", world.answer)
-    monkeypatch.setattr(verb, "compare_in_child", world.compare)
+    monkeypatch.setattr(asked_models, "answer_in_child", world.answer)
+    monkeypatch.setattr(asked_models, "compare_in_child", world.compare)
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "p.jsonl")
     world.says = {
@@ -320,7 +319,7 @@ def test_no_verdict_at_all_is_no_success(
                 for order in ((0, 1), (1, 0))]  # fmt: skip
         keep(dict.fromkeys(range(len(pairs)), none))
 
-    monkeypatch.setattr(verb, "compare_in_child", silent)
+    monkeypatch.setattr(asked_models, "compare_in_child", silent)
     words = ["compare-models", "a", "b", "--prompts", "p.jsonl", "--judge", "longest"]
     assert invoke(words) == 6
     said = capsys.readouterr()
