@@ -49,7 +49,7 @@ from selfreward.records import (
     judge_key,
     judge_stage,
 )
-from selfreward.stages.pairs import build_pairs
+from selfreward.stages.pairs import build_pairs, few_pairs_remedy
 from selfreward.stages.selection import opinions_on, select
 from selfreward.storage.awaited import awaited
 from selfreward.storage.changes import ENDED
@@ -323,45 +323,9 @@ def require_pairs(run: Run, store: Store, iteration: int) -> None:
     raise StoppedError(
         f"iteration {iteration}: {len(pairs)} pairs, but pairs.min_pairs is {least}; "
         f"dropped: {why}",
-        f"{_few_pairs(run, drops)} Look at them with `selfreward pairs {run.name}`.{fewer}",
+        f"{few_pairs_remedy(run.config, run.name, drops)} Look at them with "
+        f"`selfreward pairs {run.name}`.{fewer}",
     )
-
-
-def _few_pairs(run: Run, drops: Counter[str]) -> str:
-    """What gives more pairs, by what most of them were lost to."""
-    of_prompts = ("too few", "tie", "below M1", "margin", "agreement", "judges")
-    lost = [reason for reason, _ in drops.most_common()]
-    reason = next((reason for reason in lost if reason in of_prompts), "")
-    if reason == "too few":  # answers, which were lost one by one
-        reason = next((reason for reason in lost if reason not in of_prompts), "")
-    config = run.config
-    if reason == "truncated":
-        return (
-            f"Answers were cut off at responses.max_new_tokens={config.responses.max_new_tokens}, "
-            "and half an answer is not trained on: start a run with more."
-        )
-    if reason == "identical":
-        return (
-            f"Answers to a prompt are the same text at responses.temperature="
-            f"{config.responses.temperature:g}: start a run with a higher one, or shorter prompts."
-        )
-    if reason == "no verdict":
-        return (
-            f"The judge's replies hold no score (`selfreward show {run.name} --failed`): start a "
-            "run with more EFT data, a larger judge.max_new_tokens or judge.form=expected."
-        )
-    if reason in ("margin", "agreement", "judges"):
-        key = {"judges": "jurors"}.get(reason, reason)
-        return (
-            f"pairs.min_{key}={getattr(config.pairs, f'min_{key}'):g} keeps few: compare others on "
-            f"the same judgments with `selfreward pairs {run.name} --try all`."
-        )
-    if reason in ("tie", "below M1"):
-        return (
-            "A judge that always says the same needs EFT data, judge.form=expected, judge.votes of "
-            "2 or more, or another template."
-        )
-    return "Start a run with more prompts (prompts.count) or answers (responses.n)."
 
 
 def check_health(run: Run, store: Store, iteration: int, names: Sequence[GateName]) -> None:

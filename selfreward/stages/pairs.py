@@ -1,11 +1,12 @@
 """Building preference pairs from scored responses (arXiv 2401.10020, 2.2)."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import combinations, groupby, product
 from operator import attrgetter
 
-from selfreward.config import PairsConfig
+from selfreward.config import Config, PairsConfig
 from selfreward.records import (
     FORMS,
     Comparison,
@@ -224,3 +225,49 @@ def _filters(
         ("agreement", lambda c: c.agreement, settings.min_agreement, "of the votes"),
         ("judges", lambda c: c.jurors, settings.min_jurors, "of the judges"),
     ]
+
+
+def few_pairs_remedy(config: Config, run_name: str, drops: Counter[str]) -> str:
+    """What gives more pairs, by what most of them were lost to."""
+    of_prompts = ("too few", "tie", "below M1", "margin", "agreement", "judges")
+    lost = [reason for reason, _ in drops.most_common()]
+    reason = next((reason for reason in lost if reason in of_prompts), "")
+    if reason == "too few":  # answers, which were lost one by one
+        reason = next((reason for reason in lost if reason not in of_prompts), "")
+    if reason == "truncated":
+        return (
+            f"Answers were cut off at responses.max_new_tokens={config.responses.max_new_tokens}, "
+            "and half an answer is not trained on: start a run with more."
+        )
+    if reason == "identical":
+        return (
+            f"Answers to a prompt are the same text at responses.temperature="
+            f"{config.responses.temperature:g}: start a run with a higher one, or shorter prompts."
+        )
+    if (function := config.judge.function) and reason == "no verdict":
+        return (
+            f"{function} gives no value (`selfreward show {run_name} --failed` has the reasons): "
+            "mend it, or judge.scale, and start a run."
+        )
+    if function and reason == "tie":
+        return (
+            f"{function} gives all answers to a prompt the same value: start a run with one that "
+            "tells them apart, or with a second one in judge.jury."
+        )
+    if reason == "no verdict":
+        return (
+            f"The judge's replies hold no score (`selfreward show {run_name} --failed`): start a "
+            "run with more EFT data, a larger judge.max_new_tokens or judge.form=expected."
+        )
+    if reason in ("margin", "agreement", "judges"):
+        key = {"judges": "jurors"}.get(reason, reason)
+        return (
+            f"pairs.min_{key}={getattr(config.pairs, f'min_{key}'):g} keeps few: compare others on "
+            f"the same judgments with `selfreward pairs {run_name} --try all`."
+        )
+    if reason in ("tie", "below M1"):
+        return (
+            "A judge that always says the same needs EFT data, judge.form=expected, judge.votes of "
+            "2 or more, or another template."
+        )
+    return "Start a run with more prompts (prompts.count) or answers (responses.n)."

@@ -13,9 +13,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from selfreward.config import PairsConfig
+from selfreward.config.load import build_config
 from selfreward.records import Judgment, PreferencePair, Prompt, Response
 from selfreward.stages.jury import mean_scores
-from selfreward.stages.pairs import build_pairs
+from selfreward.stages.pairs import build_pairs, few_pairs_remedy
 from selfreward.stages.rules import RULES, Answer, Candidate, Votes, length_regularized
 
 POINTS = st.integers(0, 5) | st.floats(0, 5)
@@ -433,3 +434,22 @@ def test_means_of_thirds_that_are_one_point_apart_pass_a_margin_of_one(low: list
     ]
     pairs, _ = build_pairs([prompt], responses, judgments, PairsConfig(min_margin=1.0))
     assert len(pairs) == 1
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        ({"no verdict": 12, "too few": 3}, "gives no value (`selfreward show run --failed`"),
+        ({"tie": 3, "identical": 1}, "the same value"),
+    ],
+)
+def test_where_a_function_judges_no_remedy_speaks_of_teaching_the_judge(
+    lost: dict[str, int], said: str
+) -> None:
+    config = build_config(
+        {},
+        ["judge.function=my:brief", "sft=null", "evaluation.ranked=null",
+         "evaluation.canaries=false"],
+    )  # fmt: skip
+    found = few_pairs_remedy(config, "run", Counter(lost))
+    assert said in found and "my:brief" in found and "EFT" not in found
