@@ -221,7 +221,7 @@ def choose_start(run: Run, store: Store, iteration: int) -> None:
     best = best_model(closed, settings.by, settings.margin)
     if best is None or best.number == iteration or start_of(store, iteration) != iteration:
         return
-    run.whole_model(best.number)
+    run.policy(best.number)
     keep_start(store, iteration, best.number)
     store.add_event("start", f"iteration {iteration}: from {best.model}, the best by {settings.by}")
 

@@ -78,6 +78,15 @@ def test_each_iteration_starts_from_the_best_model_before_it() -> None:
     assert bases(loop(make())) == [("M2", "M1"), ("M3", "M2"), ("M4", "M2"), ("M5", "M4")]
 
 
+@pytest.mark.parametrize("sft", ["null", "{ift: {path: seed/ift.jsonl, limit: 3}, eft: null}"])
+def test_where_none_is_better_each_iteration_starts_from_m1_also_if_that_is_the_base(
+    sft: str,
+) -> None:
+    run = loop(make(f"sft={sft}", "iterations=3"), {1: 0.25, 2: 0.0, 3: 0.5})
+    assert bases(run)[-3:] == [("M2", "M1"), ("M3", "M1"), ("M4", "M1")]
+    assert all(check["ok"] for check in verify(run))
+
+
 def test_by_default_it_starts_from_the_newest() -> None:
     run = loop(make("best.continue_from=last"))
     assert bases(run) == [("M2", "M1"), ("M3", "M2"), ("M4", "M3"), ("M5", "M4")]

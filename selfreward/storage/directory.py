@@ -272,15 +272,15 @@ class Run:
                 "`selfreward resume RUN` finds the model again and checks that it is the same.",
             ) from None
 
-    def policy(self, iteration: int) -> Path:
-        """Directory of the model that iteration ``iteration`` starts from: M0 for 0, M1 for 1, ...
+    def policy(self, number: int) -> Path:
+        """Directory of M0, M1, ...; without a seed step M1 is M0, see also ``starts.start_of``.
 
         Raises:
             IntegrityError: The directory is gone or not whole.
         """
-        if iteration == 0 or (iteration == 1 and self.config.sft is None):
+        if number == 0 or (number == 1 and self.config.sft is None):
             return Path(self.base_model()["path"])
-        return self.whole_model(iteration)
+        return self.whole_model(number)
 
     def whole_model(self, model: int | str) -> Path:
         """Directory of a model that training has made.

@@ -123,7 +123,7 @@ class Generator:
 
     def generate(self, run: Run, store: Store, iteration: int) -> None:
         """Make what is missing of an iteration."""
-        if iteration == 1 and run.config.sft is None:
+        if run.config.sft is None and start_of(store, iteration) == 1:
             _check_base(run, models.digest(run.policy(1)))
         self._runner.run(generate_iteration(run, store, iteration, self._open(run, store)))
 
@@ -192,9 +192,10 @@ def train(run: Run, store: Store, iteration: int, stage: str = "train") -> None:
 
     Stage ``sft`` of iteration 0 trains ``models/SFT`` instead.
     """
-    if iteration == 0 or (iteration == 1 and run.config.sft is None):
-        _check_base(run, models.digest(run.policy(iteration)))
-    chat = _chat(run, run.policy(start_of(store, iteration)))
+    start = start_of(store, iteration)
+    if start == 0 or (start == 1 and run.config.sft is None):
+        _check_base(run, models.digest(run.policy(start)))
+    chat = _chat(run, run.policy(start))
     train_iteration(run, store, iteration, chat, _fit(run, iteration, stage), stage)
 
 
