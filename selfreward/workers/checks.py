@@ -4,7 +4,7 @@
 the same configs with the same words. ``plan`` may be asked about another machine.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,13 +61,8 @@ def check_run(config: Config, source: Path | None, *, here: bool = True) -> dict
     author = load_template(find_template(config.prompts.template, beside), PROMPTS_VARIABLES)
     templates = load_jury_templates(config.judge, beside) | {"prompts": author}
     check_config(config, templates, here=here, anew=False)
-    if here and functions.COPY in inputs:
-        found = functions.read_functions(inputs[functions.COPY])
-        prompts, questions = (
-            inputs.get(f"seeds/{kind}.jsonl", "") for kind in ("dataset", "questions")
-        )
-        columns = Columns(column_names(prompts), column_names(questions, QUESTION))
-        check_functions(found, config, columns)
+    if here:
+        _check_functions(config, lambda name: inputs.get(name, ""))
     if config.prompts.dataset:
         rows = read_prompt_rows(config.prompts.dataset, beside)
         _check_left(rows, held_out_prompts(inputs), config)
@@ -141,6 +136,30 @@ def check_changed(run: Run, config: Config, changed: Collection[str]) -> None:
             "A run keeps the data that it was made with; start a new run.",
         )
     check_config(config, run_templates(run, config), anew=False)
+
+
+def check_own_functions(run: Run) -> None:
+    """Check that each reward function of a run can be imported, and can take what it gets.
+
+    Raises:
+        ConfigError: One cannot.
+        IntegrityError: See ``run_functions``.
+    """
+    functions.run_functions(run)
+
+    def read(name: str) -> str:
+        path = run.path / name
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+    _check_functions(run.config, read)
+
+
+def _check_functions(config: Config, read: Callable[[str], str]) -> None:
+    """Check the functions of a config, whose run reads its files by ``read``, "" if it has none."""
+    if found := functions.read_functions(read(functions.COPY)):
+        prompts, questions = (read(f"seeds/{kind}.jsonl") for kind in ("dataset", "questions"))
+        columns = Columns(column_names(prompts), column_names(questions, QUESTION))
+        check_functions(found, config, columns)
 
 
 def check_drawn(run: Run, config: Config) -> None:

@@ -241,6 +241,7 @@ def check_functions(found: Mapping[str, Function], config: Config, columns: Colu
 
 _LOG = "What it printed is above, or in the log of the process that asked."
 _TAKES = (
-    "A function takes prompts, completions and columns of the data by name, and returns a list of "
-    "numbers; see docs/rewards.md."
+    "A function takes prompts, completions and columns of the data by name, which are those that a "
+    "row of it has (within its limit, if it has one), and returns a list of numbers; see "
+    "docs/rewards.md."
 )

@@ -28,7 +28,7 @@ from selfreward.storage.tracker import Tracker
 from selfreward.training.base import DpoRow, Fit, SftRow, Training
 from selfreward.training.distributed import train_processes
 from selfreward.training.rows import dpo_rows, sft_rows
-from selfreward.workers.checks import check_config, check_drawn
+from selfreward.workers.checks import check_config, check_drawn, check_own_functions
 from selfreward.workers.evaluate import evaluate_iteration
 from selfreward.workers.fixed import hold_fixed
 from selfreward.workers.judge import judge_job
@@ -49,6 +49,7 @@ def prepare(run: Run) -> None:
     config = run.config
     check_config(config, run_templates(run, config))
     check_drawn(run, config)
+    check_own_functions(run)
     model = models.resolve(
         config.model, revision=config.revision, trust_remote_code=config.trust_remote_code
     )

@@ -36,6 +36,9 @@ class Resolving(Exception):
     """The run begins to look for its model: all was accepted before."""
 
 
+STRICT = "selfreward.rewards.constraints:strict"
+
+
 def validated(words: list[str]) -> None:
     validate(build_config({}, words), None)
 
@@ -178,6 +181,26 @@ def test_what_a_run_refuses_before_it_works_validate_and_plan_refuse_in_the_same
         planned(words)  # another machine may have what this one lacks
     else:
         assert (kind, message, hint) == refusal(planned, words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        # none of the first questions states a constraint
+        [
+            f"evaluation.contests=[{{function: {STRICT}}}]",
+            "evaluation.questions={path: seed/questions.jsonl, limit: 2}",
+        ],
+        [f"judge.jury=[{{}}, {{function: {STRICT}}}]", "prompts.dataset=six.jsonl"],
+    ],
+)
+def test_a_run_refuses_a_function_that_cannot_take_what_it_gets_as_validate_does(
+    words: list[str],
+) -> None:
+    words = ["prompts.count=3", *words]
+    kind, message, hint = refusal(validated, words)
+    assert "needs an argument 'constraints', and gets prompts, completions" in message
+    assert (kind, message, hint) == refusal(prepared, words)
 
 
 @pytest.mark.parametrize(
