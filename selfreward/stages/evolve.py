@@ -98,10 +98,11 @@ class Rewriter:
         if found := _REFUSED.match(text):
             return "refused", found[0].strip()
         user, started = self.render(rewrite, "")
-        label = tuple(words(started.split("\n")[-1]))
-        copied = _runs(user, _COPIED) | _runs(started, _COPIED)
-        for length, said in ((_COPIED, copied), (len(label), {label} if label[1:] else set())):
-            if run := min((_runs(text, length) & said) - _runs(parent, length), default=None):
+        label = words(started.split("\n")[-1])
+        copied = {*_runs(user, _COPIED), *_runs(started, _COPIED)} - {*_runs(parent, _COPIED)}
+        labels = {tuple(label)} - {*_runs(parent, len(label))} if label[1:] else set()
+        for said, length in ((copied, _COPIED), (labels, len(label))):
+            if run := next((run for run in _runs(text, length) if run in said), None):
                 return "copies the template", " ".join(run)
         return None, ""
 
@@ -126,6 +127,7 @@ def dump_columns(values: dict[str, object]) -> str | None:
     return json.dumps(values, ensure_ascii=False, sort_keys=True) if values else None
 
 
-def _runs(text: str, length: int) -> set[tuple[str, ...]]:
+def _runs(text: str, length: int) -> list[tuple[str, ...]]:
+    """Each so many words in a row, in order."""
     found = words(text)
-    return {tuple(found[at : at + length]) for at in range(len(found) - length + 1)}
+    return [tuple(found[at : at + length]) for at in range(len(found) - length + 1)]
