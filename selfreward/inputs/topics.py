@@ -26,7 +26,7 @@ def read_topics(source: Sequence[str] | SeedSource, beside: Path | None = None) 
         ConfigError: A row without a topic, or see ``read_rows``.
     """
     if not isinstance(source, SeedSource):
-        return [" ".join(topic.split()) for topic in source]
+        return list(dict.fromkeys(" ".join(topic.split()) for topic in source))
     found: dict[str, None] = {}
     for at, row in read_rows(source, beside):
         theirs = next((name for name in _COLUMNS if name in row), "topic")
