@@ -76,7 +76,7 @@ def validate(config: Config, source: Path | None) -> list[dict[str, Any]]:
         ("seed prompts", f"{len(prompts)} of {file.path} ({key})"),
     ]
     if config.prompts.topics:
-        topics = inputs["seeds/topics.jsonl"].count("\n")
+        topics = counted(inputs["seeds/topics.jsonl"].count("\n"), "topic")
         parts.append(("topics", f"{topics}, each once before any comes twice"))
     if config.prompts.dataset:
         rows = read_prompt_rows(config.prompts.dataset, beside)
