@@ -39,9 +39,19 @@ from selfreward.measures.health import (
 )
 from selfreward.measures.reports import Health
 from selfreward.measures.selection import selection_figures
-from selfreward.records import Comparison, GateName, Judgment, PreferencePair, Prompt, Response
+from selfreward.records import (
+    Comparison,
+    GateName,
+    Judgment,
+    PreferencePair,
+    Prompt,
+    Response,
+    judge_key,
+    judge_stage,
+)
 from selfreward.stages.pairs import build_pairs
 from selfreward.stages.selection import opinions_on, select
+from selfreward.storage.awaited import awaited
 from selfreward.storage.changes import ENDED
 from selfreward.storage.committed import check_launch
 from selfreward.storage.directory import Run
@@ -112,7 +122,7 @@ def run_loop(run: Run, store: Store, workers: Workers) -> None:
             store.finished(iteration, stage) for stage in run.config.rollout_stages(iteration)
         ):
             choose_start(run, store, iteration)
-            workers.generate(iteration)
+            roll_out(run, store, workers, iteration)
         if not store.finished(iteration, "pairs"):
             pair_iteration(run, store, iteration)
         if not store.finished(iteration, "train"):
@@ -214,6 +224,66 @@ def choose_start(run: Run, store: Store, iteration: int) -> None:
     run.whole_model(best.number)
     keep_start(store, iteration, best.number)
     store.add_event("start", f"iteration {iteration}: from {best.model}, the best by {settings.by}")
+
+
+def roll_out(run: Run, store: Store, workers: Workers, iteration: int) -> None:
+    """Make all that comes before the pairs: by models, and by those whose votes are imported.
+
+    Raises:
+        StoppedError: Votes from elsewhere are missing; the message says whose.
+    """
+    imported = {judge_stage(juror) for juror in run.config.judge.imported_jurors}
+
+    def is_left() -> bool:
+        """Whether a model has something to make that does not wait for votes from elsewhere."""
+        open_ = [
+            s for s in run.config.rollout_stages(iteration) if not store.finished(iteration, s)
+        ]
+        waits = not imported.isdisjoint(open_)
+        return any(s not in imported and not (waits and s == "comparisons") for s in open_)
+
+    take_imported(run, store, iteration)
+    if is_left():
+        workers.generate(iteration)
+        take_imported(run, store, iteration)  # there may have been nothing to wait for
+    if imported and is_left():
+        workers.generate(iteration)
+    require_imported(run, store, iteration)
+
+
+def take_imported(run: Run, store: Store, iteration: int) -> None:
+    """Finish the stages of those judges from elsewhere who have judged all that they were to."""
+    judge = run.config.judge
+    for juror in judge.imported_jurors:
+        if awaited(store, iteration, juror, judge.truncated) != []:
+            continue
+        query = "SELECT count(*) FROM judgments WHERE iteration = ? AND juror = ?"
+        [(count,)] = store.query(query, (iteration, juror))
+        with Tracker(store, iteration, judge_stage(juror), total=count) as tracker:
+            tracker.advance(count)
+            tracker.finish(run, rows=count, drops=0)
+
+
+def require_imported(run: Run, store: Store, iteration: int) -> None:
+    """Stop until the votes from elsewhere are there.
+
+    Raises:
+        StoppedError: With how many are missing of whom, and how they come in.
+    """
+    judge = run.config.judge
+    waits = [
+        f"{name} ({judge_key(juror)}) on {len(left)} responses"
+        for juror, name in judge.imported_jurors.items()
+        if (left := awaited(store, iteration, juror, judge.truncated))
+    ]
+    if waits:
+        raise StoppedError(
+            f"iteration {iteration} waits for votes of {', '.join(waits)}",
+            f"`selfreward export {run.handle} --what wanted --format csv --force` writes these "
+            "responses; fill in the column score, then `selfreward import "
+            f"{run.handle} --judgments {run.name}-export/wanted.csv` and `selfreward resume "
+            f"{run.handle}`.",
+        )
 
 
 def pair_iteration(run: Run, store: Store, iteration: int) -> None:

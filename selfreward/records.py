@@ -93,7 +93,9 @@ GateName = Literal[
 """The health gates; ``measures.health`` says what each holds against its limit."""
 
 
-FormName = Literal["written", "expected", "written_expected", "criteria", "function"]
+FormName = Literal[
+    "written", "expected", "written_expected", "criteria", "function", "imported"
+]  # fmt: skip
 """The forms of judging, see ``judge.form``."""
 
 
@@ -126,6 +128,7 @@ FORMS: dict[str, Form] = {
     "written_expected": Form("judge/additive.jinja", writes=True, weighs=True),
     "criteria": Form("judge/criterion.jinja", weighs=True, by_criterion=True),
     "function": Form(""),
+    "imported": Form(""),
 }
 """By ``FormName``."""
 
@@ -202,7 +205,7 @@ class Judgment:
     """One of ``FORMS``."""
     raw: str
     """The judge's own completion; empty in the forms that sample no text here. Of a function what
-    it returned, or what went wrong."""
+    it returned, or what went wrong; of an imported vote what was noted beside it."""
     score: float | None
     """Points on the rubric scale, 0 to 5; None if there is no verdict."""
     reason: str | None = None

@@ -277,6 +277,7 @@ def _outline(config: "Config") -> str:
     return f"{config.model}, M0 to M{config.iterations + 1}"
 
 
+app.command("import")(share.import_)
 for verb in (
     run,
     resume,

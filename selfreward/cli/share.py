@@ -1,4 +1,4 @@
-"""The verbs that take something out of a run: ``export`` and ``push``; see ``main.py``."""
+"""The verbs that take something out of a run or into it: ``export``, ``import``, ``push``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +15,7 @@ def export(
     what: Annotated[
         str | None,
         typer.Option(
-            metavar="LIST", help="Of prompts,responses,judgments,pairs,labels; default: all."
+            metavar="LIST", help="Of prompts,responses,judgments,pairs,labels,wanted; default: all."
         ),
     ] = None,
     kind: Annotated[
@@ -52,6 +52,43 @@ def export(
     console.data(export_text(found))
     if found.empty:
         console.note(f"left out, as there are none: {', '.join(found.empty)}")
+
+
+def import_(
+    name: RunName,
+    judgments: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What `export --what wanted` wrote, with scores 0 to 5."),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What `export --what labels` wrote: its ratings."),
+    ] = None,
+    judge: Annotated[
+        str | None, typer.Option("--name", help="Of the judge; default: the only one imported.")
+    ] = None,
+    complete: Annotated[
+        bool, typer.Option("--complete", help="No more will come: go on without the rest.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Take in scores by people or other programs, for which a run waits."""
+    from selfreward.verbs.imported import import_votes, imported_text
+    from selfreward.verbs.maintenance import opened
+
+    if judgments and labels:
+        raise ConfigError("--judgments and --labels: one file at a time")
+    if not (judgments or labels or complete):
+        raise ConfigError("--judgments FILE or --labels FILE: which scores are to come in?")
+    with opened(name) as run:
+        found = import_votes(
+            run, judgments or labels, "labels" if labels else "judgments",
+            name=judge, complete=complete,
+        )  # fmt: skip
+    if as_json:
+        console.data_json(found)
+    else:
+        console.data(imported_text(found, run.handle))
 
 
 def _adapter(

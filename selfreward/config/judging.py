@@ -11,6 +11,9 @@ from selfreward.records import FORMS, Form, FormName, GateName
 FUNCTION = "function"
 """``judge.model`` and ``judge.form`` of a judge that is no model."""
 _NAME = re.compile(r"(?:[^:]+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
+IMPORTED = "imported"
+"""``judge.model`` and ``judge.form`` of a judge whose votes come from elsewhere."""
+_IMPORT_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
 
 
 class FunctionGroup(SampledGroup):
@@ -77,8 +80,11 @@ class JurorConfig(FunctionGroup):
     """``written``: justification, then the score. ``expected``: no text; the probabilities of
     the scores 0..5 give the expected score. ``written_expected``: the expected score after each
     of K justifications. ``criteria``: the judge writes what a good answer to this prompt needs, and
-    gives an expected score for each criterion; their weighted mean is the score. ``function``:
-    set by the key ``function``."""
+    gives an expected score for each criterion; their weighted mean is the score. ``function`` and
+    ``imported``: set by the keys of these names."""
+    imported: str | None = None
+    """``judge.jury`` only: no model is asked; people or another program, who are called so, score
+    the responses, and the run waits for ``selfreward import``. See docs/import.md."""
     template: str = "judge/additive.jinja"
     """What the judge is asked: a shipped template or a file; it has to fit the form."""
     criteria_template: str = "judge/criteria.jinja"
@@ -98,10 +104,33 @@ class JurorConfig(FunctionGroup):
     weight: float = Field(default=1.0, gt=0)
     """Of this judge's scores in the mean over a jury."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _take_imported(cls, data: Any) -> Any:
+        """Who is called so is neither a model nor of another form."""
+        if not isinstance(data, dict) or data.get("imported") is None:
+            return data
+        for key in ("model", "form"):
+            if data.get(key, IMPORTED) != IMPORTED:
+                raise ValueError(f"{key}={data[key]} goes without imported: no model is asked")
+        return {**data, "model": IMPORTED, "form": IMPORTED}
+
+    @model_validator(mode="after")
+    def _check_imported(self) -> Self:
+        if self.imported is None:
+            if IMPORTED in (self.model, self.form):
+                raise ValueError("model and form are imported by the key imported: NAME alone")
+            return self
+        if not _IMPORT_NAME.fullmatch(self.imported):
+            raise ValueError("imported: a name has 1 to 64 letters, digits, dots, dashes")
+        if self.engine is not None:
+            raise ValueError("engine goes without imported: no model is asked")
+        return self
+
     @property
     def name(self) -> str:
         """What people call it."""
-        return self.function or self.model
+        return self.function or self.imported or self.model
 
     @property
     def traits(self) -> Form:
@@ -142,10 +171,26 @@ class JudgeConfig(JurorConfig):
     """Judges beside this one. A response's score is the weighted mean over all; one that fails is
     recorded and the others go on."""
 
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        if self.imported is not None:
+            raise ValueError(
+                "imported is of a judge in judge.jury; the first one is asked while the run goes on"
+            )
+        names = [juror.imported for juror in self.jury if juror.imported]
+        if len({*names}) < len(names):
+            raise ValueError("jury: two judges are imported under one name")
+        return self
+
     @property
     def jurors(self) -> tuple[JurorConfig, ...]:
         """All judges, this one first; a judgment's ``juror`` counts them from 0."""
         return (self, *self.jury)
+
+    @property
+    def imported_jurors(self) -> dict[int, str]:
+        """The names of the judges whose votes come from elsewhere, by juror."""
+        return {j: juror.imported for j, juror in enumerate(self.jurors) if juror.imported}
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -319,5 +364,5 @@ class HealthConfig(Group):
 HOSTED = "hosted"
 """``judge.model`` of a judge of which only its endpoints are known."""
 
-OWN_MODELS = ("policy", "M1", HOSTED, FUNCTION)
+OWN_MODELS = ("policy", "M1", HOSTED, FUNCTION, IMPORTED)
 """``judge.model`` where it names no model source."""

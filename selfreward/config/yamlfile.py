@@ -165,8 +165,10 @@ def _walk(
         for key, value in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode) or key.tag not in _KEY_TAGS:
-                what = key.tag.rpartition(":")[2]
-                raise ConfigError(f"{name}:{line}: a key must be a word, found one of type {what}")
+                what = f"of type {key.tag.rpartition(':')[2]}"
+                if isinstance(key, yaml.ScalarNode):
+                    what = f"{key.value!r:.40} {what}"
+                raise ConfigError(f"{name}:{line}: a key must be a word, found {what}")
             if _is_torn(key.value):
                 raise ConfigError(f"{name}:{line}: key {key.value!r} is no text", _SURROGATES)
             if key.value in seen:

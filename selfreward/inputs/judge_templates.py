@@ -93,13 +93,13 @@ def load_judge_templates(
         key: Of the judge in the config, such as ``judge.jury.0``.
 
     Returns:
-        ``judge``, and where it judges by criteria also ``criteria``, which asks for them; none of
-        a function.
+        ``judge``, and where it judges by criteria also ``criteria``, which asks for them; none
+        where no model is asked.
 
     Raises:
         ConfigError: There is none, it is no good, or it does not fit the form.
     """
-    if settings.function is not None:
+    if not settings.traits.template:
         return {}
     path = find_template(settings.template, beside)
     _check_fit(path, settings, key)
@@ -127,7 +127,7 @@ def load_jury_templates(judge: "JudgeConfig", beside: Path | None = None) -> dic
 def _check_fit(path: Path, settings: "JurorConfig", key: str) -> None:
     """Refuse a template that is good, but for another form."""
     mine = settings.traits.variables
-    others = (form.variables for form in FORMS.values() if form.variables != mine)
+    others = (f.variables for f in FORMS.values() if f.template and f.variables != mine)
     other = next((variables for variables in others if _loads(path, variables)), None)
     if _loads(path, mine) or other is None:
         return
@@ -175,7 +175,7 @@ def run_templates(run: "Run", config: "Config") -> dict[str, Template]:
     wanted = {"prompts": author_variables(config.prompts)}
     wanted |= {"evolve": EVOLVE_VARIABLES} if config.prompts.evolve else {}
     for juror, judge in enumerate(config.judge.jurors):
-        if judge.function is not None:
+        if not judge.traits.template:
             continue
         wanted[template_name("judge", juror)] = judge.traits.variables
         if judge.traits.by_criterion:

@@ -14,6 +14,7 @@ from selfreward.storage.changes import (
     BRANCHED,
     CONFIGURED,
     FIXED,
+    IMPORTED,
     REMOVED,
     Branch,
     Values,
@@ -75,7 +76,8 @@ def create_branch(
             durable.write_file(copy, path.read_bytes())
         database.copy(origin.records, directory / "records.db")
         with Store.claim(directory / "records.db") as store:
-            store.cut_to_pairs(iteration, (CONFIGURED, BRANCHED, FIXED), (START,))
+            events = (CONFIGURED, BRANCHED, FIXED, IMPORTED)
+            store.cut_to_pairs(iteration, events, (START,))
             _link_models(origin, store, directory / "models", iteration)
             if changed:
                 store.add_event(CONFIGURED, change_text(old, data, changed))

@@ -27,6 +27,8 @@ ENDED = "ended"
 against the model. The text of the first two is JSON."""
 FIXED = "fixed model"
 """Kind of the event that tells which judge or author was asked, see ``workers.fixed``."""
+IMPORTED = "imported"
+"""Kind of the event that tells where imported judgments come from; its text is JSON."""
 REMOVED = "removed"
 """Kind of the event that ``gc`` leaves for a model directory; its text is the model's name."""
 

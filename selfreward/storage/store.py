@@ -88,8 +88,11 @@ class Store:
 
     # Writing: everything goes through one fenced transaction.
 
-    def add(self, records: Iterable[Record]) -> None:
+    def add(self, records: Iterable[Record], *, note: tuple[str, str] | None = None) -> None:
         """Commit records together.
+
+        Args:
+            note: Kind and text of an event that tells where they come from.
 
         Raises:
             IntegrityError: A key is already taken; nothing of the batch is kept.
@@ -98,6 +101,8 @@ class Store:
         """
         with self._transaction():
             self._insert(records)
+            if note is not None:
+                self._add_event(*note)
 
     def finish_stage(
         self,

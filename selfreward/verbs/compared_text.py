@@ -55,7 +55,9 @@ def _contests(found: ComparedModels, letters: dict[str, str], numbers: dict[str,
     """A row each; the columns that say nothing here are left out."""
     head = ["", *(["judge"] if numbers else []), "wins", "at equal length", "won, tied, lost"]
     unknown = any(result is None for each in found.contests for result in each.results)
-    rows = [[bold(cell) for cell in [*head, *(["no verdict"] if unknown else [])]]]
+    rows = [
+        [bold(cell) if cell else cell for cell in [*head, *(["no verdict"] if unknown else [])]]
+    ]
     for each in found.contests:
         row = [f"{letters[each.model]} v {letters[each.opponent]}"]
         row += [numbers[each.judge]] if numbers else []

@@ -99,7 +99,8 @@ def export(
                 files.append(ExportedFile(str(found), rows, _bytes(path)))
             else:
                 _remove(path)
-                empty.append(name)
+                if what or name != "wanted":  # of which there is nothing unless a run waits
+                    empty.append(name)
         if not files:
             part = "" if iteration is None else f" in iteration {iteration}"
             raise NotFoundError(

@@ -30,7 +30,11 @@ def findings(iterations: Sequence[IterationFigures], best: Best | None = None) -
     answered = [f for f in iterations if f.iteration > 0]
     judged = [f for f in answered if f.scores.mean is not None]
     measured = [f for f in iterations if f.judge]
-    found = [*_outside(iterations), *([_best_sentence(best)] if best else [])]
+    found = [
+        *_outside(iterations),
+        *_verifiable(iterations),
+        *([_best_sentence(best)] if best else []),
+    ]
     if len(judged) > 1:
         found.append(_scores(judged[0], judged[-1]))
     elif judged:
@@ -52,6 +56,13 @@ def _outside(iterations: Sequence[IterationFigures]) -> list[str]:
     """What judges that do not learn along say of the newest model."""
     met = [(f.iteration, c) for f in iterations for c in f.contests if c.opponent == FIRST]
     return [_contest_sentence(f"M{t + 1}", c) for t, c in met if t == met[-1][0]]
+
+
+def _verifiable(iterations: Sequence[IterationFigures]) -> list[str]:
+    """What functions give the answers of each model."""
+    rates = [(f.iteration + 1, f.verified.rate) for f in iterations if f.verified]
+    given = [f"M{model} {percent(rate)}" for model, rate in rates if rate.value is not None]
+    return [f"Verifiable, mean over held-out questions: {', '.join(given)}."] if given else []
 
 
 def _best_sentence(best: Best) -> str:

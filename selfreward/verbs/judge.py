@@ -214,7 +214,7 @@ _OF_RUN = (
     "chat_template_kwargs",
 )  # fmt: skip
 _OF_JUDGE = tuple(f"judge.{name}" for name in JurorConfig.model_fields if name not in (
-    "model", "weight",  # the model is named, and weighs nothing where it is alone
+    "model", "weight", "imported",  # the model is named, and weighs nothing where it is alone
 ))  # fmt: skip
 _KEY = re.compile(rf"({'|'.join(map(re.escape, (*_OF_RUN, *_OF_JUDGE)))})(\.|=)")
 """Of the config: what says how a judge is asked."""

@@ -45,9 +45,10 @@ def plan_of(config: Config, source: Path | None) -> dict[str, Any]:
     check_run(config, source, here=False)
     config = found_models(config, source)
     beside = source.parent if source else None
+    asked = [judge.template if judge.traits.template else None for judge in config.judge.jurors]
     rubrics = [
-        0 if j.function else len(find_template(j.template, beside).read_text(encoding="utf-8"))
-        for j in config.judge.jurors
+        0 if name is None else len(find_template(name, beside).read_text(encoding="utf-8"))
+        for name in asked
     ]
     prompts = read_demonstrations(config, beside)
     compared = len(find_template(COMPARE_TEMPLATE, beside).read_text(encoding="utf-8"))

@@ -15,12 +15,13 @@ import pyarrow as pa
 from selfreward.errors import NotFoundError
 from selfreward.measures.votes import scores_of
 from selfreward.records import Judgment, PreferencePair, Prompt, Response
+from selfreward.storage.awaited import awaited
 from selfreward.storage.directory import Run
-from selfreward.storage.label import Item, Label, in_force
+from selfreward.storage.label import Content, Item, Label, in_force
 from selfreward.storage.labels import reading
 from selfreward.storage.store import Store
 
-What = Literal["prompts", "responses", "judgments", "pairs", "labels"]
+What = Literal["prompts", "responses", "judgments", "pairs", "labels", "wanted"]
 WHAT: tuple[What, ...] = get_args(What)
 """All tables."""
 AT_ONCE = 64
@@ -55,6 +56,11 @@ SCHEMAS: dict[What, pa.Schema] = {
          ("ranks", pa.list_(pa.int32())), ("rating", pa.int32()), ("flags", pa.list_(pa.string())),
          ("note", pa.string()), ("shown", pa.list_(pa.int32())), ("seconds", pa.float64()),
          ("at", pa.string()), ("digest", pa.string())]
+    ),
+    "wanted": pa.schema(
+        [*_KEYS, ("sample", pa.int32()), ("judge", pa.string()), ("prompt", pa.string()),
+         ("text", pa.string()), ("score", pa.float64()), ("note", pa.string()),
+         ("digest", pa.string())]
     ),
 }  # fmt: skip
 """Columns of each table. A ``score`` is in points, 0 to 5: of a response that by which pairs are
@@ -94,6 +100,9 @@ def batches(run: Run, what: What, iteration: int | None = None) -> Iterator[pa.R
             if what == "labels":
                 if rows := _labels(run, number):
                     yield pa.RecordBatch.from_pylist(rows, SCHEMAS[what])
+                continue
+            if what == "wanted":
+                yield from _wanted(run, store, number)
                 continue
             query = f"SELECT min(attempt), max(attempt) FROM {what} WHERE iteration = ?"
             first, last = next(store.query(query, (number,)))
@@ -187,6 +196,24 @@ def _labels(run: Run, iteration: int) -> list[dict[str, Any]]:
         for label in sorted(found, key=lambda label: (label.item, label.labeler))
         if label.item.iteration == iteration and not label.is_skip
     ]
+
+
+def _wanted(run: Run, store: Store, iteration: int) -> Iterator[pa.RecordBatch]:
+    """The responses that judges from elsewhere are still to score, without anybody's score."""
+    judge = run.settings["judge"]
+    for juror, settings in enumerate(judge["jury"], 1):
+        name = settings.get("imported")
+        left = name and iteration and awaited(store, iteration, juror, judge["truncated"])
+        left = left or []
+        for start in range(0, len(left), AT_ONCE):
+            rows = []
+            for response in left[start : start + AT_ONCE]:
+                prompt = store.record(Prompt, iteration, response.attempt).text
+                digest = Content(prompt, (response.text,)).digest
+                rows.append({**_plain(response), "judge": name, "prompt": prompt, "score": None,
+                             "note": None, "digest": digest})  # fmt: skip
+            rows = [{column: row[column] for column in SCHEMAS["wanted"].names} for row in rows]
+            yield pa.RecordBatch.from_pylist(rows, SCHEMAS["wanted"])
 
 
 def _answers(batch: _Batch) -> tuple[list[Response], dict[int, str]]:

@@ -131,7 +131,7 @@ def filled_in(config: Config, source: Path | None, name: str) -> dict[str, str |
     templates = load_jury_templates(config.judge, beside)
     asked = dict.fromkeys(("prompts", "evolve"), (config.prompts.author, False))
     for juror, judge in enumerate(config.judge.jurors):
-        if judge.function is not None:
+        if not judge.traits.template:
             continue
         weighs = judge.traits.weighs and not judge.traits.writes
         asked[template_name("judge", juror)] = (judge.model, weighs)
@@ -178,7 +178,7 @@ def _template_places(config: Config, beside: Path | None) -> dict[str, str]:
     named = {"prompts": config.prompts.template}
     named |= {"evolve": config.prompts.evolve.template} if config.prompts.evolve else {}
     for juror, judge in enumerate(config.judge.jurors):
-        if judge.function is not None:
+        if not judge.traits.template:
             continue
         named[template_name("judge", juror)] = judge.template
         if judge.traits.by_criterion:
@@ -248,7 +248,7 @@ def _long(config: Config, ift: list[seeds.IftExample]) -> Iterator[tuple[str, st
 def _misled(config: Config, templates: Mapping[str, Template]) -> Iterator[tuple[str, str]]:
     """Judge templates that seem to ask for what their form does not read, by name."""
     for juror, judge in enumerate(config.judge.jurors):
-        if judge.function is not None:
+        if not judge.traits.template:
             continue
         name = template_name("judge", juror)
         text = templates[name].source

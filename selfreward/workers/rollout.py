@@ -85,14 +85,19 @@ class _Role:
 async def generate_iteration(run: Run, store: Store, iteration: int, sessions: Sessions) -> None:
     """Make and commit what is missing of an iteration's prompts, responses and judgments.
 
-    A judge of the jury, but the first, that cannot be asked stops nothing.
+    A judge of the jury, but the first, that cannot be asked stops nothing. Votes that come from
+    elsewhere are not waited for, but by the comparisons, which need them all.
 
     Raises:
         StoppedError: Too few prompts within the budget, or a judge without verdicts.
         PreflightError: The engine cannot go on; all that came in before is committed.
     """
+    imported = map(judge_stage, run.config.judge.imported_jurors)
+    waits = iteration > 0 and not all(store.finished(iteration, stage) for stage in imported)
     roles = [
-        role for role in _roles(run, store, iteration) if not store.finished(iteration, role.stage)
+        role
+        for role in _roles(run, store, iteration)
+        if not (store.finished(iteration, role.stage) or (waits and role.stage == "comparisons"))
     ]
     for group in _groups(roles, run.config.engine.staged):
         works: list[Work] = []
@@ -138,6 +143,8 @@ def _roles(run: Run, store: Store, iteration: int) -> list[_Role]:
         sample = partial(_responses, anchors=True)
         roles.append(_Role("anchors", config.engine, run.policy(1), sample))
     for juror, settings in enumerate(config.judge.jurors):
+        if settings.imported:
+            continue
         judge: Path | str = settings.model
         if settings.model in ("policy", "M1"):
             judge = policy if settings.model == "policy" else run.policy(1)

@@ -1,10 +1,12 @@
 """The shipped reward functions, by cases worked out by hand."""
 
 import importlib
+import json
 import sys
 
 import pytest
 
+from selfreward.inputs import shipped
 from selfreward.rewards.constraints import keeps, loose, loose_all, strict, strict_all
 from selfreward.rewards.mathematics import equal
 from selfreward.rewards.repetition import distinct, ended
@@ -78,3 +80,13 @@ def test_without_its_library_mathematics_says_how_to_install_it(
     monkeypatch.delitem(sys.modules, "selfreward.rewards.mathematics")
     with pytest.raises(ImportError, match=r'\.venv/bin/pip install -e "\.\[math\]"'):
         importlib.import_module("selfreward.rewards.mathematics")
+
+
+def test_all_that_the_shipped_questions_are_held_to_can_be_computed() -> None:
+    path = shipped.prompts_directory() / "seed" / "questions.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    held = [row["constraints"] for row in rows if "constraints" in row]
+    assert len(held) == 19
+    assert all(isinstance(keeps("An answer.", *one), bool) for of in held for one in of.items())
+    assert strict(["It arrives at 17:25."], constraints=[rows[7]["constraints"]]) == [1]
+    assert strict(["It arrives at 16:85."], constraints=[rows[7]["constraints"]]) == [0]

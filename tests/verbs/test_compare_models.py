@@ -16,6 +16,7 @@ from selfreward.storage.lines import Lines
 from selfreward.verbs import compare_models as verb
 from selfreward.verbs.compare_models import ComparedModels, compare_models
 from selfreward.verbs.compared_text import compared_text
+from selfreward.verbs.console import unmarked
 from selfreward.workers.judge import Answering, Asking
 from tests.support.runs import at_runs, runs  # noqa: F401
 
@@ -265,7 +266,7 @@ def test_the_table_is_at_most_80_columns_wide_whatever_the_names(world: World) -
     long = "models/" + "very-" * 20 + "long"
     world.says[Path(long).name] = world.says["b"]
     found = compare("a", long, judges=["longest", "by_hash"])
-    text = compared_text(found, 80)
+    text = unmarked(compared_text(found, 80))
     assert max(map(len, text.splitlines())) <= 80
     assert "A v B" in text and "Judges agree on" in text
 

@@ -368,6 +368,8 @@ def test_validate_warns_of_a_judge_template_that_asks_for_what_is_not_read(
 
 def test_no_shipped_template_is_warned_of_and_a_model_to_download_is() -> None:
     for form, traits in FORMS.items():
+        if not traits.template:
+            continue
         words = [f"judge.form={form}", f"judge.template={traits.template}"]
         assert not any(p["warning"] for p in validate(build_config({}, words), None))
     [part] = [p for p in validate(build_config({}, ["model=org/m"]), None) if p["warning"]]

@@ -141,7 +141,7 @@ export function questionAt(name, number, url) {
 }
 
 function pages({ first, next, count: n, questions }, url) {
-  if (!first && next === null) return null;
+  if (!questions.length || (!first && next === null)) return null;
   const to = (after) => {
     const other = new URL(url);
     other.searchParams.set("after", after);
