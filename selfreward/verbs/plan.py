@@ -55,8 +55,8 @@ def plan_of(config: Config, source: Path | None) -> dict[str, Any]:
     evolve = config.prompts.evolve
     evolving = len(find_template(evolve.template, beside).read_text("utf-8")) if evolve else 0
     written = _written(config, _mean_prompt(prompts), evolving)
-    asked = (prompts, written, rubrics, compared)
-    each = [_stages(config, t, *asked) for t in range(1, config.iterations + 1)]
+    parts = (prompts, written, rubrics, compared)
+    each = [_stages(config, t, *parts) for t in range(1, config.iterations + 1)]
     stages = [row for iteration in each for row in iteration]
     sft = _sft(config, beside, rubrics[0])
     evaluation = _evaluation(config, beside, rubrics[config.judge.evaluated])
@@ -66,7 +66,7 @@ def plan_of(config: Config, source: Path | None) -> dict[str, Any]:
         "iterations": config.iterations,
         "sft": sft,
         "demonstrations": _demonstrations(config, len(prompts)),
-        "per_iteration": each[-1] if each else _stages(config, 1, *asked),
+        "per_iteration": each[-1] if each else _stages(config, 1, *parts),
         "tokens": {
             "sampled_at_most": sum(row["sampled"] for row in stages),
             "read_estimate": sum(row["read"] for row in stages),
