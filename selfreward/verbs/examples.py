@@ -135,7 +135,7 @@ def _facts(shown: ShownPrompt, answer: ShownResponse, row: Scored) -> str:
         facts.append(f"votes {row.spread:.3g} points apart")
     facts.append(f"{answer.num_tokens:,} tokens, {len(answer.text):,} characters")
     if shown.origin is not None:
-        facts.append(f"prompt {cut(origin_text(shown.origin), _REASON).text}")
+        facts.append(cut(origin_text(shown.origin), _REASON).text)
     facts += ["cut off"] * answer.truncated + [*answer.roles]
     if answer.not_paired:
         facts.append(f"not paired: {cut(answer.not_paired, _REASON).text}")

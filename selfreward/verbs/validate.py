@@ -31,6 +31,7 @@ _OTHER_SCALE = re.compile(
     r"\b(?:0|1)\s*(?:-|\u2013|to|and|through)\s*(?:10|100|7)\b"
     r"|\bout of (?:10|100|7)\b|/\s?(?:10|100)\b"
 )
+_ONE_LINE = re.compile(r"\b(?:one|a single) line\b", re.IGNORECASE)
 _JSON = re.compile(r"\bjson\b", re.IGNORECASE)
 _EXPLAIN = re.compile(
     r"\b(?:(?:first|briefly) (?:explain|justify)|explain (?:in|why|your|which|how|briefly)"
@@ -60,7 +61,7 @@ def validate(config: Config, source: Path | None) -> list[dict[str, Any]]:
     ift = seeds.read_ift(config.sft.ift, beside) if config.sft and config.sft.ift else []
     texts = _example(prompts, ift)
     asked_of_author = _asked_of_author(config, beside, prompts)
-    begun = {name: template.render(**asked_of_author)[1] for name, template in authors.items()}
+    turns = {name: template.render(**asked_of_author) for name, template in authors.items()}
     places = _template_places(config, beside)
     parts = [
         ("config", f"{counted(config.iterations, 'iteration')} from {config.model}"),
@@ -71,7 +72,7 @@ def validate(config: Config, source: Path | None) -> list[dict[str, Any]]:
         ),
         *(
             (f"{name} template", f"{places[name]}, the model's turn begins with {turn[:30]!r}")
-            for name, turn in begun.items()
+            for name, (_, turn) in turns.items()
         ),
         ("seed prompts", f"{len(prompts)} of {file.path} ({key})"),
     ]
@@ -103,6 +104,9 @@ def validate(config: Config, source: Path | None) -> list[dict[str, Any]]:
     groups = {"engine": True, "sft": config.sft, "dpo": True, "lora": config.lora is not None}
     parts.append(("options", f"{', '.join(name for name in groups if groups[name])}: known"))
     warnings = [*_absent(config), *_misled(config, judges), *_long(config, ift)]
+    if config.prompts.multiline and _ONE_LINE.search(turns["prompts"][0]):
+        better = "prompts.multiline=true takes several: instruct/multiline.jinja asks for them"
+        warnings.append(("prompts template", f"asks for one line, but {better}"))
     return [
         {"name": name, "detail": detail, "warning": warning}
         for found, warning in ((parts, False), (warnings, True))

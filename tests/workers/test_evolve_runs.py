@@ -13,7 +13,9 @@ from selfreward.records import Prompt
 from selfreward.stages.base import seed_of
 from selfreward.stages.evolve import Parent, drawn_order
 from selfreward.storage.directory import Run
+from selfreward.verbs.examples import examples_of
 from selfreward.verbs.show import prompt_of, prompt_text
+from selfreward.viewer.pages import prompt_page
 from tests.support.loop_driver import ScriptedWorkers
 from tests.support.rollout import cut_off_after
 from tests.support.runs import SMALL, facts
@@ -136,6 +138,23 @@ def test_what_is_rewritten_is_drawn_by_best_minus_worst_score_of_the_iteration_b
     taken = [parent["attempt"] for parent in made if parent]
     expected = [parent.number for parent in order]
     assert taken[:6] == expected[: len(taken)]
+
+
+def test_the_viewer_and_the_report_say_what_a_prompt_was_made_from(whole: Run) -> None:
+    facts = []
+    with whole.store() as store:
+        for examples in examples_of(whole, store, 2, 999):
+            facts += [example.facts for example in examples.answers]
+    assert facts and all("topic: topic number" in said or "rewritten (" in said for said in facts)
+    for prompt in prompts(whole)[2]:
+        page, values = prompt_page(whole, 2, prompt.attempt), values_of(prompt.columns)
+        if "topic" in values:
+            assert page["origin"]["topic"] == values["topic"]
+            assert len(page["demonstrations"]) == whole.config.prompts.shots
+        else:
+            parent = prompt_page(whole, 1, values["parent"]["attempt"])
+            assert page["origin"]["parent"] == parent["prompt"]["text"]
+            assert page["demonstrations"] is None
 
 
 def test_a_run_cut_off_after_any_commit_goes_on_to_the_same_records(
