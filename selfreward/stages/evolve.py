@@ -18,7 +18,7 @@ from selfreward.config.generation import EvolveConfig
 from selfreward.inputs.templates import Template
 from selfreward.stages.words import words
 
-_COPIED = 6
+_COPIED = 5
 """Words in a row from the template that a request of its own does not have by chance; ours."""
 _REFUSED = re.compile(
     r"^\W*(?:(?:i['\u2019]?m|i am) (?:very |really )?sorry\b|sorry, (?:but )?i\b|as an ai\b"

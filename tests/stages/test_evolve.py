@@ -53,7 +53,7 @@ def test_prompts_whose_answers_all_score_the_same_come_last() -> None:
         ("Sorry or not sorry: when does one say so?", (None, "")),
         (
             "Name a fruit by asking about its subject in more depth.",
-            ("copies the template", "by asking about its subject in"),
+            ("copies the template", "by asking about its subject"),
         ),
         ("The rewritten request is: name a fruit.", ("copies the template", "rewritten request")),
     ],
