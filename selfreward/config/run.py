@@ -137,7 +137,7 @@ class Config(Group):
         judge, sft, evaluation = self.judge, self.sft, self.evaluation
         if judge.function is None:
             return self
-        if models := [k for k, juror in enumerate(judge.jury) if juror.function is None]:
+        if models := [k for k, juror in enumerate(judge.jury) if juror.traits.template]:
             raise ValueError(
                 f"judge.function={judge.function}, but judge.jury.{models[0]} is a model; let the "
                 "model be the judge, and put the function into judge.jury"

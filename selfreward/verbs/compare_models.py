@@ -6,15 +6,17 @@ What was answered and compared is kept in ``--out``, each row under the sha256 o
 it, so that nothing is asked twice there, whatever ended the call before.
 """
 
+import asyncio
 import hashlib
 import json
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import yaml
@@ -23,25 +25,32 @@ from selfreward.config import EngineConfig, JudgeConfig, ResponsesConfig, SeedSo
 from selfreward.config.judging import HOSTED, ContestConfig
 from selfreward.config.load import build_config
 from selfreward.config.run import Config, check_judges
-from selfreward.errors import ConfigError
-from selfreward.inputs import models
+from selfreward.errors import ConfigError, IntegrityError
+from selfreward.inputs.functions import find_function
 from selfreward.inputs.judge_templates import COMPARE_TEMPLATE, COMPARE_VARIABLES, run_template
 from selfreward.inputs.questions import Question, read_questions
 from selfreward.inputs.templates import Template, find_template, load_template
 from selfreward.measures.contests import contest, contests_of, result, settled
-from selfreward.measures.reports import Answer, Contest, Estimate
+from selfreward.measures.reports import Answer, Contest, Estimate, FunctionValues
 from selfreward.records import Comparison, Response
 from selfreward.stages.evaluate import Pair
 from selfreward.storage import durable
-from selfreward.storage.directory import Run, list_runs, open_run
+from selfreward.storage.directory import Run
 from selfreward.storage.lines import Lines
+from selfreward.verbs.named_models import NamedModel, chat_of, named_model
 from selfreward.verbs.progress import Count
-from selfreward.workers.contests import REFERENCE
+from selfreward.workers.contests import (
+    REFERENCE,
+    column_names_of,
+    results_by_value,
+    score_answers,
+)
+from selfreward.workers.functions import FunctionProcess
 from selfreward.workers.judge import Answering, Asking, answer_in_child, compare_in_child
 
 PROMPTS = "seed/questions.jsonl"
 """The shipped held-out questions: 60, of ten kinds."""
-_OF_RUN = re.compile(r"(.+):(M\d+|SFT)")
+T = TypeVar("T")
 _MOST = 25
 """Models; the references take the last letter."""
 _FILES = ("answers.jsonl", "verdicts.jsonl", "results.json")
@@ -66,9 +75,9 @@ class ContestJudge:
     """The model; with a number behind it where a model sits twice, as in two forms."""
     model: str
     digest: str | None
-    """Of the model; None if hosted."""
+    """Of the model, or of the source of a function; None if hosted."""
     form: str
-    """``written`` or ``expected``, see ``evaluation.contests``."""
+    """``written``, ``expected`` or ``function``, see ``evaluation.contests``."""
     itself: tuple[str, ...]
     """Names of the contestants that are this very model."""
 
@@ -100,16 +109,20 @@ class ComparedModels:
 
 
 @dataclass(frozen=True, slots=True)
-class _Named:
-    """A model that was named, found on this machine."""
+class _AnswerRow:
+    """What is read of a row of ``answers.jsonl``."""
 
-    name: str
-    path: str
-    """Directory, or ``hosted``."""
-    digest: str | None
-    chat: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of ``Chat``: a model of a run is asked as its run asks it."""
-    run: Run | None = None
+    key: str
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class _VerdictRow:
+    """What is read of a row of ``verdicts.jsonl``."""
+
+    key: str
+    comparisons: list[Comparison]
+    """One in each order."""
 
 
 def compare_models(
@@ -131,7 +144,8 @@ def compare_models(
         names: ``RUN:M2`` or any model source.
         prompts: See ``evaluation.questions``; their references are one more contestant.
         judges: Each a model as above, ``hosted``, or a mapping in YAML as in
-            ``evaluation.contests``. None: M1 of the first run that is named.
+            ``evaluation.contests``, which may name a function. None: M1 of the first run that is
+            named.
         temperature: Of the answers, which are sampled with the same seeds by each model.
         max_new_tokens: Of an answer. None for what the first run that is named has; so is
             ``seed``.
@@ -158,7 +172,7 @@ def compare_models(
             f"there is nothing to compare {names[0]} with",
             "Name a second model, or prompts with a 'reference'.",
         )
-    named = [_named(name, report) for name in names]
+    named = [named_model(name, report) for name in names]
     run = next((model.run for model in named if model.run), None)
     options = {"temperature": temperature, "max_new_tokens": max_new_tokens, "seed": seed}
     config = _config(run, options, _contests(judges, run), engine)
@@ -175,8 +189,11 @@ def compare_models(
         contestants.append(Contestant(REFERENCE, None, given))
     contests = []
     for judge, (settings, model) in zip(sitting, asked, strict=True):
-        asking = _asking(settings, model, template, config)
-        results = _results(judge, asking, contestants, questions, kept, report)
+        if settings.function is not None:
+            results = _by_values(settings, contestants, questions, report)
+        else:
+            asking = _asking(settings, model, template, config)
+            results = _results(judge, asking, contestants, questions, kept, report)
         contests += [
             contest(a.name, b.name, judge.name, of_two, a.answers, b.answers)
             for (a, b), of_two in zip(combinations(contestants, 2), results, strict=True)
@@ -214,30 +231,6 @@ def _kept(out: Path | None) -> tuple[Lines, Lines] | None:
     return Lines(out / _FILES[0]), Lines(out / _FILES[1])
 
 
-def _named(name: str, report: Callable[[str], None]) -> _Named:
-    if of_run := _OF_RUN.fullmatch(name):
-        run = open_run(of_run[1])
-        path = run.named_model(of_run[2])
-        return _Named(name, str(path), models.digest(path), _chat_of(run), run)
-    if "/" not in name and any(run.name == name for run in list_runs()):
-        raise ConfigError(f"{name} is a run, not a model", f"Name one of its models: {name}:M2.")
-    model = models.resolve(name, report=report)
-    return _Named(name, str(model.path), model.digest, _chat_of(None))
-
-
-def _chat_of(run: Run | None) -> dict[str, Any]:
-    if run is None:
-        return {"today": None}
-    config, template = run.config, run.path / "templates" / "chat.jinja"
-    return {
-        "system_prompt": config.system_prompt,
-        "template_kwargs": config.chat_template_kwargs,
-        "trust_remote_code": config.trust_remote_code,
-        "chat_template": template.read_text("utf-8") if config.chat_template else None,
-        "today": run.made,
-    }
-
-
 def _contests(judges: Sequence[str], run: Run | None) -> list[dict[str, Any]]:
     """The judges as ``evaluation.contests`` has them."""
     if not judges:
@@ -257,9 +250,12 @@ def _contests(judges: Sequence[str], run: Run | None) -> list[dict[str, Any]]:
                 raise ConfigError(
                     f"--judge {word}: not YAML ({error})".replace("\n", " ")
                 ) from None
-        if not isinstance(value, dict) or not isinstance(value.get("model"), str):
-            raise ConfigError(f"--judge {word}: needs a model", "--judge '{model: MODEL}'")
-        if value["model"] == "M1" and run is not None:
+        if not isinstance(value, dict) or not {"model", "function"} & value.keys():
+            raise ConfigError(
+                f"--judge {word}: needs a model or a function",
+                "--judge '{model: MODEL}', --judge '{function: my_rewards:brief}'",
+            )
+        if value.get("model") == "M1" and run is not None:
             value["model"] = f"{run.handle}:M1"
         found.append(value)
     if len({json.dumps(value, sort_keys=True, default=str) for value in found}) < len(found):
@@ -283,22 +279,39 @@ def _config(
         for key, value in options.items()
         if value is not None
     ]
-    config = build_config(data, [*words, *(f"engine.{word}" for word in engine)], name="comparison")
-    check_judges(config)
+    words += [f"engine.{word}" for word in engine]
+    try:
+        config = build_config(data, words, name="comparison")
+        check_judges(config)
+    except ConfigError as error:  # which speaks of the config, as it knows no option
+        said, hint = (
+            re.sub(r"evaluation\.contests\.(\d+)", lambda m: f"judge {int(m[1]) + 1}", text)
+            for text in (error.message, error.hint)
+        )
+        raise ConfigError(said, hint) from None
     return config
 
 
 def _judge(
-    settings: ContestConfig, named: Sequence[_Named], run: Run | None, report: Callable[[str], None]
-) -> tuple[ContestConfig, _Named]:
+    settings: ContestConfig,
+    named: Sequence[NamedModel],
+    run: Run | None,
+    report: Callable[[str], None],
+) -> tuple[ContestConfig, NamedModel]:
     if settings.model == HOSTED:
-        return settings, _Named(HOSTED, HOSTED, None, _chat_of(run))
+        return settings, NamedModel(HOSTED, HOSTED, None, chat_of(run))
+    if settings.function is not None:
+        function = find_function(settings.function, "--judge function")
+        return settings, NamedModel(settings.function, function.path, function.digest)
     known = next((model for model in named if model.name == settings.model), None)
-    return settings, known or _named(settings.model, report)
+    return settings, known or named_model(settings.model, report)
 
 
 def _sitting(
-    asked: Sequence[tuple[ContestConfig, _Named]], named: Sequence[_Named], *, named_by_user: bool
+    asked: Sequence[tuple[ContestConfig, NamedModel]],
+    named: Sequence[NamedModel],
+    *,
+    named_by_user: bool,
 ) -> list[ContestJudge]:
     """The judges, and whom of the contestants each is.
 
@@ -326,14 +339,27 @@ def _template(run: Run | None) -> Template:
     return load_template(find_template(COMPARE_TEMPLATE), COMPARE_VARIABLES)
 
 
-def _asking(settings: ContestConfig, model: _Named, template: Template, config: Config) -> Asking:
+def _asking(
+    settings: ContestConfig, model: NamedModel, template: Template, config: Config
+) -> Asking:
     engine = settings.engine or config.engine
     judge = JudgeConfig(model=model.name, form=settings.form, engine=engine, **settings.sampled)
     return Asking(model.path, judge, {"judge": template}, config.seed, model.chat)
 
 
+def _rows(lines: Lines | None, kind: type[T]) -> list[T]:
+    if lines is None:
+        return []
+    try:
+        return msgspec.convert(lines.rows, list[kind])  # type: ignore[valid-type]
+    except msgspec.ValidationError as error:
+        raise IntegrityError(
+            f"{lines.path}: {error}", "Remove the line, or name another --out."
+        ) from None
+
+
 def _answers(
-    model: _Named,
+    model: NamedModel,
     questions: Sequence[Question],
     config: Config,
     kept: tuple[Lines, Lines] | None,
@@ -342,7 +368,7 @@ def _answers(
     """What a model says to each prompt, asked for where it is not kept."""
     settings = config.responses
     keys = [_answer_key(model, settings, config.seed, i, q.prompt) for i, q in enumerate(questions)]
-    found = {row["key"]: msgspec.convert(row, Answer) for row in (kept[0].rows if kept else ())}
+    found = {row.key: row.answer for row in _rows(kept and kept[0], _AnswerRow)}
     left = {i: q.prompt for i, q in enumerate(questions) if keys[i] not in found}
     if left:
         progress = Count(len(left), "prompts", report, who=model.name, doing=("answer", "answered"))
@@ -353,7 +379,7 @@ def _answers(
                 answer = Answer(said.text, said.num_tokens, said.truncated, said.dropped)
                 found[keys[i]] = answer
                 where = {"key": keys[i], "model": model.name, "prompt": questions[i].prompt}
-                new.append(where | asdict(answer))
+                new.append(where | {"answer": asdict(answer)})
             if kept:
                 kept[0].add(new)
 
@@ -371,10 +397,7 @@ def _results(
     report: Callable[[str], None],
 ) -> list[list[float | None]]:
     """The results by prompt of each two contestants, asked for where no verdicts are kept."""
-    found = {
-        row["key"]: msgspec.convert(row["comparisons"], list[Comparison])
-        for row in (kept[1].rows if kept else ())
-    }
+    found = {row.key: row.comparisons for row in _rows(kept and kept[1], _VerdictRow)}
     asked: dict[str, tuple[Pair, tuple[str, str]]] = {}
     results: list[list[tuple[float | None, str]]] = []
     for a, b in combinations(contestants, 2):
@@ -409,8 +432,39 @@ def _results(
     ]
 
 
+def _by_values(
+    settings: ContestConfig,
+    contestants: Sequence[Contestant],
+    questions: Sequence[Question],
+    report: Callable[[str], None],
+) -> list[list[float | None]]:
+    """The results by prompt of each two contestants, by what a function gives their answers."""
+    assert settings.function is not None
+    function = find_function(settings.function, "--judge function")
+    report(f"{settings.function} scores {len(contestants)} times {len(questions)} answers")
+
+    async def score() -> list[FunctionValues]:
+        columns = column_names_of(questions)
+        process = FunctionProcess(function, "--judge function", settings.timeout_s, columns)
+        async with process:
+            return [
+                await score_answers(settings, process, questions, one.answers)
+                for one in contestants
+            ]
+
+    found = asyncio.run(score())
+    for one, given in zip(contestants, found, strict=True):
+        lost = Counter(reason for reason in given.reasons if reason)
+        for reason, count in lost.most_common():
+            report(f"{settings.function}: no value of {count} answers of {one.name}: {reason}")
+    return [
+        results_by_value(a.answers, b.answers, mine.values, other.values)
+        for (a, mine), (b, other) in combinations(zip(contestants, found, strict=True), 2)
+    ]
+
+
 def _answer_key(
-    model: _Named, settings: ResponsesConfig, seed: int, number: int, prompt: str
+    model: NamedModel, settings: ResponsesConfig, seed: int, number: int, prompt: str
 ) -> str:
     drawn = [seed, number] if settings.temperature else []  # greedy answers are of no seed
     return _key([model.digest, model.chat, settings.sampled, drawn, prompt])

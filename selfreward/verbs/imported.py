@@ -282,7 +282,7 @@ def _digest_of(row: Mapping[str, Any], at: str, key: Key, store: Store) -> str:
     if not isinstance(text, str):
         raise ConfigError(
             f"{at}: has neither 'digest' nor 'text', so it is not sure which response is meant",
-            "Keep the columns that `selfreward export --what wanted` writes.",
+            "Keep the columns that `selfreward export RUN --what wanted` writes.",
         )
     prompts = store.records(Prompt, key[0], key[1])
     prompt = row.get("prompt")

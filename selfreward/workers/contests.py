@@ -21,7 +21,7 @@ from selfreward.measures.contests import (
     settled,
     verified,
 )
-from selfreward.measures.reports import Answer, Answers, Contests, Verified
+from selfreward.measures.reports import Answer, Answers, Contests, FunctionValues, Verified
 from selfreward.records import Comparison, Response
 from selfreward.stages.evaluate import Pair, answer_prompts, compare_pairs, in_flight
 from selfreward.stages.functions import Scorer, share_of
@@ -119,7 +119,17 @@ def _by_values(
         next(each.values for each in given[answers.model].functions if each.judge == judge.name)
         for answers in (mine, others)
     )
-    known = map(settled, mine.answers, others.answers)
+    return results_by_value(mine.answers, others.answers, own, theirs)
+
+
+def results_by_value(
+    mine: Sequence[Answer],
+    others: Sequence[Answer],
+    own: Sequence[float | None],
+    theirs: Sequence[float | None],
+) -> list[float | None]:
+    """The results by question, see ``reports.Contest``, by what a function gave both answers."""
+    known = map(settled, mine, others)
     return [
         by_value(*values) if found is None else found
         for found, *values in zip(known, own, theirs, strict=True)
@@ -137,32 +147,52 @@ async def verify_answers(
     Raises:
         PreflightError: A function ends call after call without an answer.
     """
-    names = sorted({name for question in questions for name in values_of(question.columns)})
-    found = []
+    names, found = column_names_of(questions), []
     for number, judge in enumerate(run.config.evaluation.contests):
-        if judge.function is None:
-            continue
-        values: dict[int, tuple[float | None, str | None]] = {}
-        async with function_process(run, judge, f"evaluation.contests.{number}", names) as process:
-
-            async def ask(
-                at: int, asked: tuple[Question, Answer],
-                judge: ContestConfig = judge, process: Scorer = process,
-                values: dict[int, tuple[float | None, str | None]] = values,
-            ) -> None:  # fmt: skip
-                question, answer = asked
-                values[at] = (0.0, None)
-                if not answer.dropped:
-                    columns = values_of(question.columns)
-                    given = await process.score(question.prompt, answer.text, columns)
-                    values[at] = share_of(given, judge.scale)
-                on_done()
-
-            both = list(zip(questions, answers, strict=True))
-            await in_flight(ask, both, run.config.engine.concurrency)
-        ordered = [values[at] for at in range(len(questions))]
-        found.append(function_values(judge.name, *zip(*ordered, strict=True)))
+        if judge.function is not None:
+            key = f"evaluation.contests.{number}"
+            async with function_process(run, judge, key, names) as process:
+                found.append(await score_answers(judge, process, questions, answers, on_done))
     return verified(found)
+
+
+def column_names_of(questions: Sequence[Question]) -> list[str]:
+    """Names of the further columns that any question has."""
+    return sorted({name for question in questions for name in values_of(question.columns)})
+
+
+async def score_answers(
+    judge: ContestConfig,
+    process: Scorer,
+    questions: Sequence[Question],
+    answers: Sequence[Answer],
+    on_done: Callable[[], None] = lambda: None,
+) -> FunctionValues:
+    """What a function gives the answers to all questions; one that was dropped has 0.
+
+    Args:
+        judge: Of the contests, a function.
+        process: Runs it.
+        on_done: Called after each answer.
+
+    Raises:
+        PreflightError: It ends call after call without an answer.
+    """
+    values: dict[int, tuple[float | None, str | None]] = {}
+
+    async def ask(at: int, asked: tuple[Question, Answer]) -> None:
+        question, answer = asked
+        values[at] = (0.0, None)
+        if not answer.dropped:
+            columns = values_of(question.columns)
+            given = await process.score(question.prompt, answer.text, columns)
+            values[at] = share_of(given, judge.scale)
+        on_done()
+
+    both = list(zip(questions, answers, strict=True))
+    await in_flight(ask, both, len(both))
+    ordered = [values[at] for at in range(len(both))]
+    return function_values(judge.name, *zip(*ordered, strict=True))
 
 
 async def _open(run: Run, sessions: Sessions, judge: ContestConfig) -> Session:

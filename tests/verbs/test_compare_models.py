@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from selfreward.cli.main import invoke
-from selfreward.errors import ConfigError, NotFoundError, PreflightError
+from selfreward.errors import ConfigError, IntegrityError, NotFoundError, PreflightError
 from selfreward.inputs.models import Model
 from selfreward.records import Comparison, Response
 from selfreward.stages.evaluate import Pair
 from selfreward.storage.lines import Lines
 from selfreward.verbs import compare_models as verb
+from selfreward.verbs import named_models
 from selfreward.verbs.compare_models import ComparedModels, compare_models
 from selfreward.verbs.compared_text import compared_text
 from selfreward.verbs.console import unmarked
@@ -66,7 +67,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     def resolve(source: str, **more: object) -> Model:
         return Model(tmp_path / source, f"digest of {source.rstrip('_')}", source, None)
 
-    monkeypatch.setattr(verb.models, "resolve", resolve)
+    monkeypatch.setattr(named_models.models, "resolve", resolve)
     monkeypatch.setattr(verb, "answer_in_child", world.answer)
     monkeypatch.setattr(verb, "compare_in_child", world.compare)
     monkeypatch.chdir(tmp_path)
@@ -105,6 +106,22 @@ def test_a_model_against_itself_wins_half_and_no_judge_is_asked(world: World) ->
     [found] = compare("a", "a_").contests
     assert found.results == (0.5,) * PROMPTS and found.win_rate.value == 0.5
     assert ("longest", 0) not in world.asked and len(world.asked) == 2
+
+
+def test_a_function_judges_by_what_it_gives_each_answer_and_no_model_is_asked(
+    world: World, tmp_path: Path
+) -> None:
+    code = """def brief(completions, **_):
+    return [None if "7" in text else 1 / len(text) for text in completions]
+"""
+    (tmp_path / "my_rewards.py").write_text(code)
+    said: list[str] = []
+    found = compare("a", "c", judges=['{function: "my_rewards:brief"}'], report=said.append)
+    assert [judge.form for judge in found.judges] == ["function"]
+    [contest] = found.contests
+    assert contest.results == (0.0,) * 7 + (None,) + (0.0,) * 4  # "no" is the shorter each time
+    assert [name for name, _ in world.asked] == ["a", "c"]
+    assert any("no value of 1 answers of a: no value" in line for line in said)
 
 
 def test_swapping_the_models_mirrors_every_figure(world: World) -> None:
@@ -186,6 +203,14 @@ def test_answers_that_were_had_otherwise_are_asked_for_again(
     assert world.asked[asked:] == [("a", 12), ("b", 12)]  # the texts, so the verdicts, are known
 
 
+def test_a_kept_row_that_is_no_answer_is_told_as_damage(world: World) -> None:
+    compare("a", "b", out=Path("out"))
+    with open("out/answers.jsonl", "a") as file:
+        file.write('{"key": "x", "answer": 3}\n')
+    with pytest.raises(IntegrityError, match=r"answers\.jsonl: Expected `object`"):
+        compare("a", "b", out=Path("out"))
+
+
 def test_greedy_answers_are_of_no_seed(world: World) -> None:
     compare("a", "b", out=Path("out"), seed=1)
     asked = len(world.asked)
@@ -245,10 +270,15 @@ def test_what_cannot_be_compared_is_refused_in_one_line_and_nothing_is_asked(
         ("nothing to compare a with", "a", {}),
         ("there is no judge", "ab", {"judges": []}),
         ("a judge is named twice", "ab", {"judges": ["longest", "longest"]}),
-        ("needs a model", "ab", {"judges": ["{form: written}"]}),
+        ("needs a model or a function", "ab", {"judges": ["{form: written}"]}),
+        ("there is no nowhere.py", "ab", {"judges": ['{function: "nowhere:x"}']}),
         ("not YAML", "ab", {"judges": ["{model: ["]}),
         ("model=policy is the model that is measured", "ab", {"judges": ["policy"]}),
-        ("model=hosted, but", "ab", {"judges": ["{model: hosted, form: written}"]}),
+        (
+            "judge 1.model=hosted, but judge 1.engine",
+            "ab",
+            {"judges": ["{model: hosted, form: written}"]},
+        ),
         ("holds files, and not of a comparison", "ab", {"out": Path("full")}),
         ("not a directory", "ab", {"out": Path("p.jsonl")}),
         ("whole is a run, not a model", ["whole", "a"], {}),

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from selfreward.charts.files import save_calibration
-from selfreward.config import EngineConfig, JudgeConfig
+from selfreward.config import EngineConfig, JudgeConfig, ResponsesConfig
 from selfreward.config.load import build_config
 from selfreward.controller import launch
 from selfreward.engines.base import Generation, Request
@@ -29,11 +29,11 @@ from selfreward.inputs.templates import find_template, load_template
 from selfreward.measures.agreement import agreement
 from selfreward.measures.reports import Estimate, JudgeReport
 from selfreward.measures.sample import judged_responses
-from selfreward.records import Judgment
+from selfreward.records import Judgment, Response
 from selfreward.stages.evaluate import judge_texts
 from selfreward.verbs.judge import ScoredReport, judge_report
 from selfreward.verbs.judge_text import judge_text
-from selfreward.workers.judge import Asking, judge_in_child
+from selfreward.workers.judge import Answering, Asking, answer_in_child, judge_in_child
 from tests.support import plain
 from tests.support.models import make_model
 from tests.support.rankings import check_refused, rankings, selfreward, write
@@ -267,6 +267,24 @@ def test_what_an_endpoint_goes_without_is_told_where_it_is_read(
         server.refuses = lambda body: None
     assert all(vote.raw for vote in votes)
     assert f"{server.url}: seed is left out from now on" in caplog.text
+
+
+def test_a_child_answers_by_number_whatever_else_is_asked(tmp_path: Path) -> None:
+    with tiny_model(tmp_path / "M1") as model:
+        engine, settings = EngineConfig(kind="transformers"), ResponsesConfig(temperature=0)
+        settings = settings.model_copy(update={"max_new_tokens": 4})
+        answering = Answering(str(model), engine, settings, chat={"today": None})
+
+        def answers(prompts: dict[int, str]) -> dict[int, str]:
+            kept: dict[int, list[Response]] = {}
+            done: list[int] = []
+            answer_in_child(answering, prompts, done.append, kept.update)
+            assert done[0] == 0 and done[-1] == len(prompts)
+            assert all(len(said) == 1 and said[0].attempt == n for n, said in kept.items())
+            return {number: said.text for number, [said] in kept.items()}
+
+        both = answers({3: "1 2 3", 7: "40 50"})
+        assert both.keys() == {3, 7} and answers({7: "40 50"}) == {7: both[7]}
 
 
 def test_a_child_that_dies_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:

@@ -285,3 +285,12 @@ def test_the_example_of_the_docs_runs_as_it_stands_there() -> None:
         words = len(texts[vote.attempt, vote.sample].split())
         assert vote.score == pytest.approx(5 * min(1, limits[vote.attempt] / words))
     assert "is the best by the functions" in scores_text(scores_of(run))
+
+
+def test_beside_a_function_as_the_judge_people_may_sit_and_a_model_may_not() -> None:
+    words = ["judge.function=selfreward.rewards.repetition:distinct", "sft=null",
+             "evaluation.ranked=null", "evaluation.canaries=false"]  # fmt: skip
+    config = build_config({}, [*words, "judge.jury=[{imported: people}]"])
+    assert [juror.name for juror in config.judge.jury] == ["people"]
+    with pytest.raises(ConfigError, match=r"judge.jury.0 is a model"):
+        build_config({}, [*words, "judge.jury=[{model: M1}]"])
