@@ -1,8 +1,8 @@
 """Prompts, responses and preference pairs."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from selfreward.config.base import Group, SampledGroup, SeedSource, Source
 
@@ -141,22 +141,6 @@ class PromptsConfig(SampledGroup):
     @classmethod
     def _check_topics(cls, topics: Topics | None) -> Topics | None:
         return _distinct(topics, "a topic") if isinstance(topics, tuple) else topics
-
-    @model_validator(mode="after")
-    def _check_written(self) -> Self:
-        writing = {"multiline": self.multiline, "topics": self.topics, "evolve": self.evolve}
-        asked = [name for name, value in writing.items() if value]
-        if self.dataset is not None and asked:
-            raise ValueError(
-                f"prompts.{asked[0]} is about prompts that a model writes, but prompts.dataset "
-                "draws them; set one of the two to null"
-            )
-        if self.evolve is not None and not self.most_evolved:
-            raise ValueError(
-                f"prompts.evolve.share={self.evolve.share:g} of prompts.count={self.count} is no "
-                "prompt; raise one of them, or set prompts.evolve=null"
-            )
-        return self
 
 
 class ResponsesConfig(SampledGroup):

@@ -10,10 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from selfreward.config import SeedSource
+from selfreward.errors import ConfigError
 from selfreward.inputs.rows import read_rows
 from selfreward.inputs.seeds import text_of
 
 _COLUMNS = ("topic", "persona", "prompt")
+_HINT = (
+    "A row has a text in topic, persona or prompt; prompts.topics: {path: FILE, columns: "
+    "{topic: THEIRS}} takes another column."
+)
 
 
 def read_topics(source: Sequence[str] | SeedSource, beside: Path | None = None) -> list[str]:
@@ -32,7 +37,11 @@ def read_topics(source: Sequence[str] | SeedSource, beside: Path | None = None) 
         theirs = next((name for name in _COLUMNS if name in row), "topic")
         columns = {"topic": source.columns.get("topic", theirs)}
         values = {"topic": row.get(columns["topic"])}
-        found[" ".join(text_of(at, values, row, columns, "topic").split())] = None
+        try:
+            topic = text_of(at, values, row, columns, "topic")
+        except ConfigError as error:  # whose hint is about prompts
+            raise ConfigError(error.message, _HINT) from None
+        found[" ".join(topic.split())] = None
     return list(found)
 
 
