@@ -26,7 +26,7 @@ def contest_rows(rounds: Rounds) -> list[Row]:
         who = "M(t)" if opponent == BEFORE else opponent
         rows += [
             Row(
-                f"wins v {who}, by {Path(judge).name[-20:]}",
+                f"wins v {who}, by {_short(judge)}",
                 _met(of, lambda c: percent(c.win_rate)),
                 True,
             ),
@@ -65,6 +65,13 @@ def _function(name: str, figures: IterationFigures) -> FunctionFigures | None:
 
 def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{reason} {count}" for reason, count in counts.items()) or "none"
+
+
+def _short(judge: str) -> str:
+    """The last part of a path or of a module, 20 characters at most."""
+    name = Path(judge).name
+    is_of_module = ":" in name and ".py:" not in name
+    return (name.rpartition(".")[2] if is_of_module else name)[-20:]
 
 
 def _opponent(contest: ContestFigures, figures: IterationFigures) -> str:
