@@ -150,8 +150,10 @@ class Prompt:
     of iteration 0, the other request that its worse response answers."""
     num_tokens: int = 0
     columns: str | None = None
-    """Further columns of the row of ``prompts.dataset`` that it was taken from, as a JSON object;
-    None where there are none."""
+    """What else belongs to it, as a JSON object; None where there is nothing. Of a row of
+    ``prompts.dataset`` its further columns. Of a written prompt its ``topic``; of one that was
+    rewritten ``operation`` and ``parent``, which is ``iteration`` and ``attempt`` of another, or
+    the place of a ``seed``, from 0."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,60 @@
 """Prompts, responses and preference pairs."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, field_validator
 
-from selfreward.config.base import Group, SampledGroup, Source
+from selfreward.config.base import Group, SampledGroup, SeedSource, Source
+
+
+def _as_topics(value: object) -> object:
+    if isinstance(value, str):
+        return {"path": value}
+    if not isinstance(value, list | tuple):
+        return value
+    if wrong := [item for item in value if not isinstance(item, str)]:
+        raise ValueError(f"a topic is a text (quote it), found {wrong[0]!r:.60}")
+    return tuple(value)
+
+
+Topics = Annotated[tuple[str, ...] | SeedSource, BeforeValidator(_as_topics)]
+"""Topics themselves, or rows that hold them."""
+
+
+class EvolveConfig(Group):
+    """Rewriting prompts of the iteration before to be harder or rarer (Evol-Instruct, WizardLM,
+    arXiv 2304.12244, section 3; eva, arXiv 2411.00062).
+    """
+
+    share: float = Field(default=0.5, gt=0, le=1)
+    """Part of the attempts, and at most of the prompts, that are rewrites; the others are written
+    few-shot. The figure is ours."""
+    operations: tuple[str, ...] = Field(
+        default=("constraints", "deepen", "concretize", "reasoning", "complicate", "rarer"),
+        strict=False,
+    )
+    """What is done to a prompt, by the names that ``template`` knows: the five of in-depth
+    evolving, and ``rarer``, the one of in-breadth evolving. Each prompt meets all before it meets
+    one twice."""
+    by: Literal["spread", "uniform"] = "spread"
+    """``spread``: prompts whose answers' scores lie farther apart, best minus worst, are rewritten
+    sooner (the proxy A*_min of eva); ``uniform``: all alike, as in Evol-Instruct. In iteration 1
+    ``prompts.seeds`` are rewritten, all alike."""
+    template: str = "instruct/evolve.jinja"
+    """What each operation asks for: a shipped template or a file."""
+
+    @field_validator("operations")
+    @classmethod
+    def _check_operations(cls, operations: tuple[str, ...]) -> tuple[str, ...]:
+        return _distinct(operations, "an operation")
+
+
+def _distinct(texts: tuple[str, ...], what: str) -> tuple[str, ...]:
+    if not texts or not all(text.strip() for text in texts):
+        raise ValueError(f"needs {what} at least, and none that is empty")
+    if again := [text for at, text in enumerate(texts) if text in texts[:at]]:
+        raise ValueError(f"has {again[0]!r:.60} twice")
+    return texts
 
 
 class PromptsConfig(SampledGroup):
@@ -22,6 +72,16 @@ class PromptsConfig(SampledGroup):
     ``sft.ift``, as in SRLM 2.2, or the shipped ones where there is none."""
     template: str = "instruct/few_shot.jinja"
     """How demonstrations are shown and a new prompt is asked for: a shipped template or a file."""
+    multiline: bool = False
+    """A new prompt may have several lines, up to the next number of the list or a line that begins
+    with ``###``; such as ``template: instruct/multiline.jinja`` asks for it. Give them room:
+    ``max_new_tokens``."""
+    topics: Topics | None = None
+    """Topics or personas, one for each attempt, so that prompts cover them all; none comes twice
+    before each came once in the run. A list; or a source of rows with ``topic``, ``persona`` or
+    ``prompt``. ``template`` has to use the variable ``topic``, as ``instruct/topic.jinja`` does."""
+    evolve: EvolveConfig | None = None
+    """null: nothing is rewritten."""
     human_shots: int = Field(default=6, ge=1)
     """SRLM: 8-shot, 6 from the seed data and 2 from prompts already generated."""
     generated_shots: int = Field(default=2, ge=0)
@@ -71,6 +131,16 @@ class PromptsConfig(SampledGroup):
     def budget(self) -> int:
         """Attempts per iteration before giving up."""
         return self.max_attempts or 10 * self.count + self.window
+
+    @property
+    def most_evolved(self) -> int:
+        """Accepted prompts of an iteration that are rewrites, at most."""
+        return round(self.evolve.share * self.count) if self.evolve else 0
+
+    @field_validator("topics")
+    @classmethod
+    def _check_topics(cls, topics: Topics | None) -> Topics | None:
+        return _distinct(topics, "a topic") if isinstance(topics, tuple) else topics
 
 
 class ResponsesConfig(SampledGroup):

@@ -157,6 +157,25 @@ class Config(Group):
         return self
 
     @model_validator(mode="after")
+    def _check_prompts(self) -> Self:
+        prompts = self.prompts
+        writing = {
+            "multiline": prompts.multiline, "topics": prompts.topics, "evolve": prompts.evolve
+        }  # fmt: skip
+        asked = [name for name, value in writing.items() if value]
+        if prompts.dataset is not None and asked:
+            raise ValueError(
+                f"prompts.{asked[0]} is about prompts that a model writes, but prompts.dataset "
+                "draws them; leave one of the two out"
+            )
+        if prompts.evolve is not None and not prompts.most_evolved:
+            raise ValueError(
+                f"prompts.evolve.share={prompts.evolve.share:g} of prompts.count={prompts.count} "
+                "is no prompt; raise one of them, or set prompts.evolve=null"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_anchors(self) -> Self:
         if self.pairs.rule == "anchored" and self.iterations > 1 and not self.responses.anchors:
             raise ValueError(

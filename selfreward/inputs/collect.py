@@ -15,13 +15,14 @@ from selfreward.inputs.heldout import evaluation_inputs
 from selfreward.inputs.judge_templates import (
     COMPARE_TEMPLATE,
     COMPARE_VARIABLES,
-    PROMPTS_VARIABLES,
     WORSE_VARIABLES,
+    load_author_templates,
     load_jury_templates,
 )
 from selfreward.inputs.models import beside_config
 from selfreward.inputs.rankings import copy_ranked, read_ranked
 from selfreward.inputs.templates import find_template, load_template
+from selfreward.inputs.topics import dump_topics, read_topics
 from selfreward.storage.create import create_directory, free_directory
 from selfreward.storage.directory import Run
 
@@ -75,18 +76,20 @@ def run_inputs(config: Config, source: Path | None) -> dict[str, str]:
     """
     beside = source.parent if source else None
     judges = load_jury_templates(config.judge, beside)
-    author = load_template(find_template(config.prompts.template, beside), PROMPTS_VARIABLES)
+    templates = judges | load_author_templates(config.prompts, beside)
     dump = seeds.dump_rows
     files = {
         "config.yaml": source.read_text(encoding="utf-8") if source else dump_config(config),
         "config.resolved.yaml": dump_config(config),
-        **{f"templates/{name}.jinja": judge.source for name, judge in judges.items()},
-        "templates/prompts.jinja": author.source,
+        **{f"templates/{name}.jinja": template.source for name, template in templates.items()},
         "seeds/prompts.jsonl": dump(read_demonstrations(config, beside)),
     }
     if config.chat_template:
         chat = find_template(config.chat_template, beside)
         files["templates/chat.jinja"] = chat.read_text(encoding="utf-8")
+    if config.prompts.topics:
+        topics = read_topics(config.prompts.topics, beside)
+        files["seeds/topics.jsonl"] = dump_topics(topics)
     if config.prompts.dataset:
         rows = read_prompt_rows(config.prompts.dataset, beside)
         check_dataset(rows, config)
@@ -142,7 +145,7 @@ def check_shots(prompts: list[str], config: Config) -> None:
         ConfigError: With how many there are and how many are asked for.
     """
     (key, source), shots = config.prompt_seeds, config.prompts.shots
-    usable = len(seeds.shown(prompts))
+    usable = len(seeds.shown(prompts, multiline=config.prompts.multiline))
     if config.prompts.dataset is None and usable < shots:
         lines = " of one line" if usable < len(prompts) else ""
         raise ConfigError(

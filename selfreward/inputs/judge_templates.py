@@ -9,16 +9,20 @@ from selfreward.records import FORMS
 from selfreward.storage.directory import Run
 
 if TYPE_CHECKING:
-    from selfreward.config import Config, JudgeConfig, JurorConfig
+    from selfreward.config import Config, JudgeConfig, JurorConfig, PromptsConfig
+    from selfreward.config.generation import EvolveConfig
 
 COMPARE_TEMPLATE = "judge/compare.jinja"
 """How two responses are compared, in any form."""
 
 PROMPTS_VARIABLES = {"demonstrations"}
+TOPIC = "topic"
+"""What the template of new prompts is given too where there are ``prompts.topics``."""
+EVOLVE_VARIABLES = {"prompt", "operation"}
 WORSE_VARIABLES = {"prompt"}
 COMPARE_VARIABLES = {"prompt", "response_a", "response_b"}
 _VARIABLES = {
-    "prompts": PROMPTS_VARIABLES, "worse": WORSE_VARIABLES, "compare": COMPARE_VARIABLES,
+    "evolve": EVOLVE_VARIABLES, "worse": WORSE_VARIABLES, "compare": COMPARE_VARIABLES,
     "criteria": {"prompt"},
 }  # fmt: skip
 
@@ -26,6 +30,57 @@ _VARIABLES = {
 def template_name(kind: str, juror: int) -> str:
     """Name of a run's copy of a judge's template, without its suffix."""
     return f"{kind}-{juror}" if juror else kind
+
+
+def author_variables(settings: "PromptsConfig") -> set[str]:
+    """What the template of new prompts is given."""
+    return PROMPTS_VARIABLES | ({TOPIC} if settings.topics else set())
+
+
+def load_author_templates(
+    settings: "PromptsConfig", beside: Path | None = None
+) -> dict[str, Template]:
+    """Find and check the templates of who writes prompts: ``prompts``, and ``evolve`` if asked for.
+
+    Raises:
+        ConfigError: There is none, it is no good, or it does not fit topics or operations.
+    """
+    path = find_template(settings.template, beside)
+    variables = author_variables(settings)
+    other = PROMPTS_VARIABLES if settings.topics else PROMPTS_VARIABLES | {TOPIC}
+    if not _loads(path, variables) and _loads(path, other):
+        key = f"prompts.template={settings.template}"
+        if settings.topics:
+            raise ConfigError(
+                f"{key} does not use 'topic', so prompts.topics would have no effect",
+                "Set prompts.template=instruct/topic.jinja, or use {{ topic }} in yours.",
+            )
+        raise ConfigError(
+            f"{key} uses 'topic', and there are no prompts.topics",
+            "Set prompts.topics, or another prompts.template.",
+        )
+    templates = {"prompts": load_template(path, variables)}
+    if settings.evolve is not None:
+        evolve = load_template(find_template(settings.evolve.template, beside), EVOLVE_VARIABLES)
+        check_operations(evolve, settings.evolve)
+        templates["evolve"] = evolve
+    return templates
+
+
+def check_operations(template: Template, settings: "EvolveConfig") -> None:
+    """Refuse operations that the template has nothing to say about.
+
+    Raises:
+        ConfigError: With the first.
+    """
+    unknown = template.render(prompt="?", operation="?")
+    for operation in settings.operations:
+        if template.render(prompt="?", operation=operation) == unknown:
+            raise ConfigError(
+                f"prompts.evolve.operations: {settings.template} asks for nothing of its own "
+                f"where the operation is {operation!r}",
+                "Name operations as the template does, or add what this one asks for to it.",
+            )
 
 
 def load_judge_templates(
@@ -96,10 +151,13 @@ def run_template(run: "Run", stage: str, juror: int = 0) -> Template:
     """A run's own copy of a template.
 
     Args:
-        stage: ``prompts``, ``worse`` or ``compare``; or, of a judge, ``judge`` or ``criteria``.
+        stage: ``prompts``, ``evolve``, ``worse`` or ``compare``; or, of a judge, ``judge`` or
+            ``criteria``.
         juror: Which of ``judge.jurors``.
     """
     path = run.path / "templates" / f"{template_name(stage, juror)}.jinja"
+    if stage == "prompts":
+        return load_template(path, author_variables(run.config.prompts))
     if stage in _VARIABLES:
         return load_template(path, _VARIABLES[stage])
     return load_template(path, run.config.judge.jurors[juror].traits.variables)
@@ -114,7 +172,8 @@ def run_templates(run: "Run", config: "Config") -> dict[str, Template]:
     Raises:
         ConfigError: The run has no copy of one, or what it has does not fit the config.
     """
-    wanted = {"prompts": PROMPTS_VARIABLES}
+    wanted = {"prompts": author_variables(config.prompts)}
+    wanted |= {"evolve": EVOLVE_VARIABLES} if config.prompts.evolve else {}
     for juror, judge in enumerate(config.judge.jurors):
         if not judge.traits.template:
             continue
@@ -133,6 +192,8 @@ def run_templates(run: "Run", config: "Config") -> dict[str, Template]:
                 "A run keeps the templates that it was made with; start a new run.",
             )
         found[name] = load_template(path, variables)
+    if config.prompts.evolve is not None:
+        check_operations(found["evolve"], config.prompts.evolve)
     return found
 
 

@@ -59,8 +59,10 @@ def read_prompts(source: SeedSource, beside: Path | None = None) -> list[str]:
     return list(dict.fromkeys(row.text("prompt") for row in rows))
 
 
-def shown(prompts: list[str]) -> list[str]:
-    """Those that serve as demonstrations: of one line, or all where none is."""
+def shown(prompts: list[str], *, multiline: bool = False) -> list[str]:
+    """Those that serve as demonstrations: of one line, or all where none is, or ``multiline``."""
+    if multiline:
+        return prompts
     return [prompt for prompt in prompts if "\n" not in prompt] or prompts
 
 

@@ -145,6 +145,21 @@ def scored_responses(
     return scored
 
 
+def score_spreads(store: Store, iteration: int, n: int) -> dict[int, float]:
+    """Best minus worst score of each prompt's answers, in points, by attempt.
+
+    Prompts of which fewer than two answers have a score are not in it.
+
+    Args:
+        n: Answers of a prompt that count; anchors are numbered after them.
+    """
+    scores: dict[int, list[float]] = {}
+    for row in scored_responses(store, iteration):
+        if row.sample < n:
+            scores.setdefault(row.attempt, []).append(row.score)
+    return {attempt: max(s) - min(s) for attempt, s in scores.items() if s[1:]}
+
+
 def scores_of(
     store: Store, responses: Iterable[Response], judgments: Sequence[Judgment]
 ) -> dict[Key, float]:

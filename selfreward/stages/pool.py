@@ -62,10 +62,11 @@ class Pool:
 
         While too few were generated, human ones take their place (2212.10560, 2.2).
         """
-        lines = shown(self.seeds)
+        lines = shown(self.seeds, multiline=settings.multiline)
         num_known = min(num_known, len(self.generated))
         drawn = draw(settings.human_shots, settings.generated_shots, seed, len(lines), num_known)
-        return [one_line(lines[at] if human else self.generated[at]) for human, at in drawn]
+        texts = (lines[at] if human else self.generated[at] for human, at in drawn)
+        return [shown_text(text, multiline=settings.multiline) for text in texts]
 
 
 def draw(
@@ -89,9 +90,9 @@ def draw(
     return drawn
 
 
-def one_line(text: str) -> str:
-    """A prompt as it is shown as a demonstration."""
-    return " ".join(text.split())
+def shown_text(text: str, *, multiline: bool = False) -> str:
+    """A prompt as it is shown to the author of another: on one line, unless these may be more."""
+    return text if multiline else " ".join(text.split())
 
 
 def cut(text: str) -> str:
@@ -100,11 +101,48 @@ def cut(text: str) -> str:
     Models go on with the list or answer their own request (arXiv 2401.10020, A.5); the number
     before it, the items and the answer after it, and bold marks or quotes around it are taken off.
     """
-    line = " ".join(text.strip().split("\n")[0].split())
-    line = re.sub(_NUMBER, "", line)
-    line = re.sub(_LABEL, "", line, flags=re.IGNORECASE)
+    line = _begun(" ".join(text.strip().split("\n")[0].split()))
     line = re.split(_NEXT_NUMBER, line, maxsplit=1)[0]
-    line = re.split(_ANSWER, line, maxsplit=1)[0].rstrip()
+    return _ended(line)
+
+
+def stops(settings: PromptsConfig, number: int | None = None) -> tuple[str, ...]:
+    """Where the author of a prompt is stopped.
+
+    Args:
+        number: Of the item that would follow in the list; None where there is no list.
+    """
+    if not settings.multiline:
+        return ("\n",)
+    return ("\n###", *([] if number is None else [f"\n{number}."]))
+
+
+def cut_lines(text: str, number: int | None = None) -> str:
+    """The first request in what the author wrote, with all of its lines.
+
+    It ends before the next number of the list, a line that begins with ``###`` and an answer
+    (``Answer:``); other lists, blank lines and indented ones are its own.
+
+    Args:
+        number: See ``stops``.
+    """
+    first, *others = [line.rstrip() for line in text.strip().split("\n")]
+    ends = r"\n\s*#{3}"
+    if number is not None:
+        item = rf"\*{{0,2}}{number}[.)\u3001\uff0e\uff09](?!\d)"
+        ends += rf"|\n\s*{item}|(?<=[.?!])\s{item}|(?<=[\u3002\uff1f\uff01])\s?{item}"
+    whole = "\n".join([_begun(first.strip()), *others])
+    return _ended(re.split(ends, whole, maxsplit=1)[0].strip())
+
+
+def _begun(line: str) -> str:
+    """Without number and label before it."""
+    return re.sub(_LABEL, "", re.sub(_NUMBER, "", line), flags=re.IGNORECASE)
+
+
+def _ended(text: str) -> str:
+    """Without an answer behind it, and bold marks or quotes around it."""
+    text = re.split(_ANSWER, text, maxsplit=1)[0].rstrip()
     for opening, closing in (
         ("**", "**"),
         ('"', '"'),
@@ -113,10 +151,10 @@ def cut(text: str) -> str:
         ("「", "」"),
         ("『", "』"),
     ):
-        inner = line.removeprefix(opening).removesuffix(closing)
-        if len(line) - len(inner) == len(opening + closing) and opening not in inner:
-            line = inner.strip()
-    return line
+        inner = text.removeprefix(opening).removesuffix(closing)
+        if len(text) - len(inner) == len(opening + closing) and opening not in inner:
+            text = inner.strip()
+    return text
 
 
 def why_dropped(
@@ -125,7 +163,8 @@ def why_dropped(
     """Return (reason, detail) if the prompt is not to be used, else (None, "")."""
     count = count_words(text)
     if generation.finish_reason == "length":
-        return "truncated", f"{settings.max_new_tokens} tokens and no end of line"
+        end = "end" if settings.multiline else "end of line"
+        return "truncated", f"{settings.max_new_tokens} tokens and no {end}"
     if not words(text):
         return "empty", ""
     if token := chat.control_token(text):

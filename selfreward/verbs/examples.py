@@ -12,6 +12,7 @@ from selfreward.records import judge_key
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
 from selfreward.text import spelled
+from selfreward.verbs.origin import origin_text
 from selfreward.verbs.show import ShownPrompt, ShownResponse, ShownVote, prompt_of
 
 EACH = 3
@@ -133,6 +134,8 @@ def _facts(shown: ShownPrompt, answer: ShownResponse, row: Scored) -> str:
     if row.spread:
         facts.append(f"votes {row.spread:.3g} points apart")
     facts.append(f"{answer.num_tokens:,} tokens, {len(answer.text):,} characters")
+    if shown.origin is not None:
+        facts.append(cut(origin_text(shown.origin), _REASON).text)
     facts += ["cut off"] * answer.truncated + [*answer.roles]
     if answer.not_paired:
         facts.append(f"not paired: {cut(answer.not_paired, _REASON).text}")

@@ -52,7 +52,11 @@ def plan_of(config: Config, source: Path | None) -> dict[str, Any]:
     ]
     prompts = read_demonstrations(config, beside)
     compared = len(find_template(COMPARE_TEMPLATE, beside).read_text(encoding="utf-8"))
-    each = [_stages(config, t, prompts, rubrics, compared) for t in range(1, config.iterations + 1)]
+    evolve = config.prompts.evolve
+    evolving = len(find_template(evolve.template, beside).read_text("utf-8")) if evolve else 0
+    written = _written(config, _mean_prompt(prompts), evolving)
+    parts = (prompts, written, rubrics, compared)
+    each = [_stages(config, t, *parts) for t in range(1, config.iterations + 1)]
     stages = [row for iteration in each for row in iteration]
     sft = _sft(config, beside, rubrics[0])
     evaluation = _evaluation(config, beside, rubrics[config.judge.evaluated])
@@ -62,7 +66,7 @@ def plan_of(config: Config, source: Path | None) -> dict[str, Any]:
         "iterations": config.iterations,
         "sft": sft,
         "demonstrations": _demonstrations(config, len(prompts)),
-        "per_iteration": each[-1] if each else _stages(config, 1, prompts, rubrics, compared),
+        "per_iteration": each[-1] if each else _stages(config, 1, *parts),
         "tokens": {
             "sampled_at_most": sum(row["sampled"] for row in stages),
             "read_estimate": sum(row["read"] for row in stages),
@@ -118,27 +122,54 @@ def _demonstrations(config: Config, count: int) -> dict[str, Any] | None:
     return {"prompts": count, "path": source.path, "key": key}
 
 
+def _written(config: Config, mean_prompt: int, evolving: int) -> dict[str, Any]:
+    """The stage of prompts.
+
+    Args:
+        mean_prompt: Tokens of a prompt.
+        evolving: Characters of the template of rewrites.
+    """
+    settings = config.prompts
+    if settings.dataset is not None:
+        return {
+            "stage": "prompts",
+            "records": settings.count,
+            "note": "drawn",
+            "sampled": 0,
+            "read": 0,
+        }
+    rewritten = settings.most_evolved
+    shown = (settings.count - rewritten) * settings.shots * mean_prompt
+    rewrites = f", {rewritten} of them rewrites" if rewritten else ""
+    return {
+        "stage": "prompts",
+        "records": settings.count,
+        "note": f"accepted of at most {settings.budget} tried{rewrites}",
+        "sampled": settings.budget * settings.max_new_tokens,
+        "read": shown + rewritten * (mean_prompt + _tokens(evolving)),
+    }
+
+
 def _stages(
-    config: Config, iteration: int, prompts: list[str], rubrics: list[int], compared: int
+    config: Config,
+    iteration: int,
+    prompts: list[str],
+    written: dict[str, Any],
+    rubrics: list[int],
+    compared: int,
 ) -> list[dict[str, Any]]:
     """The stages that take time.
 
     Args:
+        written: That of prompts.
         rubrics: Characters of the judges' templates.
         compared: Of the template of comparisons.
     """
     count, n, anchors = config.prompts.count, config.responses.n, config.responses.anchors
     mean_prompt = _mean_prompt(prompts)
-    writing = config.prompts.dataset is None
     dpo, pairs = config.dpo.options, count * config.pairs.most(n)
     rows = [
-        {
-            "stage": "prompts",
-            "records": count,
-            "note": f"accepted of at most {config.prompts.budget} tried" if writing else "drawn",
-            "sampled": config.prompts.budget * config.prompts.max_new_tokens if writing else 0,
-            "read": count * config.prompts.shots * mean_prompt if writing else 0,
-        },
+        written,
         {
             "stage": "responses",
             "records": count * n,

@@ -23,6 +23,7 @@ from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
 from selfreward.verbs.console import bold, dim
 from selfreward.verbs.layout import indented
+from selfreward.verbs.origin import Origin, origin_of, origin_text
 
 Order = Literal["first", "best", "worst", "disagree", "failed"]
 
@@ -90,6 +91,8 @@ class ShownPrompt:
     """Why there is none; None where there is."""
     branch: Branch | None
     """From which run it was copied; None if this run made it."""
+    origin: Origin | None = None
+    """What it was made from; None where that is not known, and of prompts that people wrote."""
 
 
 def select(run: Run, iteration: int | None, order: Order) -> tuple[int, list[int]]:
@@ -158,6 +161,7 @@ def prompt_of(run: Run, iteration: int | None, attempt: int) -> ShownPrompt:
         scores = scores_of(store, made, judgments)
         built = store.finished(iteration, "pairs" if iteration else "selection") is not None
         branch = branch_of(store.events())
+        origin = origin_of(run, store, prompts[0])
     selected = drops if built and not iteration else None
     return ShownPrompt(
         run=run.name,
@@ -179,6 +183,7 @@ def prompt_of(run: Run, iteration: int | None, attempt: int) -> ShownPrompt:
         pairs=tuple(ShownPair(**asdict(pair), margin=pair.margin) for pair in pairs),
         no_pair=None if pairs else _why(prompts[0], drops.get(str(attempt)), built),
         branch=branch if branch and iteration <= branch.iteration else None,
+        origin=origin,
     )
 
 
@@ -195,6 +200,8 @@ def prompt_text(shown: ShownPrompt) -> str:
         detail = f" ({prompt.detail})" if prompt.detail else ""
         lines += [f"  dropped: {prompt.dropped}{detail}; what was written:"]
         lines.append(_wrapped(prompt.raw, 4))
+    if shown.origin is not None:
+        lines.append(dim(_wrapped(origin_text(shown.origin), 2)))
     for criterion in shown.criteria:
         who = f"{judge_key(criterion.juror)}, " if criterion.juror else ""
         about = f"{who}criterion {criterion.number} (weight {criterion.weight:g}): "

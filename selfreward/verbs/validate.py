@@ -12,12 +12,13 @@ from selfreward.inputs import functions, models, seeds, shipped
 from selfreward.inputs.collect import found_models, read_demonstrations, selection_inputs
 from selfreward.inputs.columns import read_prompt_rows, values_of
 from selfreward.inputs.judge_templates import (
-    PROMPTS_VARIABLES,
+    load_author_templates,
     load_jury_templates,
     template_name,
 )
 from selfreward.inputs.models import is_here
-from selfreward.inputs.templates import Template, find_template, load_template
+from selfreward.inputs.templates import Template, find_template
+from selfreward.inputs.topics import read_topics
 from selfreward.records import judge_key
 from selfreward.verbs.layout import counted
 from selfreward.verbs.plan import CHARACTERS_PER_TOKEN
@@ -30,6 +31,7 @@ _OTHER_SCALE = re.compile(
     r"\b(?:0|1)\s*(?:-|\u2013|to|and|through)\s*(?:10|100|7)\b"
     r"|\bout of (?:10|100|7)\b|/\s?(?:10|100)\b"
 )
+_ONE_LINE = re.compile(r"\b(?:one|a single) line\b", re.IGNORECASE)
 _JSON = re.compile(r"\bjson\b", re.IGNORECASE)
 _EXPLAIN = re.compile(
     r"\b(?:(?:first|briefly) (?:explain|justify)|explain (?:in|why|your|which|how|briefly)"
@@ -53,12 +55,13 @@ def validate(config: Config, source: Path | None) -> list[dict[str, Any]]:
     config = found_models(config, source)
     beside = source.parent if source else None
     judges = load_jury_templates(config.judge, beside)
-    author = load_template(find_template(config.prompts.template, beside), PROMPTS_VARIABLES)
+    authors = load_author_templates(config.prompts, beside)
     prompts = read_demonstrations(config, beside)
     key, file = config.prompt_seeds
     ift = seeds.read_ift(config.sft.ift, beside) if config.sft and config.sft.ift else []
     texts = _example(prompts, ift)
-    _, begun = author.render(demonstrations=prompts[: config.prompts.human_shots])
+    asked_of_author = _asked_of_author(config, beside, prompts)
+    turns = {name: template.render(**asked_of_author) for name, template in authors.items()}
     places = _template_places(config, beside)
     parts = [
         ("config", f"{counted(config.iterations, 'iteration')} from {config.model}"),
@@ -67,9 +70,15 @@ def validate(config: Config, source: Path | None) -> list[dict[str, Any]]:
             for name, judge in judges.items()
             for asked, _ in [judge.render(**texts)]
         ),
-        ("prompts template", f"{places['prompts']}, the model's turn begins with {begun[:30]!r}"),
+        *(
+            (f"{name} template", f"{places[name]}, the model's turn begins with {turn[:30]!r}")
+            for name, (_, turn) in turns.items()
+        ),
         ("seed prompts", f"{len(prompts)} of {file.path} ({key})"),
     ]
+    if config.prompts.topics:
+        topics = counted(inputs["seeds/topics.jsonl"].count("\n"), "topic")
+        parts.append(("topics", f"{topics}, each once before any comes twice"))
     if config.prompts.dataset:
         rows = read_prompt_rows(config.prompts.dataset, beside)
         names = sorted({name for row in rows for name in values_of(row.columns)})
@@ -95,6 +104,9 @@ def validate(config: Config, source: Path | None) -> list[dict[str, Any]]:
     groups = {"engine": True, "sft": config.sft, "dpo": True, "lora": config.lora is not None}
     parts.append(("options", f"{', '.join(name for name in groups if groups[name])}: known"))
     warnings = [*_absent(config), *_misled(config, judges), *_long(config, ift)]
+    if config.prompts.multiline and _ONE_LINE.search(turns["prompts"][0]):
+        better = "prompts.multiline=true takes several: instruct/multiline.jinja asks for them"
+        warnings.append(("prompts template", f"asks for one line, but {better}"))
     return [
         {"name": name, "detail": detail, "warning": warning}
         for found, warning in ((parts, False), (warnings, True))
@@ -106,7 +118,8 @@ def filled_in(config: Config, source: Path | None, name: str) -> dict[str, str |
     """A template of the config, filled in with seed data, as its model would be asked.
 
     Args:
-        name: As of a run's copies: ``judge``, ``judge-1``, ..., ``criteria``, or ``prompts``.
+        name: As of a run's copies: ``judge``, ``judge-1``, ..., ``criteria``, ``prompts``, or
+            ``evolve``, which shows the first operation.
 
     Returns:
         ``template``, its ``user`` turn and the ``started`` turn of the model; and ``text``, all
@@ -120,22 +133,21 @@ def filled_in(config: Config, source: Path | None, name: str) -> dict[str, str |
     config = found_models(config, source)
     beside = source.parent if source else None
     templates = load_jury_templates(config.judge, beside)
-    asked = {"prompts": (config.prompts.author, False)}
+    asked = dict.fromkeys(("prompts", "evolve"), (config.prompts.author, False))
     for juror, judge in enumerate(config.judge.jurors):
         if not judge.traits.template:
             continue
         weighs = judge.traits.weighs and not judge.traits.writes
         asked[template_name("judge", juror)] = (judge.model, weighs)
         asked[template_name("criteria", juror)] = (judge.model, False)
-    author = load_template(find_template(config.prompts.template, beside), PROMPTS_VARIABLES)
-    templates["prompts"] = author
+    templates |= load_author_templates(config.prompts, beside)
     if name not in templates:
         raise ConfigError(f"--show {name}: no such template", f"One of: {', '.join(templates)}.")
     model, weighs = asked[name]
     prompts = read_demonstrations(config, beside)
     ift = seeds.read_ift(config.sft.ift, beside) if config.sft and config.sft.ift else []
     texts: dict[str, str | list[str]] = {
-        **_example(prompts, ift), "demonstrations": prompts[: config.prompts.human_shots],
+        **_asked_of_author(config, beside, prompts), **_example(prompts, ift),
     }  # fmt: skip
     user, started = templates[name].render(**texts)
     text = None
@@ -151,9 +163,24 @@ def _example(prompts: list[str], ift: list[seeds.IftExample]) -> dict[str, str]:
     return {"prompt": first.prompt, "response": first.response, "criterion": first.prompt}
 
 
+def _asked_of_author(
+    config: Config, beside: Path | None, prompts: list[str]
+) -> dict[str, str | list[str]]:
+    """What the author of prompts is asked with, to show its templates."""
+    asked: dict[str, str | list[str]] = {
+        "prompt": prompts[0], "demonstrations": prompts[: config.prompts.human_shots]
+    }  # fmt: skip
+    if config.prompts.topics:
+        asked["topic"] = read_topics(config.prompts.topics, beside)[0]
+    if config.prompts.evolve:
+        asked["operation"] = config.prompts.evolve.operations[0]
+    return asked
+
+
 def _template_places(config: Config, beside: Path | None) -> dict[str, str]:
     """Where each template of the config was found, by ``template_name``."""
     named = {"prompts": config.prompts.template}
+    named |= {"evolve": config.prompts.evolve.template} if config.prompts.evolve else {}
     for juror, judge in enumerate(config.judge.jurors):
         if not judge.traits.template:
             continue

@@ -8,7 +8,7 @@ from typing import Any
 from selfreward.config import SeedSource
 from selfreward.errors import SelfRewardError
 from selfreward.inputs.seeds import read_prompts, shown
-from selfreward.stages.pool import draw, one_line
+from selfreward.stages.pool import draw, shown_text
 from selfreward.stages.prompts import num_seen, prompt_seed
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
@@ -31,16 +31,17 @@ def demonstrations_of(
 ) -> list[Demonstration] | None:
     """Those of an attempt, in the order in which they were shown.
 
-    None where there were none (iteration 0, prompts of a data set), or where what they were drawn
-    from is not there any more.
+    None where there were none (iteration 0, prompts of a data set, those that were rewritten), or
+    where what they were drawn from is not there any more.
     """
     settings: dict[str, Any] = run.settings
     prompts = settings["prompts"]
     if iteration == 0 or prompts["dataset"] is not None:
         return None
+    multiline = bool(prompts.get("multiline"))
     path = run.seed_file("prompts")
     try:
-        lines = shown(_seeds(path, path.stat().st_mtime_ns))
+        lines = shown(_seeds(path, path.stat().st_mtime_ns), multiline=multiline)
     except (OSError, SelfRewardError):
         return None
     seen = num_seen(attempt, prompts["window"])
@@ -50,11 +51,13 @@ def demonstrations_of(
     found = []
     for is_human, at in draw(*shots, seed, len(lines), known):
         if is_human:
-            found.append(Demonstration(one_line(lines[at]), None, None, "human"))
+            found.append(
+                Demonstration(shown_text(lines[at], multiline=multiline), None, None, "human")
+            )
             continue
         query = f"SELECT text, iteration, attempt {_KNOWN} ORDER BY 2, 3 LIMIT 1 OFFSET ?"
         text, t, a = next(store.query(query, (iteration, iteration, seen, at)))
-        found.append(Demonstration(one_line(text), t, a, "generated"))
+        found.append(Demonstration(shown_text(text, multiline=multiline), t, a, "generated"))
     return found
 
 

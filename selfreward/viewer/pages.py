@@ -116,7 +116,8 @@ def prompt_page(run: Run, iteration: int, attempt: int, *, full: bool = False) -
     for response in page["responses"]:
         del response["token_ids"]
     with run.store() as store:
-        found = demonstrations_of(run, store, iteration, attempt)
+        rewritten = shown.origin is not None and shown.origin.operation is not None
+        found = None if rewritten else demonstrations_of(run, store, iteration, attempt)
         page |= {
             "why": why(shown, run.settings),
             "demonstrations": msgspec.to_builtins(found),

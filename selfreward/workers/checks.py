@@ -25,14 +25,14 @@ from selfreward.inputs.collect import (
 from selfreward.inputs.columns import PromptRow, column_names, read_prompt_rows
 from selfreward.inputs.heldout import held_out_of, held_out_prompts
 from selfreward.inputs.judge_templates import (
-    PROMPTS_VARIABLES,
+    load_author_templates,
     load_jury_templates,
     run_templates,
     template_name,
 )
 from selfreward.inputs.models import check_source
 from selfreward.inputs.questions import QUESTION
-from selfreward.inputs.templates import Template, find_template, load_template
+from selfreward.inputs.templates import Template
 from selfreward.records import judge_key
 from selfreward.stages.overlap import HeldOut
 from selfreward.storage.directory import Run
@@ -58,8 +58,8 @@ def check_run(config: Config, source: Path | None, *, here: bool = True) -> dict
     config = found_models(config, source)
     inputs = run_inputs(config, source)
     beside = source.parent if source else None
-    author = load_template(find_template(config.prompts.template, beside), PROMPTS_VARIABLES)
-    templates = load_jury_templates(config.judge, beside) | {"prompts": author}
+    templates = load_jury_templates(config.judge, beside)
+    templates |= load_author_templates(config.prompts, beside)
     check_config(config, templates, here=here, anew=False)
     if here:
         _check_functions(config, lambda name: inputs.get(name, ""))
@@ -77,7 +77,7 @@ def check_config(
     It imports TRL, which takes seconds, where these options have not passed before.
 
     Args:
-        templates: Those of the judges by ``template_name``, and ``prompts``.
+        templates: Those of the judges by ``template_name``, ``prompts`` and, if any, ``evolve``.
         here: Whether the run is to happen on this machine; else what it lacks is no fault.
         anew: Whether to ask the libraries again of options that have passed, see ``passed``.
 
@@ -222,7 +222,7 @@ def _check_engine(engine: EngineConfig, key: str, here: bool, known: bool) -> No
 def _check_templates(config: Config, templates: Mapping[str, Template]) -> None:
     """Check that each template can be filled in, and that a hosted judge's leaves its turn."""
     filled: dict[str, str | list[str]] = dict.fromkeys(
-        ("prompt", "response", "criterion", "response_a", "response_b"), "?"
+        ("prompt", "response", "criterion", "response_a", "response_b", "topic", "operation"), "?"
     )
     filled["demonstrations"] = ["?"] * config.prompts.human_shots
     started = {

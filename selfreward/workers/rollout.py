@@ -21,10 +21,12 @@ from selfreward.config.judging import FUNCTION
 from selfreward.engines.base import FAILURES
 from selfreward.engines.sessions import Session, Sessions, is_local
 from selfreward.inputs import seeds
-from selfreward.inputs.columns import column_names, read_prompt_rows
+from selfreward.inputs.columns import PromptRow, column_names, read_prompt_rows, values_of
 from selfreward.inputs.heldout import held_out_of
 from selfreward.inputs.judge_templates import run_judge_templates, run_template
 from selfreward.inputs.rankings import rankings_of
+from selfreward.inputs.topics import read_topics
+from selfreward.measures.votes import score_spreads
 from selfreward.records import (
     Comparison,
     Criterion,
@@ -36,14 +38,15 @@ from selfreward.records import (
     judge_key,
     judge_stage,
 )
-from selfreward.stages.base import Ask, Work
+from selfreward.stages.base import Ask, Work, seed_of
 from selfreward.stages.comparisons import comparisons_work
+from selfreward.stages.evolve import Parent, Rewriter
 from selfreward.stages.functions import Scorer
 from selfreward.stages.judgments import judgments_work
 from selfreward.stages.overlap import HeldOut
 from selfreward.stages.pairs import tied_responses
 from selfreward.stages.pool import Pool
-from selfreward.stages.prompts import prompts_work
+from selfreward.stages.prompts import Writing, prompts_work
 from selfreward.stages.ranked import (
     ranked_judgments_work,
     ranked_prompts_work,
@@ -158,18 +161,44 @@ def _prompts(run: Run, store: Store, iteration: int, session: Session) -> Work:
     def copy(kind: str) -> SeedSource:
         return SeedSource(path=str(run.seed_file(kind).resolve()))
 
-    earlier = [
-        prompt.text
-        for before in range(1, iteration)
-        for prompt in store.records(Prompt, before)
-        if prompt.dropped is None
-    ]
-    written = run.config.prompts.dataset is None
-    source = run_template(run, "prompts") if written else read_prompt_rows(copy("dataset"))
+    tried = [p for before in range(1, iteration) for p in store.records(Prompt, before)]
+    earlier = [prompt for prompt in tried if prompt.dropped is None]
+    human = seeds.read_prompts(copy("prompts"))
+    source: Writing | list[PromptRow]
+    if run.config.prompts.dataset is not None:
+        source = read_prompt_rows(copy("dataset"))
+    else:
+        source = Writing(
+            run_template(run, "prompts"),
+            topics=read_topics(copy("topics")) if run.config.prompts.topics else (),
+            num_topics_given=sum("topic" in values_of(prompt.columns) for prompt in tried),
+            rewriter=_rewriter(run, store, iteration, human, earlier),
+        )
     held_out = HeldOut(held_out_of(run), run.config.prompts.overlap_words)
-    pool = Pool(seeds.read_prompts(copy("prompts")), earlier, held_out)
+    pool = Pool(human, [prompt.text for prompt in earlier], held_out)
     committed = store.records(Prompt, iteration)
     return prompts_work(session, committed, source, pool, run.config, iteration)
+
+
+def _rewriter(
+    run: Run, store: Store, iteration: int, human: Sequence[str], earlier: Sequence[Prompt]
+) -> Rewriter | None:
+    """Who says what is rewritten: prompts of the iteration before; in the first one, seeds."""
+    config, settings = run.config, run.config.prompts.evolve
+    if settings is None:
+        return None
+    if iteration == 1:
+        shown = {*seeds.shown([*human], multiline=config.prompts.multiline)}
+        parents = [Parent(text, None, at) for at, text in enumerate(human) if text in shown]
+    else:
+        last = [prompt for prompt in earlier if prompt.iteration == iteration - 1]
+        weights = dict.fromkeys((prompt.attempt for prompt in last), 1.0)
+        if settings.by == "spread":
+            spreads = score_spreads(store, iteration - 1, config.responses.n)
+            weights = {attempt: spreads.get(attempt, 0.0) for attempt in weights}
+        parents = [Parent(p.text, p.iteration, p.attempt, weights[p.attempt]) for p in last]
+    seed = seed_of(config.seed, "evolve", iteration)
+    return Rewriter(run_template(run, "evolve"), parents, settings, seed)
 
 
 def _responses(

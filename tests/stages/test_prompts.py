@@ -17,8 +17,8 @@ from selfreward.inputs.columns import PromptRow
 from selfreward.inputs.seeds import read_prompts
 from selfreward.inputs.templates import find_template, load_template
 from selfreward.records import FinishReason, Prompt
-from selfreward.stages.pool import Pool, cut, rouge_l, why_dropped
-from selfreward.stages.prompts import Author, draw_prompts
+from selfreward.stages.pool import Pool, cut, cut_lines, rouge_l, why_dropped
+from selfreward.stages.prompts import Author, draw_prompts, topic_of
 from selfreward.stages.words import count_words, is_unspaced, words
 from tests.support.scripted import ScriptedChat, ScriptedEngine, scripted_words
 
@@ -90,6 +90,36 @@ def test_cut_gives_one_line_without_outer_space(raw: str) -> None:
     text = cut(raw)
     assert text == text.strip()
     assert "\n" not in text and "\r" not in text
+
+
+LINES = [
+    ("one line", "Name a fruit.", "Name a fruit."),
+    ("numbered", " 9. Name a fruit.", "Name a fruit."),
+    ("two lines", "Shorten this:\nthe cat  sat", "Shorten this:\nthe cat  sat"),
+    ("windows line ends", "Shorten this:\r\nthe cat", "Shorten this:\nthe cat"),
+    ("up to the next number", "Shorten this:\nthe cat\n10. Name a bird.", "Shorten this:\nthe cat"),
+    ("up to the next number in bold", "Sort:\n3 1\n**10.** Name a bird.", "Sort:\n3 1"),
+    ("up to the next number on the same line", "Name a fruit. 10. Name a bird.", "Name a fruit."),
+    ("up to a marker", "Sort:\n3 1\n### Request\nmore", "Sort:\n3 1"),
+    ("an answer on a line of its own", "Sort:\n3 1\nAnswer: 1 3", "Sort:\n3 1"),
+    ("a list of its own", "Rank these:\n1. tea\n2. milk", "Rank these:\n1. tea\n2. milk"),
+    ("a number that begins like the next one", "Sum:\n10.5\n7", "Sum:\n10.5\n7"),
+    ("indented code", "Mend this:\n    if x:\n        y()", "Mend this:\n    if x:\n        y()"),
+    ("a paragraph", "Reply to this.\n\nDear all, ...", "Reply to this.\n\nDear all, ..."),
+    ("quoted as a whole", '"Sort:\n3 1"', "Sort:\n3 1"),
+    ("nothing", " \n ", ""),
+]
+
+
+@pytest.mark.parametrize(("raw", "expected"), [c[1:] for c in LINES], ids=[c[0] for c in LINES])
+def test_a_prompt_of_several_lines_ends_at_the_next_number_or_a_marker(
+    raw: str, expected: str
+) -> None:
+    assert cut_lines(raw, 10) == expected
+
+
+def test_where_there_is_no_list_a_number_ends_nothing() -> None:
+    assert cut_lines("Rank these:\n10. tea\n11. milk") == "Rank these:\n10. tea\n11. milk"
 
 
 def reason(text: str, finish: FinishReason = "stop", **settings: object) -> tuple[str | None, str]:
@@ -395,6 +425,50 @@ def test_a_seed_of_several_lines_is_not_shown_but_never_returns() -> None:
     settings = PromptsConfig(human_shots=8)
     assert all("Shorten" not in text for text in pool.demonstrations(settings, 1, 0))
     assert pool.nearest("Shorten this text: the cat sat on the mat", 0.7) is not None
+
+
+# Of several lines
+
+
+POEM = "Shorten this text:\n\nthe cat sat on the mat"
+
+
+def test_prompts_of_several_lines_are_shown_written_and_kept_as_they_are() -> None:
+    settings = SETTINGS.model_copy(update={"multiline": True, "human_shots": 7})
+    engine = ScriptedEngine(
+        lambda prompt, number: (
+            f" {scripted_words(number)}\n  {scripted_words(number // 7)}\n11. And more",
+            "stop",
+        )
+    )
+    prompts = write(settings, engine=engine, seeds=[*SEEDS, POEM])
+    kept = [prompt for prompt in prompts if prompt.dropped is None]
+    assert len(kept) == settings.count
+    assert all(prompt.text.count("\n  ") == 1 and "more" not in prompt.text for prompt in kept)
+    first, last = ("".join(map(chr, engine.requests[at].token_ids)) for at in (0, -1))
+    assert POEM in first
+    assert any(prompt.text in last for prompt in kept)
+    assert {request.sampling.stop for request in engine.requests[:1]} == {("\n###", "\n9.")}  # type: ignore[union-attr]
+
+
+def test_a_prompt_of_one_line_is_asked_for_as_ever() -> None:
+    engine = ScriptedEngine()
+    write(SETTINGS, engine=engine, seeds=[*SEEDS, POEM])
+    assert {request.sampling.stop for request in engine.requests} == {("\n",)}  # type: ignore[union-attr]
+    assert not any(POEM in "".join(map(chr, request.token_ids)) for request in engine.requests)
+
+
+# On topics
+
+
+TOPICS = ["clocks", "ships", "tea", "bread", "moss"]
+
+
+def test_all_topics_come_once_before_any_comes_twice() -> None:
+    given = [topic_of(TOPICS, 3, number) for number in range(40)]
+    assert all(sorted(given[at : at + 5]) == sorted(TOPICS) for at in range(0, 40, 5))
+    assert len({tuple(given[at : at + 5]) for at in range(0, 40, 5)}) > 1
+    assert given != [topic_of(TOPICS, 4, number) for number in range(40)]
 
 
 # Drawn from a data set

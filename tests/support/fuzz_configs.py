@@ -94,7 +94,9 @@ _RIGHT = {
                    "[{model: hosted, form: written, template: judge/additive.jinja, "
                    "engine: {kind: server, endpoints: [http://127.0.0.1:1/v1], model: x}}]"],
     "prompts.author": ["policy", "bundled:smollm2-135m"],
-    "prompts.template": ["instruct/few_shot.jinja"],
+    "prompts.template": ["instruct/few_shot.jinja", "instruct/topic.jinja"],
+    "prompts.topics": ["null", "[a, b]"],
+    "prompts.evolve": ["null", "{}", "{share: 0.2, by: uniform, operations: [rarer]}"],
     "prompts.keywords": ["[]", "[a, b]"],
     "pairs.rule": ["best_worst", "all_pairs", "length_control", "anchored"],
     "health.stop_on": ["[]", "[ties, drift]"],

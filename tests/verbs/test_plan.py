@@ -83,3 +83,16 @@ def test_a_disk_that_is_too_small_is_told(model: str, monkeypatch: pytest.Monkey
     assert need > 4 * PARAMETERS * enough["models"]
     assert "NOT ENOUGH" not in text(need)
     assert text(need - 1).count(" - NOT ENOUGH\n") == 1
+
+
+def test_rewrites_are_counted_among_the_prompts_and_read_less_than_demonstrations() -> None:
+    plain = prompts_row("prompts.count=10")
+    found = prompts_row("prompts.count=10", "prompts.evolve.share=0.25")
+    assert found["note"] == "accepted of at most 116 tried, 2 of them rewrites"  # 2.5, to even
+    assert found["sampled"] == plain["sampled"]
+    assert 0.8 * plain["read"] < found["read"] != plain["read"]
+
+
+def prompts_row(*words: str) -> dict[str, Any]:
+    rows = plan_of(build_config({}, words), None)["per_iteration"]
+    return next(row for row in rows if row["stage"] == "prompts")

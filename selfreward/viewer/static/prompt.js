@@ -59,7 +59,17 @@ function heading(data, context) {
       group(step(data.previous, "prev"), step(data.next, "next"))));
 }
 
-function request({ prompt, branch }, { url }) {
+/** The topic, or the prompt that was rewritten. */
+function made(origin, place, url, name) {
+  if (origin.topic !== null) return h("p.sub", {}, "Topic: ", line(origin.topic, `${place}-topic`));
+  const parent = origin.seed !== null ? `seed prompt ${count(origin.seed)}`
+    : h("a", { href: at(name, "prompt", origin.iteration, origin.attempt) },
+      `iteration ${origin.iteration}, prompt ${count(origin.attempt)}`);
+  return h("p.sub", {}, "Rewritten (", shown(origin.operation ?? ""), ") from ", parent,
+    origin.parent ? [": ", line(origin.parent, `${place}-parent`)] : null);
+}
+
+function request({ prompt, branch, origin }, { url, name }) {
   const dropped = prompt.dropped !== null;
   const field = dropped ? "raw" : "text";
   const place = `${prompt.iteration}-${prompt.attempt}-prompt`;
@@ -69,6 +79,7 @@ function request({ prompt, branch }, { url }) {
     blockOf(prompt, field, place, url),
     !dropped && prompt.detail ? h("p.sub", {}, "The worse answer answers instead: ",
       line(prompt.detail, `${place}-detail`)) : null,
+    origin ? made(origin, place, url, name) : null,
     h("p.meta", {}, h("span", {}, many(prompt.num_tokens, "token")),
       h("span", {}, many(lengthOf(prompt, field), "character")),
       branch ? h("span", {}, "copied from run ", shown(branch.run)) : null));
@@ -177,10 +188,10 @@ function comparisons({ comparisons: all }, isOpen, url) {
         blockOf(one, "raw", `${keyOf(one)}-text`, url)) : null))));
 }
 
-function demonstrations({ iteration, attempt, demonstrations: shots }, { name, url }) {
+function demonstrations({ iteration, attempt, origin, demonstrations: shots }, { name, url }) {
   const isOpen = url.searchParams.get("unfold") === "1";
   if (shots === null || shots === undefined)
-    return iteration ? h("p.note", {}, "From which examples this prompt was written is not known.") : null;
+    return iteration && !origin?.operation ? h("p.note", {}, "From which examples this prompt was written is not known.") : null;
   if (!shots.length) return null;
   return h("div.card", {}, folded("demonstrations", isOpen, `Written from ${many(shots.length, "example")}`,
     h("ol.shots", {}, shots.map((shot, n) => h("li", {}, block(shot.text, `shot-${iteration}-${attempt}-${n}`),
