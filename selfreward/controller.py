@@ -5,7 +5,7 @@
       them its judgments are EFT rows too, from which M0 --SFT--> M1
     M(t) writes prompts, answers each N times, judges the answers  |
     best v worst of each prompt                                     | iteration t
-    M(t) --DPO on the pairs, reference M(t)--> M(t+1)               |
+    M(t) --DPO on the pairs, reference M(t)--> M(t+1)               |  or another train.method
     M(t+1) judges what people ranked: how good a judge is it?      |
       with best.continue_from=best an iteration starts from the best model so far, not from M(t)
 
@@ -72,7 +72,7 @@ class Workers(Protocol):
         """Make the prompts, responses and judgments that are still missing."""
 
     def train(self, iteration: int, stage: str = "train") -> None:
-        """Publish ``models/M<iteration + 1>``: SFT in iteration 0, else DPO.
+        """Publish ``models/M<iteration + 1>``: SFT in iteration 0, else by ``train.method``.
 
         Stage ``sft`` publishes ``models/SFT`` instead, which is trained without selected rows.
         """
@@ -126,7 +126,8 @@ def run_loop(run: Run, store: Store, workers: Workers) -> None:
         if not store.finished(iteration, "pairs"):
             pair_iteration(run, store, iteration)
         if not store.finished(iteration, "train"):
-            require_pairs(run, store, iteration)
+            if run.config.train.method == "dpo":
+                require_pairs(run, store, iteration)
             check_health(run, store, iteration, BEFORE_TRAINING)
             workers.train(iteration)
         end_iteration(run, store, workers, iteration)
@@ -146,8 +147,9 @@ def check_base(run: Run, store: Store) -> None:
     judges = [judge.model for judge in run.config.judge.jurors]
     judges += [judge.model for judge in run.config.evaluation.judges]
     asks_m1 = "M1" in judges
-    is_m1 = first == 1 and (asks_m1 or bool(run.config.responses.anchors))
-    if not store.has_records() or (is_done and not is_m1):
+    trained = run.config.train.base
+    is_m1 = first == 1 and (asks_m1 or bool(run.config.responses.anchors) or trained == "M1")
+    if not store.has_records() or (is_done and not is_m1 and trained != "M0"):
         return
     base = run.base_model()
     if models.digest(Path(base["path"])) != base["digest"]:

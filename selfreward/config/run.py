@@ -16,7 +16,13 @@ from selfreward.config.judging import (
     JudgeConfig,
     JurorConfig,
 )
-from selfreward.config.training import DpoConfig, LaunchConfig, SelectionConfig, SftConfig
+from selfreward.config.training import (
+    DpoConfig,
+    LaunchConfig,
+    SelectionConfig,
+    SftConfig,
+    TrainConfig,
+)
 from selfreward.errors import ConfigError
 from selfreward.records import judge_key, stage_order
 
@@ -37,7 +43,7 @@ class Config(Group):
     trust_remote_code: bool = False
     """Run code that the model brings along; needs ``revision``."""
     iterations: int = Field(default=2, ge=0)
-    """DPO rounds after M1 (SRLM: 2, giving M2 and M3)."""
+    """Rounds after M1 (SRLM: 2 of DPO, giving M2 and M3)."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Of all that is drawn; training takes no larger one."""
     system_prompt: str | None = None
@@ -54,6 +60,7 @@ class Config(Group):
     responses: ResponsesConfig = ResponsesConfig()
     judge: JudgeConfig = JudgeConfig()
     pairs: PairsConfig = PairsConfig()
+    train: TrainConfig = TrainConfig()
     dpo: DpoConfig = DpoConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     best: BestConfig = BestConfig()
@@ -173,6 +180,20 @@ class Config(Group):
                 f"prompts.evolve.share={prompts.evolve.share:g} of prompts.count={prompts.count} "
                 "is no prompt; raise one of them, or set prompts.evolve=null"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_train(self) -> Self:
+        method, replay = self.train.method, self.train.replay
+        if method == "none" and (replay.aift or replay.seed):
+            raise ValueError("train.replay is for a training, but train.method=none trains nothing")
+        if replay.seed and method != "sft":
+            raise ValueError(
+                f"train.replay.seed gives rows of one answer each, but train.method={method} takes "
+                "pairs; set train.replay.seed=false, or train.method=sft"
+            )
+        if replay.seed and self.sft is None:
+            raise ValueError("train.replay.seed needs seed data, but sft is null")
         return self
 
     @model_validator(mode="after")

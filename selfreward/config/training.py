@@ -1,6 +1,6 @@
 """Seed step, DPO, and the processes that work."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -75,6 +75,44 @@ class DpoConfig(Passthrough):
     def options(self) -> dict[str, Any]:
         """All options for TRL."""
         return {"beta": self.beta, "learning_rate": self.learning_rate, **super().options}
+
+
+class PositivesConfig(Passthrough):
+    """SFT on the best-scored response of each prompt. Other keys are TRL's ``SFTConfig``."""
+
+    start: Literal["policy", "M0", "M1"] = "policy"
+    """Which model is trained: ``policy``, M(t), as in rejection sampling (Llama 2, arXiv
+    2307.09288, 3.2.3); ``M0``: the base model anew in each iteration, as in SRLM's "positive
+    examples only" and ReST-EM (arXiv 2312.06585, 3); or ``M1``."""
+    min_score: float = Field(default=0.0, ge=0, le=5)
+    """Points below which a prompt's best response is left out. SRLM takes 5, the highest."""
+    max_length: int = Field(default=1024, ge=8)
+    """Tokens of prompt and response; longer rows are dropped and recorded, never cut."""
+
+
+class ReplayConfig(Group):
+    """What an iteration is trained on again, beside what it made itself."""
+
+    aift: bool = False
+    """What the iterations before made: their pairs, or their best responses."""
+    seed: bool = False
+    """``method: sft``: the IFT and EFT rows that M1 was trained on, with ``sft.eft_weight``."""
+
+
+class TrainConfig(Group):
+    """How an iteration turns M(t) into M(t+1)."""
+
+    method: Literal["dpo", "sft", "none"] = "dpo"
+    """``dpo``: on the pairs, by the group ``dpo`` (SRLM 2.3). ``sft``: on the best-scored
+    responses, by ``train.sft``. ``none``: M(t+1) has the weights of M(t); all else is made and
+    measured."""
+    sft: PositivesConfig = PositivesConfig()
+    replay: ReplayConfig = ReplayConfig()
+
+    @property
+    def base(self) -> str:
+        """Which model is trained in each iteration: ``policy``, ``M0`` or ``M1``."""
+        return self.sft.start if self.method == "sft" else "policy"
 
 
 class LaunchConfig(Group):

@@ -51,8 +51,8 @@ def build_pairs(
         Pairs in key order, and a Drop for every response (``attempt/sample``) that took no part
         and every prompt (``attempt``) that gave no pair.
     """
-    answers = _answers(responses, judgments, weights)
-    by_prompt = _by_prompt(responses)
+    answers = answers_of(responses, judgments, weights)
+    by_prompt = by_attempt(responses)
     compared: dict[int, list[Comparison]] = {}
     for comparison in comparisons:
         compared.setdefault(comparison.attempt, []).append(comparison)
@@ -63,7 +63,7 @@ def build_pairs(
         """The candidates of each prompt that has any; one prompt at a time, there may be many."""
         for attempt, prompt in sorted(accepted.items()):
             given = by_prompt.get(attempt, [])
-            able, unable = _able(given, answers, settings)
+            able, unable = able_of(given, answers, settings)
             drops.extend(unable)
             has_anchors = settings.rule == "anchored" and any(r.is_anchor for r in given)
             ranked = _ranked(able, compared.get(attempt, []))
@@ -93,17 +93,17 @@ def tied_responses(
 
     Of those that the policy gave and that can be paired, see ``build_pairs``, in key order.
     """
-    answers = _answers(responses, judgments, weights)
+    answers = answers_of(responses, judgments, weights)
     tied = []
-    for of_prompt in _by_prompt(responses).values():
-        groups = _by_score(_able(of_prompt, answers, settings)[0])
+    for of_prompt in by_attempt(responses).values():
+        groups = _by_score(able_of(of_prompt, answers, settings)[0])
         samples = {response.sample: response for response in of_prompt}
         for group in groups if len(groups) < 3 else (groups[0], groups[-1]):
             tied += [(samples[a], samples[b]) for a, b in combinations(group, 2)]
     return sorted(tied, key=lambda two: (two[0].attempt, two[0].sample, two[1].sample))
 
 
-def _by_prompt(responses: Sequence[Response]) -> dict[int, list[Response]]:
+def by_attempt(responses: Sequence[Response]) -> dict[int, list[Response]]:
     """By attempt, in key order."""
     ordered = sorted(responses, key=attrgetter("attempt", "sample"))
     return {
@@ -133,7 +133,7 @@ def _ranked(able: _Able, comparisons: Sequence[Comparison]) -> _Able:
     return [(replace(answer, rank=ranks.get(answer.sample, 0)), anchor) for answer, anchor in able]
 
 
-def _answers(
+def answers_of(
     responses: Sequence[Response], judgments: Sequence[Judgment], weights: Sequence[float]
 ) -> dict[_Key, Answer | str]:
     """Every response that was judged as an Answer, or the detail of its having no score."""
@@ -157,10 +157,14 @@ def _answers(
     return answers
 
 
-def _able(
+def able_of(
     responses: list[Response], answers: dict[_Key, Answer | str], settings: PairsConfig
 ) -> tuple[_Able, list[Drop]]:
-    """Split the responses of a prompt into those that can be paired and the others."""
+    """Split the responses of a prompt into those that can be trained on and the others.
+
+    Returns:
+        Answers, each with whether M1 gave it; and a Drop for every other response.
+    """
     able: _Able = []
     unable: list[Drop] = []
     seen: dict[str, int] = {}

@@ -208,7 +208,9 @@ def check_retrained(
             reader = first_reader(key, made)
         if reader is None:
             continue
-        hint = "Only dpo.*, lora, launch, evaluation and keys that decide no record may change."
+        hint = (
+            "Only train, dpo, lora, launch, evaluation and keys that decide no record may change."
+        )
         if key.startswith("pairs."):
             hint = "Compare other rules on the same judgments: selfreward pairs RUN --try RULE."
         raise IntegrityError(

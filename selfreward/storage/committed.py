@@ -164,7 +164,7 @@ def needed_models(run: Run, store: Store) -> set[str]:
         return set()
     needed = {model_of(trained[-1]), f"M{start_of(store, trained[-1].iteration + 1)}"}
     is_judge = any(judge.model == "M1" for judge in all_judges(run.config).values())
-    if is_judge or run.config.responses.anchors:
+    if is_judge or run.config.responses.anchors or run.config.train.base == "M1":
         needed.add("M1")
     return needed
 

@@ -1,7 +1,8 @@
 """Which model an iteration starts from: the newest, unless ``best.continue_from`` chose another.
 
 It is kept as a report of the iteration before anything of it is made, so that whatever changes
-afterwards, figures or settings, the iteration goes on from the same model.
+afterwards, figures or settings, the iteration goes on from the same model. How the next model was
+then trained is a report too, where it is not by DPO of that model.
 """
 
 from dataclasses import dataclass
@@ -20,6 +21,26 @@ class Start:
 
     model: int
     """1 for M1, ...; the reference of the training, too."""
+
+
+TRAINED = "trained"
+"""Name of the other report."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """How the model of an iteration was made."""
+
+    method: str
+    """As ``train.method`` has it; in iteration 0 ``sft``."""
+    model: int
+    """Which model was trained: 0 for M0, ..."""
+
+
+def trained_of(store: Store, iteration: int) -> Trained:
+    """How a finished training of an iteration was done."""
+    kept = store.report(iteration, TRAINED, Trained)
+    return kept or Trained("dpo" if iteration else "sft", start_of(store, iteration))
 
 
 def start_of(store: Store, iteration: int) -> int:

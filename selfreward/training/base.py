@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-Method = Literal["sft", "dpo"]
+Method = Literal["sft", "dpo", "none"]
+"""See ``methods``."""
 
 OnLog = Callable[[int, dict[str, float]], None]
 """Told an optimizer step, from 1, and its figures."""
@@ -69,10 +70,17 @@ class Training:
     """Published as the tokenizer's own; None leaves that of ``model``."""
     eft_weight: float = 1.0
     """SFT: weight in the loss of a target token of an EFT row; see ``sft.Weighted``."""
+    group: str = ""
+    """Where ``options`` stand in the config, such as ``train.sft``; empty: under ``method``."""
+
+    @property
+    def key(self) -> str:
+        """What errors call the options by."""
+        return self.group or self.method
 
 
 class Fit(Protocol):
-    """Does a training: ``sft.train_sft``, ``dpo.train_dpo``, or either in several processes."""
+    """Does a training: see ``methods.fit_of``, and ``distributed`` for several processes."""
 
     def __call__(
         self, training: Training, rows: Sequence[Any], *, on_log: OnLog, on_step: OnStep

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from selfreward.config import LaunchConfig
-from selfreward.config.training import SftConfig
 from selfreward.errors import ConfigError
 from selfreward.training.base import Method
 from selfreward.training.distributed import check_num_gpus, launch_command, not_started
-from selfreward.training.options import chosen_options, named_refusal, trl_arguments
+from selfreward.training.options import chosen_options, named_refusal, trl_arguments, trl_config
 
 _OF_THE_MACHINE = ("bf16", "fp16", "tf32")
 _OF_THE_LAUNCH = ("ddp_backend", "deepspeed", "fsdp", "fsdp_config", "parallelism_config")
@@ -23,18 +22,25 @@ _STEPS = 10
 
 
 def check_training(
-    method: Method, options: Mapping[str, object], launch: LaunchConfig, *, here: bool = True
+    method: Method,
+    options: Mapping[str, object],
+    launch: LaunchConfig,
+    *,
+    group: str = "",
+    here: bool = True,
 ) -> None:
-    """Check the options of SFT or DPO, alone and together.
+    """Check the options of a method, alone and together.
 
     Args:
+        group: Where they stand in the config; empty: under ``method``.
         here: Whether the training is to run on this machine. What depends on its devices is left
             out elsewhere, as it is with ``launch.command``, which may start it elsewhere.
 
     Raises:
         ConfigError: TRL, transformers, accelerate or torch would refuse them.
     """
-    chosen = chosen_options(method, options)
+    group = group or method
+    chosen = chosen_options(method, options, group)
     left = _OF_THE_LAUNCH if launch.processes > 1 or launch.command is not None else ()
     chosen = {name: value for name, value in chosen.items() if name not in left}
     if launch.command is not None or not here:
@@ -42,24 +48,26 @@ def check_training(
     arguments = trl_arguments(
         chosen, checkpoints=Path("checkpoints"), seed=0, processes=launch.processes
     )
-    _check_bf16(method, arguments)
-    _build(method, arguments)
+    _check_bf16(group, arguments)
+    _build(group, trl_config(method), arguments)
 
 
-def check_eft_weight(sft: SftConfig) -> None:
+def check_eft_weight(weight: float, options: Mapping[str, object], group: str) -> None:
     """Check that the rows of SFT can be weighted.
+
+    Args:
+        group: Where the options stand in the config.
 
     Raises:
         ConfigError: Not with a loss that is no mean over tokens, or rows in parts.
     """
-    if sft.eft_weight == 1:
+    if weight == 1:
         return
-    options = sft.options
     for name, default in (("loss_type", "nll"), ("parallelism_config", None)):
         if options.get(name, default) != default:
             raise ConfigError(
-                f"sft.eft_weight={sft.eft_weight:g} does not go with sft.{name}={options[name]}",
-                f"Remove sft.{name}, or set sft.eft_weight=1.",
+                f"sft.eft_weight={weight:g} does not go with {group}.{name}={options[name]}",
+                f"Remove {group}.{name}, or set sft.eft_weight=1.",
             )
 
 
@@ -108,39 +116,35 @@ def check_gpus(launch: LaunchConfig, *, here: bool = True) -> None:
     check_num_gpus(launch.processes, seen)
 
 
-def _check_bf16(method: Method, arguments: Mapping[str, Any]) -> None:
+def _check_bf16(group: str, arguments: Mapping[str, Any]) -> None:
     from transformers.utils import is_torch_bf16_gpu_available
 
     if arguments.get("bf16") and not arguments["use_cpu"] and not is_torch_bf16_gpu_available():
         raise ConfigError(
-            f"{method}.bf16: there is no GPU here that computes in bfloat16",
-            f"Remove {method}.bf16, or set {method}.use_cpu=true to have a CPU compute in it.",
+            f"{group}.bf16: there is no GPU here that computes in bfloat16",
+            f"Remove {group}.bf16, or set {group}.use_cpu=true to have a CPU compute in it.",
         )
 
 
-def _build(method: Method, arguments: dict[str, Any]) -> None:
+def _build(group: str, kind: type, arguments: dict[str, Any]) -> None:
     """Build what TRL's trainer does of its arguments alone."""
     import torch
     from accelerate.utils import TorchDynamoPlugin
     from transformers import Trainer, get_scheduler
 
-    if method == "sft":
-        from trl import SFTConfig as Config
-    else:
-        from trl import DPOConfig as Config
-    with named_refusal(method, Config):
-        config = Config(**arguments)
+    with named_refusal(group, kind):
+        config = kind(**arguments)
     if config.torch_compile:
-        with named_refusal(method, Config, "torch_compile_backend"):
+        with named_refusal(group, kind, "torch_compile_backend"):
             TorchDynamoPlugin(backend=config.torch_compile_backend)
     layer = torch.nn.Linear(1, 1)
     optimizer: torch.optim.Optimizer = torch.optim.SGD(layer.parameters())
     if config.optim_target_modules is None:  # which are the model's
-        with named_refusal(method, Config, "optim", "optim_args", "learning_rate"):
-            kind, settings = Trainer.get_optimizer_cls_and_kwargs(config, layer)
-            if kind.__module__.startswith("torch."):
-                optimizer = kind(layer.parameters(), **settings)
-    with named_refusal(method, Config, "lr_scheduler_type", "lr_scheduler_kwargs"):
+        with named_refusal(group, kind, "optim", "optim_args", "learning_rate"):
+            made_by, settings = Trainer.get_optimizer_cls_and_kwargs(config, layer)
+            if made_by.__module__.startswith("torch."):
+                optimizer = made_by(layer.parameters(), **settings)
+    with named_refusal(group, kind, "lr_scheduler_type", "lr_scheduler_kwargs"):
         schedule = get_scheduler(
             config.lr_scheduler_type,
             optimizer,

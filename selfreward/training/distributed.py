@@ -21,7 +21,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, astuple
 from pathlib import Path
@@ -32,16 +32,8 @@ from selfreward.errors import KINDS, ConfigError, PreflightError, SelfRewardErro
 from selfreward.inputs import shipped
 from selfreward.storage import durable
 from selfreward.storage.durable import full_disk_named
-from selfreward.training.base import (
-    DpoRow,
-    Fit,
-    Method,
-    OnLog,
-    OnStep,
-    SftRow,
-    Training,
-    num_processes,
-)
+from selfreward.training.base import DpoRow, OnLog, OnStep, SftRow, Training, num_processes
+from selfreward.training.methods import METHODS, fit_of
 
 _MARK = "selfreward-rank: "
 """Starts a line that a rank has for the child; other lines go to the log."""
@@ -62,7 +54,7 @@ def train_processes(
     on_log: OnLog,
     on_step: OnStep,
 ) -> None:
-    """Do what ``sft.train_sft`` or ``dpo.train_dpo`` does in ``launch.processes`` processes.
+    """Do what a method does in one process in ``launch.processes`` of them.
 
     Options are TRL's, so batch sizes are per process: two processes train as one that
     accumulates twice as many micro-batches.
@@ -235,7 +227,7 @@ def _train(job: dict[str, Any], rows: Path) -> None:
     told = job["training"]
     paths = {name: Path(told[name]) for name in ("model", "output", "checkpoints")}
     training = Training(**told | paths)
-    fit, kind = _method(training.method)
+    fit, kind = fit_of(training.method), METHODS[training.method].row
     with open(rows, encoding="utf-8") as lines:
         read = [kind(*map(_value, json.loads(line))) for line in lines]
 
@@ -254,16 +246,6 @@ def _train(job: dict[str, Any], rows: Path) -> None:
 
 def _value(told: Any) -> Any:
     return tuple(told) if isinstance(told, list) else told
-
-
-def _method(name: Method) -> tuple[Fit, Callable[..., SftRow | DpoRow]]:
-    if name == "sft":
-        from selfreward.training.sft import train_sft
-
-        return train_sft, SftRow
-    from selfreward.training.dpo import train_dpo
-
-    return train_dpo, DpoRow
 
 
 def _check_devices() -> None:

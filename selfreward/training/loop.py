@@ -1,4 +1,4 @@
-"""What SFT and DPO share: load a policy, run a TRL trainer to its end, publish what came out.
+"""What methods share: load a policy, run a TRL trainer to its end, publish what came out.
 
 load_policy -> Trainer -> train: resume, watch, seal checkpoints -> model directory
 """
@@ -87,8 +87,8 @@ def plan(training: Training, rows: Sequence[SftRow | DpoRow]) -> Job:
     """
     method, seed, processes = training.method, training.seed, num_processes()
     if not rows:
-        raise ConfigError(f"{method}: no rows to train on")
-    chosen = chosen_options(method, training.options)
+        raise ConfigError(f"{training.key}: no rows to train on")
+    chosen = chosen_options(method, training.options, training.key)
     adapter = None if training.lora is None else check_lora(training.lora)
     told: list[Any] = [method, [_ids(row) for row in rows], chosen, adapter, seed]
     if processes > 1:
@@ -218,7 +218,7 @@ def train(
             trust_remote_code=job.training.trust_remote_code,
             is_half=is_half,
         )
-        _publish(trained, state, job, check, save_adapter)
+        publish(trained, state, job, check, save_adapter)
         shutil.rmtree(job.training.checkpoints, ignore_errors=True)
 
 
@@ -236,16 +236,28 @@ def _merged(adapted: PeftModel, state: Mapping[str, torch.Tensor]) -> PreTrained
     return whole.merge_and_unload()
 
 
-def _publish(
+def publish(
     trained: PreTrainedModel,
     state: Mapping[str, torch.Tensor],
     job: Job,
-    check: Callable[[Path], None],
-    save_adapter: Callable[[Path], None] | None,
+    check: Callable[[Path], None] | None = None,
+    save_adapter: Callable[[Path], None] | None = None,
 ) -> None:
+    """Write the model directory: weights, config, and the tokenizer of the start model.
+
+    Args:
+        state: The weights, whole.
+        check: Told the directory before it is published; raises where it is not to be.
+        save_adapter: Told where to keep the adapter, if there is one.
+
+    Raises:
+        StoppedError: A weight is not finite; nothing is published.
+    """
     for name, tensor in state.items():
         if not bool(torch.isfinite(tensor).all()):
-            raise StoppedError(f"trained weight {name} is not finite", _LOWER)
+            raise StoppedError(
+                f"trained weight {name} is not finite", _LOWER.format(job.training.key)
+            )
     with durable.publish_directory(job.training.output, facts={"job": job.digest}) as directory:
         # Weights that are tied look like two when they come from shards.
         once = {name: state[name] for name in state if name not in trained.all_tied_weights_keys}
@@ -257,7 +269,8 @@ def _publish(
                 shutil.copyfile(path, directory / path.name)
         if job.training.chat_template is not None:
             _write_chat_template(directory, job.training.chat_template)
-        check(directory)
+        if check is not None:
+            check(directory)
         if save_adapter is not None:
             save_adapter(directory / durable.ADAPTER)
 
@@ -323,7 +336,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
             if not math.isfinite(logs.get(name, 0.0)):
                 raise StoppedError(
                     f"{name} is {logs[name]} at step {state.global_step}",
-                    _LOWER.format(self.job.training.method),
+                    _LOWER.format(self.job.training.key),
                 )
         if state.global_step == 1 and self.is_held_to_start:
             check_start(logs, args.beta, is_half=bool(args.bf16 or args.fp16))

@@ -1,4 +1,4 @@
-"""Options of SFT, DPO and LoRA: passed on by the names TRL and peft give them, checked first.
+"""Options of methods and LoRA: passed on by the names TRL and peft give them, checked first.
 
 The names and types are read from ``trl.SFTConfig``, ``trl.DPOConfig`` and ``peft.LoraConfig``
 themselves. Checking imports these libraries, which takes seconds, but loads no model.
@@ -18,6 +18,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from selfreward.errors import ConfigError
 from selfreward.training.base import Method
+from selfreward.training.methods import METHODS
 
 DEFAULTS: dict[Method, dict[str, Any]] = {
     # 16 rows a step: Self-Rewarding Language Models, arXiv 2401.10020, section 3.1.3. The split
@@ -113,32 +114,42 @@ _READ_BY = {
 """Options that these losses read and all others pass over."""
 
 
-def check_options(method: Method, options: Mapping[str, object]) -> dict[str, Any]:
-    """Return the options of TRL's ``SFTConfig`` or ``DPOConfig``, converted to their types.
+def trl_config(method: Method) -> type:
+    """TRL's class of a method's options; to import it takes seconds."""
+    import trl
+
+    name = METHODS[method].config
+    assert name is not None
+    kind: type = getattr(trl, name)
+    return kind
+
+
+def check_options(method: Method, options: Mapping[str, object], group: str = "") -> dict[str, Any]:
+    """Return the options of TRL's config class, converted to their types.
 
     Text that is a number, as YAML reads ``1e-6``, becomes that number.
+
+    Args:
+        group: Where they stand in the config; empty: under ``method``.
 
     Raises:
         ConfigError: A name is unknown, belongs to the run, or its value has the wrong type.
     """
-    if method == "sft":
-        from trl import SFTConfig as kind
-    else:
-        from trl import DPOConfig as kind
-    checked = _check(method, kind, _REFUSED, options)
+    group = group or method
+    checked = _check(group, trl_config(method), _REFUSED, options)
     if method == "dpo":
         _check_losses(checked)
     for name in _NOT_NEGATIVE.split():
         if (checked.get(name) or 0) < 0:
-            raise ConfigError(f"{method}.{name}: found {checked[name]}, expected 0 or more")
+            raise ConfigError(f"{group}.{name}: found {checked[name]}, expected 0 or more")
     if checked.get("max_steps") == 0:
         raise ConfigError(
-            f"{method}.max_steps: 0, expected 1 or more", "-1 trains for num_train_epochs."
+            f"{group}.max_steps: 0, expected 1 or more", "-1 trains for num_train_epochs."
         )
     limit = checked.get("save_total_limit")
     if limit is not None and limit < 2:
         raise ConfigError(
-            f"{method}.save_total_limit: {limit}, expected 2 or more",
+            f"{group}.save_total_limit: {limit}, expected 2 or more",
             "a checkpoint is only safe to delete when the next one is whole",
         )
     return checked
@@ -178,9 +189,11 @@ def check_lora(options: Mapping[str, object]) -> dict[str, Any]:
     return checked
 
 
-def chosen_options(method: Method, options: Mapping[str, object]) -> dict[str, Any]:
+def chosen_options(
+    method: Method, options: Mapping[str, object], group: str = ""
+) -> dict[str, Any]:
     """Return the options and, where they say nothing, our defaults; see ``check_options``."""
-    return {**COMMON, **DEFAULTS[method], **check_options(method, options)}
+    return {**COMMON, **DEFAULTS[method], **check_options(method, options, group)}
 
 
 def trl_arguments(
@@ -222,7 +235,7 @@ def named_refusal(group: str, kind: type, *likely: str) -> Iterator[None]:
     """Turn whatever a library raises of options into a ConfigError that names them.
 
     Args:
-        group: ``sft``, ``dpo`` or ``lora``.
+        group: Where they stand in the config, such as ``dpo`` or ``lora``.
         kind: The class that has the options.
         likely: Options that are meant, if it takes no reading to know; else those it names.
     """

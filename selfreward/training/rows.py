@@ -15,6 +15,7 @@ from selfreward.inputs.judge_templates import run_template
 from selfreward.inputs.templates import Template
 from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response, kept
 from selfreward.stages.criteria import GENERAL
+from selfreward.stages.positives import best_responses
 from selfreward.stages.verdict import points
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
@@ -100,12 +101,77 @@ def _judged(
     return chat.continuation(user, started, f"{eft.justification}\nScore: {eft.score:g}")
 
 
-def dpo_rows(run: Run, store: Store, iteration: int, chat: Chat) -> tuple[list[DpoRow], list[Drop]]:
-    """One row per preference pair.
+def positive_rows(
+    run: Run, store: Store, iteration: int, chat: Chat
+) -> tuple[list[SftRow], list[Drop]]:
+    """One row per prompt whose best response is good enough, and what is replayed.
+
+    Drops are those of the iteration; what is replayed had its own when it was made.
 
     Raises:
-        StoppedError: No pair is short enough.
+        StoppedError: No response is good and short enough.
     """
+    replay = run.config.train.replay
+    rows, drops = _positives(run, store, iteration, chat)
+    if not rows:
+        reasons = Counter(drop.reason for drop in drops).most_common()
+        counts = ", ".join(f"{reason} {count}" for reason, count in reasons) or "no prompts"
+        raise StoppedError(
+            f"iteration {iteration} has no response to train on; dropped: {counts}",
+            f"{_why(drops)}. Start a run with a lower train.sft.min_score, or more prompts.",
+        )
+    if replay.aift:
+        for earlier in range(1, iteration):
+            rows += _positives(run, store, earlier, chat)[0]
+    if replay.seed:
+        rows += sft_rows(run, store, "train", chat)[0]
+    return rows, drops
+
+
+def _positives(
+    run: Run, store: Store, iteration: int, chat: Chat
+) -> tuple[list[SftRow], list[Drop]]:
+    config, settings = run.config, run.config.train.sft
+    prompts = store.records(Prompt, iteration)
+    responses = store.records(Response, iteration)
+    judgments = store.records(Judgment, iteration)
+    best, drops = best_responses(
+        prompts, responses, judgments, config.pairs, config.judge.weights, settings.min_score
+    )
+    texts = {prompt.attempt: prompt.text for prompt in prompts}
+    given = {(response.attempt, response.sample): response for response in responses}
+    rows: list[SftRow] = []
+    for taken in best:
+        prompt = texts[taken.attempt]
+        completion = _completion(chat, prompt, given[taken.attempt, taken.sample], thinks=True)
+        row = SftRow(chat.prompt_ids(prompt), completion)
+        if row.length > settings.max_length:
+            detail = f"{row.length} tokens > train.sft.max_length {settings.max_length}"
+            item = f"{taken.attempt}/{taken.sample}"
+            drops.append(Drop(iteration, "train", item, "too long", detail))
+        else:
+            rows.append(row)
+    return rows, drops
+
+
+def dpo_rows(run: Run, store: Store, iteration: int, chat: Chat) -> tuple[list[DpoRow], list[Drop]]:
+    """One row per preference pair, and those that are replayed.
+
+    Drops are those of the iteration; what is replayed had its own when it was made.
+
+    Raises:
+        StoppedError: No pair of the iteration is short enough.
+    """
+    rows, drops = _pairs(run, store, iteration, chat)
+    if not rows:
+        raise StoppedError(f"iteration {iteration} has no pair to train on", _why(drops))
+    if run.config.train.replay.aift:
+        for earlier in range(1, iteration):
+            rows += _pairs(run, store, earlier, chat)[0]
+    return rows, drops
+
+
+def _pairs(run: Run, store: Store, iteration: int, chat: Chat) -> tuple[list[DpoRow], list[Drop]]:
     prompts = {p.attempt: p.text for p in store.records(Prompt, iteration)}
     responses = {(r.attempt, r.sample): r for r in store.records(Response, iteration)}
     thinks = run.config.dpo.train_thinking
@@ -126,8 +192,6 @@ def dpo_rows(run: Run, store: Store, iteration: int, chat: Chat) -> tuple[list[D
             drops.append(Drop(iteration, "train", item, "too long", detail))
         else:
             rows.append(DpoRow(prompt_ids, chosen, rejected))
-    if not rows:
-        raise StoppedError(f"iteration {iteration} has no pair to train on", _why(drops))
     return rows, drops
 
 

@@ -108,8 +108,8 @@ def model_card(run: Run, number: int, *, plot: bool, pairs: str | None) -> str:
         f"---\n{data.to_yaml()}\n---",
         f"# M{number} of {_code(run.name)}",
         f"Model M{number} of a self-rewarding run: from {_name(base)} by {_PAPER}, in which a "
-        "model writes prompts, answers them, scores its answers as a judge and learns from the "
-        "best and the worst by DPO.",
+        "model writes prompts, answers them, scores its answers as a judge and "
+        f"{_learned(ancestors)}.",
         f"## Lineage\n\n{_lineage(base, ancestors)}",
         f"## What was found\n\n{_findings(rounds, best_of(run, rounds))}",
         f"{_scores(rounds)}",
@@ -159,6 +159,17 @@ def pairs_card(run: Run, number: int, repository: str | None, counts: Sequence[i
 
 
 # Parts
+
+
+def _learned(made: Sequence[Ancestor]) -> str:
+    """What the models of the iterations learned from."""
+    ways = {
+        "DPO": "learns from the best and the worst by DPO",
+        "SFT": "learns from the best by SFT",
+        "no training": "stays as it is",
+    }
+    methods = {ancestor.method for ancestor in made if ancestor.iteration} or {"DPO"}
+    return " or ".join(said for method, said in ways.items() if method in methods)
 
 
 def _lineage(base: Base, trained: Sequence[Ancestor]) -> str:

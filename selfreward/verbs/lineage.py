@@ -4,8 +4,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from selfreward.storage.committed import model_of, trainings
-from selfreward.storage.starts import start_of
+from selfreward.storage.starts import trained_of
 from selfreward.storage.store import Store
+
+_Method = Literal["SFT", "DPO", "no training"]
+_METHODS: dict[str, _Method] = {"sft": "SFT", "dpo": "DPO", "none": "no training"}
+"""By ``train.method``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +20,7 @@ class Ancestor:
     """``SFT``, ``M1``, ``M2``, ..."""
     base: str
     """From which it was made; of DPO also the reference."""
-    method: Literal["SFT", "DPO"]
+    method: _Method
     iteration: int
     rows: int
     """That it was trained on."""
@@ -32,16 +36,17 @@ def lineage(store: Store) -> list[Ancestor]:
 
     ``sft.selection`` makes SFT to judge with, and M1 from M0 again; without a seed step M1 is M0.
     """
+    made = [(stage, trained_of(store, stage.iteration)) for stage in trainings(store)]
     return [
         Ancestor(
             model=model_of(stage),
-            base=f"M{start_of(store, stage.iteration)}",
-            method="DPO" if stage.iteration else "SFT",
+            base=f"M{how.model}",
+            method=_METHODS[how.method],
             iteration=stage.iteration,
             rows=stage.rows,
             digest=stage.digest,
             seconds=stage.seconds,
             finished=stage.finished,
         )
-        for stage in trainings(store)
+        for stage, how in made
     ]

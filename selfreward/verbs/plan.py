@@ -167,7 +167,6 @@ def _stages(
     """
     count, n, anchors = config.prompts.count, config.responses.n, config.responses.anchors
     mean_prompt = _mean_prompt(prompts)
-    dpo, pairs = config.dpo.options, count * config.pairs.most(n)
     rows = [
         written,
         {
@@ -189,15 +188,33 @@ def _stages(
             for juror, rubric in enumerate(rubrics)
         ),
         _comparing(config, mean_prompt + _tokens(compared)),
-        {
-            "stage": "train",
-            "records": pairs,
-            "note": f"pairs at most, {_steps('dpo', dpo, pairs, config.launch.processes)} steps",
-            "sampled": 0,
-            "read": 2 * pairs * (mean_prompt + config.responses.max_new_tokens),
-        },
+        _training(config, iteration, mean_prompt + config.responses.max_new_tokens),
     ]
     return [row for row in rows if row["records"]]
+
+
+def _training(config: Config, iteration: int, tokens: int) -> dict[str, Any]:
+    """The stage that trains, with what is replayed of the iterations before.
+
+    Args:
+        tokens: Of a prompt with a response.
+    """
+    train = config.train
+    if train.method == "none":
+        return {"stage": "train", "records": 0}
+    is_dpo = train.method == "dpo"
+    each = config.pairs.most(config.responses.n) if is_dpo else 1
+    records = config.prompts.count * each * (iteration if train.replay.aift else 1)
+    group = config.dpo if is_dpo else train.sft
+    steps = _steps(train.method, group.options, records, config.launch.processes)
+    seed = " beside the seed data" if train.replay.seed else ""
+    return {
+        "stage": "train",
+        "records": records,
+        "note": f"{'pairs' if is_dpo else 'responses'} at most, {steps} steps{seed}",
+        "sampled": 0,
+        "read": (1 + is_dpo) * records * tokens,
+    }
 
 
 def _judging(config: Config, iteration: int, juror: int, asked: int) -> dict[str, Any]:

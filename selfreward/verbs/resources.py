@@ -33,6 +33,7 @@ def memory_of(config: Config) -> dict[str, Any] | None:
     if parameters is None:
         return None
     asked_once = config.dpo.options.get("precompute_ref_log_probs", True)
+    asked_once = asked_once or config.train.method != "dpo"
     each = 4 if config.lora is not None else 16 if asked_once else 20
     judges = [(f"{judge_key(k)}.engine", j.engine) for k, j in enumerate(config.judge.jurors)]
     told = {

@@ -273,7 +273,7 @@ def _lengths(figures: IterationFigures) -> str:
 
 def _trained(rounds: Rounds) -> list[Row]:
     return [
-        Row("DPO steps", lambda f: str(f.training.steps), short=True),
+        Row("training steps", lambda f: str(f.training.steps), short=True),
         *_reasons(rounds, lambda f: f.training.dropped),
         Row("  loss", _curve(lambda t: t.loss), short=True),
         Row("  accuracy", _curve(lambda t: t.accuracy), short=True),

@@ -101,7 +101,9 @@ def validate(config: Config, source: Path | None) -> list[dict[str, Any]]:
             parts.append(("evaluation", f"{name}, {len(text.splitlines())} rows"))
     for function in functions.read_functions(inputs.get(functions.COPY, "")).values():
         parts.append(("function", f"{function.name}, {function.path}"))
-    groups = {"engine": True, "sft": config.sft, "dpo": True, "lora": config.lora is not None}
+    is_sft = config.train.method == "sft"
+    groups = {"engine": True, "sft": config.sft, "dpo": True, "train.sft": is_sft}
+    groups |= {"lora": config.lora is not None}
     parts.append(("options", f"{', '.join(name for name in groups if groups[name])}: known"))
     warnings = [*_absent(config), *_misled(config, judges), *_long(config, ift)]
     if config.prompts.multiline and _ONE_LINE.search(turns["prompts"][0]):

@@ -199,8 +199,13 @@ def _check_training(config: Config, here: bool) -> None:
     """Check what torch, TRL and peft know."""
     checks.check_gpus(config.launch, here=here)
     checks.check_training("dpo", config.dpo.options, config.launch, here=here)
+    train = config.train
+    if train.method == "sft" or train.sft.options:
+        checks.check_training("sft", train.sft.options, config.launch, group="train.sft", here=here)
     if config.sft is not None:
-        checks.check_eft_weight(config.sft)
+        checks.check_eft_weight(config.sft.eft_weight, config.sft.options, "sft")
+        if train.replay.seed:
+            checks.check_eft_weight(config.sft.eft_weight, train.sft.options, "train.sft")
         checks.check_training("sft", config.sft.options, config.launch, here=here)
     if config.lora is not None:
         options.check_lora(config.lora)

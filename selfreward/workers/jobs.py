@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from selfreward.config import EngineConfig
+from selfreward.config.base import Passthrough
 from selfreward.config.judging import HOSTED
 from selfreward.config.run import Config
 from selfreward.engines.chat import Chat
@@ -18,16 +19,17 @@ from selfreward.engines.sessions import OpenSession, Session, Sessions
 from selfreward.errors import ConfigError, IntegrityError
 from selfreward.inputs import models
 from selfreward.inputs.judge_templates import run_templates
-from selfreward.records import model_name
+from selfreward.records import Drop, model_name
 from selfreward.stages.comparisons import LABELS, STARTED, form_of
 from selfreward.storage import durable
 from selfreward.storage.directory import Run
-from selfreward.storage.starts import start_of
+from selfreward.storage.starts import TRAINED, Trained, start_of, trained_of
 from selfreward.storage.store import Store
 from selfreward.storage.tracker import Tracker
-from selfreward.training.base import DpoRow, Fit, SftRow, Training
+from selfreward.training.base import DpoRow, Fit, Method, SftRow, Training
 from selfreward.training.distributed import train_processes
-from selfreward.training.rows import dpo_rows, sft_rows
+from selfreward.training.methods import fit_of
+from selfreward.training.rows import dpo_rows, positive_rows, sft_rows
 from selfreward.workers.checks import check_config, check_drawn, check_own_functions
 from selfreward.workers.evaluate import evaluate_iteration
 from selfreward.workers.fixed import hold_fixed
@@ -95,8 +97,11 @@ def _check_room(config: Config, chat: Chat) -> None:
     asked = {
         "prompts.max_new_tokens": config.prompts.max_new_tokens,
         "responses.max_new_tokens": config.responses.max_new_tokens,
-        "dpo.max_length": config.dpo.max_length,
     }
+    if config.train.method == "dpo":
+        asked["dpo.max_length"] = config.dpo.max_length
+    if config.train.method == "sft":
+        asked["train.sft.max_length"] = config.train.sft.max_length
     if config.sft is not None:
         asked["sft.max_length"] = config.sft.max_length
     for key, tokens in asked.items():
@@ -189,11 +194,11 @@ def _opener(
 
 
 def train(run: Run, store: Store, iteration: int, stage: str = "train") -> None:
-    """Train ``models/M<iteration + 1>``: SFT on the seed data in iteration 0, else DPO.
+    """Train ``models/M<iteration + 1>``: SFT on the seed data in iteration 0, else by the method.
 
     Stage ``sft`` of iteration 0 trains ``models/SFT`` instead.
     """
-    start = start_of(store, iteration)
+    start = trained_from(run, store, iteration)
     if start == 0 or (start == 1 and run.config.sft is None):
         _check_base(run, models.digest(run.policy(start)))
     chat = _chat(run, run.policy(start))
@@ -201,16 +206,20 @@ def train(run: Run, store: Store, iteration: int, stage: str = "train") -> None:
 
 
 def _fit(run: Run, iteration: int, stage: str) -> Fit:
-    launch = run.config.launch
-    if launch.processes > 1 or launch.command is not None:
+    launch, method = run.config.launch, _method(run.config, iteration)
+    if method != "none" and (launch.processes > 1 or launch.command is not None):
         return partial(train_processes, launch, run.log_path(iteration, stage))
-    if iteration == 0:
-        from selfreward.training.sft import train_sft
+    return fit_of(method)
 
-        return train_sft
-    from selfreward.training.dpo import train_dpo
 
-    return train_dpo
+def _method(config: Config, iteration: int) -> Method:
+    return config.train.method if iteration else "sft"
+
+
+def trained_from(run: Run, store: Store, iteration: int) -> int:
+    """The number of the model that an iteration trains."""
+    base = run.config.train.base
+    return start_of(store, iteration) if iteration == 0 or base == "policy" else int(base[1:])
 
 
 def train_iteration(
@@ -226,26 +235,17 @@ def train_iteration(
     Args:
         stage: ``sft`` of iteration 0, else ``train``.
     """
-    config, name = run.config, model_name(iteration, stage)
-    group = config.sft if iteration == 0 else config.dpo
-    assert group is not None
-    training = Training(
-        method="sft" if iteration == 0 else "dpo",
-        model=run.policy(start_of(store, iteration)),
-        output=run.model_directory(name),
-        checkpoints=run.checkpoints_directory(name),
-        options=group.options,
-        lora=config.lora,
-        seed=config.seed + iteration,
-        trust_remote_code=config.trust_remote_code,
-        chat_template=_chat_template(run),
-        eft_weight=config.sft.eft_weight if iteration == 0 and config.sft else 1.0,
-    )
-    rows: list[SftRow] | list[DpoRow]
+    start = trained_from(run, store, iteration)
+    training = _training(run, iteration, model_name(iteration, stage), run.policy(start))
+    how = Trained(training.method, start)
+    rows: list[SftRow] | list[DpoRow] = []
+    drops: list[Drop] = []
     if iteration == 0:
         rows, drops = sft_rows(run, store, stage, chat)
-    else:
+    elif training.method == "dpo":
         rows, drops = dpo_rows(run, store, iteration, chat)
+    elif training.method == "sft":
+        rows, drops = positive_rows(run, store, iteration, chat)
     with Tracker(store, iteration, stage, total=0) as tracker:
 
         def log(step: int, metrics: dict[str, float]) -> None:
@@ -259,7 +259,36 @@ def train_iteration(
             drops=len(drops),
             digest=durable.verify_directory(training.output),
             records=drops,
+            reports={TRAINED: how} if how != trained_of(store, iteration) else {},
         )
+
+
+def _training(run: Run, iteration: int, name: str, model: Path) -> Training:
+    """What is to be trained, as the config says.
+
+    Args:
+        name: Of what it makes.
+        model: Where it starts.
+    """
+    config, method = run.config, _method(run.config, iteration)
+    groups: dict[Method, Passthrough | None] = {"sft": config.train.sft, "dpo": config.dpo}
+    group, key = groups.get(method), "train.sft" if method == "sft" else ""
+    if iteration == 0:
+        group, key = config.sft, ""
+    weighs_seed = config.sft is not None and (iteration == 0 or config.train.replay.seed)
+    return Training(
+        method=method,
+        model=model,
+        output=run.model_directory(name),
+        checkpoints=run.checkpoints_directory(name),
+        options=group.options if group else {},
+        lora=config.lora if method != "none" else None,
+        seed=config.seed + iteration,
+        trust_remote_code=config.trust_remote_code,
+        chat_template=_chat_template(run),
+        eft_weight=config.sft.eft_weight if config.sft and weighs_seed else 1.0,
+        group=key,
+    )
 
 
 def _figures(metrics: Mapping[str, float]) -> str:

@@ -44,6 +44,7 @@ def name_of(config: Config, *, here: bool) -> str:
         "launch": config.launch.model_dump(),
         "sft": config.sft and [config.sft.options, config.sft.eft_weight],
         "dpo": config.dpo.options,
+        "train.sft": config.train.sft.options,
         "lora": config.lora,
     }
     files = {value: _digest(Path(value)) for value in _texts(asked) if _is_file(value)}

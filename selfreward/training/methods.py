@@ -1,0 +1,33 @@
+"""The training methods: of each, what does it, and what a row of its data is.
+
+A method is a module of this room with a function ``train_<method>``, which is a ``Fit``. It is
+imported when it is asked for: all of them load torch, and those of TRL take seconds.
+"""
+
+from dataclasses import dataclass
+from importlib import import_module
+
+from selfreward.training.base import DpoRow, Fit, Method, SftRow
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """What a method brings along."""
+
+    row: type[SftRow | DpoRow]
+    config: str | None
+    """Name of the class of TRL that has its options; None where it has none."""
+
+
+METHODS: dict[Method, Seat] = {
+    "sft": Seat(SftRow, "SFTConfig"),
+    "dpo": Seat(DpoRow, "DPOConfig"),
+    "none": Seat(SftRow, None),
+}
+
+
+def fit_of(method: Method) -> Fit:
+    """The function that trains by a method."""
+    module = import_module(f"selfreward.training.{method}")
+    fit: Fit = getattr(module, f"train_{method}")
+    return fit

@@ -1,0 +1,33 @@
+"""No training: the next model is the one before, written as a training would write it.
+
+So a round can be measured without one: how far figures move while the weights do not.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+from selfreward.training.base import OnLog, OnStep, SftRow, Training
+from selfreward.training.loop import Job, is_published, load_policy, publish
+
+
+def train_none(
+    training: Training, rows: Sequence[SftRow], *, on_log: OnLog, on_step: OnStep
+) -> None:
+    """Publish the start model again, its weights in float32.
+
+    Called after it published, it does nothing.
+
+    Args:
+        rows: None.
+        on_log, on_step: Never told anything.
+
+    Raises:
+        IntegrityError: The output is whole but another job made it.
+        StoppedError: A weight is not finite; nothing is published.
+    """
+    digest = hashlib.sha256(json.dumps([training.method]).encode()).hexdigest()
+    job = Job(training, digest, arguments={}, lora=None, epochs=0.0)
+    if not is_published(job):
+        policy, _ = load_policy(training)
+        publish(policy, policy.state_dict(), job)

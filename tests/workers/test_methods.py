@@ -1,0 +1,188 @@
+"""Every `train.method` over the loop: what is trained on what, from where, and what is kept."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfreward.config.load import build_config
+from selfreward.controller import launch
+from selfreward.errors import ConfigError, StoppedError
+from selfreward.inputs.collect import create_run
+from selfreward.records import PreferencePair, Prompt
+from selfreward.storage import durable
+from selfreward.storage.directory import Run
+from selfreward.training.base import OnLog, OnStep, Training
+from selfreward.verbs.lineage import lineage
+from selfreward.verbs.maintenance import verify
+from selfreward.workers import jobs
+from tests.support import loop_driver
+from tests.support.families import make_family
+from tests.support.loop_driver import ScriptedWorkers, scripted_fit
+from tests.test_controller import SMALL, always_four
+from tests.workers.test_jobs import RealTraining
+
+
+@pytest.fixture(autouse=True)
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("SELFREWARD_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Training, Sequence[Any]]]:
+    """What each model's training was asked for, by its name."""
+    asked: dict[str, tuple[Training, Sequence[Any]]] = {}
+
+    def fit(training: Training, rows: Sequence[Any], *, on_log: OnLog, on_step: OnStep) -> None:
+        asked[training.output.name] = training, rows
+        scripted_fit(training, rows, on_log=on_log, on_step=on_step)
+
+    monkeypatch.setattr(loop_driver, "scripted_fit", fit)
+    return asked
+
+
+def looped(*words: str, reply: Any = None) -> Run:
+    run = create_run(build_config({}, [*SMALL, "iterations=2", *words]), "run")
+    launch(run, tick=lambda: None, workers=ScriptedWorkers(run, reply=reply))
+    return run
+
+
+LONG = "train.sft.max_length=9999"
+
+
+def test_sft_imitates_one_response_of_each_prompt_and_needs_no_pairs(told: Any) -> None:
+    run = looped("train.method=sft", LONG, "train.sft.learning_rate=3e-6", reply=always_four)
+    training, rows = told["M2"]
+    assert (training.method, training.key) == ("sft", "train.sft")
+    assert training.options == {"learning_rate": 3e-6}
+    with run.store() as store:
+        accepted = [prompt for prompt in store.records(Prompt, 1) if prompt.dropped is None]
+        assert store.records(PreferencePair, 1) == []
+        stage = store.finished(1, "train")
+        made = [(a.model, a.method, a.base) for a in lineage(store)]
+    assert stage is not None and stage.rows == len(rows) == len(accepted) == 4
+    assert made == [("M1", "SFT", "M0"), ("M2", "SFT", "M1"), ("M3", "SFT", "M2")]
+
+
+@pytest.mark.parametrize(("start", "bases"), [("M0", ["M0", "M0"]), ("M1", ["M1", "M1"])])
+def test_sft_can_begin_from_the_same_model_in_each_iteration(
+    start: str, bases: list[str], told: Any
+) -> None:
+    run = looped("train.method=sft", LONG, f"train.sft.start={start}")
+    assert [told[name][0].model.name for name in ("M2", "M3")] == bases
+    with run.store() as store:
+        assert [made.base for made in lineage(store)] == ["M0", *bases]
+
+
+def test_what_is_replayed_is_what_was_trained_on_before(told: Any) -> None:
+    replay = ("train.replay.aift=true", "train.replay.seed=true", "sft.eft_weight=2.0")
+    looped("train.method=sft", LONG, *replay)
+    seed, first, second = ([*told[name][1]] for name in ("M1", "M2", "M3"))
+    assert len(first) == len(second) - 4 and first[-len(seed) :] == seed == second[-len(seed) :]
+    assert second[4:8] == first[:4]
+    assert [told[name][0].eft_weight for name in ("M1", "M2", "M3")] == [2.0, 2.0, 2.0]
+
+
+def test_pairs_are_replayed_where_it_is_asked_for_and_only_there(told: Any) -> None:
+    looped()
+    alone = {name: [*told[name][1]] for name in ("M2", "M3")}
+    told.clear()
+    run = create_run(build_config({}, [*SMALL, "iterations=2", "train.replay.aift=true"]), "again")
+    launch(run, tick=lambda: None, workers=ScriptedWorkers(run))
+    assert [*told["M2"][1]] == alone["M2"]
+    assert [*told["M3"][1]][-len(alone["M2"]) :] == alone["M2"]
+
+
+def test_sft_that_finds_nothing_good_enough_stops_with_the_scores() -> None:
+    with pytest.raises(StoppedError, match="no response to train on; dropped: score 4") as error:
+        looped("train.method=sft", "train.sft.min_score=5", reply=always_four)
+    assert "best 4 < 5 points" in error.value.hint and "train.sft.min_score" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["train.method=none", "train.replay.aift=true"], "train.method=none trains nothing"),
+        (["train.replay.seed=true"], "takes pairs; set train.replay.seed=false"),
+        (["train.method=sft", "train.replay.seed=true", "sft=null"], "but sft is null"),
+        (["train.method=sfd"], "train.method: Input should be 'dpo', 'sft' or 'none'"),
+        (["train.sft.min_score=6"], "train.sft.min_score: Input should be less than or equal to 5"),
+    ],
+)
+def test_a_method_without_its_data_is_refused(words: list[str], said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        build_config({}, words)
+    assert said in error.value.message and "\n" not in error.value.message
+
+
+def test_a_wrong_option_of_the_method_is_refused_under_the_key_it_stands_at() -> None:
+    from selfreward.workers.checks import check_run
+
+    for words, said in (
+        (["train.sft.learnin_rate=1"], "train.sft.learnin_rate: SFTConfig has no such option"),
+        (["train.method=sft", "train.sft.packing=true"], "train.sft.packing cannot be set"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            check_run(build_config({}, words), None)
+
+
+BARE = [
+    "iterations=2", "prompts.count=4", "responses.n=3", "evaluation.ranked=null",
+    "evaluation.questions=null", "evaluation.canaries=false", "sft=null",
+]  # fmt: skip
+
+
+def test_without_training_the_next_model_has_the_weights_and_the_digest_of_the_one_before(
+    tmp_path: Path,
+) -> None:
+    model = make_family(tmp_path / "model", "SmolLM 2")
+    words = [*BARE, "train.method=none", "launch.processes=2"]
+    run = create_run(build_config({"model": str(model)}, words), "run")
+    launch(run, lambda: None, RealTraining(run))
+    before, after = (durable.verify_directory(run.model_directory(i)) for i in (2, 3))
+    assert before == after
+    assert all(check["ok"] for check in verify(run)), verify(run)
+    with run.store() as store:
+        stages = [(s.rows, s.drops) for s in store.stages() if s.stage == "train"]
+        assert [made.method for made in lineage(store)] == ["no training"] * 2
+    assert stages == [(0, 0), (0, 0)]
+    jobs_of = [durable.read_manifest(run.model_directory(i))["job"] for i in (2, 3)]
+    assert jobs_of[0] == jobs_of[1]
+
+
+def test_a_real_training_by_sft_moves_the_weights_and_goes_on_after_a_branch(
+    tmp_path: Path,
+) -> None:
+    from selfreward.storage.branch import create_branch
+
+    model = make_family(tmp_path / "model", "SmolLM 2")
+    words = [*BARE, "train.method=sft", "train.sft.max_steps=2", "train.sft.learning_rate=1e-3"]
+    run = create_run(build_config({"model": str(model)}, [*words, "iterations=1"]), "run")
+    launch(run, lambda: None, RealTraining(run))
+    with run.store() as store:
+        losses = [row["loss"] for row in store.train_log(1)]
+    assert len(losses) == 2 and losses[0] > losses[1] > 0
+    digests = {durable.verify_directory(run.model_directory(2))}
+    for name, method in (("dpo", "dpo"), ("none", "none")):
+        other = create_branch(run, 1, name, [f"train.method={method}", "dpo.max_steps=1"])
+        launch(other, lambda: None, RealTraining(other))
+        digests.add(durable.verify_directory(other.model_directory(2)))
+        with other.store() as store:
+            assert lineage(store)[-1].method == {"dpo": "DPO", "none": "no training"}[method]
+    assert len(digests) == 3
+
+
+def test_a_run_made_before_there_were_methods_is_trained_by_dpo() -> None:
+    run = create_run(build_config({}, SMALL), "run")
+    text = run.resolved.read_text()
+    start = text.index("\ntrain:")
+    end = text.index("\ndpo:")
+    run.resolved.write_text(text[:start] + text[end:])
+    again = Run(run.path)
+    assert again.config.train.method == "dpo"
+    assert "train" not in json.loads(json.dumps(again._written[0]))
+    assert jobs._method(again.config, 1) == "dpo"
