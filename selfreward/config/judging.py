@@ -11,6 +11,8 @@ from selfreward.records import FORMS, Form, FormName, GateName
 FUNCTION = "function"
 """``judge.model`` and ``judge.form`` of a judge that is no model."""
 _NAME = re.compile(r"(?:[^:]+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
+PREVIOUS = "previous"
+"""``judge.model`` of the model that the policy was trained from."""
 IMPORTED = "imported"
 """``judge.model`` and ``judge.form`` of a judge whose votes come from elsewhere."""
 _IMPORT_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
@@ -71,8 +73,9 @@ class JurorConfig(FunctionGroup):
 
     model: str = "policy"
     """``policy``: the model judges itself (the method); ``M1``: the seed model judges every
-    iteration; else any model source; ``hosted``: whatever the endpoints of ``engine`` serve, told
-    in plain text, in the ``written`` form only."""
+    iteration; ``previous``, in ``judge.jury`` only: the model that the policy was trained from;
+    else any model source; ``hosted``: whatever the endpoints of ``engine`` serve, told in plain
+    text, in the ``written`` form only."""
     engine: EngineConfig | None = None
     """How to run a judge that is not the policy; null: like the policy. In a run, ``concurrency``
     and ``staged`` are those of the policy's engine."""
@@ -101,8 +104,9 @@ class JurorConfig(FunctionGroup):
     """Sample from so many of the most probable tokens; 0: from all."""
     max_new_tokens: int = Field(default=256, ge=1)
     """Tokens of a text, at most."""
-    weight: float = Field(default=1.0, gt=0)
-    """Of this judge's scores in the mean over a jury."""
+    weight: float = Field(default=1.0, ge=0)
+    """Of this judge's scores in the mean over a jury; 0: they are kept and told apart, and no
+    response's score depends on them."""
 
     @model_validator(mode="before")
     @classmethod
@@ -177,6 +181,12 @@ class JudgeConfig(JurorConfig):
             raise ValueError(
                 "imported is of a judge in judge.jury; the first one is asked while the run goes on"
             )
+        if self.model == PREVIOUS:
+            raise ValueError(
+                "model=previous is of a judge in judge.jury; the first one learns along"
+            )
+        if not any(self.weights):
+            raise ValueError("weight=0 for every judge: no response would have a score")
         names = [juror.imported for juror in self.jury if juror.imported]
         if len({*names}) < len(names):
             raise ValueError("jury: two judges are imported under one name")
@@ -239,9 +249,9 @@ class ContestConfig(FunctionGroup):
 
     @model_validator(mode="after")
     def _check_model(self) -> Self:
-        if self.model == "policy":
+        if self.model in ("policy", PREVIOUS):
             raise ValueError(
-                "model=policy is the model that is measured; take M1, another model, or hosted"
+                f"model={self.model} is a model that is measured; take M1, another model, or hosted"
             )
         return self
 
@@ -364,5 +374,7 @@ class HealthConfig(Group):
 HOSTED = "hosted"
 """``judge.model`` of a judge of which only its endpoints are known."""
 
-OWN_MODELS = ("policy", "M1", HOSTED, FUNCTION, IMPORTED)
+RUN_MODELS = ("policy", "M1", PREVIOUS)
+"""``judge.model`` where it names a model of the run."""
+OWN_MODELS = (*RUN_MODELS, HOSTED, FUNCTION, IMPORTED)
 """``judge.model`` where it names no model source."""

@@ -9,6 +9,7 @@ from selfreward.config.base import EngineConfig, Group, SeedSource
 from selfreward.config.generation import PairsConfig, PromptsConfig, ResponsesConfig
 from selfreward.config.judging import (
     HOSTED,
+    PREVIOUS,
     BestConfig,
     ContestConfig,
     EvaluationConfig,
@@ -194,6 +195,13 @@ class Config(Group):
             )
         if replay.seed and self.sft is None:
             raise ValueError("train.replay.seed needs seed data, but sft is null")
+        if self.dpo.weigh_by == "consistency" and method == "dpo":
+            judged = (self.judge.model, *(juror.model for juror in self.judge.jury))
+            if judged[0] != "policy" or PREVIOUS not in judged:
+                raise ValueError(
+                    "dpo.weigh_by=consistency sets the policy's ranking against that of the model "
+                    "before; set judge.model=policy and judge.jury=[{model: previous, weight: 0}]"
+                )
         return self
 
     @model_validator(mode="after")

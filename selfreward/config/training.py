@@ -67,6 +67,12 @@ class DpoConfig(Passthrough):
     """SRLM 3.1.3: 1e-6, decaying to 1e-7"""
     max_length: int = Field(default=1024, ge=8)
     """Tokens of prompt and response; longer pairs are dropped and recorded, never cut."""
+    weigh_by: Literal["margin", "consistency"] | None = None
+    """Weight of a pair in the loss; null: each counts once. ``margin``: its margin in points / 5,
+    the vote share by which ScPO weighs (arXiv 2411.04109) where scores are such shares.
+    ``consistency``: CREAM's C (arXiv 2410.12735) for the pair as it is, and 1 - C for the same pair
+    with its responses exchanged; needs ``judge.jury: [{model: previous}]``. Goes with ``loss_type``
+    sigmoid and sft."""
     train_thinking: bool = True
     """Train what the model thought before it answered too, as it was sampled; false: the answer
     alone, in the format of a finished turn."""

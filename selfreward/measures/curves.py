@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from selfreward.measures.consistency import CONSISTENCY, Consistency
 from selfreward.storage.store import Store
 
 
@@ -54,6 +55,8 @@ class TrainingFigures:
     """The same of the rejected one [``logps/rejected``]."""
     dropped: dict[str, int]
     """Rows left out by reason."""
+    consistency: Consistency | None = None
+    """Of the policy and the model before, where pairs are weighted by it."""
 
 
 def training_figures(store: Store, iteration: int) -> TrainingFigures:
@@ -70,6 +73,7 @@ def training_figures(store: Store, iteration: int) -> TrainingFigures:
         chosen_logp=_curve(rows, "logps/chosen"),
         rejected_logp=_curve(rows, "logps/rejected"),
         dropped=dict(sorted(dropped.items(), key=lambda item: (-item[1], item[0]))),
+        consistency=store.report(iteration, CONSISTENCY, Consistency),
     )
 
 

@@ -81,7 +81,7 @@ def jury_scores(
 
     Args:
         means: By (attempt, sample), see ``means_by_response``.
-        weights: Of the judges, by juror.
+        weights: Of the judges, by juror; a judge of weight 0 never sits.
         able: See ``whole_responses`` and ``sitting_jurors``.
 
     Returns:
@@ -90,7 +90,9 @@ def jury_scores(
     """
     by_prompt: dict[int, dict[int, Means]] = {}
     for (attempt, sample), of_response in means.items():
-        by_prompt.setdefault(attempt, {})[sample] = of_response
+        counted = {juror: mean for juror, mean in of_response.items() if weights[juror]}
+        if counted:
+            by_prompt.setdefault(attempt, {})[sample] = counted
     scores, sitting = {}, {}
     for attempt, of_prompt in by_prompt.items():
         fit = [sample for sample in of_prompt if (attempt, sample) in able]

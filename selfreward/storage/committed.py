@@ -4,6 +4,7 @@
 records of every finished stage, and the models that the next stages start from or are judged by.
 """
 
+from selfreward.config.judging import PREVIOUS
 from selfreward.config.run import all_judges
 from selfreward.errors import IntegrityError
 from selfreward.records import TRAINING, Stage, model_name
@@ -11,7 +12,7 @@ from selfreward.storage import durable, seals
 from selfreward.storage.changes import REMOVED
 from selfreward.storage.directory import Run
 from selfreward.storage.made import made_digest
-from selfreward.storage.starts import start_of
+from selfreward.storage.starts import before, start_of
 from selfreward.storage.store import Store
 from selfreward.storage.tables import RESTORE, TABLES
 
@@ -163,8 +164,10 @@ def needed_models(run: Run, store: Store) -> set[str]:
     if not trained:
         return set()
     needed = {model_of(trained[-1]), f"M{start_of(store, trained[-1].iteration + 1)}"}
-    is_judge = any(judge.model == "M1" for judge in all_judges(run.config).values())
-    if is_judge or run.config.responses.anchors or run.config.train.base == "M1":
+    judges = {judge.model for judge in all_judges(run.config).values()}
+    if PREVIOUS in judges:
+        needed.add(f"M{before(store, trained[-1].iteration + 1)}")
+    if "M1" in judges or run.config.responses.anchors or run.config.train.base == "M1":
         needed.add("M1")
     return needed
 

@@ -43,6 +43,11 @@ def trained_of(store: Store, iteration: int) -> Trained:
     return kept or Trained("dpo" if iteration else "sft", start_of(store, iteration))
 
 
+def before(store: Store, iteration: int) -> int:
+    """The number of the model from which the policy of an iteration above 0 was trained."""
+    return trained_of(store, start_of(store, iteration) - 1).model
+
+
 def start_of(store: Store, iteration: int) -> int:
     """The number of the model that an iteration starts from: its own, unless another was chosen.
 

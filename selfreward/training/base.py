@@ -40,6 +40,10 @@ class DpoRow:
     chosen_ids: tuple[int, ...]
     """Ends with the end-of-turn token, as does ``rejected_ids``."""
     rejected_ids: tuple[int, ...]
+    weight: float = field(default=1.0, repr=False)
+    """Of the pair in the loss; see ``dpo.Weighted``."""
+    turned: float = field(default=0.0, repr=False)
+    """Of the same pair with chosen and rejected exchanged."""
 
     @property
     def length(self) -> int:

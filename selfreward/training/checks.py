@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from selfreward.config import LaunchConfig
+from selfreward.config.training import DpoConfig
 from selfreward.errors import ConfigError
 from selfreward.training.base import Method
 from selfreward.training.distributed import check_num_gpus, launch_command, not_started
@@ -68,6 +69,36 @@ def check_eft_weight(weight: float, options: Mapping[str, object], group: str) -
             raise ConfigError(
                 f"sft.eft_weight={weight:g} does not go with {group}.{name}={options[name]}",
                 f"Remove {group}.{name}, or set sft.eft_weight=1.",
+            )
+
+
+def check_weights(dpo: DpoConfig) -> None:
+    """Check that pairs can be weighted.
+
+    Raises:
+        ConfigError: Not with other losses than ``dpo.Weighted`` knows, or a reference that is asked
+            at each step.
+    """
+    if dpo.weigh_by is None:
+        return
+    losses = dpo.options.get("loss_type", "sigmoid")
+    named = [losses] if isinstance(losses, str) else losses
+    if unknown := [loss for loss in named if loss not in ("sigmoid", "sft")]:
+        raise ConfigError(
+            f"dpo.weigh_by={dpo.weigh_by} does not go with dpo.loss_type={unknown[0]}",
+            "It goes with: sigmoid, sft.",
+        )
+    plain = {
+        "precompute_ref_log_probs": True,
+        "f_divergence_type": "reverse_kl",
+        "ld_alpha": None,
+        "use_weighting": False,
+    }
+    for name, default in plain.items():
+        if dpo.options.get(name, default) != default:
+            raise ConfigError(
+                f"dpo.weigh_by={dpo.weigh_by} does not go with dpo.{name}={dpo.options[name]}",
+                f"Remove dpo.{name}, or set dpo.weigh_by=null.",
             )
 
 

@@ -2,15 +2,26 @@
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from datasets import Dataset
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+from torch.nn.functional import logsigmoid
 from torch.utils.data import DataLoader
 from trl import DPOConfig, DPOTrainer
 
+from selfreward.errors import ConfigError
 from selfreward.training.base import DpoRow, OnLog, OnStep, Training
-from selfreward.training.loop import Job, is_published, is_sharded, load_policy, plan, train
+from selfreward.training.loop import (
+    Job,
+    is_published,
+    is_sharded,
+    is_weighted,
+    load_policy,
+    plan,
+    train,
+)
 
 
 def train_dpo(
@@ -30,6 +41,63 @@ def train_dpo(
         train(make_trainer(job, rows), job, rows, on_log=on_log, on_step=on_step)
 
 
+class Weighted(DPOTrainer):  # type: ignore[misc]
+    """TRL's trainer, whose loss weighs each pair, as it is and with its responses exchanged.
+
+    loss = mean over the pairs of weight x L(chosen, rejected) + turned x L(rejected, chosen), with
+    L the sum of TRL 1.16's ``sigmoid`` and ``sft`` losses by their ``loss_weights``; ``sft`` stays
+    the mean over the tokens of a micro-batch. At weight 1 and turned 0 it is TRL's loss, by TRL's
+    own operations. The reference has to have been asked before the first step.
+
+    Source: CREAM, arXiv 2410.12735 (weight C, turned 1 - C); ScPO, arXiv 2411.04109 (weight the
+    margin of the vote shares, turned 0).
+    """
+
+    data_collator: Any
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._collate, self.data_collator = self.data_collator, self._with_weights
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        self._signature_columns += [c for c in _WEIGHTS if c not in self._signature_columns]
+
+    def _with_weights(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        batch: dict[str, Any] = self._collate(examples)
+        there = [
+            name for name in _WEIGHTS if name in examples[0]
+        ]  # not when the reference is asked
+        return batch | {n: torch.tensor([example[n] for example in examples]) for n in there}
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **named: Any) -> Any:
+        """Add to TRL's loss what the weights change in it."""
+        inputs = dict(inputs)
+        weight, turned = (inputs.pop(name) for name in _WEIGHTS)
+        seen: list[torch.Tensor] = []
+
+        def watched(**asked: Any) -> Any:
+            outputs = model(**asked)
+            seen.append(outputs.log_probs)
+            return outputs
+
+        loss = super().compute_loss(watched, inputs, *args, **named)
+        mask = inputs["completion_mask"]
+        chosen, rejected = seen[0][:, 1 - mask.size(1) :].sum(1).chunk(2)
+        margin = chosen - inputs["ref_chosen_logps"] - rejected + inputs["ref_rejected_logps"]
+        lengths = mask.sum(1).chunk(2)
+        for name, coefficient in zip(self.loss_types, self.loss_weights, strict=True):
+            if name == "sigmoid":
+                kept, exchanged = (-logsigmoid(sign * self.beta * margin) for sign in (1, -1))
+            else:  # `sft`, as a mean over pairs
+                kept, exchanged = (
+                    -logps * len(logps) / length.sum()
+                    for logps, length in zip((chosen, rejected), lengths, strict=True)
+                )
+            loss = loss + coefficient * ((weight - 1) * kept + turned * exchanged).mean()
+        return loss
+
+
 def make_trainer(job: Job, rows: Sequence[DpoRow]) -> DPOTrainer:
     """Return TRL's trainer, its data set laid out row by row as it will be trained on.
 
@@ -45,7 +113,13 @@ def make_trainer(job: Job, rows: Sequence[DpoRow]) -> DPOTrainer:
     # A shallow copy shares the weights: the policy before its first step is the reference. Shards
     # cannot be shared so: without a copy TRL loads the reference, in shards, from the start model.
     shares = asked_once and not is_sharded() and job.lora is None
-    trainer = DPOTrainer(
+    weighted = any(map(is_weighted, rows))
+    if weighted and not asked_once:
+        raise ConfigError(
+            "dpo.weigh_by needs the reference's log-probabilities before the first step",
+            "Not with dpo.precompute_ref_log_probs=false, nor LoRA in shards (FSDP, DeepSpeed).",
+        )
+    trainer = (Weighted if weighted else DPOTrainer)(
         policy,
         ref_model=copy.copy(policy) if shares else None,
         args=config,
@@ -60,10 +134,15 @@ def make_trainer(job: Job, rows: Sequence[DpoRow]) -> DPOTrainer:
         data = _with_reference(trainer, data, [row.length for row in rows])
         trainer.ref_model = None
         trainer.precompute_ref_logps = True
+    if weighted:
+        for name in _WEIGHTS:
+            data = data.add_column(name, [float(getattr(row, name)) for row in rows])
     trainer.train_dataset = data.select(job.order(config, rows))
     return trainer
 
 
+_WEIGHTS = ("weight", "turned")
+"""Columns of the data set, named as in ``DpoRow``."""
 # DPOTrainer tokenizes the data set it is made with, come what may, but trains on these columns
 # of the one it has when training starts.
 _PLACEHOLDER = Dataset.from_dict({"prompt": ["a"], "chosen": ["b"], "rejected": ["c"]})

@@ -10,7 +10,7 @@ import math
 import random
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,8 @@ def plan(training: Training, rows: Sequence[SftRow | DpoRow]) -> Job:
     told: list[Any] = [method, [_ids(row) for row in rows], chosen, adapter, seed]
     if processes > 1:
         told.append(processes)  # batch sizes are per process
+    if any(is_weighted(row) for row in rows):
+        told.append([(row.weight, row.turned) for row in rows if isinstance(row, DpoRow)])
     if training.eft_weight != 1:
         told.append([training.eft_weight, [isinstance(r, SftRow) and r.is_eft for r in rows]])
     digest = hashlib.sha256(json.dumps(told, default=str, sort_keys=True).encode()).hexdigest()
@@ -104,8 +106,15 @@ def plan(training: Training, rows: Sequence[SftRow | DpoRow]) -> Job:
     return Job(training, digest, arguments, config, epochs)
 
 
+def is_weighted(row: SftRow | DpoRow) -> bool:
+    """Whether it is a pair that does not count once, as it is."""
+    return isinstance(row, DpoRow) and (row.weight, row.turned) != (1, 0)
+
+
 def _ids(row: SftRow | DpoRow) -> tuple[tuple[int, ...], ...]:
-    return (row.prompt_ids, row.completion_ids) if isinstance(row, SftRow) else astuple(row)
+    if isinstance(row, SftRow):
+        return row.prompt_ids, row.completion_ids
+    return row.prompt_ids, row.chosen_ids, row.rejected_ids
 
 
 def is_published(job: Job) -> bool:

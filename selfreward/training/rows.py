@@ -4,17 +4,29 @@ rows in = rows out + drops
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from selfreward.config import SeedSource
+from selfreward.config.judging import PREVIOUS
 from selfreward.engines.chat import Chat
 from selfreward.errors import StoppedError
 from selfreward.inputs import seeds
 from selfreward.inputs.judge_templates import run_template
 from selfreward.inputs.templates import Template
-from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response, kept
+from selfreward.measures.consistency import Consistency, consistency
+from selfreward.measures.votes import ALL, read_votes
+from selfreward.records import (
+    MAX_SCORE,
+    Drop,
+    Judgment,
+    PreferencePair,
+    Prompt,
+    Response,
+    kept,
+)
 from selfreward.stages.criteria import GENERAL
+from selfreward.stages.jury import whole_responses
 from selfreward.stages.positives import best_responses
 from selfreward.stages.verdict import points
 from selfreward.storage.directory import Run
@@ -174,6 +186,7 @@ def dpo_rows(run: Run, store: Store, iteration: int, chat: Chat) -> tuple[list[D
 def _pairs(run: Run, store: Store, iteration: int, chat: Chat) -> tuple[list[DpoRow], list[Drop]]:
     prompts = {p.attempt: p.text for p in store.records(Prompt, iteration)}
     responses = {(r.attempt, r.sample): r for r in store.records(Response, iteration)}
+    weigh = _weighing(run, store, iteration)
     thinks = run.config.dpo.train_thinking
     rows: list[DpoRow] = []
     drops: list[Drop] = []
@@ -191,8 +204,36 @@ def _pairs(run: Run, store: Store, iteration: int, chat: Chat) -> tuple[list[Dpo
             item = f"{pair.attempt}/{pair.chosen}/{pair.rejected}"
             drops.append(Drop(iteration, "train", item, "too long", detail))
         else:
-            rows.append(DpoRow(prompt_ids, chosen, rejected))
+            rows.append(DpoRow(prompt_ids, chosen, rejected, *weigh(pair)))
     return rows, drops
+
+
+def _weighing(
+    run: Run, store: Store, iteration: int
+) -> Callable[[PreferencePair], tuple[float, float]]:
+    """The weights of a pair as it is and with its responses exchanged, by ``dpo.weigh_by``."""
+    by = run.config.dpo.weigh_by
+    if by == "margin":
+        return lambda pair: (pair.margin / MAX_SCORE, 0.0)
+    if by is None:
+        return lambda pair: (1.0, 0.0)
+    share = run_consistency(run, store, iteration).value
+    if share is None:
+        raise StoppedError(
+            f"iteration {iteration}: on no prompt do the policy and the model before both tell "
+            "responses apart, so their consistency is not known",
+            "Start a run with judge.form=expected, whose scores rarely tie, or more prompts; or "
+            "branch off without the weight: `selfreward resume RUN --retrain "
+            f"{iteration} --name NEW dpo.weigh_by=null`.",
+        )
+    return lambda pair: (share, 1 - share)
+
+
+def run_consistency(run: Run, store: Store, iteration: int) -> Consistency:
+    """How far the policy and the juror ``previous`` of a run rank responses alike."""
+    other = [judge.model for judge in run.config.judge.jurors].index(PREVIOUS)
+    whole = whole_responses(store.records(Response, iteration))
+    return consistency(read_votes(store, iteration, ALL), whole, (0, other))
 
 
 def _completion(chat: Chat, prompt: str, response: Response, thinks: bool) -> tuple[int, ...]:

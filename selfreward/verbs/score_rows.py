@@ -19,7 +19,7 @@ from selfreward.records import FORMS, stages_of
 from selfreward.verbs.answer_rows import contest_rows, verified_rows
 from selfreward.verbs.console import bold
 from selfreward.verbs.data_rows import data_rows
-from selfreward.verbs.layout import MISSING, bars, duration, estimated, percent, share
+from selfreward.verbs.layout import MISSING, bars, counted, duration, estimated, percent, share
 from selfreward.verbs.score_cells import Cell, Rounds, Row, measured
 
 
@@ -275,6 +275,7 @@ def _trained(rounds: Rounds) -> list[Row]:
     return [
         Row("training steps", lambda f: str(f.training.steps), short=True),
         *_reasons(rounds, lambda f: f.training.dropped),
+        Row("  consistency", _consistency, short=True),
         Row("  loss", _curve(lambda t: t.loss), short=True),
         Row("  accuracy", _curve(lambda t: t.accuracy), short=True),
         Row("  reward margin", _curve(lambda t: t.reward_margin), short=True),
@@ -283,6 +284,13 @@ def _trained(rounds: Rounds) -> list[Row]:
         Row("  log-prob chosen", _curve(lambda t: t.chosen_logp, ".1f"), short=True),
         Row("  log-prob rejected", _curve(lambda t: t.rejected_logp, ".1f")),
     ]
+
+
+def _consistency(figures: IterationFigures) -> str:
+    found = figures.training.consistency
+    if found is None or found.value is None:
+        return MISSING
+    return f"{found.value:.3f} ({counted(found.prompts, 'prompt')})"
 
 
 def _curve(of: Callable[[TrainingFigures], Curve | None], form: str = ".3f") -> Cell:

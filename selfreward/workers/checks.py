@@ -199,6 +199,7 @@ def _check_training(config: Config, here: bool) -> None:
     """Check what torch, TRL and peft know."""
     checks.check_gpus(config.launch, here=here)
     checks.check_training("dpo", config.dpo.options, config.launch, here=here)
+    checks.check_weights(config.dpo)
     train = config.train
     if train.method == "sft" or train.sft.options:
         checks.check_training("sft", train.sft.options, config.launch, group="train.sft", here=here)

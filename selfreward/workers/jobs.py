@@ -11,7 +11,7 @@ from typing import Any
 
 from selfreward.config import EngineConfig
 from selfreward.config.base import Passthrough
-from selfreward.config.judging import HOSTED
+from selfreward.config.judging import HOSTED, PREVIOUS, RUN_MODELS
 from selfreward.config.run import Config
 from selfreward.engines.chat import Chat
 from selfreward.engines.proved import open_proved
@@ -19,6 +19,7 @@ from selfreward.engines.sessions import OpenSession, Session, Sessions
 from selfreward.errors import ConfigError, IntegrityError
 from selfreward.inputs import models
 from selfreward.inputs.judge_templates import run_templates
+from selfreward.measures.consistency import CONSISTENCY
 from selfreward.records import Drop, model_name
 from selfreward.stages.comparisons import LABELS, STARTED, form_of
 from selfreward.storage import durable
@@ -29,7 +30,7 @@ from selfreward.storage.tracker import Tracker
 from selfreward.training.base import DpoRow, Fit, Method, SftRow, Training
 from selfreward.training.distributed import train_processes
 from selfreward.training.methods import fit_of
-from selfreward.training.rows import dpo_rows, positive_rows, sft_rows
+from selfreward.training.rows import dpo_rows, positive_rows, run_consistency, sft_rows
 from selfreward.workers.checks import check_config, check_drawn, check_own_functions
 from selfreward.workers.evaluate import evaluate_iteration
 from selfreward.workers.fixed import hold_fixed
@@ -57,7 +58,7 @@ def prepare(run: Run) -> None:
     )
     chat = _chat(run, model.path)
     _check_room(config, chat)
-    if any(j.traits.weighs for j in config.judge.jurors if j.model in ("policy", "M1")):
+    if any(j.traits.weighs for j in config.judge.jurors if j.model in RUN_MODELS):
         chat.score_prompt("")
     measured = config.judge.jurors[config.judge.evaluated]
     if config.evaluation.is_on and measured.traits.weighs:
@@ -129,8 +130,10 @@ class Generator:
 
     def generate(self, run: Run, store: Store, iteration: int) -> None:
         """Make what is missing of an iteration."""
-        if run.config.sft is None and start_of(store, iteration) == 1:
-            _check_base(run, models.digest(run.policy(1)))
+        judged = {judge.model for judge in run.config.judge.jurors}
+        asks_base = run.config.sft is None or PREVIOUS in judged
+        if asks_base and iteration > 0 and start_of(store, iteration) == 1:
+            _check_base(run, models.digest(run.policy(0)))
         self._runner.run(generate_iteration(run, store, iteration, self._open(run, store)))
 
     def evaluate(self, run: Run, store: Store, iteration: int) -> None:
@@ -235,7 +238,7 @@ def train_iteration(
     Args:
         stage: ``sft`` of iteration 0, else ``train``.
     """
-    start = trained_from(run, store, iteration)
+    config, start = run.config, trained_from(run, store, iteration)
     training = _training(run, iteration, model_name(iteration, stage), run.policy(start))
     how = Trained(training.method, start)
     rows: list[SftRow] | list[DpoRow] = []
@@ -246,6 +249,9 @@ def train_iteration(
         rows, drops = dpo_rows(run, store, iteration, chat)
     elif training.method == "sft":
         rows, drops = positive_rows(run, store, iteration, chat)
+    reports: dict[str, object] = {TRAINED: how} if how != trained_of(store, iteration) else {}
+    if training.method == "dpo" and config.dpo.weigh_by == "consistency":
+        reports[CONSISTENCY] = run_consistency(run, store, iteration)
     with Tracker(store, iteration, stage, total=0) as tracker:
 
         def log(step: int, metrics: dict[str, float]) -> None:
@@ -259,7 +265,7 @@ def train_iteration(
             drops=len(drops),
             digest=durable.verify_directory(training.output),
             records=drops,
-            reports={TRAINED: how} if how != trained_of(store, iteration) else {},
+            reports=reports,
         )
 
 

@@ -43,7 +43,7 @@ def name_of(config: Config, *, here: bool) -> str:
         "vllm": [e and e.kind == "vllm" and e.options for e in engines],
         "launch": config.launch.model_dump(),
         "sft": config.sft and [config.sft.options, config.sft.eft_weight],
-        "dpo": config.dpo.options,
+        "dpo": [config.dpo.options, config.dpo.weigh_by],
         "train.sft": config.train.sft.options,
         "lora": config.lora,
     }

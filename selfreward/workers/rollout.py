@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from selfreward.config import EngineConfig, SeedSource
-from selfreward.config.judging import FUNCTION
+from selfreward.config.judging import FUNCTION, RUN_MODELS
 from selfreward.engines.base import FAILURES
 from selfreward.engines.sessions import Session, Sessions, is_local
 from selfreward.inputs import seeds
@@ -54,7 +54,7 @@ from selfreward.stages.ranked import (
 )
 from selfreward.stages.responses import responses_work
 from selfreward.storage.directory import Run
-from selfreward.storage.starts import start_of
+from selfreward.storage.starts import before, start_of
 from selfreward.storage.store import Store
 from selfreward.storage.tracker import Tracker
 from selfreward.workers.functions import FunctionProcess, function_process
@@ -146,8 +146,10 @@ def _roles(run: Run, store: Store, iteration: int) -> list[_Role]:
         if settings.imported:
             continue
         judge: Path | str = settings.model
-        if settings.model in ("policy", "M1"):
-            judge = policy if settings.model == "policy" else run.policy(1)
+        if settings.model == "policy":
+            judge = policy
+        elif settings.model in RUN_MODELS:
+            judge = run.policy(1 if settings.model == "M1" else before(store, iteration))
         engine = settings.engine or config.engine
         work = partial(_judgments, juror=juror)
         roles.append(_Role(judge_stage(juror), engine, judge, work, juror))

@@ -11,13 +11,18 @@ from selfreward.config.load import build_config
 from selfreward.controller import launch
 from selfreward.errors import ConfigError, StoppedError
 from selfreward.inputs.collect import create_run
-from selfreward.records import PreferencePair, Prompt
+from selfreward.measures.consistency import CONSISTENCY, Consistency
+from selfreward.measures.figures import IterationFigures
+from selfreward.records import Judgment, PreferencePair, Prompt, Response
+from selfreward.stages.jury import mean_scores
 from selfreward.storage import durable
+from selfreward.storage.committed import needed_models
 from selfreward.storage.directory import Run
 from selfreward.training.base import OnLog, OnStep, Training
 from selfreward.verbs.lineage import lineage
 from selfreward.verbs.maintenance import verify
 from selfreward.workers import jobs
+from selfreward.workers.rollout import _roles
 from tests.support import loop_driver
 from tests.support.families import make_family
 from tests.support.loop_driver import ScriptedWorkers, scripted_fit
@@ -45,8 +50,11 @@ def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Training, Sequence[
     return asked
 
 
+UNMEASURED = ["evaluation.ranked=null", "evaluation.questions=null", "evaluation.canaries=false"]
+
+
 def looped(*words: str, reply: Any = None) -> Run:
-    run = create_run(build_config({}, [*SMALL, "iterations=2", *words]), "run")
+    run = create_run(build_config({}, [*SMALL, *UNMEASURED, "iterations=2", *words]), "run")
     launch(run, tick=lambda: None, workers=ScriptedWorkers(run, reply=reply))
     return run
 
@@ -130,10 +138,7 @@ def test_a_wrong_option_of_the_method_is_refused_under_the_key_it_stands_at() ->
             check_run(build_config({}, words), None)
 
 
-BARE = [
-    "iterations=2", "prompts.count=4", "responses.n=3", "evaluation.ranked=null",
-    "evaluation.questions=null", "evaluation.canaries=false", "sft=null",
-]  # fmt: skip
+BARE = ["iterations=2", "prompts.count=4", "responses.n=3", "sft=null", *UNMEASURED]
 
 
 def test_without_training_the_next_model_has_the_weights_and_the_digest_of_the_one_before(
@@ -174,6 +179,51 @@ def test_a_real_training_by_sft_moves_the_weights_and_goes_on_after_a_branch(
         with other.store() as store:
             assert lineage(store)[-1].method == {"dpo": "DPO", "none": "no training"}[method]
     assert len(digests) == 3
+
+
+JURY = "judge.jury=[{model: previous, weight: 0, form: expected, template: judge/expected.jinja}]"
+
+
+def test_cream_weighs_by_the_order_in_which_the_model_before_puts_the_same_responses(
+    told: Any,
+) -> None:
+    run = looped("dpo.weigh_by=consistency", "judge.votes=1", JURY)
+    for iteration, name in ((1, "M2"), (2, "M3")):
+        with run.store() as store:
+            found = store.report(iteration, CONSISTENCY, Consistency)
+            figures = store.figures(iteration, IterationFigures)
+        assert found and found.value is not None and found.prompts > 0 and figures
+        assert figures.training.consistency == found
+        assert {row.weight for row in told[name][1]} == {found.value}
+        assert {row.turned for row in told[name][1]} == {1 - found.value}
+    with run.store() as store:
+        judges = {t: [r.model for r in _roles(run, store, t) if r.juror == 1] for t in (1, 2)}
+        assert needed_models(run, store) == {"M2", "M3"}
+        scored = mean_scores(store.records(Response, 1), store.records(Judgment, 1), (1.0, 0.0))
+        alone = [judgment for judgment in store.records(Judgment, 1) if judgment.juror == 0]
+        assert scored == mean_scores(store.records(Response, 1), alone)
+    assert judges == {1: [run.policy(0)], 2: [run.policy(1)]}
+
+
+def test_scpo_weighs_a_pair_by_its_margin_as_a_share_of_the_scale(told: Any) -> None:
+    run = looped("dpo.weigh_by=margin")
+    with run.store() as store:
+        margins = [pair.margin / 5 for pair in store.records(PreferencePair, 1)]
+    assert [row.weight for row in told["M2"][1]] == margins and max(margins) <= 1
+    assert {row.turned for row in told["M2"][1]} == {0.0}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["judge.model=previous"], "model=previous is of a judge in judge.jury"),
+        (["judge.weight=0"], "no response would have a score"),
+        (["evaluation.contests=[{model: previous}]"], "is a model that is measured"),
+    ],
+)
+def test_the_model_before_has_one_place(words: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        build_config({}, words)
 
 
 def test_a_run_made_before_there_were_methods_is_trained_by_dpo() -> None:
