@@ -33,4 +33,4 @@ def test_a_wheel_carries_recipes_templates_and_seed_data(tmp_path: Path) -> None
     pages = {path.name for path in (ROOT / "selfreward" / "viewer" / "static").iterdir()}
     assert {path.name for path in (site / "selfreward" / "viewer" / "static").iterdir()} == pages
     made = {path.parent.name for path in tmp_path.glob("*/records.db")}
-    assert made == {"quickstart", "self-rewarding"}
+    assert made == {path.stem for path in (ROOT / "runs").glob("*.yaml")}

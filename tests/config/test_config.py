@@ -159,7 +159,12 @@ MISTAKES = [
     ("trust_remote_code: 1", ":1", "trust_remote_code", "found 1"),
     ("judge:\n  form: spoken", ":2", "judge.form", "'function' or 'imported'"),
     ("judge:\n  jury:\n    - {modle: x}", ":3", "judge.jury.0.modle", "Did you mean model?"),
-    ("judge:\n  jury:\n    - {weight: 0}", ":3", "judge.jury.0.weight", "greater than 0"),
+    (
+        "judge:\n  jury:\n    - {weight: -1}",
+        ":3",
+        "judge.jury.0.weight",
+        "greater than or equal to 0",
+    ),
     ("pairs:\n  rule: anchored", "", "pairs.rule=anchored", "responses.anchors=0"),
     ("judge:\n  temperature: warm", ":2", "judge.temperature", "found 'warm'"),
     ("judge:\n  min_parse_rate: 95", ":2", "judge.min_parse_rate", "less than or equal to 1"),
@@ -361,7 +366,7 @@ def test_a_config_that_is_not_there_is_told_by_what_is(
         ("mine", "Configs in it: mine/first.yaml"),
         ("mine/frist.yaml", "Did you mean mine/first.yaml"),
         ("quikstart", "Did you mean quickstart"),
-        ("nothing/alike", "Recipes: quickstart"),
+        ("nothing/alike", "Recipes: constraints, cream"),
     ):
         with pytest.raises(ConfigError) as error:
             config_file(name)
