@@ -35,7 +35,7 @@ TRACKERS = ("trackio", "wandb", "tensorboard", "mlflow")
 WRAPPERS = {
     "selfreward.engines.ctranslate2", "selfreward.engines.transformers", "selfreward.engines.vllm",
     "selfreward.training.dpo", "selfreward.training.identity", "selfreward.training.loop",
-    "selfreward.training.sft",
+    "selfreward.training.reward", "selfreward.training.sft",
     *(f"selfreward.tracking.{name}" for name in TRACKERS),
 }  # fmt: skip
 """The modules that wrap a heavy library; child processes alone import them."""
@@ -167,7 +167,7 @@ def test_only_wrappers_import_heavy_libraries_at_the_top() -> None:
     [
         ("jinja2", {"selfreward.inputs.templates", "selfreward.verbs.report_page"}),
         ("ctranslate2", {"selfreward.engines.ctranslate2"}),
-        ("trl", {"selfreward.training." + m for m in ("dpo", "loop", "options", "sft")}),
+        ("trl", {"selfreward.training." + m for m in ("dpo", "loop", "options", "reward", "sft")}),
         ("pickle", set()),
         *((name, {f"selfreward.tracking.{name}"}) for name in TRACKERS),
     ],

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-Method = Literal["sft", "dpo", "none"]
+Method = Literal["sft", "dpo", "none", "reward"]
 """See ``methods``."""
 
 OnLog = Callable[[int, dict[str, float]], None]
@@ -52,6 +52,25 @@ class DpoRow:
 
 
 @dataclass(frozen=True, slots=True)
+class RankedRow:
+    """A prompt with answers that somebody put in order."""
+
+    prompt_ids: tuple[int, ...]
+    answers: tuple[tuple[int, ...], ...]
+    """At least two; each ends with the end-of-turn token."""
+    preferences: tuple[float, ...]
+    """Of each answer; more is better, equal is a tie, and not all are equal."""
+
+    @property
+    def length(self) -> int:
+        """Tokens of the prompt and the longest answer."""
+        return len(self.prompt_ids) + max(map(len, self.answers))
+
+
+Row = SftRow | DpoRow | RankedRow
+
+
+@dataclass(frozen=True, slots=True)
 class Training:
     """What is trained, from where to where."""
 
@@ -63,7 +82,7 @@ class Training:
     checkpoints: Path
     """Directory for checkpoints, removed after the publish."""
     options: Mapping[str, object]
-    """TRL's ``SFTConfig`` or ``DPOConfig`` by its own names."""
+    """Of TRL's config class, by its own names; see ``methods.METHODS``."""
     lora: Mapping[str, object] | None
     """peft's ``LoraConfig`` by its own names; the adapter is merged. None trains all."""
     seed: int

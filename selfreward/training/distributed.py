@@ -32,7 +32,7 @@ from selfreward.errors import KINDS, ConfigError, PreflightError, SelfRewardErro
 from selfreward.inputs import shipped
 from selfreward.storage import durable
 from selfreward.storage.durable import full_disk_named
-from selfreward.training.base import DpoRow, OnLog, OnStep, SftRow, Training, num_processes
+from selfreward.training.base import OnLog, OnStep, Row, Training, num_processes
 from selfreward.training.methods import METHODS, fit_of
 
 _MARK = "selfreward-rank: "
@@ -49,7 +49,7 @@ def train_processes(
     launch: LaunchConfig,
     log: Path,
     training: Training,
-    rows: Sequence[SftRow | DpoRow],
+    rows: Sequence[Row],
     *,
     on_log: OnLog,
     on_step: OnStep,
@@ -245,7 +245,7 @@ def _train(job: dict[str, Any], rows: Path) -> None:
 
 
 def _value(told: Any) -> Any:
-    return tuple(told) if isinstance(told, list) else told
+    return tuple(map(_value, told)) if isinstance(told, list) else told
 
 
 def _check_devices() -> None:

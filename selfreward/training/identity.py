@@ -13,10 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+)
 
 from selfreward.errors import IntegrityError
-from selfreward.training.base import DpoRow, SftRow
+from selfreward.training.base import RankedRow, Row, SftRow
 
 START_NATS = 0.05
 """Most that a log-probability of a whole completion may differ between policy and reference at the
@@ -50,15 +54,16 @@ def check_start(figures: Mapping[str, float], beta: float, *, is_half: bool) -> 
             )
 
 
-def completion_logps(model: Any, rows: Sequence[SftRow | DpoRow]) -> list[tuple[float, int]]:
-    """Log-probability of the completions of a few rows, each with its number of tokens.
+def told_by(model: Any, rows: Sequence[Row]) -> list[tuple[float, int]]:
+    """What a model says of the completions of a few rows, each with its number of tokens.
 
     Args:
         model: Called as it is; in shards, by every process at once.
-        rows: The first few are taken; of a preference pair both completions.
+        rows: The first few are taken; of a preference pair or a ranking all completions.
 
     Returns:
-        (sum in nats, tokens) of each completion, cut to its first tokens.
+        (log-probability in nats, tokens) of each completion, cut to its first tokens; or, of a
+        reward model, (reward, 1) of the whole.
     """
     found = []
     device = next(model.parameters()).device
@@ -67,6 +72,9 @@ def completion_logps(model: Any, rows: Sequence[SftRow | DpoRow]) -> list[tuple[
     with torch.no_grad():
         for prompt, completion in _completions(rows[:_NUM_ROWS]):
             ids = torch.tensor([[*prompt, *completion]], device=device)
+            if isinstance(rows[0], RankedRow):
+                found.append((float(model(input_ids=ids, use_cache=False).logits), 1))
+                continue
             logits = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
             told = torch.log_softmax(logits.float(), -1)
             logps = told.gather(1, ids[0, len(prompt) :, None])
@@ -77,7 +85,7 @@ def completion_logps(model: Any, rows: Sequence[SftRow | DpoRow]) -> list[tuple[
 
 def check_published(
     directory: Path,
-    rows: Sequence[SftRow | DpoRow],
+    rows: Sequence[Row],
     trained: Sequence[tuple[float, int]],
     *,
     trust_remote_code: bool,
@@ -86,31 +94,38 @@ def check_published(
     """Load what is about to be published and ask it what the trainer's model was asked.
 
     Args:
-        trained: ``completion_logps`` of the trainer's model.
+        trained: ``told_by`` the trainer's model.
 
     Raises:
         IntegrityError: Its answers differ, so these are not the weights that were trained.
     """
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+    is_reward = isinstance(rows[0], RankedRow)
+    kind = AutoModelForSequenceClassification if is_reward else AutoModelForCausalLM
+    model: PreTrainedModel = kind.from_pretrained(
         directory, dtype=torch.float32, trust_remote_code=trust_remote_code, local_files_only=True
     )
     most = PUBLISHED_NATS * (HALF if is_half else 1.0)
-    published = completion_logps(model, rows)
+    published = told_by(model, rows)
     for (there, tokens), (here, _) in zip(trained, published, strict=True):
         if not abs(there - here) <= most * tokens:
+            what = f"a completion of {tokens} tokens has log-probability"
+            what = "an answer has reward" if is_reward else what
             raise IntegrityError(
-                f"the weights that were saved are not those that were trained: a completion of "
-                f"{tokens} tokens has log-probability {here:.4g} in them, {there:.4g} in training",
+                f"the weights that were saved are not those that were trained: {what} "
+                f"{here:.4g} in them, {there:.4g} in training",
                 "Nothing was published. Look at lora: target_modules and modules_to_save on tied "
                 "embeddings cannot be merged; and at dtype options.",
             )
 
 
 def _completions(
-    rows: Sequence[SftRow | DpoRow],
+    rows: Sequence[Row],
 ) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     pairs = []
     for row in rows:
+        if isinstance(row, RankedRow):
+            pairs += [(row.prompt_ids, answer) for answer in row.answers]
+            continue
         both = (
             (row.completion_ids,) if isinstance(row, SftRow) else (row.chosen_ids, row.rejected_ids)
         )

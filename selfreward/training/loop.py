@@ -39,9 +39,9 @@ from transformers import (
 
 from selfreward.errors import ConfigError, IntegrityError, PreflightError, StoppedError
 from selfreward.storage import durable
-from selfreward.training.base import DpoRow, OnLog, OnStep, SftRow, Training, num_processes
+from selfreward.training.base import DpoRow, OnLog, OnStep, Row, SftRow, Training, num_processes
 from selfreward.training.checkpoints import seal_checkpoint, settle_checkpoint
-from selfreward.training.identity import check_published, check_start, completion_logps
+from selfreward.training.identity import check_published, check_start, told_by
 from selfreward.training.options import check_lora, chosen_options, trl_arguments
 
 _TOKENS = "num_tokens.json"
@@ -62,7 +62,7 @@ class Job:
     lora: LoraConfig | None
     epochs: float
 
-    def order(self, config: TrainingArguments, rows: Sequence[SftRow | DpoRow]) -> list[int]:
+    def order(self, config: TrainingArguments, rows: Sequence[Row]) -> list[int]:
         """Return which row is trained on when, over all epochs or ``max_steps``."""
         at_once = config.train_batch_size * config.world_size
         per_step = at_once * config.gradient_accumulation_steps
@@ -79,7 +79,7 @@ class Job:
         )
 
 
-def plan(training: Training, rows: Sequence[SftRow | DpoRow]) -> Job:
+def plan(training: Training, rows: Sequence[Row]) -> Job:
     """Check the options and settle all that the training depends on.
 
     Raises:
@@ -106,15 +106,17 @@ def plan(training: Training, rows: Sequence[SftRow | DpoRow]) -> Job:
     return Job(training, digest, arguments, config, epochs)
 
 
-def is_weighted(row: SftRow | DpoRow) -> bool:
+def is_weighted(row: Row) -> bool:
     """Whether it is a pair that does not count once, as it is."""
     return isinstance(row, DpoRow) and (row.weight, row.turned) != (1, 0)
 
 
-def _ids(row: SftRow | DpoRow) -> tuple[tuple[int, ...], ...]:
+def _ids(row: Row) -> tuple[Any, ...]:
     if isinstance(row, SftRow):
         return row.prompt_ids, row.completion_ids
-    return row.prompt_ids, row.chosen_ids, row.rejected_ids
+    if isinstance(row, DpoRow):
+        return row.prompt_ids, row.chosen_ids, row.rejected_ids
+    return row.prompt_ids, row.answers, row.preferences
 
 
 def is_published(job: Job) -> bool:
@@ -139,10 +141,16 @@ def is_sharded() -> bool:
     return any(parse_flag_from_env(flag) for flag in flags)
 
 
-def load_policy(training: Training) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_policy(
+    training: Training, kind: Any = AutoModelForCausalLM, **more: Any
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Return the start model in float32 and its tokenizer; silence what writes to the terminal.
 
     TRL's config must have been made before: ZeRO-3 and FSDP load the model in parts only then.
+
+    Args:
+        kind: What it is loaded as: an auto class of transformers.
+        more: Further arguments for that.
     """
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
@@ -150,11 +158,12 @@ def load_policy(training: Training) -> tuple[PreTrainedModel, PreTrainedTokenize
     huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
     _project_completions_only()
     model, trusted = training.model, training.trust_remote_code
-    policy = AutoModelForCausalLM.from_pretrained(
+    policy = kind.from_pretrained(
         model,
         dtype=torch.float32,  # bfloat16 weights would swallow updates of 1e-6
         trust_remote_code=trusted,
         local_files_only=True,
+        **more,
     )
     tokenizer = AutoTokenizer.from_pretrained(
         model, trust_remote_code=trusted, local_files_only=True
@@ -176,7 +185,7 @@ def _project_completions_only() -> None:
 def train(
     trainer: Trainer,
     job: Job,
-    rows: Sequence[SftRow | DpoRow],
+    rows: Sequence[Row],
     *,
     on_log: OnLog,
     on_step: OnStep,
@@ -211,7 +220,7 @@ def train(
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     # All processes take part: each may hold but a shard of every weight. The first gets them whole.
     is_half = trainer.accelerator.mixed_precision != "no"
-    logps = completion_logps(trainer.model_wrapped, rows)
+    told = told_by(trainer.model_wrapped, rows)
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if trainer.is_world_process_zero():
         trained = trainer.accelerator.unwrap_model(trainer.model)
@@ -223,7 +232,7 @@ def train(
         check = partial(
             check_published,
             rows=rows,
-            trained=logps,
+            trained=told,
             trust_remote_code=job.training.trust_remote_code,
             is_half=is_half,
         )

@@ -7,14 +7,14 @@ imported when it is asked for: all of them load torch, and those of TRL take sec
 from dataclasses import dataclass
 from importlib import import_module
 
-from selfreward.training.base import DpoRow, Fit, Method, SftRow
+from selfreward.training.base import DpoRow, Fit, Method, RankedRow, Row, SftRow
 
 
 @dataclass(frozen=True, slots=True)
 class Seat:
     """What a method brings along."""
 
-    row: type[SftRow | DpoRow]
+    row: type[Row]
     config: str | None
     """Name of the class of TRL that has its options; None where it has none."""
 
@@ -23,6 +23,7 @@ METHODS: dict[Method, Seat] = {
     "sft": Seat(SftRow, "SFTConfig"),
     "dpo": Seat(DpoRow, "DPOConfig"),
     "none": Seat(SftRow, None),
+    "reward": Seat(RankedRow, "RewardConfig"),
 }
 
 

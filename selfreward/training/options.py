@@ -35,6 +35,12 @@ DEFAULTS: dict[Method, dict[str, Any]] = {
         # The reference is asked once, before the first step, and need not stay in memory.
         "precompute_ref_log_probs": True,
     },
+    "reward": {
+        "num_train_epochs": 1,  # InstructGPT, arXiv 2203.02155, 3.5: more overfits
+        "per_device_train_batch_size": 2,  # prompts, each with all its answers
+        "gradient_accumulation_steps": 8,
+        "learning_rate": 1e-5,  # TRL's 1e-4 is for adapters
+    },
 }
 """Ours where they differ from TRL's."""
 

@@ -4,6 +4,7 @@ import random
 from pathlib import Path
 
 import pytest
+import transformers.utils.logging
 
 from selfreward.inputs.shipped import recipes
 from selfreward.workers import children
@@ -63,6 +64,8 @@ def check_accepted(law: Law, tmp_path: Path, cases: range) -> int:
 
 def set_up(law: Law, tmp_path: Path) -> Path:
     """Runs go as far as their preflight; returns where they would lie."""
+    # Its handler keeps the stream that it was made with, and that of a command is closed after it.
+    transformers.utils.logging.get_logger()
     law.patch.setattr(children, "Children", Preflight)
     law.patch.setenv("SELFREWARD_RUNS", str(tmp_path / "runs"))
     law.patch.chdir(tmp_path)

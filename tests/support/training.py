@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from selfreward.training.base import DpoRow, SftRow
+from selfreward.training.base import DpoRow, RankedRow, SftRow
 
 EOS = 2
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}{{ eos_token }}{% endfor %}"
@@ -52,6 +52,19 @@ def dpo_rows(count, seed=0):
     rng = random.Random(seed)
     return [
         DpoRow(some_ids(rng, 3, 9), (*some_ids(rng, 1, 6), EOS), (*some_ids(rng, 1, 6), EOS))
+        for _ in range(count)
+    ]
+
+
+def ranked_rows(count, num_answers=4, seed=0):
+    """Rankings without ties, the best answer first or not."""
+    rng = random.Random(seed)
+    return [
+        RankedRow(
+            some_ids(rng, 3, 9),
+            tuple((*some_ids(rng, 1, 6), EOS) for _ in range(num_answers)),
+            tuple(map(float, rng.sample(range(num_answers), num_answers))),
+        )
         for _ in range(count)
     ]
 
