@@ -1,4 +1,4 @@
-"""The verbs on models and data: ``judge``, ``compare-models``, ``data oasst``; see ``main.py``."""
+"""The verbs on models and data: ``judge``, ``train-reward`` and others; see ``main.py``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -119,6 +119,36 @@ def compare_models(
         console.note(f"kept in {out}: answers.jsonl, verdicts.jsonl, results.json")
     if not found.has_verdicts:
         raise StoppedError("no judge has a verdict on any two answers", NO_CHOICE)
+
+
+def train_reward(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="RUN:M1, or any model source.")],
+    data: Annotated[str, typer.Option(help="Answers that people ranked: JSON, CSV or parquet.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the reward model goes.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Of TRL's RewardConfig: learning_rate=1e-5."),
+    ] = None,
+    test: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Held-out rankings to measure it by.")
+    ] = None,
+    max_length: Annotated[int, typer.Option(help="Tokens of prompt and answer.", min=8)] = 1024,
+    limit: Annotated[int | None, typer.Option(help="Take the first N prompts.", min=1)] = None,
+    seed: Annotated[int, typer.Option(help="Of the head and the order.", min=0)] = 0,
+    as_json: Json = False,
+) -> None:
+    """Train a reward model on answers that people ranked."""
+    from selfreward.verbs.train_reward import reward_text
+    from selfreward.verbs.train_reward import train_reward as train
+
+    found = train(
+        model, data, out, overrides or [], test=test, seed=seed, max_length=max_length,
+        limit=limit, report=console.note,
+    )  # fmt: skip
+    if as_json:
+        console.data_json(found)
+    else:
+        console.data(reward_text(found))
 
 
 def oasst(

@@ -293,6 +293,7 @@ for verb in (
     data.judge,
     benchmark.benchmark,
     data.compare_models,
+    data.train_reward,
     share.export,
     share.push,
     setup.validate,

@@ -4,7 +4,7 @@ rows in = rows out + drops
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from selfreward.config import SeedSource
@@ -13,6 +13,7 @@ from selfreward.engines.chat import Chat
 from selfreward.errors import StoppedError
 from selfreward.inputs import seeds
 from selfreward.inputs.judge_templates import run_template
+from selfreward.inputs.rankings import Ranking
 from selfreward.inputs.templates import Template
 from selfreward.measures.consistency import Consistency, consistency
 from selfreward.measures.votes import ALL, read_votes
@@ -31,7 +32,7 @@ from selfreward.stages.positives import best_responses
 from selfreward.stages.verdict import points
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
-from selfreward.training.base import DpoRow, SftRow
+from selfreward.training.base import DpoRow, RankedRow, SftRow
 
 UNJUSTIFIED = "no justification"
 """Reason of a drop that a run of an earlier version may have for all rows of ``sft.eft``; today
@@ -234,6 +235,39 @@ def run_consistency(run: Run, store: Store, iteration: int) -> Consistency:
     other = [judge.model for judge in run.config.judge.jurors].index(PREVIOUS)
     whole = whole_responses(store.records(Response, iteration))
     return consistency(read_votes(store, iteration, ALL), whole, (0, other))
+
+
+def ranked_rows(
+    rankings: Iterable[Ranking], chat: Chat, max_length: int
+) -> tuple[list[RankedRow], dict[str, int]]:
+    """One row per prompt whose answers somebody put in order.
+
+    Args:
+        max_length: Tokens of the prompt with an answer; a longer answer is left out.
+
+    Returns:
+        Rows, and what was left out by reason: answers (``too long``, ``control token``) and prompts
+        (``all tied``, ``one answer``).
+    """
+    rows: list[RankedRow] = []
+    left_out: Counter[str] = Counter()
+    for ranking in rankings:
+        answers: list[tuple[int, ...]] = []
+        preferences: list[float] = []
+        for response in ranking.responses:
+            prompt_ids, completion = chat.continuation(ranking.prompt, "", response.text)
+            if any(map(chat.control_token, (ranking.prompt, response.text))):
+                left_out["control token"] += 1
+            elif len(prompt_ids) + len(completion) > max_length:
+                left_out["too long"] += 1
+            else:
+                answers.append(completion)
+                preferences.append(response.preference)
+        if len({*preferences}) > 1:
+            rows.append(RankedRow(prompt_ids, tuple(answers), tuple(preferences)))
+        else:
+            left_out["all tied" if len(preferences) > 1 else "one answer"] += 1
+    return rows, dict(left_out)
 
 
 def _completion(chat: Chat, prompt: str, response: Response, thinks: bool) -> tuple[int, ...]:

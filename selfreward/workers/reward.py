@@ -1,0 +1,146 @@
+"""Training a reward model in a child process: the one that asks never holds a model."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from selfreward.errors import ConfigError
+from selfreward.inputs.rankings import Ranking
+from selfreward.training.base import Training
+from selfreward.training.methods import fit_of
+from selfreward.training.rows import ranked_rows
+from selfreward.workers.process import Child
+
+if TYPE_CHECKING:
+    from selfreward.engines.chat import Chat
+
+
+@dataclass(frozen=True, slots=True)
+class RewardJob:
+    """What is trained on what."""
+
+    model: str
+    """Directory of the start model."""
+    out: str
+    """Directory to publish."""
+    rankings: Sequence[Ranking]
+    test: Sequence[Ranking]
+    """Held out: the trained model is asked for its rewards of these."""
+    options: Mapping[str, Any]
+    """Of TRL's ``RewardConfig``."""
+    max_length: int
+    """Tokens of a prompt with an answer; longer answers are left out."""
+    seed: int = 0
+    chat: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of ``Chat``."""
+
+
+@dataclass(frozen=True, slots=True)
+class RewardResult:
+    """What came of it."""
+
+    prompts: int
+    """That were trained on."""
+    answers: int
+    left_out: dict[str, int]
+    """Answers and prompts by reason."""
+    log: dict[str, float]
+    """TRL's figures of the last step; empty where the model was there already."""
+    rewards: list[list[float | None]]
+    """Of ``test``; None for an answer that is too long."""
+
+
+def train_in_child(job: RewardJob, on_step: Callable[[int, int], None]) -> RewardResult:
+    """Train a reward model and publish it.
+
+    Args:
+        on_step: Told how many optimizer steps are done, and of how many.
+
+    Raises:
+        SelfRewardError: Whatever the child raised, or that it died.
+    """
+    found: list[RewardResult] = []
+
+    def hear(said: Any) -> None:
+        if "step" in said:
+            on_step(*said["step"])
+        else:
+            found.append(msgspec.convert(said["found"], RewardResult))
+
+    plain = msgspec.to_builtins({"work": "reward", "job": job})
+    with Child() as child:
+        child.work(plain, "training process", hear=hear)
+    return found[0]
+
+
+def reward_job(job: dict[str, Any], say: Callable[[Any], None]) -> None:
+    """Do that in the child."""
+    asked = msgspec.convert(job["job"], RewardJob)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    chat = _chat(Path(asked.model), asked.chat)
+    rows, left_out = ranked_rows(asked.rankings, chat, asked.max_length)
+    if not rows:
+        why = ", ".join(f"{reason} {count}" for reason, count in left_out.items())
+        raise ConfigError(
+            f"--data: no ranking can be trained on; left out: {why}",
+            f"Each needs two answers that fit into --max-length {asked.max_length}.",
+        )
+    out = Path(asked.out)
+    training = Training(
+        method="reward",
+        model=Path(asked.model),
+        output=out,
+        checkpoints=out.with_name(f"{out.name}.checkpoints"),
+        options=asked.options,
+        lora=None,
+        seed=asked.seed,
+        trust_remote_code=bool(asked.chat.get("trust_remote_code")),
+        chat_template=asked.chat.get("chat_template"),
+    )
+    log: dict[str, float] = {}
+
+    def on_log(step: int, figures: dict[str, float]) -> None:
+        log.update(figures)
+
+    def on_step(done: int, total: int) -> None:
+        say({"step": [done, total]})
+
+    fit_of("reward")(training, rows, on_log=on_log, on_step=on_step)
+    rewards = _rewards(out, asked, _chat(out, asked.chat)) if asked.test else []
+    num_answers = sum(len(row.answers) for row in rows)
+    found = RewardResult(len(rows), num_answers, dict(left_out), log, rewards)
+    say({"found": msgspec.to_builtins(found)})
+
+
+def _chat(model: Path, options: Mapping[str, Any]) -> "Chat":
+    from selfreward.engines.chat import Chat
+
+    today = options.get("today")
+    return Chat(model, **{**options, "today": today and date.fromisoformat(today)})
+
+
+def _rewards(model: Path, asked: RewardJob, chat: "Chat") -> list[list[float | None]]:
+    """What the trained model gives each answer, one at a time: no padding can matter."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    trusted = bool(asked.chat.get("trust_remote_code"))
+    judge = AutoModelForSequenceClassification.from_pretrained(
+        model, dtype=torch.float32, trust_remote_code=trusted, local_files_only=True
+    ).eval()
+    judge.to("cuda" if torch.cuda.is_available() else "cpu")
+
+    def reward(prompt: str, text: str) -> float | None:
+        prompt_ids, answer = chat.continuation(prompt, "", text)
+        if len(prompt_ids) + len(answer) > asked.max_length:
+            return None
+        with torch.no_grad():
+            ids = torch.tensor([[*prompt_ids, *answer]], device=judge.device)
+            return float(judge(input_ids=ids, use_cache=False).logits)
+
+    return [[reward(r.prompt, answer.text) for answer in r.responses] for r in asked.test]

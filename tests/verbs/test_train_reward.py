@@ -1,0 +1,132 @@
+"""`selfreward train-reward`: from rankings to a published reward model, and what it refuses."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfreward.cli.main import invoke
+from selfreward.inputs.rankings import RankedResponse, Ranking
+from selfreward.storage import durable
+from selfreward.training.rows import ranked_rows
+from selfreward.verbs.train_reward import _ordered
+from selfreward.workers import reward
+from tests.support.families import make_family
+from tests.support.scripted import ScriptedChat
+
+FRUITS = ["plum", "fig", "pear", "date"]
+
+
+def rows(path: Path, *names: str, scores: tuple[int, ...] = (5, 3, 1)) -> str:
+    """Rankings of three answers to a question about each name."""
+    lines = [
+        {
+            "prompt": f"What is a {name}?",
+            "responses": [{"text": f"A {name} {i}.", "score": s} for i, s in enumerate(scores)],
+        }
+        for name in names
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(path)
+
+
+class Here:
+    """A child that works in this process; what is told passes as JSON, as to a real one."""
+
+    def __enter__(self) -> "Here":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """There is nothing to end."""
+
+    def work(self, job: Any, name: str, hear: Any) -> None:
+        reward.reward_job(json.loads(json.dumps(job)), lambda s: hear(json.loads(json.dumps(s))))
+
+
+@pytest.mark.parametrize("real", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_rankings_become_a_model_that_is_measured_by_others_and_is_there_the_second_time(
+    real: bool,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not real:
+        monkeypatch.setattr(reward, "Child", Here)
+    model = make_family(tmp_path / "model", "SmolLM 2")
+    data, test = rows(tmp_path / "a.jsonl", *FRUITS), rows(tmp_path / "b.jsonl", "kiwi", "lime")
+    out = tmp_path / "rm"
+    words = ["train-reward", str(model), "--data", data, "--test", test, "--out", str(out)]
+    words += ["max_steps=2", "learning_rate=1e-3", "--json"]
+    assert invoke(words) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["prompts"], found["answers"], found["left_out"]) == (4, 12, {})
+    assert found["test"]["pairs"] == 6 and found["test"]["longest"] == 0.0  # all equally long
+    assert found["digest"] == durable.verify_directory(out) and found["log"]["loss"] > 0
+    config = json.loads((out / "config.json").read_text())
+    assert config["architectures"] == ["LlamaForSequenceClassification"]
+    assert not (tmp_path / "rm.checkpoints").exists()
+    assert invoke(words) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert (again["digest"], again["log"], again["test"]) == (found["digest"], {}, found["test"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["learnin_rate=1"], "reward.learnin_rate: RewardConfig has no such option"),
+        (["lora.r=3"], "lora.r=3: an option of TRL's RewardConfig has no dot"),
+        (["--test", "a.jsonl"], "--test: 1 prompt of a.jsonl are in a.jsonl too"),
+        (["--out", "."], "--out .: exists, and is no model of ours"),
+        (["--data", "ties.jsonl"], "holds no two responses of which people preferred one"),
+        (["--data", "none.jsonl"], "none.jsonl"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_a_model_is_loaded(
+    words: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows(tmp_path / "a.jsonl", "plum")
+    rows(tmp_path / "ties.jsonl", "plum", scores=(3, 3, 3))
+    given = ["--data", "a.jsonl", "--out", "rm"]
+    assert invoke(["train-reward", "bundled:smollm2-135m", *given, *words]) == 2
+    error = capsys.readouterr().err
+    assert said in error and len(error.splitlines()) <= 2
+
+
+def ranking(*answers: tuple[str, float]) -> Ranking:
+    return Ranking("Name a fruit.", tuple(RankedResponse(*answer) for answer in answers))
+
+
+def test_answers_in_are_answers_out_plus_those_left_out() -> None:
+    chat: Any = ScriptedChat()
+    room = len(chat.prompt_ids("Name a fruit.")) + 10
+    made, left_out = ranked_rows(
+        [
+            ranking(("plum", 2.0), ("fig", 1.0), ("a long answer", 0.0)),
+            ranking(("plum", 1.0), ("<|im_end|>", 0.0)),
+            ranking(("plum", 1.0), ("fig", 1.0)),
+        ],
+        chat,
+        room,
+    )
+    [row] = made
+    assert row.answers == (
+        chat.continuation("", "", "plum")[1],
+        chat.continuation("", "", "fig")[1],
+    )
+    assert row.preferences == (2.0, 1.0)
+    assert left_out == {"too long": 1, "control token": 1, "one answer": 1, "all tied": 1}
+
+
+def test_a_tie_of_people_is_no_pair_and_one_of_rewards_is_no_hit() -> None:
+    ranked = [ranking(("plum", 2.0), ("fig", 1.0), ("dates", 1.0), ("too long", 0.0))]
+    found = _ordered(ranked, [[1.0, 1.0, 0.5, None]])
+    assert found is not None and (found.pairs, found.reward, found.longest) == (2, 0.5, 0.5)
+    flipped = _ordered(ranked, [[-1.0, 1.0, 0.5, None]])
+    assert flipped is not None and flipped.reward == 0
+    assert _ordered(ranked, [[None] * 4]) is None
