@@ -65,9 +65,7 @@ class Weighted(DPOTrainer):  # type: ignore[misc]
 
     def _with_weights(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         batch: dict[str, Any] = self._collate(examples)
-        there = [
-            name for name in _WEIGHTS if name in examples[0]
-        ]  # not when the reference is asked
+        there = [name for name in _WEIGHTS if name in examples[0]]  # not if the reference is asked
         return batch | {n: torch.tensor([example[n] for example in examples]) for n in there}
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **named: Any) -> Any:

@@ -237,7 +237,6 @@ def train(
             is_half=is_half,
         )
         publish(trained, state, job, check, save_adapter)
-        shutil.rmtree(job.training.checkpoints, ignore_errors=True)
 
 
 def _merged(adapted: PeftModel, state: Mapping[str, torch.Tensor]) -> PreTrainedModel:
@@ -261,7 +260,8 @@ def publish(
     check: Callable[[Path], None] | None = None,
     save_adapter: Callable[[Path], None] | None = None,
 ) -> None:
-    """Write the model directory: weights, config, and the tokenizer of the start model.
+    """Write the model directory: weights, config, and the tokenizer of the start model; the
+    checkpoints go.
 
     Args:
         state: The weights, whole.
@@ -291,6 +291,7 @@ def publish(
             check(directory)
         if save_adapter is not None:
             save_adapter(directory / durable.ADAPTER)
+    shutil.rmtree(job.training.checkpoints, ignore_errors=True)
 
 
 def _save_adapter(adapted: PeftModel, state: Mapping[str, torch.Tensor], directory: Path) -> None:

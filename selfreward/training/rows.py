@@ -131,7 +131,7 @@ def positive_rows(
         counts = ", ".join(f"{reason} {count}" for reason, count in reasons) or "no prompts"
         raise StoppedError(
             f"iteration {iteration} has no response to train on; dropped: {counts}",
-            f"{_why(drops)}. Start a run with a lower train.sft.min_score, or more prompts.",
+            f"{_why(drops)}. {_more_positives(run, drops)}",
         )
     if replay.aift:
         for earlier in range(1, iteration):
@@ -139,6 +139,15 @@ def positive_rows(
     if replay.seed:
         rows += sft_rows(run, store, "train", chat)[0]
     return rows, drops
+
+
+def _more_positives(run: Run, drops: list[Drop]) -> str:
+    """What gives rows, by what most of them were lost to."""
+    keys = {"score": "train.sft.min_score", "too long": "train.sft.max_length"}
+    [(reason, _), *_] = [*Counter(drop.reason for drop in drops).most_common(), ("", 0)]
+    if reason in keys:
+        return f"`selfreward resume {run.handle} {keys[reason]}=...` tries another value."
+    return f"`selfreward show {run.handle} --failed` has the answers; start a run with more."
 
 
 def _positives(
@@ -224,7 +233,7 @@ def _weighing(
             f"iteration {iteration}: on no prompt do the policy and the model before both tell "
             "responses apart, so their consistency is not known",
             "Start a run with judge.form=expected, whose scores rarely tie, or more prompts; or "
-            "branch off without the weight: `selfreward resume RUN --retrain "
+            f"branch off without the weight: `selfreward resume {run.handle} --retrain "
             f"{iteration} --name NEW dpo.weigh_by=null`.",
         )
     return lambda pair: (share, 1 - share)

@@ -34,9 +34,10 @@ _SETTINGS = (
     "prompts.generated_shots", "prompts.temperature", "prompts.top_p", "prompts.rouge_l_max",
     "responses.n", "responses.temperature", "responses.top_p", "responses.max_new_tokens",
     "judge.model", "judge.form", "judge.template", "judge.votes", "judge.temperature",
-    "judge.break_ties", "pairs.rule", "pairs.min_margin", "pairs.max_per_prompt", "dpo.beta",
-    "dpo.learning_rate", "dpo.num_train_epochs", "dpo.loss_type", "dpo.max_length", "lora.r",
-    "launch.processes",
+    "judge.break_ties", "pairs.rule", "pairs.min_margin", "pairs.max_per_prompt",
+    "train.method", "train.sft.start", "train.sft.min_score", "train.replay.aift",
+    "train.replay.seed", "dpo.beta", "dpo.learning_rate", "dpo.num_train_epochs", "dpo.loss_type",
+    "dpo.weigh_by", "dpo.max_length", "lora.r", "launch.processes",
 )  # fmt: skip
 """Those that decide what a run finds; no others leave the machine with the page."""
 

@@ -17,7 +17,7 @@ from selfreward.records import Judgment, PreferencePair, Prompt, Response
 from selfreward.stages.jury import mean_scores
 from selfreward.storage import durable
 from selfreward.storage.committed import needed_models
-from selfreward.storage.directory import Run
+from selfreward.storage.directory import Run, open_run
 from selfreward.training.base import OnLog, OnStep, Training
 from selfreward.verbs.lineage import lineage
 from selfreward.verbs.maintenance import verify
@@ -105,10 +105,17 @@ def test_pairs_are_replayed_where_it_is_asked_for_and_only_there(told: Any) -> N
     assert [*told["M3"][1]][-len(alone["M2"]) :] == alone["M2"]
 
 
-def test_sft_that_finds_nothing_good_enough_stops_with_the_scores() -> None:
+def test_sft_that_finds_nothing_good_enough_stops_with_the_scores_and_goes_on_with_less() -> None:
     with pytest.raises(StoppedError, match="no response to train on; dropped: score 4") as error:
-        looped("train.method=sft", "train.sft.min_score=5", reply=always_four)
-    assert "best 4 < 5 points" in error.value.hint and "train.sft.min_score" in error.value.hint
+        looped("train.method=sft", LONG, "train.sft.min_score=5", reply=always_four)
+    assert "best 4 < 5 points" in error.value.hint
+    assert "`selfreward resume run train.sft.min_score=...`" in error.value.hint
+    run = open_run("run")
+    run.configure(["train.sft.min_score=4"])
+    launch(run, tick=lambda: None, workers=ScriptedWorkers(run, reply=always_four))
+    with run.store() as store:
+        trained = [(s.rows, s.drops) for s in store.stages() if s.stage == "train"]
+    assert trained[1:] == [(4, 0), (4, 0)]
 
 
 @pytest.mark.parametrize(
