@@ -319,6 +319,7 @@ def test_validate_says_what_it_checked(capsys: pytest.CaptureFixture[str]) -> No
     assert parts[-1] == {"name": "options", "detail": "engine, sft, dpo: known", "warning": False}
 
 
+@pytest.mark.slow
 def test_losses_that_pass_with_a_divergence_are_those_that_trl_trains_with(tmp_path: Path) -> None:
     from selfreward.training.dpo import train_dpo
     from selfreward.training.options import _DPO_LOSSES
