@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-from selfreward.errors import IntegrityError, SelfRewardError, StoppedError
+from selfreward.errors import IntegrityError, SelfRewardError, StoppedError, WaitingError
 from selfreward.inputs import models
 from selfreward.inputs.functions import run_functions
 from selfreward.inputs.rankings import rankings_of
@@ -268,7 +268,7 @@ def require_imported(run: Run, store: Store, iteration: int) -> None:
     """Stop until the votes from elsewhere are there.
 
     Raises:
-        StoppedError: With how many are missing of whom, and how they come in.
+        WaitingError: With how many are missing of whom, and how they come in.
     """
     judge = run.config.judge
     waits = [
@@ -277,7 +277,7 @@ def require_imported(run: Run, store: Store, iteration: int) -> None:
         if (left := awaited(store, iteration, juror, judge.truncated))
     ]
     if waits:
-        raise StoppedError(
+        raise WaitingError(
             f"iteration {iteration} waits for votes of {', '.join(waits)}",
             f"`selfreward export {run.handle} --what wanted --format csv --force` writes these "
             "responses; fill in the column score, then `selfreward import "
@@ -404,7 +404,10 @@ def launch(run: Run, tick: Callable[[], None], workers: Workers | None = None) -
             with closing(workers):
                 run_loop(run, store, workers)
         except SelfRewardError as error:
-            store.add_event("error", f"{type(error).__name__}: {error.message}")
+            if isinstance(error, WaitingError):
+                store.add_event("waiting", f"{error.message}. {error.hint}")
+            else:
+                store.add_event("error", f"{type(error).__name__}: {error.message}")
             raise
         except (KeyboardInterrupt, Terminated) as stop:
             store.add_event("stopped", type(stop).__name__)

@@ -137,7 +137,11 @@ def _state(status: Status) -> str:
         return f"Finished: M0 to M{status.iterations + 1}, {duration(status.seconds)} of work."
     at = f"iteration {status.iteration} of {status.iterations}"
     stage = f", stage {status.stage}" if status.stage else ""
-    now = {"running": "It is being written", "failed": "It ended with an error"}
+    now = {
+        "running": "It is being written",
+        "failed": "It ended with an error",
+        "waiting": "It waits for votes",
+    }
     said = f"{now.get(status.state, 'It was stopped')} in {at}{stage}"
     error = f": {cut(status.error, 300).text}" if status.error else ""
     return f"This run is not finished. {said}{error}. What follows is what there was by then."

@@ -70,6 +70,7 @@ function working(status) {
         stage.note ? h("span.note", {}, brief(stage.note)) : null);
     })),
     status.error ? h("p.bad", {}, "Last error: ", line(status.error, `${status.run}-error`)) : null,
+    status.waits ? h("p.hint", {}, line(status.waits, `${status.run}-waits`)) : null,
     ["stopped", "failed"].includes(status.state)
       ? h("p.hint", {}, "Continue with ", h("code", {}, "selfreward resume ", shown(status.run))) : null);
 }
