@@ -334,7 +334,8 @@ def check_health(run: Run, store: Store, iteration: int, names: Sequence[GateNam
     Raises:
         StoppedError: One of these fails and is in ``health.stop_on``.
     """
-    found = gates(iteration_figures(store, iteration), run.config.health)
+    figures = iteration_figures(store, iteration)
+    found = gates(figures, run.config.health)
     if iteration == 0:  # has no pairs, and judgments of people's responses alone
         found = [gate for gate in found if gate.name in AFTER_EVALUATION]
     store.save_report(iteration, "health", Health(tuple(found)))
@@ -345,7 +346,8 @@ def check_health(run: Run, store: Store, iteration: int, names: Sequence[GateNam
         gate = stopping[0]
         raise StoppedError(
             f"iteration {iteration}: {finding(gate)}, and {gate.name} is in health.stop_on",
-            f"{remedy(gate)} To go on nonetheless: selfreward resume {run.name} {key_of(gate)}=...",
+            f"{remedy(gate, figures)} To go on nonetheless: selfreward resume {run.name} "
+            f"{key_of(gate)}=...",
         )
 
 

@@ -134,18 +134,18 @@ def _tables(rounds: Rounds, everything: bool, width: int) -> list[str]:
 
 def health_lines(iterations: Sequence[IterationFigures]) -> list[str]:
     """A line on each gate that any iteration fails: what the last one found, and what to do."""
-    failed: dict[GateName, list[tuple[int, Gate]]] = {}
+    failed: dict[GateName, list[tuple[IterationFigures, Gate]]] = {}
     for figures in iterations:
         for gate in figures.health:
             if gate.passed is False:
-                failed.setdefault(gate.name, []).append((figures.iteration, gate))
+                failed.setdefault(gate.name, []).append((figures, gate))
     lines = []
     for found in failed.values():
         last, gate = found[-1]
-        where = f"iteration {last}"
+        where = f"iteration {last.iteration}"
         if len(found) > 1:
-            where = f"iterations {', '.join(str(number) for number, _ in found)}; in the last"
-        lines.append(f"{where}: {finding(gate)}. {remedy(gate)}")
+            where = f"iterations {', '.join(str(f.iteration) for f, _ in found)}; in the last"
+        lines.append(f"{where}: {finding(gate)}. {remedy(gate, last)}")
     return lines
 
 
