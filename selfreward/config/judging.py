@@ -22,7 +22,7 @@ class FunctionGroup(SampledGroup):
     function: str | None = None
     """A reward function, as ``reward_funcs`` of TRL, in place of a model: ``my_rewards:brief`` or
     ``path/to/my_rewards.py:brief``, looked for beside the config, in the working directory, and
-    among what is installed, such as ``selfreward.rewards.constraints:satisfied``. Its code runs
+    among what is installed, such as ``selfreward.rewards.constraints:strict``. Its code runs
     with your rights. See docs/rewards.md."""
     scale: tuple[float, float] = Field(default=(0.0, 1.0), strict=False)
     """``function``: the least and the greatest value that it returns. A score is 0 to 5 in
