@@ -3,8 +3,9 @@
     python benchmarks/verifiable.py DIR [--seeds 1 2 3] [--arms self jury] [--set KEY=VALUE ...]
         [--out FILE]
 
-Prompts state a constraint on the form of the answer and carry it as a column. 32 subjects are for
-training, 8 others are held out; the 8 constraints are the same. In arm ``self`` the model's own
+M1 is the instructed model as it comes. Prompts state a constraint on the form of the answer and
+carry it as a column. 32 subjects are for training, 8 others are held out; the 8 constraints are the
+same. In arm ``self`` the model's own
 scores make the pairs; in arm ``jury`` a function sits beside it, which gives the share of the
 constraints that an answer keeps (``selfreward.rewards.constraints:strict``). In both, that function
 measures every model on the held-out prompts. Runs lie in DIR, and go on where they were cut off.
@@ -60,18 +61,10 @@ MODELS = 4
 CONFIG = {
     "model": "bundled:smollm2-135m",
     "iterations": MODELS - 1,
-    "sft": {
-        "ift": {"path": "seed/ift.jsonl", "limit": 24},
-        "eft": {"path": "seed/eft.jsonl", "limit": 16},
-        "learning_rate": 3e-5,
-        "per_device_train_batch_size": 4,
-        "gradient_accumulation_steps": 1,
-        "num_train_epochs": 1,
-        "save_steps": 0.5,
-    },
+    "sft": None,
     # the constraints are worded alike on purpose, so nothing is dropped for eight words in a row
-    "prompts": {"dataset": "train.jsonl", "count": 40, "overlap_words": None},
-    "responses": {"n": 4, "top_k": 64, "max_new_tokens": 80},
+    "prompts": {"dataset": "train.jsonl", "count": 32, "overlap_words": None},
+    "responses": {"n": 4, "top_k": 64, "max_new_tokens": 64},
     "judge": {"form": "expected", "template": "judge/expected.jinja"},
     "evaluation": {
         "ranked": None,
@@ -81,10 +74,12 @@ CONFIG = {
     },
     "best": {"by": "verifiable"},
     "dpo": {
+        "loss_type": ["sigmoid", "sft"],
+        "loss_weights": [1.0, 0.2],
         "learning_rate": 3e-5,
         "per_device_train_batch_size": 2,
         "gradient_accumulation_steps": 2,
-        "num_train_epochs": 1,
+        "num_train_epochs": 2,
         "save_steps": 0.5,
     },
 }
