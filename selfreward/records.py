@@ -341,5 +341,5 @@ class Progress:
 MAX_SCORE = 5
 """Points on the additive scale (arXiv 2401.10020, figure 2)."""
 
-REPORTS = ("judge", "canaries", "positions", "answers", "contests", "verified")
+REPORTS = ("judge", "canaries", "positions", "answers", "contests", "verified", "benchmarks")
 """Names of all reports of an evaluation."""

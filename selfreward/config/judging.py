@@ -8,11 +8,19 @@ from pydantic import Field, field_validator, model_validator
 from selfreward.config.base import EngineConfig, Group, SampledGroup, SeedSource, Source
 from selfreward.records import FORMS, Form, FormName, GateName
 
+Style = Literal["question", "plain"]
+"""How a question of a benchmark is put. ``question``: ``Question: ...``, and ``Answer:`` on the
+next line, as by lm-eval's ARC; ``plain``: alone, and the choice completes it, as by its
+OpenBookQA."""
+Metric = Literal["acc", "acc_norm"]
+"""The figures of a benchmark, as in lm-eval; see ``measures.benchmarks.answered_right``."""
+
 FUNCTION = "function"
 """``judge.model`` and ``judge.form`` of a judge that is no model."""
 _NAME = re.compile(r"(?:[^:]+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 IMPORTED = "imported"
 """``judge.model`` and ``judge.form`` of a judge whose votes come from elsewhere."""
+_BENCHMARK_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$"
 _IMPORT_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
 
 
@@ -246,6 +254,18 @@ class ContestConfig(FunctionGroup):
         return self
 
 
+class BenchmarkConfig(SeedSource):
+    """Questions with one right answer among given ones: rows of ``question``, ``choices`` (a list)
+    and ``answer`` (its place in the list, from 0).
+    """
+
+    name: str = Field(pattern=_BENCHMARK_NAME)
+    """What it is called, in ``best.by`` as well: letters, digits, dashes, 40 at most."""
+    style: Style = "question"
+    """``question``: the question after ``Question:``, and each choice after ``Answer:``. ``plain``:
+    each choice right after the question, which it completes."""
+
+
 class EvaluationConfig(Group):
     """What is asked of each new model at the end of its iteration; no record depends on it."""
 
@@ -271,10 +291,26 @@ class EvaluationConfig(Group):
     )
     """The judges that compare; none of them learns along. ``[]``: the answers are kept, and not
     compared."""
+    benchmarks: tuple[BenchmarkConfig, ...] = Field(default=(), strict=False)
+    """What each model knows, by the choice that it finds likeliest (docs/benchmarking.md). A
+    question that is also trained on is refused."""
+
+    @field_validator("benchmarks")
+    @classmethod
+    def _check_names(cls, benchmarks: tuple[BenchmarkConfig, ...]) -> tuple[BenchmarkConfig, ...]:
+        names = [each.name for each in benchmarks]
+        if len({name.lower() for name in names}) < len(names):
+            raise ValueError("two of them have one name")
+        return benchmarks
 
     @property
     def is_on(self) -> bool:
         """Whether there is anything to ask."""
+        return self.asks or bool(self.benchmarks)
+
+    @property
+    def asks(self) -> bool:
+        """Whether the model judges or answers, which benchmarks do without."""
         return self.ranked is not None or self.canaries or self.questions is not None
 
     @property
@@ -298,10 +334,12 @@ class BestConfig(Group):
     models get no better ends.
     """
 
-    by: Literal["win_rate", "judge_agreement", "verifiable"] = "win_rate"
+    by: str = "win_rate"
     """``win_rate``: against M1 on ``evaluation.questions``. ``judge_agreement``: pairs of
     ``evaluation.ranked`` that the model, as a judge, orders as people do. ``verifiable``: what the
-    functions of ``evaluation.contests`` give its answers to ``evaluation.questions``, mean."""
+    functions of ``evaluation.contests`` give its answers to ``evaluation.questions``, mean.
+    ``benchmark.NAME``: accuracy on that one of ``evaluation.benchmarks``; normalized by the length
+    of the choices with ``benchmark.NAME.acc_norm``."""
     patience: int | None = Field(default=None, ge=1)
     """End the run (exit code 0) once so many models in a row are no better than the best before
     them; null: after ``iterations``. Scores that rise while this falls are the known end of
@@ -312,6 +350,27 @@ class BestConfig(Group):
     when the iteration begins, and kept."""
     margin: float = Field(default=0.0, ge=0, le=1)
     """By how much a model has to be better to count as better, in shares of 1."""
+
+    @field_validator("by")
+    @classmethod
+    def _check_by(cls, by: str) -> str:
+        if by not in ("win_rate", "judge_agreement", "verifiable") and benchmark_of(by) is None:
+            raise ValueError(
+                "Input should be win_rate, judge_agreement, verifiable, benchmark.NAME or "
+                "benchmark.NAME.acc_norm"
+            )
+        return by
+
+
+def benchmark_of(by: str) -> tuple[str, Metric] | None:
+    """Name and metric of the benchmark that ``best.by`` names; None where it names none."""
+    kind, _, rest = by.partition(".")
+    name, _, metric = rest.partition(".")
+    if kind != "benchmark" or not re.match(_BENCHMARK_NAME, name):
+        return None
+    if metric in ("", "acc"):
+        return name, "acc"
+    return (name, "acc_norm") if metric == "acc_norm" else None
 
 
 class HealthConfig(Group):

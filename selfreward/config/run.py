@@ -15,6 +15,7 @@ from selfreward.config.judging import (
     HealthConfig,
     JudgeConfig,
     JurorConfig,
+    benchmark_of,
 )
 from selfreward.config.training import DpoConfig, LaunchConfig, SelectionConfig, SftConfig
 from selfreward.errors import ConfigError
@@ -113,6 +114,15 @@ class Config(Group):
     @model_validator(mode="after")
     def _check_best(self) -> Self:
         by, evaluation = self.best.by, self.evaluation
+        if wanted := benchmark_of(by):
+            known = [each.name for each in evaluation.benchmarks]
+            if wanted[0] not in known:
+                others = f"only {', '.join(known)}" if known else "none"
+                raise ValueError(
+                    f"best.by={by} needs a benchmark {wanted[0]} in evaluation.benchmarks, and "
+                    f"there is {others}"
+                )
+            return self
         needs = {
             "win_rate": (
                 "evaluation.questions and a judge in evaluation.contests",

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from selfreward.measures.reports import (
+    BenchmarkResults,
     CanaryReport,
     Contest,
     Contests,
@@ -112,6 +113,16 @@ class VerifiedFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class BenchmarkFigures:
+    """What a model knows; see ``reports.BenchmarkResult``."""
+
+    scores: dict[str, Estimate]
+    """Share of the questions that it answers rightly, by metric."""
+    gains: dict[str, Estimate] | None
+    """These less those of M1; None of M1 itself."""
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluated:
     """A model as a judge, and by its answers; what was not measured is None."""
 
@@ -123,6 +134,8 @@ class Evaluated:
     contests: tuple[ContestFigures, ...]
     """Empty where there were none."""
     verified: VerifiedFigures | None
+    benchmarks: dict[str, BenchmarkFigures]
+    """By name, in the order of the config; empty where there are none."""
 
 
 def evaluated(store: Store, iteration: int) -> Evaluated:
@@ -132,6 +145,7 @@ def evaluated(store: Store, iteration: int) -> Evaluated:
     positions = store.report(iteration, "positions", Positions)
     contests = store.report(iteration, "contests", Contests)
     found = store.report(iteration, "verified", Verified)
+    taken = store.report(iteration, "benchmarks", BenchmarkResults)
     return Evaluated(
         judge=_judge(judge) if judge else None,
         drift=judge.drift if judge else None,
@@ -139,6 +153,10 @@ def evaluated(store: Store, iteration: int) -> Evaluated:
         positions=_positions(positions) if positions else None,
         contests=tuple(map(_contest, contests.contests)) if contests else (),
         verified=_verified(found) if found else None,
+        benchmarks={
+            each.name: BenchmarkFigures(each.scores, each.gains)
+            for each in (taken.results if taken else ())
+        },
     )
 
 

@@ -351,6 +351,34 @@ class Verified:
     """Mean over the functions, of the questions to which any gave a value, 0 to 1."""
 
 
+# What the models know
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkResult:
+    """What a model made of one benchmark."""
+
+    name: str
+    version: str
+    """sha256 of its questions."""
+    style: str
+    """See ``evaluation.benchmarks``."""
+    right: dict[str, tuple[int, ...]]
+    """By metric (``acc``, ``acc_norm``) 1 for each question that is right, else 0."""
+    scores: dict[str, Estimate]
+    """Share that is right, 0 to 1, by metric."""
+    gains: dict[str, Estimate] | None
+    """By how much these are above those of M1, -1 to 1, question by question; None of M1 itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkResults:
+    """What it made of all of them."""
+
+    results: tuple[BenchmarkResult, ...]
+    """In the order of the config; fewer while the evaluation goes on."""
+
+
 @dataclass(frozen=True, slots=True)
 class Gate:
     """One figure of an iteration against its limit; ``health`` says what it is about."""

@@ -3,7 +3,8 @@
 It judges held-out responses that people ranked, and canaries, in the form and with the template of
 the run's judge; of a jury, those of the member that is the policy. It is the policy that is
 measured, whatever ``judge.model`` is: the one that judges the next iteration, or would. Then it
-answers held-out questions, and is compared with the models before it, see ``contests.py``.
+answers held-out questions, and is compared with the models before it, see ``contests.py``. Before
+all that it takes the benchmarks.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,12 @@ from selfreward.stages.evaluate import Pair, compare_pairs, judge_texts, pairs_o
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
 from selfreward.storage.tracker import Tracker
+from selfreward.workers.benchmark import (
+    REPORT,
+    num_choices,
+    read_benchmarks,
+    take_benchmarks,
+)
 from selfreward.workers.contests import (
     REFERENCE,
     answer_questions,
@@ -34,7 +41,7 @@ from selfreward.workers.contests import (
 async def evaluate_iteration(run: Run, store: Store, iteration: int, sessions: Sessions) -> None:
     """Measure ``models/M<iteration + 1>`` and commit the reports with the stage, all at once.
 
-    Whatever cuts it off leaves nothing; it is begun anew.
+    Whatever cuts it off leaves nothing but whole benchmarks; the rest is begun anew.
 
     Raises:
         PreflightError: The engine cannot go on.
@@ -55,9 +62,10 @@ async def evaluate_iteration(run: Run, store: Store, iteration: int, sessions: S
     contested = len(questions) * len(opponents) * len(settings.judges)
     unknown = [name for name in (own, REFERENCE) if name == own or name in opponents]
     scored = len(questions) * len(unknown) * len(settings.functions)
-    total = len(texts) + len(pairs) + len(questions) + contested + scored
+    choices = sum(num_choices(asked) for _, asked in read_benchmarks(run))
+    total = choices + len(texts) + len(pairs) + len(questions) + contested + scored
     with Tracker(store, iteration, "evaluate", total) as tracker:
-        done = count(1)
+        done = count(choices + 1)
 
         def step() -> None:
             tracker.advance(next(done))
@@ -65,6 +73,9 @@ async def evaluate_iteration(run: Run, store: Store, iteration: int, sessions: S
         juror = config.judge.jurors[config.judge.evaluated]
         own_engine = juror.engine if juror.model == "policy" else None
         reports: dict[str, object] = {}
+        if choices:
+            await sessions.close()  # which may hold all memory of the device
+            reports[REPORT] = take_benchmarks(run, store, iteration, tracker.advance)
         if texts:
             session = await sessions.get(own_engine or config.engine, run.policy(iteration + 1))
             reports = await _as_judge(run, store, iteration, session, rankings, canaries, step)

@@ -28,6 +28,7 @@ from selfreward.storage.tracker import Tracker
 from selfreward.training.base import DpoRow, Fit, SftRow, Training
 from selfreward.training.distributed import train_processes
 from selfreward.training.rows import dpo_rows, sft_rows
+from selfreward.workers.benchmark import check_benchmarks
 from selfreward.workers.checks import check_config, check_drawn, check_own_functions
 from selfreward.workers.evaluate import evaluate_iteration
 from selfreward.workers.fixed import hold_fixed
@@ -58,7 +59,7 @@ def prepare(run: Run) -> None:
     if any(j.traits.weighs for j in config.judge.jurors if j.model in ("policy", "M1")):
         chat.score_prompt("")
     measured = config.judge.jurors[config.judge.evaluated]
-    if config.evaluation.is_on and measured.traits.weighs:
+    if config.evaluation.asks and measured.traits.weighs:
         chat.score_prompt("")
     comparing = [measured] if config.evaluation.compares else []
     if config.judge.break_ties and config.judge.model in ("policy", "M1"):
@@ -66,6 +67,7 @@ def prepare(run: Run) -> None:
     if any(form_of(judge) == "expected" for judge in comparing):
         chat.label_prompt("", STARTED, LABELS)
     _check_contests(config, chat)
+    check_benchmarks(run, model.path)
     facts = {
         "path": str(model.path), "digest": model.digest,
         "source": model.source, "revision": model.revision,
