@@ -4,6 +4,7 @@
 the same configs with the same words. ``plan`` may be asked about another machine.
 """
 
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from selfreward.inputs.models import check_source
 from selfreward.inputs.questions import QUESTION
 from selfreward.inputs.templates import Template
 from selfreward.records import judge_key
+from selfreward.rewards import constraints
 from selfreward.stages.overlap import HeldOut
 from selfreward.storage.directory import Run
 from selfreward.tracking.base import check_installed
@@ -160,6 +162,20 @@ def _check_functions(config: Config, read: Callable[[str], str]) -> None:
         prompts, questions = (read(f"seeds/{kind}.jsonl") for kind in ("dataset", "questions"))
         columns = Columns(column_names(prompts), column_names(questions, QUESTION))
         check_functions(found, config, columns)
+        if any(function.module == constraints.__name__ for function in found.values()):
+            _check_constraints(prompts, "prompts.dataset")
+            _check_constraints(questions, "evaluation.questions")
+
+
+def _check_constraints(jsonl: str, key: str) -> None:
+    """Check what the rows of a run's own copy are held to by ``rewards.constraints``."""
+    for number, line in enumerate(jsonl.split("\n")[:-1], 1):
+        try:
+            constraints.check(json.loads(line).get("constraints"))
+        except ValueError as error:
+            raise ConfigError(f"{key}: row {number}: {error}", "See docs/rewards.md.") from None
+        except ImportError as error:
+            raise PreflightError(f"{key}: row {number}: {error}") from None
 
 
 def check_drawn(run: Run, config: Config) -> None:
