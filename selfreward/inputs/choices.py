@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from selfreward.config import SeedSource
-from selfreward.config.judging import Style
+from selfreward.config.evaluation import Style
 from selfreward.errors import ConfigError
 from selfreward.inputs.rows import read_rows
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from selfreward.config.judging import benchmark_of
+from selfreward.config.evaluation import benchmark_of
 from selfreward.measures.figures import IterationFigures
 from selfreward.measures.reports import Estimate
 from selfreward.storage.directory import Run

@@ -22,6 +22,7 @@ from selfreward.measures.evaluated import (
     BenchmarkFigures,
     CanaryFigures,
     ContestFigures,
+    FunctionFigures,
     JudgeFigures,
     PositionFigures,
     VerifiedFigures,
@@ -231,6 +232,8 @@ class IterationFigures:
     data: DataFigures | None = None
     """Health of the prompts and responses; None until the iteration is closed, and of iterations
     that were closed by a release that did not look."""
+    rewards: tuple[FunctionFigures, ...] = ()
+    """What the reward models of the contests give the new model's answers."""
     benchmarks: dict[str, BenchmarkFigures] = field(default_factory=dict)
     """What the model that the iteration made knows, by ``evaluation.benchmarks``; not what
     ``selfreward benchmark`` found later."""
@@ -296,6 +299,7 @@ def iteration_figures(
             health=health.gates if health else (),
             seconds=_seconds(store, iteration),
             data=store.report(iteration, "data", DataFigures),
+            rewards=model.rewards,
             benchmarks=model.benchmarks,
         )
 

@@ -330,16 +330,24 @@ class Contests:
 
 @dataclass(frozen=True, slots=True)
 class FunctionValues:
-    """What one function gives a model's answers."""
+    """What one function, or one reward model, gives a model's answers."""
 
     judge: str
     values: tuple[float | None, ...]
     """By question: where the value lies on the function's scale, 0 to 1; 0 of an answer that cannot
-    be shown, as of a model that says nothing."""
+    be shown, as of a model that says nothing. Of a reward model the reward itself, and of such an
+    answer None."""
     reasons: tuple[str | None, ...]
     """Why there is no value."""
     rate: Estimate
     """Mean of the values that there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rewards:
+    """What the reward models of the contests give a model's answers, on scales of their own."""
+
+    judges: tuple[FunctionValues, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import selfreward
 from selfreward.config import SeedSource
-from selfreward.config.judging import Style
+from selfreward.config.evaluation import Style
 from selfreward.engines.vllm_build import version
 from selfreward.errors import ConfigError, PreflightError
 from selfreward.inputs.choices import Choices, choices_digest, read_choices

@@ -8,7 +8,7 @@ A difference is called one only where its 95% interval excludes none; else it "i
 import math
 from collections.abc import Sequence
 
-from selfreward.config.judging import benchmark_of
+from selfreward.config.evaluation import benchmark_of
 from selfreward.measures.best import FIRST, Best
 from selfreward.measures.evaluated import ContestFigures, JudgeFigures
 from selfreward.measures.figures import IterationFigures

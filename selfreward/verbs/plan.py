@@ -358,7 +358,7 @@ def _contests(config: Config, beside: Path | None) -> tuple[int, int, int, int]:
     opponents = max(0, 2 * last - 1) + (last + 1 if questions[0].reference is not None else 0)
     contests = len(questions) * opponents * len(settings.judges)
     length = config.responses.max_new_tokens
-    models = [judge for judge in settings.judges if judge.function is None]
+    models = [judge for judge in settings.judges if judge.traits.template]
     writes = [judge.max_new_tokens for judge in models if form_of(judge) == "written"]
     asked = sum(_tokens(len(question.prompt)) for question in questions)
     sampled = (last + 1) * len(questions) * length

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from selfreward.config.judging import BenchmarkConfig
+from selfreward.config.evaluation import BenchmarkConfig
 from selfreward.engines.likelihood import check_texts, log_likelihoods
 from selfreward.errors import ConfigError, PreflightError
 from selfreward.inputs.choices import Choices, choices_digest

@@ -17,7 +17,7 @@ from selfreward.inputs.questions import Question, copied_questions
 from selfreward.inputs.rankings import Ranking, Text
 from selfreward.measures.judge import Votes, canary_report, judge_report
 from selfreward.measures.positions import compared_pairs, positions
-from selfreward.measures.reports import JudgeReport, Verified
+from selfreward.measures.reports import FunctionValues, JudgeReport, Rewards, Verified
 from selfreward.records import Comparison, Judgment
 from selfreward.stages.evaluate import Pair, compare_pairs, judge_texts, pairs_of
 from selfreward.storage.directory import Run
@@ -34,6 +34,7 @@ from selfreward.workers.contests import (
     answer_questions,
     hold_contests,
     opponents_of,
+    reward_answers,
     verify_answers,
 )
 
@@ -61,7 +62,8 @@ async def evaluate_iteration(run: Run, store: Store, iteration: int, sessions: S
     own, opponents = f"M{iteration + 1}", opponents_of(store, iteration, questions)
     contested = len(questions) * len(opponents) * len(settings.judges)
     unknown = [name for name in (own, REFERENCE) if name == own or name in opponents]
-    scored = len(questions) * len(unknown) * len(settings.functions)
+    scorers = len(settings.functions) + len(settings.reward_models)
+    scored = len(questions) * len(unknown) * scorers
     choices = sum(num_choices(asked) for _, asked in read_benchmarks(run))
     total = choices + len(texts) + len(pairs) + len(questions) + contested + scored
     with Tracker(store, iteration, "evaluate", total) as tracker:
@@ -83,13 +85,15 @@ async def evaluate_iteration(run: Run, store: Store, iteration: int, sessions: S
             session = await sessions.get(config.engine, run.policy(iteration + 1))
             answers = await answer_questions(run, session, own, questions, step)
             reports["answers"] = answers
-            given: dict[str, Verified] = {}
-            if settings.functions:
-                given = _given(store, iteration)
-                for name in unknown:
-                    asked = answers if name == own else opponents[name]
-                    given[name] = await verify_answers(run, questions, asked.answers, step)
-                reports["verified"] = given[own]
+            given = _given(store, iteration)
+            for name in unknown:
+                asked = (answers if name == own else opponents[name]).answers
+                found = await verify_answers(run, questions, asked, step)
+                rewards = await reward_answers(run, sessions, questions, asked, step)
+                given[name] = [*found.functions, *rewards.judges]
+                if name == own:
+                    reports |= {"verified": found} if settings.functions else {}
+                    reports |= {"rewards": rewards} if settings.reward_models else {}
             if contested:
                 reports["contests"] = await hold_contests(
                     run, sessions, questions, answers, opponents, given, step
@@ -97,12 +101,16 @@ async def evaluate_iteration(run: Run, store: Store, iteration: int, sessions: S
         tracker.finish(run, rows=total, drops=0, reports=reports)
 
 
-def _given(store: Store, iteration: int) -> dict[str, Verified]:
-    """What functions gave the answers of earlier models, by model."""
-    found = {}
+def _given(store: Store, iteration: int) -> dict[str, Sequence[FunctionValues]]:
+    """What functions and reward models gave the answers of earlier models, by model."""
+    found: dict[str, Sequence[FunctionValues]] = {}
     for before in range(iteration):
-        if (kept := store.report(before, "verified", Verified)) is not None:
-            found[f"M{before + 1}"] = kept
+        verified = store.report(before, "verified", Verified)
+        rewards = store.report(before, "rewards", Rewards)
+        found[f"M{before + 1}"] = [
+            *(verified.functions if verified else ()),
+            *(rewards.judges if rewards else ()),
+        ]
     return found
 
 
