@@ -43,7 +43,7 @@ SECTIONS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "Questions with one right answer, none of which was trained on: the share that each model "
         "answers rightly, with its 95% interval over questions. What a model lost against M1 is "
         "the alignment tax (InstructGPT, arXiv 2203.02155, 4.2). The chart has those of the run's "
-        "evaluations, by acc; the table also what `selfreward benchmark` found.",
+        "evaluations, by acc; the table also what was asked on demand.",
         ("benchmarks",),
     ),
     "training": (
