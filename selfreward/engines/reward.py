@@ -54,6 +54,7 @@ class RewardModel:
 
     def __init__(self, model: Path, chat: Chat) -> None:
         self._chat = chat
+        self._pad_id: int | None = None
         self._model: Any = self._open(model)
         self._batcher = Batcher(self._run, _BATCH_SIZE)
 
@@ -86,16 +87,25 @@ class RewardModel:
             dtype="auto" if cuda else "float32",
             device_map="cuda" if cuda else "cpu",
         ).eval()
-        opened.config.get_text_config().pad_token_id = self._chat.pad_id
+        self._pad_id = opened.config.get_text_config().pad_token_id
         return opened
 
     def _run(self, requests: Sequence[Request]) -> list[list[Generation]]:
-        """Rewards of a batch, padded to the right; the reward is read at the last token of each."""
+        """Rewards of a batch, padded to the right.
+
+        transformers reads a reward at the last token that is not the one for padding: as the model
+        was trained, which may be before the end of the turn. Without such a token it is the last,
+        so then one fills up that is in no row.
+        """
         import torch
 
         rows = [request.token_ids for request in requests]
-        longest = max(map(len, rows))
-        ids = [[*row, *[self._chat.pad_id] * (longest - len(row))] for row in rows]
+        longest, used = max(map(len, rows)), {token for row in rows for token in row}
+        pad = self._pad_id
+        if pad is None:
+            pad = next(token for token in range(len(used) + 1) if token not in used)
+        self._model.config.get_text_config().pad_token_id = pad
+        ids = [[*row, *[pad] * (longest - len(row))] for row in rows]
         mask = [[1] * len(row) + [0] * (longest - len(row)) for row in rows]
         with torch.inference_mode():
             logits = self._model(

@@ -333,6 +333,8 @@ def _judging(
 
 def _known(one: Store, t: int, other: Store, u: int) -> Iterator[Figure]:
     """Benchmarks that both new models have taken, the same questions in the same style."""
+    from selfreward.measures.benchmarks import gained
+
     reports = [
         store.report(at, "benchmarks", BenchmarkResults) for store, at in ((one, t), (other, u))
     ]
@@ -341,8 +343,6 @@ def _known(one: Store, t: int, other: Store, u: int) -> Iterator[Figure]:
         a, b = sides[0][name], sides[1][name]
         if (a.version, a.style) != (b.version, b.style):
             continue
-        from selfreward.measures.benchmarks import gained
-
         apart = gained(b.right["acc"], a.right["acc"])
         shares = a.scores["acc"], b.scores["acc"]
         yield _figure(f"benchmark {name}", "share", shares, "paired", apart)

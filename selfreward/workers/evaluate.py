@@ -17,7 +17,7 @@ from selfreward.inputs.questions import Question, copied_questions
 from selfreward.inputs.rankings import Ranking, Text
 from selfreward.measures.judge import Votes, canary_report, judge_report
 from selfreward.measures.positions import compared_pairs, positions
-from selfreward.measures.reports import FunctionValues, JudgeReport, Rewards, Verified
+from selfreward.measures.reports import Answers, FunctionValues, JudgeReport, Rewards, Verified
 from selfreward.records import Comparison, Judgment
 from selfreward.stages.evaluate import Pair, compare_pairs, judge_texts, pairs_of
 from selfreward.storage.directory import Run
@@ -61,9 +61,8 @@ async def evaluate_iteration(run: Run, store: Store, iteration: int, sessions: S
     pairs = pairs_of(rankings) if settings.compares else []
     own, opponents = f"M{iteration + 1}", opponents_of(store, iteration, questions)
     contested = len(questions) * len(opponents) * len(settings.judges)
-    unknown = [name for name in (own, REFERENCE) if name == own or name in opponents]
     scorers = len(settings.functions) + len(settings.reward_models)
-    scored = len(questions) * len(unknown) * scorers
+    scored = len(questions) * len(_unknown(own, opponents)) * scorers
     choices = sum(num_choices(asked) for _, asked in read_benchmarks(run))
     total = choices + len(texts) + len(pairs) + len(questions) + contested + scored
     with Tracker(store, iteration, "evaluate", total) as tracker:
@@ -80,25 +79,45 @@ async def evaluate_iteration(run: Run, store: Store, iteration: int, sessions: S
             reports[REPORT] = take_benchmarks(run, store, iteration, tracker.advance)
         if texts:
             session = await sessions.get(own_engine or config.engine, run.policy(iteration + 1))
-            reports = await _as_judge(run, store, iteration, session, rankings, canaries, step)
+            reports |= await _as_judge(run, store, iteration, session, rankings, canaries, step)
         if questions:
-            session = await sessions.get(config.engine, run.policy(iteration + 1))
-            answers = await answer_questions(run, session, own, questions, step)
-            reports["answers"] = answers
-            given = _given(store, iteration)
-            for name in unknown:
-                asked = (answers if name == own else opponents[name]).answers
-                found = await verify_answers(run, questions, asked, step)
-                rewards = await reward_answers(run, sessions, questions, asked, step)
-                given[name] = [*found.functions, *rewards.judges]
-                if name == own:
-                    reports |= {"verified": found} if settings.functions else {}
-                    reports |= {"rewards": rewards} if settings.reward_models else {}
-            if contested:
-                reports["contests"] = await hold_contests(
-                    run, sessions, questions, answers, opponents, given, step
-                )
+            reports |= await _by_answers(run, store, iteration, sessions, questions, step)
         tracker.finish(run, rows=total, drops=0, reports=reports)
+
+
+async def _by_answers(
+    run: Run,
+    store: Store,
+    iteration: int,
+    sessions: Sessions,
+    questions: Sequence[Question],
+    step: Callable[[], None],
+) -> dict[str, object]:
+    """The reports on the answers of the model."""
+    settings, own = run.config.evaluation, f"M{iteration + 1}"
+    opponents = opponents_of(store, iteration, questions)
+    session = await sessions.get(run.config.engine, run.policy(iteration + 1))
+    answers = await answer_questions(run, session, own, questions, step)
+    reports: dict[str, object] = {"answers": answers}
+    given = _given(store, iteration)
+    for name in _unknown(own, opponents):
+        asked = (answers if name == own else opponents[name]).answers
+        verified = await verify_answers(run, questions, asked, step)
+        rewards = await reward_answers(run, sessions, questions, asked, step)
+        given[name] = [*verified.functions, *rewards.judges]
+        if name == own:
+            reports |= {"verified": verified} if settings.functions else {}
+            reports |= {"rewards": rewards} if settings.reward_models else {}
+    if opponents and settings.judges:
+        reports["contests"] = await hold_contests(
+            run, sessions, questions, answers, opponents, given, step
+        )
+    return reports
+
+
+def _unknown(own: str, opponents: Mapping[str, Answers]) -> list[str]:
+    """Whose answers functions and reward models have not been given before."""
+    return [own, *(name for name in opponents if name == REFERENCE)]
 
 
 def _given(store: Store, iteration: int) -> dict[str, Sequence[FunctionValues]]:

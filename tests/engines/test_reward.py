@@ -22,12 +22,14 @@ from tests.support.families import make_family
 from tests.support.models import TEMPLATE, make_model
 
 
-def make_reward_model(path: Path, *, labels: int = 1, template: str | None = TEMPLATE) -> Path:
+def make_reward_model(
+    path: Path, *, labels: int = 1, template: str | None = TEMPLATE, pad: int | None = 100
+) -> Path:
     """A tiny one with random weights."""
     make_model(path, template)
     config = LlamaConfig(
         vocab_size=128, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=2, max_position_embeddings=64, num_labels=labels, pad_token_id=100,
+        num_attention_heads=2, max_position_embeddings=64, num_labels=labels, pad_token_id=pad,
     )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -61,7 +63,14 @@ def rewards(path: Path, asked: list[tuple[str, str]]) -> list[float | None]:
     return asyncio.run(score())
 
 
-def test_the_reward_is_what_transformers_gives_the_templated_conversation(path: Path) -> None:
+@pytest.mark.parametrize("pad", [100, None])
+@pytest.mark.parametrize("after", ["\n", ""])  # 100 ends a turn: it is last, or a line break is
+def test_the_reward_is_what_transformers_gives_the_templated_conversation(
+    tmp_path: Path, pad: int | None, after: str
+) -> None:
+    path = make_reward_model(
+        tmp_path, template=TEMPLATE.replace("\n{% endfor", after + "{% endfor"), pad=pad
+    )
     tokenizer = AutoTokenizer.from_pretrained(path)
     model = AutoModelForSequenceClassification.from_pretrained(path).eval()
     expected = []
