@@ -24,13 +24,18 @@ def check_reward_model(model: Path, key: str, trust_remote_code: bool = False) -
         key: Of the config, for the errors.
 
     Raises:
-        ConfigError: It is no sequence classifier, or has several labels.
+        ConfigError: It is no sequence classifier, has several labels, or a config that transformers
+            cannot read.
     """
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(
-        model, local_files_only=True, trust_remote_code=trust_remote_code
-    )
+    try:
+        config = AutoConfig.from_pretrained(
+            model, local_files_only=True, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        first = (str(error).strip().splitlines() or ["no reason given"])[0][:200]
+        raise ConfigError(f"{key}: {model}: transformers cannot read its config: {first}") from None
     kinds = config.architectures or ["unknown"]
     if not any(kind.endswith("ForSequenceClassification") for kind in kinds):
         raise ConfigError(

@@ -10,10 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from selfreward.config import Config, EngineConfig, JurorConfig, SeedSource
-from selfreward.config.judging import HOSTED, OWN_MODELS
+from selfreward.config.judging import HOSTED, OWN_MODELS, REWARD
 from selfreward.config.readers import decides
 from selfreward.config.run import all_judges, check_judges
 from selfreward.engines.kinds import check_options as check_engine_options
+from selfreward.engines.reward import check_reward_model
 from selfreward.errors import ConfigError, PreflightError, SelfRewardError
 from selfreward.inputs import functions, seeds
 from selfreward.inputs.collect import (
@@ -96,6 +97,8 @@ def check_config(
     for key, judge in all_judges(config).items():
         if judge.model not in OWN_MODELS:
             check_source(judge.model, key=f"{key}.model")
+        if here and judge.form == REWARD and Path(judge.model).is_dir():
+            check_reward_model(Path(judge.model), f"{key}.model")
         if judge.engine is not None:
             _check_engine(judge.engine, f"{key}.engine", here, known)
     check_judges(config)
