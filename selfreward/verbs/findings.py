@@ -13,7 +13,7 @@ from selfreward.measures.best import FIRST, Best
 from selfreward.measures.evaluated import ContestFigures, JudgeFigures
 from selfreward.measures.figures import IterationFigures
 from selfreward.measures.reports import Estimate
-from selfreward.verbs.layout import percent
+from selfreward.verbs.layout import estimated, percent
 from selfreward.verbs.score_rows import gain, has_verdicts
 
 _Z = 1.96
@@ -34,6 +34,7 @@ def findings(iterations: Sequence[IterationFigures], best: Best | None = None) -
     found = [
         *_outside(iterations),
         *_verifiable(iterations),
+        *_rewards(iterations),
         *_benchmarks(iterations),
         *([_best_sentence(best)] if best else []),
     ]
@@ -65,6 +66,19 @@ def _verifiable(iterations: Sequence[IterationFigures]) -> list[str]:
     rates = [(f.iteration + 1, f.verified.rate) for f in iterations if f.verified]
     given = [f"M{model} {percent(rate)}" for model, rate in rates if rate.value is not None]
     return [f"Verifiable, mean over held-out questions: {', '.join(given)}."] if given else []
+
+
+def _rewards(iterations: Sequence[IterationFigures]) -> list[str]:
+    """What reward models give the answers of each model."""
+    names = dict.fromkeys(each.judge for f in iterations for each in f.rewards)
+    found = []
+    for name in names:
+        rates = [
+            (f.iteration + 1, e.rate) for f in iterations for e in f.rewards if e.judge == name
+        ]
+        given = ", ".join(f"M{model} {estimated(rate, '.2f')}" for model, rate in rates)
+        found.append(f"Rewards by {name}, mean over held-out questions: {given}.")
+    return found
 
 
 def _benchmarks(iterations: Sequence[IterationFigures]) -> list[str]:

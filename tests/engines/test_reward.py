@@ -6,39 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    LlamaConfig,
-    LlamaForSequenceClassification,
-)
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from selfreward.engines.base import Request, RequestError
 from selfreward.engines.chat import Chat
 from selfreward.engines.reward import RewardModel, check_reward_model
 from selfreward.errors import ConfigError
 from selfreward.stages.rewards import RewardScorer
-from tests.support.families import make_family
-from tests.support.models import TEMPLATE, make_model
-
-
-def make_reward_model(
-    path: Path, *, labels: int = 1, template: str | None = TEMPLATE, pad: int | None = 100
-) -> Path:
-    """A tiny one with random weights."""
-    make_model(path, template)
-    config = LlamaConfig(
-        vocab_size=128, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=2, max_position_embeddings=64, num_labels=labels, pad_token_id=pad,
-    )  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = LlamaForSequenceClassification(config).float()
-        with torch.no_grad():
-            for weight in model.parameters():
-                weight.mul_(3)
-    model.save_pretrained(path)
-    return path
+from tests.support.families import make_family, make_reward_model
+from tests.support.models import TEMPLATE
 
 
 @pytest.fixture(scope="module")

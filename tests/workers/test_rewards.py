@@ -1,7 +1,9 @@
 """Reward models in a run: the only judge, one of a jury, and a judge of contests."""
 
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from selfreward.config.load import build_config
@@ -9,12 +11,15 @@ from selfreward.config.run import Config
 from selfreward.controller import launch
 from selfreward.errors import ConfigError
 from selfreward.inputs.collect import create_run
-from selfreward.measures.reports import Answers, Contests, Rewards
+from selfreward.inputs.questions import Question
+from selfreward.measures.reports import Answer, Answers, Contests, FunctionValues, Rewards
 from selfreward.records import Judgment, Prompt, Response
 from selfreward.storage.directory import Run, open_run
 from selfreward.verbs.maintenance import verify
 from selfreward.verbs.scores import scores_of, scores_text
+from selfreward.workers.rewards import rewards_job
 from tests.support import plain
+from tests.support.families import make_reward_model
 from tests.support.loop_driver import ScriptedWorkers
 
 SMALL = [
@@ -95,7 +100,24 @@ def test_in_contests_the_higher_reward_wins_and_all_rewards_are_kept() -> None:
         if a is not None and b is not None:
             assert result == (0.5 if a == b else float(a > b))
     text = plain(scores_text(scores_of(run)))
+    assert "Rewards by org/reward, mean over held-out questions: M1 " in " ".join(text.split())
     assert "reward, by reward" in text and "wins v M1, by reward" in text
+
+
+def test_outside_of_a_run_each_contestant_gets_its_rewards(tmp_path: Path) -> None:
+    path = make_reward_model(tmp_path / "reward")
+    questions = [Question("Why?"), Question("How?")]
+    long = Answer("long " * 20, 20, False, None)
+    answers = [[Answer("So.", 2, False, None), long], [Answer("", 0, False, "empty")] * 2]
+    said: list[Any] = []
+    job = {"model": str(path), "questions": msgspec.to_builtins(questions),
+           "answers": msgspec.to_builtins(answers)}  # fmt: skip
+    rewards_job(job, said.append)
+    *counts, found = said
+    assert counts == [0, 1, 2, 3, 4]
+    mine, other = msgspec.convert(found, list[FunctionValues])
+    assert mine.values[0] is not None and mine.reasons == (None, "too long")
+    assert (other.values, other.reasons) == ((None, None), ("empty", "empty"))
 
 
 @pytest.mark.parametrize(
