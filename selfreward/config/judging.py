@@ -69,7 +69,7 @@ class FunctionGroup(SampledGroup):
         model, form, engine = (getattr(self, name) for name in ("model", "form", "engine"))
         if form != REWARD:
             return self
-        if model in OWN_MODELS:
+        if model in OWN_MODELS or model.startswith("bundled:") or model.endswith(".gguf"):
             raise ValueError(
                 f"form=reward asks a reward model, and model={model} is none; set model to its "
                 "directory or hub id"

@@ -126,6 +126,7 @@ def test_outside_of_a_run_each_contestant_gets_its_rewards(tmp_path: Path) -> No
         (["judge.jury=[{model: org/r, form: reward}]"], "form=reward needs scale"),
         (["judge.form=reward", "judge.scale=[0, 1]"], "model=policy is none"),
         (["evaluation.contests=[{form: reward}]"], "model=M1 is none"),
+        (["evaluation.contests=[{model: bundled:smollm2-135m, form: reward}]"], "135m is none"),
         (["evaluation.contests=[{model: org/r, form: reward, engine: {kind: vllm}}]"],
          "engine goes without form=reward"),
         ([*ONLY, "judge.break_ties=true"], "set judge.break_ties=false"),
