@@ -157,6 +157,7 @@ def test_what_is_done_is_not_asked_again_and_the_records_are_the_same(
         loop(cut)
     progress = [row for row in status_of(cut).stages if row.stage == "evaluate"]
     assert [row.total for row in progress] == [4 * NUM]
+    assert all(check["ok"] for check in verify(cut))
     monkeypatch.setattr(benchmark, "log_likelihoods", weigh)
     loop(cut)
     of_second = [text.split()[-3].strip("?") for model, text in asked if model == "M2"]
