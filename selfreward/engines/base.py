@@ -53,6 +53,8 @@ class Generation:
     tell, and for ``score_tokens``."""
     probabilities: tuple[float, ...] | None = None
     """Same order as ``Request.score_tokens``; None where none were asked for."""
+    reward: float | None = None
+    """Of a reward model what it gives the whole text, on a scale of its own; it samples nothing."""
 
 
 class Engine(Protocol):
@@ -91,6 +93,10 @@ class ChatFormat(Protocol):
         self, user: str, started: str, sampling: Sampling, n: int = 1, seed: int = 0
     ) -> Request:
         """What asks for n continuations of the user turn and the beginning of the model's turn."""
+        ...
+
+    def conversation_ids(self, user: str, answer: str) -> tuple[int, ...]:
+        """Ids of a finished conversation, as a reward model is shown it."""
         ...
 
     def score_prompt(

@@ -99,6 +99,10 @@ class Chat:
         """Ids of the user turn and the beginning of the model's turn, tokenized as one text."""
         return self._tokenize(self._begun(user, started))
 
+    def conversation_ids(self, user: str, answer: str) -> Ids:
+        """Ids of the user turn and the finished answer, all that the template writes."""
+        return self._tokenize(self._render(user, answer))
+
     def request(
         self, user: str, started: str, sampling: Sampling, n: int = 1, seed: int = 0
     ) -> Request:

@@ -19,6 +19,7 @@ import msgspec
 from selfreward.config import EngineConfig, JudgeConfig, ResponsesConfig
 from selfreward.config.judging import ContestConfig
 from selfreward.config.run import Config
+from selfreward.engines.reward import check_reward_model
 from selfreward.errors import ConfigError, IntegrityError
 from selfreward.inputs.functions import find_function
 from selfreward.inputs.questions import Question
@@ -38,6 +39,7 @@ from selfreward.workers.contests import (
 )
 from selfreward.workers.functions import FunctionProcess
 from selfreward.workers.judge import Answering, Asking, answer_in_child, compare_in_child
+from selfreward.workers.rewards import rewards_in_child
 
 Kept = tuple[Lines, Lines]
 """Answers, and verdicts."""
@@ -67,7 +69,7 @@ class ContestJudge:
     digest: str | None
     """Of the model, or of the source of a function; None if hosted."""
     form: str
-    """``written``, ``expected`` or ``function``, see ``evaluation.contests``."""
+    """``written``, ``expected``, ``reward`` or ``function``, see ``evaluation.contests``."""
     itself: tuple[str, ...]
     """Names of the contestants that are this very model."""
 
@@ -217,12 +219,39 @@ def results_by_function(
                 for one in contestants
             ]
 
-    found = asyncio.run(score())
+    return _by_values(settings.function, contestants, asyncio.run(score()), report)
+
+
+def results_by_reward(
+    model: NamedModel,
+    contestants: Sequence[Contestant],
+    questions: Sequence[Question],
+    report: Callable[[str], None],
+) -> list[list[float | None]]:
+    """The results by prompt of each two contestants, by what a reward model gives their answers.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    check_reward_model(Path(model.path), "--judge model", model.trusted)
+    total = len(contestants) * len(questions)
+    count = Count(total, "answers", report, who=model.name, doing=("score", "scored"))
+    answers = [one.answers for one in contestants]
+    found = rewards_in_child(Path(model.path), questions, answers, count.show)
+    return _by_values(model.name, contestants, found, report)
+
+
+def _by_values(
+    judge: str,
+    contestants: Sequence[Contestant],
+    found: Sequence[FunctionValues],
+    report: Callable[[str], None],
+) -> list[list[float | None]]:
+    """The same by the values given to each contestant; what has none is reported."""
     for one, given in zip(contestants, found, strict=True):
         lost = Counter(reason for reason in given.reasons if reason)
         for reason, count in lost.most_common():
-            lacking = counted(count, "answer")
-            report(f"{settings.function}: no value of {lacking} of {one.name}: {reason}")
+            report(f"{judge}: no value of {counted(count, 'answer')} of {one.name}: {reason}")
     return [
         results_by_value(a.answers, b.answers, mine.values, other.values)
         for (a, mine), (b, other) in combinations(zip(contestants, found, strict=True), 2)

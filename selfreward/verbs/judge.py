@@ -250,9 +250,10 @@ def _settings_of(run: "Run") -> dict[str, object]:
     """How a run asks the judge that it evaluates, its own copies of the templates included."""
     config, juror = run.config, run.config.judge.evaluated
     settings = config.judge.jurors[juror]
-    if settings.function is not None:
+    if not settings.traits.template:
+        kind = "function" if settings.function else "reward model"
         raise ConfigError(
-            f"--like {run.name}: its judge is a function, {settings.function}",
+            f"--like {run.name}: its judge is a {kind}, {settings.name}",
             "Say how the model is to be asked: --form, --template and --votes.",
         )
     own_engine = settings.engine if settings.model == "policy" else None

@@ -13,10 +13,10 @@ from selfreward.measures.health import finding, remedy
 from selfreward.measures.reports import Gate
 from selfreward.measures.selection import Hits, SelectionFigures
 from selfreward.records import GateName
-from selfreward.storage.benchmarks import Benchmark, read_benchmarks
+from selfreward.storage.benchmarks import Benchmark
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
-from selfreward.verbs.benchmark_table import benchmarks_text
+from selfreward.verbs.benchmark_table import benchmarks_of, benchmarks_text
 from selfreward.verbs.console import bold, dim
 from selfreward.verbs.findings import findings
 from selfreward.verbs.layout import (
@@ -48,7 +48,7 @@ class Scores:
     best: Best | None = None
     """The best model by what the loop does not train; None where fewer than two are measured."""
     benchmarks: tuple[Benchmark, ...] = ()
-    """What ``selfreward benchmark`` found of its models."""
+    """What its evaluations and ``selfreward benchmark`` found of its models."""
 
 
 def scores_of(run: Run) -> Scores:
@@ -64,8 +64,8 @@ def scores_of(run: Run) -> Scores:
                 f"run {run.name} has no records yet", f"Watch it: selfreward status {run.name}"
             )
         iterations = tuple(figures_of(store, iteration) for iteration in begun)
-    best, kept = best_of(run, iterations), tuple(read_benchmarks(run))
-    return Scores(run.name, iterations, best, kept)
+        benchmarks = tuple(benchmarks_of(run, store))
+    return Scores(run.name, iterations, best_of(run, iterations), benchmarks)
 
 
 def begun_iterations(store: Store) -> list[int]:

@@ -11,6 +11,7 @@ from selfreward.errors import ConfigError
 from selfreward.inputs import functions, models, seeds, shipped
 from selfreward.inputs.collect import found_models, read_demonstrations, selection_inputs
 from selfreward.inputs.columns import read_prompt_rows, values_of
+from selfreward.inputs.heldout import BENCHMARK
 from selfreward.inputs.judge_templates import (
     load_author_templates,
     load_jury_templates,
@@ -97,7 +98,7 @@ def validate(config: Config, source: Path | None) -> list[dict[str, Any]]:
     for name, text in selection_inputs(config, beside).items():
         parts.append(("selection", f"{name}, {len(text.splitlines())} lines"))
     for name, text in inputs.items():
-        if Path(name).stem in ("heldout", "canaries", "questions"):
+        if Path(name).stem in ("heldout", "canaries", "questions") or BENCHMARK in name:
             parts.append(("evaluation", f"{name}, {len(text.splitlines())} rows"))
     for function in functions.read_functions(inputs.get(functions.COPY, "")).values():
         parts.append(("function", f"{function.name}, {function.path}"))

@@ -4,15 +4,17 @@
 the same configs with the same words. ``plan`` may be asked about another machine.
 """
 
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from selfreward.config import Config, EngineConfig, JurorConfig, SeedSource
-from selfreward.config.judging import HOSTED, OWN_MODELS
+from selfreward.config.judging import HOSTED, OWN_MODELS, REWARD
 from selfreward.config.readers import decides
 from selfreward.config.run import all_judges, check_judges
 from selfreward.engines.kinds import check_options as check_engine_options
+from selfreward.engines.reward import check_reward_model
 from selfreward.errors import ConfigError, PreflightError, SelfRewardError
 from selfreward.inputs import functions, seeds
 from selfreward.inputs.collect import (
@@ -34,6 +36,7 @@ from selfreward.inputs.models import check_source
 from selfreward.inputs.questions import QUESTION
 from selfreward.inputs.templates import Template
 from selfreward.records import judge_key
+from selfreward.rewards import constraints
 from selfreward.stages.overlap import HeldOut
 from selfreward.storage.directory import Run
 from selfreward.tracking.base import check_installed
@@ -94,6 +97,8 @@ def check_config(
     for key, judge in all_judges(config).items():
         if judge.model not in OWN_MODELS:
             check_source(judge.model, key=f"{key}.model")
+        if here and judge.form == REWARD and Path(judge.model).is_dir():
+            check_reward_model(Path(judge.model), f"{key}.model")
         if judge.engine is not None:
             _check_engine(judge.engine, f"{key}.engine", here, known)
     check_judges(config)
@@ -160,6 +165,20 @@ def _check_functions(config: Config, read: Callable[[str], str]) -> None:
         prompts, questions = (read(f"seeds/{kind}.jsonl") for kind in ("dataset", "questions"))
         columns = Columns(column_names(prompts), column_names(questions, QUESTION))
         check_functions(found, config, columns)
+        if any(function.module == constraints.__name__ for function in found.values()):
+            _check_constraints(prompts, "prompts.dataset")
+            _check_constraints(questions, "evaluation.questions")
+
+
+def _check_constraints(jsonl: str, key: str) -> None:
+    """Check what the rows of a run's own copy are held to by ``rewards.constraints``."""
+    for number, line in enumerate(jsonl.split("\n")[:-1], 1):
+        try:
+            constraints.check(json.loads(line).get("constraints"))
+        except ValueError as error:
+            raise ConfigError(f"{key}: row {number}: {error}", "See docs/rewards.md.") from None
+        except ImportError as error:
+            raise PreflightError(f"{key}: row {number}: {error}") from None
 
 
 def check_drawn(run: Run, config: Config) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from selfreward.config import EngineConfig
-from selfreward.config.judging import HOSTED
-from selfreward.config.run import Config
+from selfreward.config.judging import HOSTED, REWARD, REWARD_ENGINE
+from selfreward.config.run import Config, all_judges
 from selfreward.engines.chat import Chat
 from selfreward.engines.proved import open_proved
+from selfreward.engines.reward import RewardModel, check_reward_model
 from selfreward.engines.sessions import OpenSession, Session, Sessions
 from selfreward.errors import ConfigError, IntegrityError
 from selfreward.inputs import models
@@ -28,6 +29,7 @@ from selfreward.storage.tracker import Tracker
 from selfreward.training.base import DpoRow, Fit, SftRow, Training
 from selfreward.training.distributed import train_processes
 from selfreward.training.rows import dpo_rows, sft_rows
+from selfreward.workers.benchmark import check_benchmarks
 from selfreward.workers.checks import check_config, check_drawn, check_own_functions
 from selfreward.workers.evaluate import evaluate_iteration
 from selfreward.workers.fixed import hold_fixed
@@ -58,7 +60,7 @@ def prepare(run: Run) -> None:
     if any(j.traits.weighs for j in config.judge.jurors if j.model in ("policy", "M1")):
         chat.score_prompt("")
     measured = config.judge.jurors[config.judge.evaluated]
-    if config.evaluation.is_on and measured.traits.weighs:
+    if config.evaluation.asks and measured.traits.weighs:
         chat.score_prompt("")
     comparing = [measured] if config.evaluation.compares else []
     if config.judge.break_ties and config.judge.model in ("policy", "M1"):
@@ -66,6 +68,8 @@ def prepare(run: Run) -> None:
     if any(form_of(judge) == "expected" for judge in comparing):
         chat.label_prompt("", STARTED, LABELS)
     _check_contests(config, chat)
+    _check_reward_models(run)
+    check_benchmarks(run, model.path)
     facts = {
         "path": str(model.path), "digest": model.digest,
         "source": model.source, "revision": model.revision,
@@ -88,6 +92,15 @@ def _check_contests(config: Config, chat: Chat) -> None:
             "Take another model as the judge, or form: written; evaluation.contests=[] compares "
             "nothing.",
         ) from None
+
+
+def _check_reward_models(run: Run) -> None:
+    """Find the reward models that judge, and check that they are some and have a chat template."""
+    for key, judge in all_judges(run.config).items():
+        if judge.form == REWARD:
+            path = models.resolve(judge.model).path
+            check_reward_model(path, f"{key}.model")
+            _chat(run, path, is_policy=False)
 
 
 def _check_room(config: Config, chat: Chat) -> None:
@@ -180,6 +193,8 @@ def _opener(
             hold(resolved)
             path = resolved.path
         chat = _chat(run, path, is_policy=not fixed)
+        if settings == REWARD_ENGINE:
+            return Session(RewardModel(path, chat), chat)
         engine = await open_proved(
             settings.kind, path, chat, settings.options, fixed=fixed, tell=tell
         )

@@ -27,6 +27,9 @@ class ScriptedChat:
     def prompt_ids(self, user: str, started: str = "") -> tuple[int, ...]:
         return tuple(map(ord, f"<user>{user}<assistant>{started}"))
 
+    def conversation_ids(self, user: str, answer: str) -> tuple[int, ...]:
+        return (*self.prompt_ids(user), *map(ord, answer), 0)
+
     def request(
         self, user: str, started: str, sampling: Sampling, n: int = 1, seed: int = 0
     ) -> Request:
@@ -99,6 +102,8 @@ class ScriptedEngine:
             parts = [_number(request, token) % 1000 + 1 for token in request.score_tokens]
             probabilities = tuple(part / (sum(parts) + 100) for part in parts)
             return [Generation("", (), "stop", probabilities=probabilities)]
+        if request.sampling is None:
+            return [Generation("", (), "stop", reward=len(request.token_ids) / 10)]
         return [self._sample(request, sample) for sample in range(request.n)]
 
     async def load(self, model: Path) -> None:

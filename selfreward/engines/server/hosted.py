@@ -52,6 +52,14 @@ class HostedChat:
             )
         return Request((), sampling, n, seed, text=storable(user))
 
+    def conversation_ids(self, user: str, answer: str) -> tuple[int, ...]:
+        """Not to be had.
+
+        Raises:
+            ConfigError: Always.
+        """
+        raise ConfigError("a reward model is none that endpoints serve", "Name a directory.")
+
     def score_prompt(
         self, user: str, before: str = "", started: str = ""
     ) -> tuple[tuple[int, ...], tuple[int, ...]]:
