@@ -30,7 +30,8 @@ class _Measure:
     is_strict: bool = False
     """Whether a value that equals the limit fails, too."""
     computed: str = ""
-    """The remedy where a function judges, which learns from no data; empty: the same."""
+    """The remedy where a function or a reward model judges, which no EFT data teaches; empty: the
+    same."""
 
 
 def _length_ratio(figures: IterationFigures) -> float | None:
@@ -68,7 +69,7 @@ _MEASURES: dict[GateName, _Measure] = {
         "{} of the responses score 4.5 or more",
         "Scores that are all high choose nothing: go back to an earlier model, judge with "
         "judge.model=M1, or give EFT data with more low scores.",
-        computed="Scores that are all high choose nothing: take harder prompts, or a function that "
+        computed="Scores that are all high choose nothing: take harder prompts, or a judge that "
         "asks for more.",
     ),
     "spread": _Measure(
@@ -76,15 +77,15 @@ _MEASURES: dict[GateName, _Measure] = {
         "the scores of one prompt have a standard deviation of {} points",
         "The judge hardly tells the responses apart: raise responses.temperature or responses.n, "
         "or give the judge more EFT data.",
-        computed="The function hardly tells the responses apart: raise responses.temperature or "
-        "responses.n, or let it give shares in place of 0 or 1.",
+        computed="The responses are hardly told apart: raise responses.temperature or "
+        "responses.n, or let a function give shares in place of 0 or 1.",
     ),
     "ties": _Measure(
         "max_ties", lambda f: f.pairs.tie_rate, "{:.1%}",
         "{} of the prompts have no pair because all their scores are equal",
         "Set judge.form=expected or judge.break_ties=true, raise judge.votes, or give the judge "
         "EFT data.",
-        computed="Raise responses.temperature or responses.n, or let the function give shares in "
+        computed="Raise responses.temperature or responses.n, or let a function give shares in "
         "place of 0 or 1.",
     ),
     "length_ratio": _Measure(
@@ -96,8 +97,8 @@ _MEASURES: dict[GateName, _Measure] = {
         "max_length_correlation", lambda f: f.scores.spearman_length, "{:+.2f}",
         "length and score correlate by {} (Spearman)",
         "Set pairs.rule=length_control, or give the judge EFT data in which length tells nothing.",
-        computed="Set pairs.rule=length_control, or let the function count less of what only "
-        "longer answers have.",
+        computed="Set pairs.rule=length_control, or take a judge that gives less for what "
+        "only longer answers have.",
     ),
     "accuracy": _Measure(
         "min_accuracy", lambda f: f.judge.accuracy.low if f.judge else None, "{:.1%}",
