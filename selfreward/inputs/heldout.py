@@ -8,6 +8,7 @@ from pathlib import Path
 from selfreward.config import EvaluationConfig, SeedSource
 from selfreward.errors import ConfigError
 from selfreward.inputs import shipped
+from selfreward.inputs.conversations import read_back, requests_of
 from selfreward.inputs.questions import dump_questions, read_questions
 from selfreward.inputs.rankings import Ranking, Text, copy_ranked, read_ranked, texts_of
 from selfreward.inputs.rows import read_rows
@@ -55,7 +56,11 @@ def evaluation_inputs(
         ConfigError: Among others, a prompt that the run is also trained on.
     """
     found = {}
-    trained = {key: _prompts(files[name]) for name, key in TRAINED.items() if name in files}
+    trained = {
+        key: [text for text, _ in _prompts(files[name])]
+        for name, key in TRAINED.items()
+        if name in files
+    }
     if settings.ranked is not None:
         held_out = read_ranked(settings.ranked, beside, settings.limit).rankings
         check_held_out("ranked", (ranking.prompt for ranking in held_out), trained)
@@ -70,12 +75,14 @@ def evaluation_inputs(
 
 
 def held_out_prompts(files: Mapping[str, str]) -> list[str]:
-    """The prompts by which a run's models are measured, and on which none may be trained.
+    """What users say in the prompts that measure a run's models; none may be trained on.
+
+    System turns and earlier answers are no part of it: many conversations share those.
 
     Args:
         files: Text of its input files by name; see ``run_inputs``.
     """
-    return [prompt for name in HELD_OUT for prompt in _prompts(files.get(name, ""))]
+    return [requests_of(*prompt) for name in HELD_OUT for prompt in _prompts(files.get(name, ""))]
 
 
 def held_out_of(run: Run) -> list[str]:
@@ -129,5 +136,6 @@ def read_canaries(path: Path) -> list[Canary]:
     return [Canary(row["prompt"], row["response"], row["kind"], row["attack"]) for _, row in rows]
 
 
-def _prompts(jsonl: str) -> list[str]:
-    return [json.loads(line)["prompt"] for line in jsonl.splitlines() if line.strip()]
+def _prompts(jsonl: str) -> list[tuple[str, str | None]]:
+    """Text and columns of each prompt of a copy."""
+    return [read_back(json.loads(line)["prompt"]) for line in jsonl.splitlines() if line.strip()]
