@@ -95,7 +95,7 @@ class ChatFormat(Protocol):
         ...
 
     def left_out(self, user: Turns) -> str | None:
-        """The first of the turns that the model would not be shown, or None."""
+        """The first of several turns that the model would not be shown, or None."""
         ...
 
     def score_prompt(

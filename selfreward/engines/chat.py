@@ -124,12 +124,12 @@ class Chat:
             )
 
     def left_out(self, user: Turns) -> str | None:
-        """The first of the turns whose text the chat template does not show; None if it shows all.
+        """The first of several turns whose text the chat template does not show; None if all are.
 
         Some show the last turns alone, and many leave the thinking of earlier answers out. Space
         around a text may go.
         """
-        if isinstance(user, str):
+        if isinstance(user, str) or len(user) == 1:
             return None
         rendered, at = self._render(user), 0
         for turn in user:

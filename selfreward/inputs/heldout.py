@@ -138,4 +138,4 @@ def read_canaries(path: Path) -> list[Canary]:
 
 def _prompts(jsonl: str) -> list[tuple[str, str | None]]:
     """Text and columns of each prompt of a copy."""
-    return [read_back(json.loads(line)["prompt"]) for line in jsonl.splitlines() if line.strip()]
+    return [read_back(json.loads(line)["prompt"]) for line in jsonl.split("\n") if line.strip()]

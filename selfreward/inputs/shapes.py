@@ -72,6 +72,8 @@ def our_row(
             _put(ours, name, _parts(value, where, needs), at)
     if "prompt" not in ours and is_messages(chosen := ours.get("chosen")):
         ours |= parts_of(chosen, f"{at}: column 'chosen'")
+    if MESSAGES not in ours and "system" not in columns.values():
+        ours |= _with_system(ours.get("prompt"), row, at)
     nested = ours.get("responses")
     if isinstance(nested, list) and _objects(nested):
         ours["responses"] = [_renamed(one, columns) for one in nested]
@@ -179,6 +181,14 @@ def _system(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     text = row.get("system")
     found = isinstance(text, str) and text.strip()
     return [{"role": "system", "content": text}] if found else []
+
+
+def _with_system(prompt: object, row: Mapping[str, Any], at: str) -> dict[str, Any]:
+    """A prompt that is a text, behind the system turn that the row has for it."""
+    system = _system(row)
+    if not system or not isinstance(prompt, str) or not prompt.strip():
+        return {}
+    return parts_of([*system, {"role": "user", "content": prompt}], at)
 
 
 def _parts(messages: list[dict[str, Any]], at: str, needs: tuple[str, ...]) -> dict[str, Any]:

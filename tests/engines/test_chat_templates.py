@@ -231,3 +231,9 @@ def test_a_turn_that_only_some_conversations_lose_is_named(chat_of) -> None:
     chat = Chat(chat.model, chat_template="{{ messages[-1].content }}")
     same = [*CONVERSATION[:2], CONVERSATION[0]]
     assert chat.left_out(same) == "A plum."
+
+
+def test_a_prompt_of_one_turn_is_never_left_out(tmp_path: Path) -> None:
+    """A format may rewrite it, and a run on such prompts is what it was before conversations."""
+    chat = Chat(make_model(tmp_path, "{{ messages[0].content | upper }}"))
+    assert chat.left_out([{"role": "user", "content": "Sing."}]) is None

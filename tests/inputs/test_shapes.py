@@ -101,6 +101,8 @@ def test_an_input_that_the_config_gives_another_part_is_not_read_twice(tmp_path:
         {"conversations": shared(ASKED, ANSWERED), "system": "Be brief."},
         {"conversations": [{"from": "system", "value": "Be brief."}, *shared(ASKED, ANSWERED)]},
         {"instruction": ASKED, "output": ANSWERED, "system": "Be brief."},
+        {"prompt": ASKED, "response": ANSWERED, "system": "Be brief."},
+        {"prompt": said(ASKED), "completion": said("", ANSWERED)[1:], "system": "Be brief."},
     ],
 )
 def test_a_system_message_is_a_turn_before_the_prompt(tmp_path: Path, row: dict) -> None:
