@@ -141,7 +141,8 @@ class Prompt:
     iteration: int
     attempt: int
     text: str
-    """The instruction after cutting; empty if nothing usable was written."""
+    """The instruction after cutting, empty if nothing usable was written; of a conversation all of
+    its turns, see ``inputs.conversations``."""
     raw: str
     """What the author wrote, untouched."""
     dropped: str | None
@@ -152,7 +153,8 @@ class Prompt:
     num_tokens: int = 0
     columns: str | None = None
     """What else belongs to it, as a JSON object; None where there is nothing. Of a row of
-    ``prompts.dataset`` its further columns. Of a written prompt its ``topic``; of one that was
+    ``prompts.dataset`` its further columns, and the ``messages`` of a conversation, which are what
+    the model is asked. Of a written prompt its ``topic``; of one that was
     rewritten ``operation`` and ``parent``, which is ``iteration`` and ``attempt`` of another, or
     the place of a ``seed``, from 0."""
 

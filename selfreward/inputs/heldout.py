@@ -9,6 +9,7 @@ from selfreward.config import EvaluationConfig, SeedSource
 from selfreward.errors import ConfigError
 from selfreward.inputs import shipped
 from selfreward.inputs.choices import Choices, dump_choices, read_choices
+from selfreward.inputs.conversations import read_back, requests_of
 from selfreward.inputs.questions import dump_questions, read_questions
 from selfreward.inputs.rankings import Ranking, Text, copy_ranked, read_ranked, texts_of
 from selfreward.inputs.rows import read_rows
@@ -58,7 +59,11 @@ def evaluation_inputs(
         ConfigError: Among others, a prompt that the run is also trained on.
     """
     found = {}
-    trained = {key: _prompts(files[name]) for name, key in TRAINED.items() if name in files}
+    trained = {
+        key: [text for text, _ in _prompts(files[name])]
+        for name, key in TRAINED.items()
+        if name in files
+    }
     if settings.ranked is not None:
         held_out = read_ranked(settings.ranked, beside, settings.limit).rankings
         check_held_out("ranked", (ranking.prompt for ranking in held_out), trained)
@@ -77,14 +82,16 @@ def evaluation_inputs(
 
 
 def held_out_prompts(files: Mapping[str, str]) -> list[str]:
-    """The prompts by which a run's models are measured, and on which none may be trained.
+    """What users say in the prompts that measure a run's models; none may be trained on.
+
+    System turns and earlier answers are no part of it: many conversations share those.
 
     Args:
         files: Text of its input files by name; see ``run_inputs``.
     """
     benchmarks = sorted(name for name in files if name.startswith(f"seeds/{BENCHMARK}"))
-    found = [prompt for name in HELD_OUT for prompt in _prompts(files.get(name, ""))]
-    return found + [text for name in benchmarks for text in _prompts(files[name], "question")]
+    found = [requests_of(*prompt) for name in HELD_OUT for prompt in _prompts(files.get(name, ""))]
+    return found + [text for name in benchmarks for text in _column(files[name], "question")]
 
 
 def held_out_of(run: Run) -> list[str]:
@@ -148,5 +155,10 @@ def _without(name: str) -> str:
     return "evaluation.benchmarks=[]" if of_list else f"evaluation.{name}=null"
 
 
-def _prompts(jsonl: str, column: str = "prompt") -> list[str]:
-    return [json.loads(line)[column] for line in jsonl.split("\n") if line]
+def _prompts(jsonl: str) -> list[tuple[str, str | None]]:
+    """Text and columns of each prompt of a copy."""
+    return [read_back(prompt) for prompt in _column(jsonl, "prompt")]
+
+
+def _column(jsonl: str, name: str) -> list[str]:
+    return [json.loads(line)[name] for line in jsonl.split("\n") if line.strip()]

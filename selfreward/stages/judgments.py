@@ -107,7 +107,8 @@ class _Judge:
         juror: int,
     ) -> None:
         self._engine, self._chat, self._settings = engine, chat, settings
-        self._render = partial(template.render, prompt=prompt.text, response=response.text)
+        asked = template.asked(prompt.text, prompt.columns)
+        self._render = partial(template.render, **asked, response=response.text)
         self._key = (response.iteration, response.attempt, response.sample)
         self._juror = juror
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from selfreward.engines.base import ChatFormat, Engine, Request, RequestError
+from selfreward.inputs.conversations import LEFT_OUT, MESSAGES, Turns
 from selfreward.stages.functions import Given
 
 
@@ -26,7 +27,10 @@ class RewardScorer:
         """
         if self._chat.control_token(prompt) or self._chat.control_token(completion):
             return Given(None, "control token", "")
-        ids = self._chat.conversation_ids(prompt, completion)
+        turns: Turns = columns.get(MESSAGES) or prompt
+        if self._chat.left_out(turns):
+            return Given(None, LEFT_OUT, "")
+        ids = self._chat.conversation_ids(turns, completion)
         try:
             [generation] = await self._engine.generate(Request(ids))
         except RequestError as error:

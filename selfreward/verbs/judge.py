@@ -126,6 +126,7 @@ def judge_report(
         ConfigError: Data, template or options are wrong.
         PreflightError: The model cannot be run here.
     """
+    from selfreward.inputs.conversations import conversations_of
     from selfreward.inputs.rankings import read_ranked
 
     if like is not None and re.fullmatch(r"M\d+|SFT", model):
@@ -151,6 +152,7 @@ def judge_report(
         templates=templates,
         seed=config.seed,
         chat=_chat_options(config, like),
+        conversations=conversations_of(human.rankings),
     )
     assert settings.engine is not None
     judging = partial(

@@ -25,6 +25,7 @@ from selfreward.inputs.collect import (
     run_inputs,
 )
 from selfreward.inputs.columns import PromptRow, column_names, read_prompt_rows
+from selfreward.inputs.conversations import requests_of
 from selfreward.inputs.heldout import held_out_of, held_out_prompts
 from selfreward.inputs.judge_templates import (
     load_author_templates,
@@ -34,7 +35,7 @@ from selfreward.inputs.judge_templates import (
 )
 from selfreward.inputs.models import check_source
 from selfreward.inputs.questions import QUESTION
-from selfreward.inputs.templates import Template
+from selfreward.inputs.templates import HISTORY, Template
 from selfreward.records import judge_key
 from selfreward.rewards import constraints
 from selfreward.stages.overlap import HeldOut
@@ -151,12 +152,7 @@ def check_own_functions(run: Run) -> None:
         IntegrityError: See ``run_functions``.
     """
     functions.run_functions(run)
-
-    def read(name: str) -> str:
-        path = run.path / name
-        return path.read_text(encoding="utf-8") if path.is_file() else ""
-
-    _check_functions(run.config, read)
+    _check_functions(run.config, run.read_copy)
 
 
 def _check_functions(config: Config, read: Callable[[str], str]) -> None:
@@ -196,11 +192,12 @@ def _check_left(rows: Sequence[PromptRow], held_out: Sequence[str], config: Conf
     """Refuse a data set that is used up early because so many rows give away what is held out."""
     check_dataset(rows, config)
     known = HeldOut(held_out, config.prompts.overlap_words)
-    left = [row for row in rows if known.overlapping(row.prompt) is None]
+    clear = [known.overlapping(requests_of(row.prompt, row.columns)) is None for row in rows]
+    left = [row for row, is_clear in zip(rows, clear, strict=True) if is_clear]
     try:
         check_dataset(left, config)
     except ConfigError as error:
-        lost = next(row.prompt for row in rows if known.overlapping(row.prompt) is not None)
+        lost = rows[clear.index(False)].prompt
         raise ConfigError(
             f"{error.message}, once those are left out that share "
             f"{config.prompts.overlap_words} words in a row with held-out ones, such as "
@@ -241,7 +238,17 @@ def _check_engine(engine: EngineConfig, key: str, here: bool, known: bool) -> No
 def _check_templates(config: Config, templates: Mapping[str, Template]) -> None:
     """Check that each template can be filled in, and that a hosted judge's leaves its turn."""
     filled: dict[str, str | list[str]] = dict.fromkeys(
-        ("prompt", "response", "criterion", "response_a", "response_b", "topic", "operation"), "?"
+        (
+            "prompt",
+            "response",
+            "criterion",
+            "response_a",
+            "response_b",
+            "topic",
+            "operation",
+            HISTORY,
+        ),
+        "?",
     )
     filled["demonstrations"] = ["?"] * config.prompts.human_shots
     started = {

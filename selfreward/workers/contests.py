@@ -10,6 +10,7 @@ from pathlib import Path
 from selfreward.config.judging import REWARD, REWARD_ENGINE, ContestConfig
 from selfreward.engines.sessions import Session, Sessions
 from selfreward.inputs.columns import values_of
+from selfreward.inputs.conversations import conversations_of
 from selfreward.inputs.judge_templates import run_template
 from selfreward.inputs.questions import Question
 from selfreward.measures.contests import (
@@ -67,6 +68,7 @@ async def answer_questions(
         session.engine, session.chat, {i: q.prompt for i, q in enumerate(questions)},
         run.config.responses.model_copy(update=sampled), keep,
         concurrency=run.config.engine.concurrency, seed=run.config.seed,
+        conversations=conversations_of(questions),
     )  # fmt: skip
     return Answers(model, tuple(answers[number] for number in range(len(questions))))
 
@@ -260,5 +262,6 @@ async def _compare(
     await compare_pairs(
         session.engine, session.chat, run_template(run, "compare"), pairs, judge, keep,
         concurrency=run.config.engine.concurrency, seed=run.config.seed,
+        conversations=conversations_of(questions),
     )  # fmt: skip
     return results

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 
 from selfreward.engines.sessions import Session, Sessions
+from selfreward.inputs.conversations import conversations_of
 from selfreward.inputs.heldout import Canary, read_canaries, read_held_out, texts_asked
 from selfreward.inputs.judge_templates import run_judge_templates, run_template
 from selfreward.inputs.questions import Question, copied_questions
@@ -143,7 +144,8 @@ async def _as_judge(
     step: Callable[[], None],
 ) -> dict[str, object]:
     """The reports on the model as a judge."""
-    votes = await _judge(run, session, texts_asked(rankings, canaries), step)
+    conversations = conversations_of(rankings)
+    votes = await _judge(run, session, texts_asked(rankings, canaries), conversations, step)
     reports: dict[str, object] = {}
     if rankings:
         first = store.report(0, "judge", JudgeReport) if iteration else None
@@ -151,13 +153,17 @@ async def _as_judge(
     if canaries:
         reports["canaries"] = canary_report(canaries, votes)
     if run.config.evaluation.compares:
-        comparisons = await _compare(run, session, pairs_of(rankings), step)
+        comparisons = await _compare(run, session, pairs_of(rankings), conversations, step)
         reports["positions"] = positions(compared_pairs(rankings, comparisons))
     return reports
 
 
 async def _judge(
-    run: Run, session: Session, texts: Sequence[Text], step: Callable[[], None]
+    run: Run,
+    session: Session,
+    texts: Sequence[Text],
+    conversations: Mapping[str, str],
+    step: Callable[[], None],
 ) -> Votes:
     votes: dict[Text, Sequence[Judgment]] = {}
 
@@ -171,13 +177,17 @@ async def _judge(
     await judge_texts(
         session.engine, session.chat, templates["judge"], texts, juror, keep,
         concurrency=run.config.engine.concurrency, seed=run.config.seed,
-        criteria_template=templates.get("criteria"),
+        criteria_template=templates.get("criteria"), conversations=conversations,
     )  # fmt: skip
     return votes
 
 
 async def _compare(
-    run: Run, session: Session, pairs: Sequence[Pair], step: Callable[[], None]
+    run: Run,
+    session: Session,
+    pairs: Sequence[Pair],
+    conversations: Mapping[str, str],
+    step: Callable[[], None],
 ) -> Mapping[Pair, Sequence[Comparison]]:
     comparisons: dict[Pair, Sequence[Comparison]] = {}
 
@@ -189,5 +199,6 @@ async def _compare(
     await compare_pairs(
         session.engine, session.chat, run_template(run, "compare"), pairs, juror, keep,
         concurrency=run.config.engine.concurrency, seed=run.config.seed,
+        conversations=conversations,
     )  # fmt: skip
     return comparisons

@@ -18,6 +18,7 @@ from selfreward.engines.reward import RewardModel, check_reward_model
 from selfreward.engines.sessions import OpenSession, Session, Sessions
 from selfreward.errors import ConfigError, IntegrityError
 from selfreward.inputs import models
+from selfreward.inputs.conversations import num_answered
 from selfreward.inputs.judge_templates import run_templates
 from selfreward.records import model_name
 from selfreward.stages.comparisons import LABELS, STARTED, form_of
@@ -45,7 +46,8 @@ def prepare(run: Run) -> None:
 
     Raises:
         ConfigError: See ``check_config``; or a model without a chat template or with too few
-            positions, or a judge form that the tokenizer cannot serve.
+            positions, or a judge form that the tokenizer cannot serve, or conversations to answer
+            and a chat template that does not take them.
         IntegrityError: M0 is not the model that this run began with.
     """
     config = run.config
@@ -57,6 +59,8 @@ def prepare(run: Run) -> None:
     )
     chat = _chat(run, model.path)
     _check_room(config, chat)
+    if num_answered(run.read_copy):
+        chat.check_conversation()
     if any(j.traits.weighs for j in config.judge.jurors if j.model in ("policy", "M1")):
         chat.score_prompt("")
     measured = config.judge.jurors[config.judge.evaluated]

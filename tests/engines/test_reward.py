@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from selfreward.engines.base import Request, RequestError
 from selfreward.engines.chat import Chat
 from selfreward.engines.reward import RewardModel, check_reward_model
 from selfreward.errors import ConfigError
+from selfreward.inputs.conversations import transcript
 from selfreward.stages.rewards import RewardScorer
 from tests.support.families import make_family, make_reward_model
 from tests.support.models import TEMPLATE
@@ -25,13 +28,15 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 ASKED = [("Why?", "So."), ("Why is it so?", "It is."), ("Hm", "a b c d e f g h i"), ("a", "b")]
 
 
-def rewards(path: Path, asked: list[tuple[str, str]]) -> list[float | None]:
+def rewards(
+    path: Path, asked: list[tuple[str, str]], columns: Mapping[str, Any] = {}
+) -> list[float | None]:
     async def score() -> list[float | None]:
         chat = Chat(path)
         engine = RewardModel(path, chat)
         scorer = RewardScorer(engine, chat)
         try:
-            given = await asyncio.gather(*(scorer.score(*each, {}) for each in asked))
+            given = await asyncio.gather(*(scorer.score(*each, columns) for each in asked))
         finally:
             await engine.close()
         return [each.value for each in given]
@@ -58,6 +63,23 @@ def test_the_reward_is_what_transformers_gives_the_templated_conversation(
             expected.append(float(model(input_ids=ids).logits[0, 0]))
     assert rewards(path, ASKED) == pytest.approx(expected, abs=1e-5)
     assert len({round(value, 3) for value in expected}) == len(ASKED)  # or it would tell nothing
+
+
+def test_a_conversation_is_rewarded_with_all_its_turns(path: Path) -> None:
+    turns = [
+        {"role": "user", "content": "Why?"},
+        {"role": "assistant", "content": "So."},
+        {"role": "user", "content": "And why so?"},
+    ]
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    model = AutoModelForSequenceClassification.from_pretrained(path).eval()
+    whole = [*turns, {"role": "assistant", "content": "It is."}]
+    text = tokenizer.apply_chat_template(whole, tokenize=False)
+    ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
+    with torch.inference_mode():
+        expected = float(model(input_ids=ids).logits[0, 0])
+    [found] = rewards(path, [(transcript(turns), "It is.")], {"messages": turns})
+    assert found == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_reward_does_not_depend_on_what_shares_its_batch(path: Path) -> None:
