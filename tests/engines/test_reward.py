@@ -69,7 +69,7 @@ def test_a_conversation_is_rewarded_with_all_its_turns(path: Path) -> None:
     turns = [
         {"role": "user", "content": "Why?"},
         {"role": "assistant", "content": "So."},
-        {"role": "user", "content": "And why so?"},
+        {"role": "user", "content": "Why so?"},
     ]
     tokenizer = AutoTokenizer.from_pretrained(path)
     model = AutoModelForSequenceClassification.from_pretrained(path).eval()
