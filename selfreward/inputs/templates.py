@@ -69,6 +69,8 @@ class Template:
     def render(self, **variables: str | list[str]) -> tuple[str, str]:
         """Return the user turn and the start of the assistant turn (empty if there is none).
 
+        Where no ``history`` is given there is none; see ``asked``.
+
         Where a variable spells a tag of the template, its ``<`` comes out as ``&lt;``.
 
         Raises:
@@ -78,10 +80,11 @@ class Template:
         template, escape = _compile(self.source), _delimiters(self.source).escape
         if sum(map(len, _texts(variables))) > MAX_CHARACTERS:
             raise TooLongError(f"{self.name}: is given over {MAX_CHARACTERS:,} characters")
-        values = {
-            name: escape(value) if isinstance(value, str) else [escape(text) for text in value]
-            for name, value in variables.items()
-        }
+        values: dict[str, str | list[str]] = {HISTORY: ""}
+        for name, value in variables.items():
+            values[name] = (
+                escape(value) if isinstance(value, str) else [escape(text) for text in value]
+            )
         try:
             user = self._block(template, "user", values).strip()
             started = self._block(template, "started", values).strip("\n")

@@ -35,7 +35,7 @@ from selfreward.inputs.judge_templates import (
 )
 from selfreward.inputs.models import check_source
 from selfreward.inputs.questions import QUESTION
-from selfreward.inputs.templates import HISTORY, Template
+from selfreward.inputs.templates import Template
 from selfreward.records import judge_key
 from selfreward.rewards import constraints
 from selfreward.stages.overlap import HeldOut
@@ -238,17 +238,7 @@ def _check_engine(engine: EngineConfig, key: str, here: bool, known: bool) -> No
 def _check_templates(config: Config, templates: Mapping[str, Template]) -> None:
     """Check that each template can be filled in, and that a hosted judge's leaves its turn."""
     filled: dict[str, str | list[str]] = dict.fromkeys(
-        (
-            "prompt",
-            "response",
-            "criterion",
-            "response_a",
-            "response_b",
-            "topic",
-            "operation",
-            HISTORY,
-        ),
-        "?",
+        ("prompt", "response", "criterion", "response_a", "response_b", "topic", "operation"), "?"
     )
     filled["demonstrations"] = ["?"] * config.prompts.human_shots
     started = {

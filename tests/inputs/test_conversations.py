@@ -176,6 +176,7 @@ def test_a_judge_is_shown_every_turn_whatever_its_template_uses(tmp_path: Path) 
     assert asked.render(**asked.asked(TEXT, columns), response="!")[0] == (
         f"<before>{transcript(TURNS[:3])}</before><request>{LAST}</request>!"
     )
+    assert asked.render(prompt="Sing.", response="!")[0] == "<request>Sing.</request>!"
     assert (
         asked.render(**asked.asked("Sing.", None), response="!")[0] == "<request>Sing.</request>!"
     )
