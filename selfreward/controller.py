@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-from selfreward.errors import IntegrityError, SelfRewardError, StoppedError
+from selfreward.errors import IntegrityError, SelfRewardError, StoppedError, WaitingError
 from selfreward.inputs import models
 from selfreward.inputs.functions import run_functions
 from selfreward.inputs.rankings import rankings_of
@@ -270,7 +270,7 @@ def require_imported(run: Run, store: Store, iteration: int) -> None:
     """Stop until the votes from elsewhere are there.
 
     Raises:
-        StoppedError: With how many are missing of whom, and how they come in.
+        WaitingError: With how many are missing of whom, and how they come in.
     """
     judge = run.config.judge
     waits = [
@@ -279,7 +279,7 @@ def require_imported(run: Run, store: Store, iteration: int) -> None:
         if (left := awaited(store, iteration, juror, judge.truncated))
     ]
     if waits:
-        raise StoppedError(
+        raise WaitingError(
             f"iteration {iteration} waits for votes of {', '.join(waits)}",
             f"`selfreward export {run.handle} --what wanted --format csv --force` writes these "
             "responses; fill in the column score, then `selfreward import "
@@ -336,7 +336,8 @@ def check_health(run: Run, store: Store, iteration: int, names: Sequence[GateNam
     Raises:
         StoppedError: One of these fails and is in ``health.stop_on``.
     """
-    found = gates(iteration_figures(store, iteration), run.config.health)
+    figures = iteration_figures(store, iteration)
+    found = gates(figures, run.config.health)
     if iteration == 0:  # has no pairs, and judgments of people's responses alone
         found = [gate for gate in found if gate.name in AFTER_EVALUATION]
     store.save_report(iteration, "health", Health(tuple(found)))
@@ -347,7 +348,8 @@ def check_health(run: Run, store: Store, iteration: int, names: Sequence[GateNam
         gate = stopping[0]
         raise StoppedError(
             f"iteration {iteration}: {finding(gate)}, and {gate.name} is in health.stop_on",
-            f"{remedy(gate)} To go on nonetheless: selfreward resume {run.name} {key_of(gate)}=...",
+            f"{remedy(gate, figures)} To go on nonetheless: selfreward resume {run.name} "
+            f"{key_of(gate)}=...",
         )
 
 
@@ -406,7 +408,10 @@ def launch(run: Run, tick: Callable[[], None], workers: Workers | None = None) -
             with closing(workers):
                 run_loop(run, store, workers)
         except SelfRewardError as error:
-            store.add_event("error", f"{type(error).__name__}: {error.message}")
+            if isinstance(error, WaitingError):
+                store.add_event("waiting", f"{error.message}. {error.hint}")
+            else:
+                store.add_event("error", f"{type(error).__name__}: {error.message}")
             raise
         except (KeyboardInterrupt, Terminated) as stop:
             store.add_event("stopped", type(stop).__name__)

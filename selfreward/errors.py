@@ -62,6 +62,10 @@ class StoppedError(SelfRewardError, RuntimeError):
     exit_code = 6
 
 
+class WaitingError(StoppedError):
+    """The run waits for what others have to give."""
+
+
 class PreflightError(SelfRewardError, RuntimeError):
     """The machine lacks something the run needs."""
 
@@ -77,6 +81,7 @@ KINDS: dict[str, type[SelfRewardError]] = {
         LockedError,
         IntegrityError,
         StoppedError,
+        WaitingError,
         PreflightError,
     )
 }

@@ -94,7 +94,7 @@ GateName = Literal[
 
 
 FormName = Literal[
-    "written", "expected", "written_expected", "criteria", "function", "imported"
+    "written", "expected", "written_expected", "criteria", "reward", "function", "imported"
 ]  # fmt: skip
 """The forms of judging, see ``judge.form``."""
 
@@ -107,7 +107,7 @@ class Form:
     """
 
     template: str
-    """The shipped template; empty where no model is asked."""
+    """The shipped template; empty where nothing is asked in words."""
     writes: bool = False
     """Whether the judge writes something about each response, as often as ``judge.votes``."""
     weighs: bool = False
@@ -127,6 +127,7 @@ FORMS: dict[str, Form] = {
     "expected": Form("judge/expected.jinja", weighs=True),
     "written_expected": Form("judge/additive.jinja", writes=True, weighs=True),
     "criteria": Form("judge/criterion.jinja", weighs=True, by_criterion=True),
+    "reward": Form(""),
     "function": Form(""),
     "imported": Form(""),
 }
@@ -140,7 +141,8 @@ class Prompt:
     iteration: int
     attempt: int
     text: str
-    """The instruction after cutting; empty if nothing usable was written."""
+    """The instruction after cutting, empty if nothing usable was written; of a conversation all of
+    its turns, see ``inputs.conversations``."""
     raw: str
     """What the author wrote, untouched."""
     dropped: str | None
@@ -151,7 +153,8 @@ class Prompt:
     num_tokens: int = 0
     columns: str | None = None
     """What else belongs to it, as a JSON object; None where there is nothing. Of a row of
-    ``prompts.dataset`` its further columns. Of a written prompt its ``topic``; of one that was
+    ``prompts.dataset`` its further columns, and the ``messages`` of a conversation, which are what
+    the model is asked. Of a written prompt its ``topic``; of one that was
     rewritten ``operation`` and ``parent``, which is ``iteration`` and ``attempt`` of another, or
     the place of a ``seed``, from 0."""
 
@@ -204,8 +207,8 @@ class Judgment:
     form: str
     """One of ``FORMS``."""
     raw: str
-    """The judge's own completion; empty in the forms that sample no text here. Of a function what
-    it returned, or what went wrong; of an imported vote what was noted beside it."""
+    """The judge's own completion; empty in the forms that sample no text here. Of a function or a
+    reward model what it gave, or what went wrong; of an imported vote what was noted beside it."""
     score: float | None
     """Points on the rubric scale, 0 to 5; None if there is no verdict."""
     reason: str | None = None
@@ -341,5 +344,7 @@ class Progress:
 MAX_SCORE = 5
 """Points on the additive scale (arXiv 2401.10020, figure 2)."""
 
-REPORTS = ("judge", "canaries", "positions", "answers", "contests", "verified")
+REPORTS = (
+    "judge", "canaries", "positions", "answers", "contests", "verified", "rewards", "benchmarks",
+)  # fmt: skip
 """Names of all reports of an evaluation."""

@@ -10,7 +10,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from selfreward.charts import costs, judge, length, pairs, prompts, rates, scores, training
+from selfreward.charts import (
+    benchmarks,
+    costs,
+    judge,
+    length,
+    pairs,
+    prompts,
+    rates,
+    scores,
+    training,
+)
 from selfreward.charts.base import (
     HEIGHT,
     PALETTES,
@@ -75,6 +85,7 @@ CHARTS: dict[str, Chart] = {
     "agreement": Chart("Agreement with people", judge.agreement,
                        lambda f: f.judge is not None and f.judge.accuracy.value is not None),
     "drift": Chart("Drift and canaries of the judge", judge.drift, _has_drift),
+    "benchmarks": Chart("Benchmarks", benchmarks.accuracy, lambda f: bool(f.benchmarks)),
     "rates": Chart("Ties, ceiling, votes without verdict", rates.rates,
                    lambda f: _is_answered(f) and f.judgments.n > 0),
     "pairs": Chart("Prompts and their pairs", pairs.outcomes,

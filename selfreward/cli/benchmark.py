@@ -32,7 +32,7 @@ def benchmark(
     as_json: Json = False,
 ) -> None:
     """Measure models on questions that have one right answer."""
-    from selfreward.inputs.choices import Style
+    from selfreward.config.evaluation import Style
     from selfreward.verbs.benchmark import (
         benchmark_files,
         benchmark_lm_eval,

@@ -6,8 +6,9 @@ checked against their own classes by ``training.options`` and ``engines.kinds``.
 """
 
 from selfreward.config.base import EngineConfig, Sampling, SeedSource
+from selfreward.config.evaluation import EvaluationConfig
 from selfreward.config.generation import PairsConfig, PromptsConfig, ResponsesConfig
-from selfreward.config.judging import EvaluationConfig, HealthConfig, JudgeConfig, JurorConfig
+from selfreward.config.judging import HealthConfig, JudgeConfig, JurorConfig
 from selfreward.config.run import Config
 from selfreward.config.training import LaunchConfig
 

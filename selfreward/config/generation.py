@@ -66,7 +66,7 @@ class PromptsConfig(SampledGroup):
     """``policy``: the model being trained writes them (SRLM A.5); else a fixed model, as in
     SRLM's main runs (any model source)."""
     dataset: Source | None = None
-    """Draw prompts from these rows instead of writing them."""
+    """Draw prompts from these rows, which may be conversations, instead of writing them."""
     seeds: Source | None = None
     """Human prompts shown as demonstrations; none of them returns as new. null: those of
     ``sft.ift``, as in SRLM 2.2, or the shipped ones where there is none."""

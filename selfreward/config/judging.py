@@ -1,11 +1,11 @@
-"""The judge, what it is measured by, and the limits to what it may do."""
+"""The judges, and the limits to what they may do."""
 
 import re
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from selfreward.config.base import EngineConfig, Group, SampledGroup, SeedSource, Source
+from selfreward.config.base import EngineConfig, Group, SampledGroup
 from selfreward.records import FORMS, Form, FormName, GateName
 
 FUNCTION = "function"
@@ -13,6 +13,10 @@ FUNCTION = "function"
 _NAME = re.compile(r"(?:[^:]+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 PREVIOUS = "previous"
 """``judge.model`` of the model that the policy was trained from."""
+REWARD: Final = "reward"
+"""``judge.form`` of a reward model: a sequence classifier with one label."""
+REWARD_ENGINE = EngineConfig(kind=REWARD)
+"""What runs one; no config can name it."""
 IMPORTED = "imported"
 """``judge.model`` and ``judge.form`` of a judge whose votes come from elsewhere."""
 _IMPORT_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
@@ -24,11 +28,12 @@ class FunctionGroup(SampledGroup):
     function: str | None = None
     """A reward function, as ``reward_funcs`` of TRL, in place of a model: ``my_rewards:brief`` or
     ``path/to/my_rewards.py:brief``, looked for beside the config, in the working directory, and
-    among what is installed, such as ``selfreward.rewards.constraints:satisfied``. Its code runs
+    among what is installed, such as ``selfreward.rewards.constraints:strict``. Its code runs
     with your rights. See docs/rewards.md."""
     scale: tuple[float, float] = Field(default=(0.0, 1.0), strict=False)
-    """``function``: the least and the greatest value that it returns. A score is 0 to 5 in
-    proportion; a value outside gives none."""
+    """``function``, and form ``reward`` in the jury: the least and the greatest value that it
+    gives. A score is 0 to 5 in proportion; a value outside gives none. Rewards have no scale of
+    their own, so there it has to be set."""
     timeout_s: float = Field(default=60.0, gt=0)
     """``function``: seconds that a call of it may take, with up to 16 responses."""
 
@@ -61,6 +66,21 @@ class FunctionGroup(SampledGroup):
         return scale
 
     @model_validator(mode="after")
+    def _check_reward(self) -> Self:
+        """A reward model is another model, asked by its own engine."""
+        model, form, engine = (getattr(self, name) for name in ("model", "form", "engine"))
+        if form != REWARD:
+            return self
+        if model in OWN_MODELS or model.startswith("bundled:") or model.endswith(".gguf"):
+            raise ValueError(
+                f"form=reward asks a reward model, and model={model} is none; set model to its "
+                "directory or hub id"
+            )
+        if engine is not None:
+            raise ValueError("engine goes without form=reward: transformers runs reward models")
+        return self
+
+    @model_validator(mode="after")
     def _check_is_function(self) -> Self:
         named = {getattr(self, "model", None), getattr(self, "form", None)}
         if self.function is None and FUNCTION in named:
@@ -83,8 +103,9 @@ class JurorConfig(FunctionGroup):
     """``written``: justification, then the score. ``expected``: no text; the probabilities of
     the scores 0..5 give the expected score. ``written_expected``: the expected score after each
     of K justifications. ``criteria``: the judge writes what a good answer to this prompt needs, and
-    gives an expected score for each criterion; their weighted mean is the score. ``function`` and
-    ``imported``: set by the keys of these names."""
+    gives an expected score for each criterion; their weighted mean is the score. ``reward``:
+    ``model`` is a reward model, whose value on ``scale`` is the score (docs/rewards.md).
+    ``function`` and ``imported``: set by the keys of these names."""
     imported: str | None = None
     """``judge.jury`` only: no model is asked; people or another program, who are called so, score
     the responses, and the run waits for ``selfreward import``. See docs/import.md."""
@@ -118,6 +139,14 @@ class JurorConfig(FunctionGroup):
             if data.get(key, IMPORTED) != IMPORTED:
                 raise ValueError(f"{key}={data[key]} goes without imported: no model is asked")
         return {**data, "model": IMPORTED, "form": IMPORTED}
+
+    @model_validator(mode="after")
+    def _check_reward_scale(self) -> Self:
+        if self.form == REWARD and "scale" not in self.model_fields_set:
+            raise ValueError(
+                "form=reward needs scale, the least and the greatest reward, such as scale=[-5, 5]"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_imported(self) -> Self:
@@ -217,7 +246,7 @@ class JudgeConfig(JurorConfig):
 class ContestConfig(FunctionGroup):
     """A judge that compares the answers of two models, in both orders, and does not learn along.
 
-    Of a function the answer with the higher value wins.
+    Of a function or a reward model the answer with the higher value wins.
     """
 
     model: str = "M1"
@@ -225,8 +254,9 @@ class ContestConfig(FunctionGroup):
     ``engine`` serve. The policy itself is refused: it would judge what it is trained to like."""
     engine: EngineConfig | None = None
     """How to run it; null: like the policy."""
-    form: Literal["written", "expected", "function"] = "expected"
+    form: Literal["written", "expected", "reward", "function"] = "expected"
     """``expected``: the more probable of two labels. ``written``: reasons, then the better one.
+    ``reward``: ``model`` is a reward model, and the answer with the higher reward wins.
     ``function``: set by the key ``function``."""
     temperature: float = Field(default=0.0, ge=0)
     """Of what is written; 0 takes the most probable token each time."""
@@ -254,74 +284,6 @@ class ContestConfig(FunctionGroup):
                 f"model={self.model} is a model that is measured; take M1, another model, or hosted"
             )
         return self
-
-
-class EvaluationConfig(Group):
-    """What is asked of each new model at the end of its iteration; no record depends on it."""
-
-    ranked: Source | None = SeedSource(path="seed/heldout.jsonl")
-    """Responses that people ranked, held out from training: the judge report; null: none. A prompt
-    that is also trained on is refused."""
-    limit: int | None = Field(default=20, ge=1)
-    """Take only the first so many prompts."""
-    compare: bool = False
-    """Also have each two responses compared, in both orders."""
-    canaries: bool = True
-    """Also judge responses that try to talk the judge into a high score."""
-
-    questions: Source | None = SeedSource(path="seed/questions.jsonl")
-    """Held-out prompts that every model answers, and by which it is compared with those before it,
-    each at most with a ``reference`` answer; null: none. A prompt that is also trained on is
-    refused."""
-    temperature: float = Field(default=0.0, ge=0)
-    """Of these answers; else they are sampled as ``responses`` are. 0: the most probable token each
-    time, so that two models differ only where their weights do."""
-    contests: tuple[ContestConfig, ...] = Field(
-        default=(ContestConfig(model="M1", form="expected"),), strict=False
-    )
-    """The judges that compare; none of them learns along. ``[]``: the answers are kept, and not
-    compared."""
-
-    @property
-    def is_on(self) -> bool:
-        """Whether there is anything to ask."""
-        return self.ranked is not None or self.canaries or self.questions is not None
-
-    @property
-    def compares(self) -> bool:
-        """Whether the new model compares what people ranked."""
-        return self.ranked is not None and self.compare
-
-    @property
-    def judges(self) -> tuple[ContestConfig, ...]:
-        """Who compares the models' answers; none where they are asked nothing."""
-        return self.contests if self.questions is not None else ()
-
-    @property
-    def functions(self) -> tuple[ContestConfig, ...]:
-        """Those of them that are functions."""
-        return tuple(judge for judge in self.judges if judge.function is not None)
-
-
-class BestConfig(Group):
-    """By what the best model is named, what the next iteration starts from, and when a run whose
-    models get no better ends.
-    """
-
-    by: Literal["win_rate", "judge_agreement", "verifiable"] = "win_rate"
-    """``win_rate``: against M1 on ``evaluation.questions``. ``judge_agreement``: pairs of
-    ``evaluation.ranked`` that the model, as a judge, orders as people do. ``verifiable``: what the
-    functions of ``evaluation.contests`` give its answers to ``evaluation.questions``, mean."""
-    patience: int | None = Field(default=None, ge=1)
-    """End the run (exit code 0) once so many models in a row are no better than the best before
-    them; null: after ``iterations``. Scores that rise while this falls are the known end of
-    self-rewarding (docs/contests.md)."""
-    continue_from: Literal["last", "best"] = "last"
-    """Which model the next iteration starts from, and has as its reference. ``last``: the newest,
-    as in SRLM. ``best``: the best so far, so that nothing is built upon a bad round. It is chosen
-    when the iteration begins, and kept."""
-    margin: float = Field(default=0.0, ge=0, le=1)
-    """By how much a model has to be better to count as better, in shares of 1."""
 
 
 class HealthConfig(Group):
@@ -378,3 +340,8 @@ RUN_MODELS = ("policy", "M1", PREVIOUS)
 """``judge.model`` where it names a model of the run."""
 OWN_MODELS = (*RUN_MODELS, HOSTED, FUNCTION, IMPORTED)
 """``judge.model`` where it names no model source."""
+
+
+def engine_of(judge: JurorConfig | ContestConfig, policy: EngineConfig) -> EngineConfig:
+    """How a judge is run, given how the policy is."""
+    return REWARD_ENGINE if judge.form == REWARD else judge.engine or policy

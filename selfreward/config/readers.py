@@ -37,7 +37,7 @@ _GROUPS = {group for groups in (*_SEED.values(), *_LATER.values()) for group in 
 
 _COPIED = re.compile(
     r"(.*\.)?(chat_template|template|criteria_template|function)"
-    r"|(sft\.ift|sft\.eft|sft\.selection\.ranked|prompts\.(seeds|dataset|topics)|evaluation\.(ranked|questions))(\..*)?"
+    r"|(sft\.ift|sft\.eft|sft\.selection\.ranked|prompts\.(seeds|dataset|topics)|evaluation\.(ranked|questions|benchmarks))(\..*)?"
 )
 
 

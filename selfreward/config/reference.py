@@ -67,7 +67,7 @@ def explain(name: str) -> Key:
     """
     known = {key.name: key for key in keys()}
     place = re.sub(r"^judge\.jury\.\d+\.", "judge.", name)
-    place = re.sub(r"^(evaluation\.contests)\.\d+\.", r"\1.0.", place)
+    place = re.sub(r"^(evaluation\.(?:contests|benchmarks))\.\d+\.", r"\1.0.", place)
     place = re.sub(r"^(judge|evaluation\.contests\.0)\.engine\.", "engine.", place)
     is_of_juror = place.startswith("judge.") and place != name and "engine" not in place
     if place in known and not (is_of_juror and place[6:] not in JurorConfig.model_fields):

@@ -6,13 +6,12 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from selfreward.config.base import EngineConfig, Group, SeedSource
+from selfreward.config.evaluation import BestConfig, EvaluationConfig, benchmark_of
 from selfreward.config.generation import PairsConfig, PromptsConfig, ResponsesConfig
 from selfreward.config.judging import (
     HOSTED,
     PREVIOUS,
-    BestConfig,
     ContestConfig,
-    EvaluationConfig,
     HealthConfig,
     JudgeConfig,
     JurorConfig,
@@ -91,7 +90,7 @@ class Config(Group):
     def compares(self) -> bool:
         """Whether any two responses are judged against each other."""
         evaluation = self.evaluation
-        judges = [judge for judge in evaluation.judges if judge.function is None]
+        judges = [judge for judge in evaluation.judges if judge.traits.template]
         return evaluation.compares or bool(judges) or self.judge.break_ties
 
     def stages(self, iteration: int) -> tuple[str, ...]:
@@ -121,6 +120,15 @@ class Config(Group):
     @model_validator(mode="after")
     def _check_best(self) -> Self:
         by, evaluation = self.best.by, self.evaluation
+        if wanted := benchmark_of(by):
+            known = [each.name for each in evaluation.benchmarks]
+            if wanted[0] not in known:
+                others = f"only {', '.join(known)}" if known else "none"
+                raise ValueError(
+                    f"best.by={by} needs a benchmark {wanted[0]} in evaluation.benchmarks, and "
+                    f"there is {others}"
+                )
+            return self
         needs = {
             "win_rate": (
                 "evaluation.questions and a judge in evaluation.contests",
@@ -141,14 +149,15 @@ class Config(Group):
 
     @model_validator(mode="after")
     def _check_judge(self) -> Self:
-        """A function as the judge learns nothing, and is not measured as a judge."""
+        """A function or a reward model as the judge learns nothing, and is not measured as one."""
         judge, sft, evaluation = self.judge, self.sft, self.evaluation
-        if judge.function is None:
+        if judge.traits.template:
             return self
+        who = f"judge.function={judge.function}" if judge.function else "judge.form=reward"
         if models := [k for k, juror in enumerate(judge.jury) if juror.traits.template]:
             raise ValueError(
-                f"judge.function={judge.function}, but judge.jury.{models[0]} is a model; let the "
-                "model be the judge, and put the function into judge.jury"
+                f"{who}, but judge.jury.{models[0]} is a model that is asked in words; let it be "
+                "the judge, and put the other one into judge.jury"
             )
         needs = {
             "sft.eft=null": sft is not None and sft.eft is not None,
@@ -159,7 +168,7 @@ class Config(Group):
         }
         if wrong := [word for word, is_set in needs.items() if is_set]:
             raise ValueError(
-                f"judge.function={judge.function}: no judge is a model, which could be taught or "
+                f"{who}: no judge is a model that is asked in words, which could be taught or "
                 f"measured as one; set {' '.join(wrong)}"
             )
         return self

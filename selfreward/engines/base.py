@@ -12,6 +12,7 @@ from typing import Protocol
 
 from selfreward.config import Sampling
 from selfreward.errors import SelfRewardError
+from selfreward.inputs.conversations import Turns
 from selfreward.records import FinishReason
 
 FAILURES = (SelfRewardError, OSError, RuntimeError, ValueError)
@@ -34,8 +35,8 @@ class Request:
     seed: int = 0
     """Sample i uses seed + i, where the engine can seed single samples."""
     score_tokens: tuple[int, ...] = ()
-    text: str | None = None
-    """The user turn itself, for endpoints that show no tokenizer; other engines take ids alone."""
+    text: Turns | None = None
+    """What is asked itself, for endpoints that show no tokenizer; other engines take ids alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,8 @@ class Generation:
     tell, and for ``score_tokens``."""
     probabilities: tuple[float, ...] | None = None
     """Same order as ``Request.score_tokens``; None where none were asked for."""
+    reward: float | None = None
+    """Of a reward model what it gives the whole text, on a scale of its own; it samples nothing."""
 
 
 class Engine(Protocol):
@@ -88,9 +91,17 @@ class ChatFormat(Protocol):
     """
 
     def request(
-        self, user: str, started: str, sampling: Sampling, n: int = 1, seed: int = 0
+        self, user: Turns, started: str, sampling: Sampling, n: int = 1, seed: int = 0
     ) -> Request:
-        """What asks for n continuations of the user turn and the beginning of the model's turn."""
+        """What asks for n continuations of the turns and the beginning of the model's turn."""
+        ...
+
+    def left_out(self, user: Turns) -> str | None:
+        """The first of several turns that the model would not be shown, or None."""
+        ...
+
+    def conversation_ids(self, user: Turns, answer: str) -> tuple[int, ...]:
+        """Ids of a finished conversation, as a reward model is shown it."""
         ...
 
     def score_prompt(
@@ -113,7 +124,7 @@ class ChatFormat(Protocol):
         """Split (thinking, answer)."""
         ...
 
-    def odd_ids(self, user: str, text: str, sampled: tuple[int, ...]) -> tuple[int, ...] | None:
+    def odd_ids(self, user: Turns, text: str, sampled: tuple[int, ...]) -> tuple[int, ...] | None:
         """The sampled ids if tokenizing the text they make would give others, else None."""
         ...
 

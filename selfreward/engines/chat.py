@@ -1,7 +1,8 @@
 r"""The chat layer: the only place that knows a model's tokenizer and chat template.
 
 Engines and trainers get token ids that are made here, so sampling, judging and training see the
-same ones. Every conversation is one user turn and the model's own, which may be started for it.
+same ones. A conversation is one user turn, or several turns of which the last is a user's, and then
+the model's own, which may be started for it.
 
     what the template writes for a finished conversation:
         ...<|im_start|>assistant\n     <think>\n\n</think>\n\n    the answer    <|im_end|>  \n
@@ -23,6 +24,7 @@ from typing import Any
 from selfreward.config import Sampling
 from selfreward.engines.base import Request
 from selfreward.errors import ConfigError
+from selfreward.inputs.conversations import Message, Turns
 from selfreward.inputs.templates import TEMPLATE_ERRORS
 
 SCORES = range(6)
@@ -34,13 +36,21 @@ _LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length
 
 Ids = tuple[int, ...]
 
+_PROBE: tuple[Message, ...] = (
+    {"role": "system", "content": "SYSTEM"},
+    {"role": "user", "content": "FIRST"},
+    {"role": "assistant", "content": "ANSWER"},
+    {"role": "user", "content": "LAST"},
+)
+
 
 class Chat:
     """Turns text into the ids that a model is to see, and back.
 
     Args:
         model: Model directory.
-        system_prompt: Replaces the one that the template may bring along; None leaves that.
+        system_prompt: Replaces the one that the template may bring along; None leaves that. The
+            system turn of a conversation takes the place of both.
         template_kwargs: Passed to the chat template.
         trust_remote_code: Whether code that comes with the model may run.
         chat_template: Replaces the tokenizer's own, which a base model lacks.
@@ -95,17 +105,56 @@ class Chat:
             ) from None
         self._check_rows()
 
-    def prompt_ids(self, user: str, started: str = "") -> Ids:
-        """Ids of the user turn and the beginning of the model's turn, tokenized as one text."""
+    def check_conversation(self) -> None:
+        """Check that the chat template takes a conversation of several turns, and shows them all.
+
+        Raises:
+            ConfigError: It does not.
+        """
+        remedy = "Set chat_template to a file that takes them, or give prompts of one turn."
+        try:
+            is_whole = self.left_out(_PROBE) is None
+        except TEMPLATE_ERRORS as error:
+            raise ConfigError(
+                f"{self.model}: its chat template refuses several turns ({error})", remedy
+            ) from None
+        if not is_whole:
+            raise ConfigError(
+                f"{self.model}: its chat template leaves out turns of a conversation", remedy
+            )
+
+    def left_out(self, user: Turns) -> str | None:
+        """The first of several turns whose text the chat template does not show; None if all are.
+
+        Some show the last turns alone, and many leave the thinking of earlier answers out. Space
+        around a text may go.
+        """
+        if isinstance(user, str) or len(user) == 1:
+            return None
+        rendered, at = self._render(user), 0
+        for turn in user:
+            text, is_system = turn["content"].strip(), turn["role"] == "system"
+            found = rendered.find(text, 0 if is_system else at)  # some put it before the last turn
+            if found < 0:
+                return text
+            at = at if is_system else found + len(text)
+        return None
+
+    def prompt_ids(self, user: Turns, started: str = "") -> Ids:
+        """Ids of the turns and the beginning of the model's turn, tokenized as one text."""
         return self._tokenize(self._begun(user, started))
 
+    def conversation_ids(self, user: Turns, answer: str) -> Ids:
+        """Ids of the turns and the finished answer, all that the template writes."""
+        return self._tokenize(self._render(user, answer))
+
     def request(
-        self, user: str, started: str, sampling: Sampling, n: int = 1, seed: int = 0
+        self, user: Turns, started: str, sampling: Sampling, n: int = 1, seed: int = 0
     ) -> Request:
         """What asks an engine for n continuations of ``prompt_ids(user, started)``."""
         return Request(self.prompt_ids(user, started), sampling, n, seed)
 
-    def continuation(self, user: str, started: str, text: str) -> tuple[Ids, Ids]:
+    def continuation(self, user: Turns, started: str, text: str) -> tuple[Ids, Ids]:
         """Training ids: (what sampling would see, the rest of the template's finished turn).
 
         Both are tokenized together; where a token would span the border the two are tokenized
@@ -125,7 +174,7 @@ class Chat:
         """Training ids of a completion of ``prompt_ids(user)``: as sampled, and the end of turn."""
         return (*token_ids, self.end_id)
 
-    def odd_ids(self, user: str, text: str, sampled: Ids) -> Ids | None:
+    def odd_ids(self, user: Turns, text: str, sampled: Ids) -> Ids | None:
         """The sampled ids if tokenizing the answer would give others, else None.
 
         They differ where a model thinks first, and now and then for no visible reason: a text can
@@ -289,7 +338,7 @@ class Chat:
         newline = "" if begun.endswith("\n") else "\n"
         return (f"{newline}\n</think>\n\n" if self._opens_thinking else ""), tail
 
-    def _begun(self, user: str, started: str) -> str:
+    def _begun(self, user: Turns, started: str) -> str:
         """The conversation up to where the model goes on."""
         return self._render(user) + (self._frame[0] + started if started else "")
 
@@ -332,16 +381,37 @@ class Chat:
     def _opens_thinking(self) -> bool:
         return self._render("").rstrip().endswith("<think>")
 
-    def _render(self, user: str, answer: str | None = None) -> str:
-        """The conversation as the template writes it: finished, or up to the model's turn."""
-        messages = [{"role": "user", "content": user}]
-        if self._system_prompt is not None:
-            messages.insert(0, {"role": "system", "content": self._system_prompt})
+    @cached_property
+    def _takes_system(self) -> bool:
+        """Whether the template shows a system turn; Gemma's, for one, refuses it."""
+        try:
+            return _PROBE[0]["content"] in self._apply(_PROBE[:2], begins=True)
+        except TEMPLATE_ERRORS:
+            return False
+
+    def _render(self, user: Turns, answer: str | None = None) -> str:
+        """The conversation as the template writes it: finished, or up to the model's turn.
+
+        Where the template takes no system turn, that of the conversation is put before its first
+        user turn, with a blank line.
+        """
+        messages = [{"role": "user", "content": user}] if isinstance(user, str) else [*user]
+        if messages[0]["role"] != "system":
+            if self._system_prompt is not None:
+                messages.insert(0, {"role": "system", "content": self._system_prompt})
+        elif not self._takes_system:
+            system, first, *others = messages
+            text = f"{system['content']}\n\n{first['content']}"
+            messages = [{"role": "user", "content": text}, *others]
         if answer is not None:
             messages.append({"role": "assistant", "content": answer})
+        return self._apply(messages, begins=answer is None)
+
+    def _apply(self, messages: Sequence[Message], *, begins: bool) -> str:
+        """What the template makes of messages; ``begins``: up to where the model's turn starts."""
         return str(
             self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=answer is None, **self._kwargs
+                [*messages], tokenize=False, add_generation_prompt=begins, **self._kwargs
             )
         )
 

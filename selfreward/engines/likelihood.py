@@ -30,23 +30,15 @@ def log_likelihoods(
         on_done: Told how many are done, first 0, when the model is loaded.
 
     Raises:
-        ConfigError: A text is longer than the model's positions.
+        ConfigError: See ``check_texts``.
         PreflightError: transformers cannot run the model, or what comes out is NaN.
     """
     import torch
-    from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(
-        model, local_files_only=True, trust_remote_code=trust_remote_code
-    )
-    rows = []
-    for context, continuation in texts:
-        start = len(tokenizer.encode(context))
-        rows.append((tokenizer.encode(context + continuation), start))
+    rows = check_texts(model, texts, trust_remote_code)
     found = [0.0] * len(rows)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with loaded(model, "float32", trust_remote_code, device) as opened:
-        _check_length(opened.config, texts, rows)
         on_done(0)
         done = 0
         for batch in _batches([len(ids) for ids, _ in rows]):
@@ -59,11 +51,27 @@ def log_likelihoods(
     return found
 
 
-def _check_length(
-    config: Any, texts: Sequence[tuple[str, str]], rows: Sequence[tuple[list[int], int]]
-) -> None:
-    most = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
-    for (context, _), (ids, start) in zip(texts, rows, strict=True):
+def check_texts(
+    model: Path, texts: Sequence[tuple[str, str]], trust_remote_code: bool = False
+) -> list[tuple[list[int], int]]:
+    """The token ids of each text as a whole, and of how many of them its context is.
+
+    Args:
+        model: Model directory, of which config and tokenizer are read.
+        texts: See ``log_likelihoods``.
+
+    Raises:
+        ConfigError: A text is longer than the model's positions, or a part of it has no token.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    options = {"local_files_only": True, "trust_remote_code": trust_remote_code}
+    tokenizer = AutoTokenizer.from_pretrained(model, **options)
+    config = AutoConfig.from_pretrained(model, **options).get_text_config(decoder=True)
+    most = getattr(config, "max_position_embeddings", None)
+    rows = []
+    for context, continuation in texts:
+        start, ids = len(tokenizer.encode(context)), tokenizer.encode(context + continuation)
         if most is not None and len(ids) > most:
             raise ConfigError(
                 f"{context!r:.60}: {len(ids)} tokens with a choice, the model has {most} positions",
@@ -74,6 +82,8 @@ def _check_length(
                 f"{context!r:.60}: the question or a choice comes to no token of its own",
                 "Leave the question out.",
             )
+        rows.append((ids, start))
+    return rows
 
 
 def _batches(lengths: Sequence[int]) -> list[list[int]]:

@@ -1,19 +1,15 @@
-"""Multiple-choice questions, for the quick check of ``selfreward benchmark``."""
+"""Multiple-choice questions: of ``evaluation.benchmarks``, and of ``selfreward benchmark``."""
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 from selfreward.config import SeedSource
+from selfreward.config.evaluation import Style
 from selfreward.errors import ConfigError
 from selfreward.inputs.rows import read_rows
-
-Style = Literal["question", "plain"]
-"""How a question is put. ``question``: ``Question: ...``, and ``Answer:`` on the next line, as by
-lm-eval's ARC; ``plain``: alone, and the choice completes it, as by its OpenBookQA."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,22 +28,22 @@ class Choices:
         return [(given, f" {choice}") for choice in self.choices]
 
 
-def read_choices(path: str, limit: int | None = None) -> list[Choices]:
+def read_choices(source: SeedSource, beside: Path | None = None) -> list[Choices]:
     """Read rows of ``question``, ``choices`` (a list) and ``answer`` (a place in it, from 0).
 
     Args:
-        path: Of a local file; see ``read_rows``.
-        limit: Take the first so many.
+        beside: Directory that relative paths are also looked for in.
 
     Raises:
         ConfigError: There is no such file, or a row is not of this shape.
     """
-    if not Path(path).is_file():
-        raise ConfigError(
-            f"--task {path}: no such file",
-            "Name a local file; --tasks takes the tasks of lm-eval.",
-        )
-    return [_choices(at, row) for at, row in read_rows(SeedSource(path=path, limit=limit))]
+    return [_choices(at, row, source.columns) for at, row in read_rows(source, beside)]
+
+
+def dump_choices(questions: Sequence[Choices]) -> str:
+    """JSONL that ``read_choices`` reads back."""
+    rows = (json.dumps(asdict(each), ensure_ascii=False) for each in questions)
+    return "".join(f"{row}\n" for row in rows)
 
 
 def choices_digest(questions: Sequence[Choices]) -> str:
@@ -56,8 +52,9 @@ def choices_digest(questions: Sequence[Choices]) -> str:
     return hashlib.sha256(json.dumps(plain).encode()).hexdigest()
 
 
-def _choices(at: str, row: dict[str, object]) -> Choices:
-    question, choices, answer = (row.get(name) for name in ("question", "choices", "answer"))
+def _choices(at: str, row: Mapping[str, object], columns: Mapping[str, str]) -> Choices:
+    names = ("question", "choices", "answer")
+    question, choices, answer = (row.get(columns.get(name, name)) for name in names)
     if not isinstance(question, str) or not question.strip():
         raise ConfigError(f"{at}: needs a text in 'question', found {question!r:.60}")
     texts = choices if isinstance(choices, list) else []

@@ -124,14 +124,15 @@ def check_dataset(rows: Sequence[PromptRow], config: Config) -> None:
 
 
 def read_demonstrations(config: Config, beside: Path | None) -> list[str]:
-    """The human prompts that new ones are written after.
+    """The human prompts that new ones are written after: single requests, no conversations.
 
     Raises:
         ConfigError: They are fewer than an attempt is shown.
     """
     key, source = config.prompt_seeds
     if key == "sft.ift":
-        prompts = list(dict.fromkeys(row.prompt for row in seeds.read_ift(source, beside)))
+        rows = seeds.read_ift(source, beside)
+        prompts = seeds.single_requests((row.prompt, row.columns) for row in rows)
     else:
         prompts = seeds.read_prompts(source, beside)
     check_shots(prompts, config)

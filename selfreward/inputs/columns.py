@@ -3,7 +3,7 @@
     {"prompt", "answer", "constraints"}  ->  the prompt, and '{"answer": ..., "constraints": ...}'
 
 Reward functions get them as keyword arguments, as in TRL. They are kept as JSON, since every data
-set has others.
+set has others. Of a conversation ``messages`` is one of them, see ``conversations.py``.
 """
 
 import json
@@ -14,6 +14,7 @@ from typing import Any
 
 from selfreward.config import SeedSource
 from selfreward.errors import ConfigError
+from selfreward.inputs.conversations import MESSAGES, written
 from selfreward.inputs.rows import read_rows
 from selfreward.inputs.seeds import text_of
 from selfreward.inputs.shapes import our_row
@@ -57,6 +58,8 @@ def further_columns(
 ) -> str | None:
     """The columns of a row that nothing else is read from, as a JSON object; None without any.
 
+    ``messages`` is among them where the prompt is a conversation.
+
     Args:
         values: The row by our own names, see ``our_row``.
         columns: Our names -> theirs; what was renamed is not kept under its old name.
@@ -67,6 +70,7 @@ def further_columns(
     """
     read = _READ | known | (set(columns.values()) - columns.keys())
     kept = {name: value for name, value in values.items() if name not in read}
+    kept |= {MESSAGES: values[MESSAGES]} if MESSAGES in values else {}
     for name, value in kept.items():
         try:
             json.dumps(value, allow_nan=False).encode("ascii")
@@ -91,8 +95,15 @@ def column_names(jsonl: str, known: frozenset[str] = frozenset({"prompt"})) -> l
         jsonl: Its text.
         known: The columns that are none of them.
     """
-    rows = map(json.loads, jsonl.split("\n")[:-1])
-    return sorted({name for row in rows for name in row} - known)
+    rows = [json.loads(line) for line in jsonl.split("\n")[:-1]]
+    names = {name for row in rows for name in row} - known
+    return sorted(names | {MESSAGES} if any(isinstance(r["prompt"], list) for r in rows) else names)
+
+
+def whole_row(prompt: str, columns: str | None, **named: str) -> dict[str, Any]:
+    """A row of a run's own copy, which reads back as this prompt and these columns."""
+    others = {name: value for name, value in values_of(columns).items() if name != MESSAGES}
+    return {"prompt": written(prompt, columns), **named, **others}
 
 
 def dump_prompt_rows(rows: list[PromptRow]) -> str:
@@ -102,5 +113,4 @@ def dump_prompt_rows(rows: list[PromptRow]) -> str:
 
 def _lines(rows: list[PromptRow]) -> Iterator[str]:
     for row in rows:
-        whole = {"prompt": row.prompt, **values_of(row.columns)}
-        yield json.dumps(whole, ensure_ascii=False) + "\n"
+        yield json.dumps(whole_row(row.prompt, row.columns), ensure_ascii=False) + "\n"

@@ -1,4 +1,4 @@
-"""What a run asks of each new model, copied when it is made: rankings, questions and canaries."""
+"""What a run asks of each new model, copied when it is made, and what is held out with it."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -8,6 +8,8 @@ from pathlib import Path
 from selfreward.config import EvaluationConfig, SeedSource
 from selfreward.errors import ConfigError
 from selfreward.inputs import shipped
+from selfreward.inputs.choices import Choices, dump_choices, read_choices
+from selfreward.inputs.conversations import read_back, requests_of
 from selfreward.inputs.questions import dump_questions, read_questions
 from selfreward.inputs.rankings import Ranking, Text, copy_ranked, read_ranked, texts_of
 from selfreward.inputs.rows import read_rows
@@ -23,7 +25,9 @@ TRAINED = {
 """A run's copies of what it trains on, and the keys that name it."""
 
 HELD_OUT = ("seeds/heldout.jsonl", "seeds/questions.jsonl")
-"""Its copies of what it is measured by."""
+"""Its copies of what it is measured by, beside those of benchmarks."""
+BENCHMARK = "benchmark-"
+"""How the name of a copy of a benchmark begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,11 @@ def evaluation_inputs(
         ConfigError: Among others, a prompt that the run is also trained on.
     """
     found = {}
-    trained = {key: _prompts(files[name]) for name, key in TRAINED.items() if name in files}
+    trained = {
+        key: [text for text, _ in _prompts(files[name])]
+        for name, key in TRAINED.items()
+        if name in files
+    }
     if settings.ranked is not None:
         held_out = read_ranked(settings.ranked, beside, settings.limit).rankings
         check_held_out("ranked", (ranking.prompt for ranking in held_out), trained)
@@ -64,25 +72,38 @@ def evaluation_inputs(
         questions = read_questions(settings.questions, beside)
         check_held_out("questions", (question.prompt for question in questions), trained)
         found["seeds/questions.jsonl"] = dump_questions(questions)
+    for number, benchmark in enumerate(settings.benchmarks):
+        choices = read_choices(benchmark, beside)
+        check_held_out(f"benchmarks.{number}", (each.question for each in choices), trained)
+        found[f"seeds/{BENCHMARK}{benchmark.name}.jsonl"] = dump_choices(choices)
     if settings.canaries:
         found["seeds/canaries.jsonl"] = shipped_canaries().read_text(encoding="utf-8")
     return found
 
 
 def held_out_prompts(files: Mapping[str, str]) -> list[str]:
-    """The prompts by which a run's models are measured, and on which none may be trained.
+    """What users say in the prompts that measure a run's models; none may be trained on.
+
+    System turns and earlier answers are no part of it: many conversations share those.
 
     Args:
         files: Text of its input files by name; see ``run_inputs``.
     """
-    return [prompt for name in HELD_OUT for prompt in _prompts(files.get(name, ""))]
+    benchmarks = sorted(name for name in files if name.startswith(f"seeds/{BENCHMARK}"))
+    found = [requests_of(*prompt) for name in HELD_OUT for prompt in _prompts(files.get(name, ""))]
+    return found + [text for name in benchmarks for text in _column(files[name], "question")]
 
 
 def held_out_of(run: Run) -> list[str]:
     """The same of all that a run has a copy of, whatever ``evaluation`` asks of it by now."""
-    copies = {name: run.path / name for name in HELD_OUT}
-    there = {name: path for name, path in copies.items() if path.is_file()}
+    copies = {f"seeds/{path.name}": path for path in (run.path / "seeds").glob("*.jsonl")}
+    there = {n: p for n, p in copies.items() if n in HELD_OUT or p.name.startswith(BENCHMARK)}
     return held_out_prompts({n: path.read_text(encoding="utf-8") for n, path in there.items()})
+
+
+def read_benchmark(run: Run, name: str) -> list[Choices]:
+    """Read a run's own copy of one of ``evaluation.benchmarks``."""
+    return read_choices(SeedSource(path=str(run.seed_file(BENCHMARK + name).resolve())))
 
 
 def shipped_canaries() -> Path:
@@ -107,7 +128,7 @@ def check_held_out(name: str, prompts: Iterable[str], trained: Mapping[str, Iter
             raise ConfigError(
                 f"evaluation.{name}: {len(shared)} of its {len(held_out)} prompts are also in "
                 f"{key}, such as {held_out[shared[0]]!r:.80}",
-                f"Leave them out of one of the two; evaluation.{name}=null runs without.",
+                f"Leave them out of one of the two; {_without(name)} runs without.",
             )
 
 
@@ -129,5 +150,15 @@ def read_canaries(path: Path) -> list[Canary]:
     return [Canary(row["prompt"], row["response"], row["kind"], row["attack"]) for _, row in rows]
 
 
-def _prompts(jsonl: str) -> list[str]:
-    return [json.loads(line)["prompt"] for line in jsonl.splitlines() if line.strip()]
+def _without(name: str) -> str:
+    of_list = name.startswith("benchmarks")
+    return "evaluation.benchmarks=[]" if of_list else f"evaluation.{name}=null"
+
+
+def _prompts(jsonl: str) -> list[tuple[str, str | None]]:
+    """Text and columns of each prompt of a copy."""
+    return [read_back(prompt) for prompt in _column(jsonl, "prompt")]
+
+
+def _column(jsonl: str, name: str) -> list[str]:
+    return [json.loads(line)[name] for line in jsonl.split("\n") if line.strip()]

@@ -199,7 +199,7 @@ def run_templates(run: "Run", config: "Config") -> dict[str, Template]:
 
 def run_judge_templates(run: "Run", juror: int) -> dict[str, Template]:
     """A run's own copies of the templates of a judge, as ``load_judge_templates`` returns them."""
-    if run.config.judge.jurors[juror].function is not None:
+    if not run.config.judge.jurors[juror].traits.template:
         return {}
     by_criterion = run.config.judge.jurors[juror].traits.by_criterion
     kinds = ("judge", "criteria") if by_criterion else ("judge",)

@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from selfreward.config import SeedSource
 from selfreward.errors import ConfigError
-from selfreward.inputs.columns import further_columns, values_of
+from selfreward.inputs.columns import further_columns, whole_row
 from selfreward.inputs.rows import read_rows
 from selfreward.inputs.shapes import our_row
 
@@ -57,8 +57,13 @@ def read_questions(source: SeedSource, beside: Path | None = None) -> list[Quest
 
 def dump_questions(questions: Sequence[Question]) -> str:
     """JSONL that ``read_questions`` reads back."""
-    texts = ({k: v for k, v in asdict(q).items() if v and k in QUESTION} for q in questions)
-    rows = (row | values_of(q.columns) for row, q in zip(texts, questions, strict=True))
+    rows = (
+        whole_row(
+            q.prompt, q.columns,
+            **{name: text for name, text in (("kind", q.kind), ("reference", q.reference)) if text},
+        )
+        for q in questions
+    )  # fmt: skip
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 

@@ -24,6 +24,7 @@ from typing import Any
 from selfreward.config import SeedSource
 from selfreward.errors import ConfigError
 from selfreward.inputs import seeds
+from selfreward.inputs.conversations import MESSAGES, kept_messages
 from selfreward.inputs.rows import read_rows
 from selfreward.inputs.shapes import READ_SCORED, as_number, instead, our_row, seen
 from selfreward.records import MAX_SCORE
@@ -54,6 +55,8 @@ class Ranking:
 
     prompt: str
     responses: tuple[RankedResponse, ...]
+    columns: str | None = None
+    """``messages`` of a conversation, see ``conversations.py``."""
 
     @property
     def is_ordered(self) -> bool:
@@ -112,6 +115,7 @@ def copy_ranked(source: SeedSource, beside: Path | None = None) -> str:
 
     def known(row: dict[str, Any]) -> dict[str, Any]:
         copied = {name: row[name] for name in _COLUMNS if name in row}
+        copied |= {"prompt": row[MESSAGES]} if MESSAGES in row else {}
         if isinstance(answers := copied.get("responses"), list):
             copied["responses"] = [known(answer) for answer in answers]
         return copied
@@ -135,6 +139,8 @@ class _Reader:
         self._groups: dict[tuple[str, str], list[_Answer]] = {}
         """By (row or empty for flat rows, prompt), so that flat rows of a prompt come together."""
         self._refused: dict[tuple[str, str], str] = {}
+        self._conversations: dict[str, str | None] = {}
+        """Columns by prompt."""
         self.left_out: Counter[str] = Counter()
         self.num_gaps = 0
 
@@ -142,6 +148,7 @@ class _Reader:
         """Take in a row."""
         whole, row = row, our_row(row, self._columns, at, _TEXTS)
         prompt = self._text(at, row, "prompt")
+        self._conversations.setdefault(prompt, kept_messages(row))
         if (nested := row.get("responses")) is not None:
             if not isinstance(nested, list) or not all(isinstance(a, dict) for a in nested):
                 raise ConfigError(
@@ -172,7 +179,8 @@ class _Reader:
         for key, answers in self._groups.items():
             if key in self._refused:
                 self.left_out[self._refused[key]] += 1
-            ranking = Ranking(key[1], tuple(self._ranked(answers)))
+            ranked = tuple(self._ranked(answers))
+            ranking = Ranking(key[1], ranked, self._conversations[key[1]])
             scored = any(response.score is not None for response in ranking.responses)
             if ranking.is_ordered or scored:
                 yield ranking
@@ -266,5 +274,5 @@ def rankings_of(run: Run) -> HumanData:
         ranked = SeedSource(path=str(run.seed_file("ranked").resolve()))
         return read_ranked(ranked, limit=limit, needs_order=False)
     rows = seeds.read_ift(SeedSource(path=str(run.seed_file("ift").resolve())))[:limit]
-    good = [Ranking(row.prompt, (RankedResponse(row.response, 0.0),)) for row in rows]
+    good = [Ranking(row.prompt, (RankedResponse(row.response, 0.0),), row.columns) for row in rows]
     return HumanData(good, {}, 0)

@@ -7,19 +7,21 @@ Three kinds, in any file of ``rows.py``, one row per line:
     EFT      {"prompt", "responses": [{"text", "score", "justification"?}, ...]}
          or  {"prompt", "response", "score", "justification"?}
 
-or in another shape of ``shapes.py``. Other columns are ignored here; ``columns.py`` keeps them.
+or in another shape of ``shapes.py``. A prompt may be a conversation, whose last turn is answered;
+``columns`` then has its ``messages``. Other columns are ignored here; ``columns.py`` keeps them.
 ``columns`` in the config maps our names to theirs. A run keeps its own normalized copy, so that
 nothing outside can change or vanish under it.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from selfreward.config import SeedSource
 from selfreward.errors import ConfigError
+from selfreward.inputs.conversations import is_conversation, kept_messages, written
 from selfreward.inputs.rows import read_rows
 from selfreward.inputs.shapes import READ, READ_SCORED, as_number, instead, our_row, seen
 from selfreward.records import MAX_SCORE
@@ -31,6 +33,8 @@ class IftExample:
 
     prompt: str
     response: str
+    columns: str | None = None
+    """``messages`` of a conversation, see ``conversations.py``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,8 @@ class EftExample:
     """0 to 5 points."""
     justification: str | None
     """Needed for the ``written`` form only."""
+    columns: str | None = None
+    """``messages`` of a conversation, see ``conversations.py``."""
 
     def teaches(self, *, writes: bool) -> bool:
         """Whether a judge can be trained on it.
@@ -54,9 +60,17 @@ class EftExample:
 
 
 def read_prompts(source: SeedSource, beside: Path | None = None) -> list[str]:
-    """Read the prompts of a source, in order, each once."""
+    """Read the prompts of a source, in order, each once, but for conversations.
+
+    They are what new prompts are written after, which are single requests.
+    """
     rows = _Rows(source, beside, ("prompt",))
-    return list(dict.fromkeys(row.text("prompt") for row in rows))
+    return single_requests((row.text("prompt"), row.columns_kept) for row in rows)
+
+
+def single_requests(prompts: Iterable[tuple[str, str | None]]) -> list[str]:
+    """The texts, given with their columns, of prompts that are no conversations, each once."""
+    return list(dict.fromkeys(text for text, columns in prompts if not is_conversation(columns)))
 
 
 def shown(prompts: list[str], *, multiline: bool = False) -> list[str]:
@@ -69,7 +83,7 @@ def shown(prompts: list[str], *, multiline: bool = False) -> list[str]:
 def read_ift(source: SeedSource, beside: Path | None = None) -> list[IftExample]:
     """Read instruction data."""
     rows = _Rows(source, beside, ("prompt", "response"))
-    return [IftExample(row.text("prompt"), row.text("response")) for row in rows]
+    return [IftExample(row.text("prompt"), row.text("response"), row.columns_kept) for row in rows]
 
 
 def read_eft(source: SeedSource, beside: Path | None = None) -> list[EftExample]:
@@ -83,17 +97,19 @@ def read_eft(source: SeedSource, beside: Path | None = None) -> list[EftExample]
         prompt = row.text("prompt")
         nested = row.values.get("responses")
         if nested is None:
-            examples.append(_eft(row, prompt, "response"))
+            examples.append(_eft(row, prompt, "response", row.columns_kept))
             continue
         if not isinstance(nested, list) or not all(isinstance(answer, dict) for answer in nested):
             raise ConfigError(
                 f"{row.at}: 'responses' must be a list of objects, found {nested!r:.60}"
             )
-        examples += [_eft(replace(row, values=answer), prompt, "text") for answer in nested]
+        examples += [
+            _eft(replace(row, values=answer), prompt, "text", row.columns_kept) for answer in nested
+        ]
     return examples
 
 
-def _eft(answer: "_Row", prompt: str, text: str) -> EftExample:
+def _eft(answer: "_Row", prompt: str, text: str, columns: str | None) -> EftExample:
     """One scored answer; ``text`` is our name for the column that holds it."""
     response = answer.text(text)
     found = answer.values.get("score")
@@ -105,7 +121,7 @@ def _eft(answer: "_Row", prompt: str, text: str) -> EftExample:
         )
     justified = answer.values.get("justification") not in (None, "")
     why = answer.text("justification") if justified else None
-    return EftExample(prompt, response, score, why)
+    return EftExample(prompt, response, score, why, columns)
 
 
 def plain(prompt: str) -> str:
@@ -115,8 +131,13 @@ def plain(prompt: str) -> str:
 
 def dump_rows(rows: list[str] | list[IftExample] | list[EftExample]) -> str:
     """JSONL of seed rows, as the readers of this module take it."""
-    plain = [{"prompt": row} if isinstance(row, str) else asdict(row) for row in rows]
+    plain = [{"prompt": row} if isinstance(row, str) else _plain_row(row) for row in rows]
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in plain)
+
+
+def _plain_row(row: IftExample | EftExample) -> dict[str, Any]:
+    named = {name: value for name, value in asdict(row).items() if name != "columns"}
+    return {**named, "prompt": written(row.prompt, row.columns)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +164,11 @@ class _Row:
     found: dict[str, Any]
     """The whole row as it was found."""
     columns: dict[str, str]
+
+    @property
+    def columns_kept(self) -> str | None:
+        """The ``columns`` of the example."""
+        return kept_messages(self.values)
 
     def text(self, column: str) -> str:
         """The text in a column of ours, which must have one."""

@@ -8,9 +8,8 @@
     UltraFeedback  {"instruction", "completions": [{"response", ratings}, ...]}
     preference   {"chosen", "rejected"}: texts with a "prompt", or messages
 
-A list of messages is read wherever a text may stand, if it is one turn: a user's message and the
-answer. A system message, and Alpaca's ``system``, is put before the prompt with a blank line. A
-longer conversation is refused.
+A list of messages is read wherever a text may stand, and becomes a prompt, which may be of several
+turns (see ``conversations.py``), and the answer. Alpaca's ``system`` and ``history`` are turns too.
 """
 
 import json
@@ -21,18 +20,14 @@ from statistics import fmean
 from typing import Any, TypeGuard
 
 from selfreward.errors import ConfigError
+from selfreward.inputs.conversations import MESSAGES, is_messages, parts_of
 
 _LISTS = ("messages", "conversations", "conversation")
-_ROLES = {
-    "system": "system", "user": "user", "human": "user", "prompter": "user",
-    "assistant": "assistant", "gpt": "assistant", "model": "assistant", "bot": "assistant",
-    "chatgpt": "assistant",
-}  # fmt: skip
 _NUMBER = re.compile(r"\s*[+-]?[0-9]+(?:\.[0-9]+)?\s*", re.ASCII)
 
 READ = (
     "prompt and response; prompt and completion; instruction, input and output (Alpaca); messages, "
-    "or conversations (ShareGPT), of one turn"
+    "or conversations (ShareGPT)"
 )
 READ_SCORED = f"{READ}, each with a score; prompt and responses; instruction and completions"
 """For messages; docs/data.md has them all."""
@@ -43,7 +38,8 @@ def our_row(
 ) -> dict[str, Any]:
     """The row by our own names, other columns as they are.
 
-    What has no shape that is known here comes back as it is, for its reader to refuse.
+    ``messages`` is there only if the prompt is a conversation, which is then in order. What has no
+    shape that is known here comes back as it is, for its reader to refuse.
 
     Args:
         columns: Our names -> theirs, as the config maps them; inside nested answers too.
@@ -51,13 +47,15 @@ def our_row(
         needs: Our names of the texts that are asked for; messages elsewhere are left alone.
 
     Raises:
-        ConfigError: A conversation of several turns, or messages that are none.
+        ConfigError: Messages that are no conversation; or, where no response is asked for, a
+            conversation of several turns that ends with the assistant's.
     """
     ours = _renamed(row, columns)
+    ours.pop(MESSAGES, None)
     own_prompt = "prompt" in row and "prompt" not in columns
     of_alpaca = columns.get("prompt", "instruction") == "instruction" and not own_prompt
     if of_alpaca and isinstance(row.get("instruction"), str):
-        ours["prompt"] = _instruction(row, at, columns)
+        ours |= _instruction(row, at, columns)
         completions = row.get("completions")
         if "responses" not in ours and _objects(completions):
             ours["responses"] = [_completion(one) for one in completions]
@@ -68,12 +66,14 @@ def our_row(
     if not ({"responses", "chosen", "response_a"} & ours.keys() and "prompt" in ours):
         _take_conversation(ours, row, at, needs)
     for name in needs:
-        if _is_messages(value := ours.get(name)):
+        if is_messages(value := ours.get(name)):
             del ours[name]
-            found = _one_turn(value, f"{at}: column {columns.get(name, name)!r}")
-            _put(ours, name, found, at)
-    if "prompt" not in ours and _is_messages(chosen := ours.get("chosen")):
-        ours |= _one_turn(chosen, f"{at}: column 'chosen'")
+            where = f"{at}: column {columns.get(name, name)!r}"
+            _put(ours, name, _parts(value, where, needs), at)
+    if "prompt" not in ours and is_messages(chosen := ours.get("chosen")):
+        ours |= parts_of(chosen, f"{at}: column 'chosen'")
+    if MESSAGES not in ours and "system" not in columns.values():
+        ours |= _with_system(ours.get("prompt"), row, at)
     nested = ours.get("responses")
     if isinstance(nested, list) and _objects(nested):
         ours["responses"] = [_renamed(one, columns) for one in nested]
@@ -122,13 +122,25 @@ def _renamed(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, An
     return kept | {name: row[theirs] for name, theirs in columns.items() if theirs in row}
 
 
-def _instruction(row: Mapping[str, Any], at: str, columns: Mapping[str, str]) -> str:
-    """Alpaca's prompt: system, instruction and input, with a blank line between."""
-    if row.get("history"):
-        raise ConfigError(f"{at}: has a history; conversations are not read yet")
-    parts = [row.get("system"), row["instruction"]]
-    parts += [] if "input" in columns.values() else [row.get("input")]
-    return "\n\n".join(part.strip() for part in parts if isinstance(part, str) and part.strip())
+def _instruction(row: Mapping[str, Any], at: str, columns: Mapping[str, str]) -> dict[str, Any]:
+    """Alpaca's prompt: instruction and input, after ``system`` and ``history`` (LLaMA-Factory)."""
+    texts = [row["instruction"]] + ([] if "input" in columns.values() else [row.get("input")])
+    asked = "\n\n".join(part.strip() for part in texts if isinstance(part, str) and part.strip())
+    history = row.get("history") or []
+    if not isinstance(history, list) or not all(
+        isinstance(pair, list | tuple) and len(pair) == 2 for pair in history
+    ):
+        raise ConfigError(
+            f"{at}: 'history' must be a list of pairs, {instead(history)}",
+            "Each pair is a message of the user and the answer to it.",
+        )
+    roles = ("user", "assistant")
+    turns = [
+        {"role": role, "content": text}
+        for pair in history
+        for role, text in zip(roles, pair, strict=True)
+    ]
+    return parts_of([*_system(row), *turns, {"role": "user", "content": asked}], at)
 
 
 def _completion(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,17 +167,44 @@ def _take_conversation(
     ours: dict[str, Any], row: Mapping[str, Any], at: str, needs: tuple[str, ...]
 ) -> None:
     """Fill in prompt and response from a conversation, where the row has no columns for them."""
-    messages = next(filter(_is_messages, map(row.get, _LISTS)), None)
+    messages = next(filter(is_messages, map(row.get, _LISTS)), None)
     if messages is None or not {"prompt", "response"} & set(needs) - ours.keys():
         return
-    found = _one_turn(messages, at)
-    if isinstance(system := row.get("system"), str) and system.strip() and "prompt" in found:
-        found["prompt"] = f"{system.strip()}\n\n{found['prompt']}"
-    for part, text in found.items():
-        ours.setdefault(part, text)
+    found = _parts([*_system(row), *messages], at, needs)
+    if "response" in ours:
+        found.pop("response", None)
+    _put(ours, "response", found, at)
 
 
-def _put(ours: dict[str, Any], name: str, found: dict[str, str], at: str) -> None:
+def _system(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The system turn that a column of its own holds."""
+    text = row.get("system")
+    found = isinstance(text, str) and text.strip()
+    return [{"role": "system", "content": text}] if found else []
+
+
+def _with_system(prompt: object, row: Mapping[str, Any], at: str) -> dict[str, Any]:
+    """A prompt that is a text, behind the system turn that the row has for it."""
+    system = _system(row)
+    if not system or not isinstance(prompt, str) or not prompt.strip():
+        return {}
+    return parts_of([*system, {"role": "user", "content": prompt}], at)
+
+
+def _parts(messages: list[dict[str, Any]], at: str, needs: tuple[str, ...]) -> dict[str, Any]:
+    """``parts_of`` it, for whoever needs these."""
+    found = parts_of(messages, at)
+    asked = [turn for turn in found.get(MESSAGES, ()) if turn["role"] == "user"]
+    if "response" in found and "response" not in needs and len(asked) > 1:
+        raise ConfigError(
+            f"{at}: the conversation ends with a turn of the assistant, but the last turn is the "
+            "one to be answered",
+            "Leave out that turn, or the row; with sft.ift it is an answer to learn.",
+        )
+    return found
+
+
+def _put(ours: dict[str, Any], name: str, found: dict[str, Any], at: str) -> None:
     """Take in the prompt and the answer that a column held, which the row may have as well."""
     answer, prompt = found.get("response"), found.get("prompt")
     if answer is not None:
@@ -173,56 +212,12 @@ def _put(ours: dict[str, Any], name: str, found: dict[str, str], at: str) -> Non
     known = ours.get("prompt")
     if prompt is None:
         return
-    if isinstance(known, str) and not prompt.strip().endswith(known.strip()):
+    said = {turn["content"] for turn in found.get(MESSAGES, ()) if turn["role"] == "user"}
+    if isinstance(known, str) and not (prompt.endswith(known.strip()) or known.strip() in said):
         raise ConfigError(f"{at}: column {name!r} answers another prompt than the row has")
-    ours["prompt"] = prompt  # with its system message, if it has one
-
-
-def _one_turn(messages: list[dict[str, Any]], at: str) -> dict[str, str]:
-    """``prompt`` and ``response`` of a conversation, as far as it has them.
-
-    Raises:
-        ConfigError: It has more than one of either, or they are not in order.
-    """
-    turns = [(_role(message, at), _content(message, at)) for message in messages]
-    system = [text.strip() for role, text in turns[:1] if role == "system" and text.strip()]
-    turns = turns[1:] if turns[:1] and turns[0][0] == "system" else turns
-    roles = [role for role, _ in turns]
-    if len(turns) > 2:
-        raise ConfigError(
-            f"{at}: {len(turns)} turns; conversations are not read yet",
-            "A row is one message of the user and the answer to it.",
-        )
-    if roles not in (["user"], ["assistant"], ["user", "assistant"]):
-        raise ConfigError(f"{at}: a user's message and its answer are read, found {roles}")
-    found = {"prompt" if role == "user" else "response": text for role, text in turns}
-    if "prompt" in found:
-        found["prompt"] = "\n\n".join([*system, found["prompt"]])
-    return found
-
-
-def _role(message: Mapping[str, Any], at: str) -> str:
-    role = message.get("role", message.get("from"))
-    if not isinstance(role, str) or role.lower() not in _ROLES:
-        raise ConfigError(f"{at}: a message is of user, assistant or system, found {role!r:.40}")
-    return _ROLES[role.lower()]
-
-
-def _content(message: Mapping[str, Any], at: str) -> str:
-    content = message.get("content", message.get("value"))
-    if isinstance(content, list) and _objects(content):
-        if any(part.get("type", "text") != "text" for part in content):
-            raise ConfigError(f"{at}: a message holds a part that is no text")
-        content = "".join(str(part.get("text") or "") for part in content)
-    if not isinstance(content, str):
-        raise ConfigError(f"{at}: a message needs a text, {instead(content)}")
-    return content
-
-
-def _is_messages(value: object) -> TypeGuard[list[dict[str, Any]]]:
-    return isinstance(value, list) and bool(value) and _objects(value) and (
-        all("role" in one or "from" in one for one in value)
-    )  # fmt: skip
+    ours["prompt"] = prompt
+    if MESSAGES in found:
+        ours[MESSAGES] = found[MESSAGES]
 
 
 def _objects(value: object) -> TypeGuard[list[dict[str, Any]]]:

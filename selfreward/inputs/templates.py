@@ -20,11 +20,15 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from selfreward.errors import ConfigError
 from selfreward.inputs import shipped
+from selfreward.inputs.conversations import messages_of, transcript
 from selfreward.inputs.delimiters import Delimiters
 
 MAX_CHARACTERS = 256_000
 _MOST_OPERATIONS = 200
 """Filters and comparisons of a template; each may read a whole text of ``MAX_CHARACTERS``."""
+HISTORY = "history"
+"""What a template that gets a ``prompt`` may use beside it: the turns of a conversation before its
+last one, as one text; empty where there are none."""
 _LISTS = {"demonstrations"}
 """Variables that are lists; a loop over a text would go character by character."""
 _ALLOWED = (
@@ -65,6 +69,8 @@ class Template:
     def render(self, **variables: str | list[str]) -> tuple[str, str]:
         """Return the user turn and the start of the assistant turn (empty if there is none).
 
+        Where no ``history`` is given there is none; see ``asked``.
+
         Where a variable spells a tag of the template, its ``<`` comes out as ``&lt;``.
 
         Raises:
@@ -74,16 +80,32 @@ class Template:
         template, escape = _compile(self.source), _delimiters(self.source).escape
         if sum(map(len, _texts(variables))) > MAX_CHARACTERS:
             raise TooLongError(f"{self.name}: is given over {MAX_CHARACTERS:,} characters")
-        values = {
-            name: escape(value) if isinstance(value, str) else [escape(text) for text in value]
-            for name, value in variables.items()
-        }
+        values: dict[str, str | list[str]] = {HISTORY: ""}
+        for name, value in variables.items():
+            values[name] = (
+                escape(value) if isinstance(value, str) else [escape(text) for text in value]
+            )
         try:
             user = self._block(template, "user", values).strip()
             started = self._block(template, "started", values).strip("\n")
         except TEMPLATE_ERRORS as error:
             raise ConfigError(f"{self.name}: {error}") from None
         return user, started
+
+    def asked(self, text: str, columns: str | None) -> dict[str, str]:
+        """The variables that say what was asked, of which nothing is left out.
+
+        ``prompt`` is the text, all turns of a conversation; in a template that uses ``history``
+        this has the turns before the last, and ``prompt`` the last alone.
+
+        Args:
+            text: Of the prompt.
+            columns: See ``records.Prompt``.
+        """
+        if HISTORY not in _variables(self.source):
+            return {"prompt": text}
+        *earlier, last = messages_of(text, columns)
+        return {"prompt": last["content"], HISTORY: transcript(earlier)}
 
     def _block(
         self, template: jinja2.Template, block: str, variables: dict[str, str | list[str]]
@@ -124,7 +146,8 @@ def load_template(path: Path, variables: set[str]) -> Template:
 
     Args:
         path: A Jinja file with a block ``user``.
-        variables: What the template will be given; it must use all of them and nothing else.
+        variables: What the template will be given; it must use all of them and nothing else, but
+            ``history`` where there is a ``prompt``.
 
     Raises:
         ConfigError: Bad syntax, a missing or undeclared variable, nested loops, or a part of Jinja
@@ -147,7 +170,9 @@ def load_template(path: Path, variables: set[str]) -> Template:
                 raise ConfigError(f"{path}:{node.lineno}: nested too deeply")
             if reason := _refusal(node):
                 raise ConfigError(f"{path}:{node.lineno}: {reason} in templates")
-        used = meta.find_undeclared_variables(tree)
+        used = meta.find_undeclared_variables(tree) - (
+            {HISTORY} if "prompt" in variables else set()
+        )
         _compile(source)
     except jinja2.TemplateSyntaxError as error:
         raise ConfigError(f"{path}:{error.lineno}: {error.message}") from None
@@ -202,6 +227,11 @@ def _is_number(node: nodes.Node) -> bool:
 @lru_cache(maxsize=16)
 def _compile(source: str) -> jinja2.Template:
     return _environment.from_string(source)
+
+
+@lru_cache(maxsize=16)
+def _variables(source: str) -> set[str]:
+    return meta.find_undeclared_variables(_environment.parse(source))
 
 
 @lru_cache(maxsize=16)

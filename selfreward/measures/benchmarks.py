@@ -6,7 +6,7 @@ import numpy as np
 
 from selfreward.inputs.choices import Choices
 from selfreward.measures.bootstrap import Bootstrap
-from selfreward.measures.reports import Estimate
+from selfreward.measures.reports import BenchmarkResult, Estimate
 from selfreward.storage.benchmarks import Score
 
 _RESAMPLES, _SEED = 1000, 0
@@ -31,12 +31,33 @@ def answered_right(questions: Sequence[Choices], likelihoods: Sequence[Sequence[
     return {"acc": tuple(acc), "acc_norm": tuple(norm)}
 
 
+def benchmark_result(
+    name: str, version: str, style: str, right: Right, first: BenchmarkResult | None
+) -> BenchmarkResult:
+    """The figures of a model, held against those of M1.
+
+    Args:
+        right: See ``answered_right``.
+        first: What M1 made of the same questions; None where it is M1.
+    """
+    gains = None
+    if first is not None:
+        gains = {metric: gained(found, first.right[metric]) for metric, found in right.items()}
+    scores = {metric: share_right(found) for metric, found in right.items()}
+    return BenchmarkResult(name, version, style, right, scores, gains)
+
+
 def scored(right: Sequence[int]) -> Score:
+    """``share_right`` as it is kept for people."""
+    found = share_right(right)
+    assert found.value is not None
+    return Score(found.value, found.low, found.high)
+
+
+def share_right(right: Sequence[int]) -> Estimate:
     """Share that is right, 0 to 1, with its interval by the bootstrap over questions."""
     found = np.asarray(right, float)
-    estimate = Bootstrap(len(right), _RESAMPLES, _SEED).share((found, np.ones(len(right))))
-    assert estimate.value is not None
-    return Score(estimate.value, estimate.low, estimate.high)
+    return Bootstrap(len(right), _RESAMPLES, _SEED).share((found, np.ones(len(right))))
 
 
 def gained(right: Sequence[int], before: Sequence[int]) -> Estimate:

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
+from selfreward.config.evaluation import benchmark_of
 from selfreward.measures.figures import IterationFigures
 from selfreward.measures.reports import Estimate
 from selfreward.storage.directory import Run
@@ -13,11 +13,6 @@ FIRST = "M1"
 EVEN = 0.5
 """What M1 wins against itself."""
 
-Measure = Literal["win_rate", "judge_agreement", "verifiable"]
-"""``win_rate``: against M1 on the held-out questions, by the first judge of the contests.
-``judge_agreement``: share of the held-out pairs that the model, as a judge, orders as people do.
-``verifiable``: what the functions of the contests give its answers, mean over both."""
-
 
 @dataclass(frozen=True, slots=True)
 class Best:
@@ -25,7 +20,8 @@ class Best:
 
     model: str
     """``M1``, ``M2``, ..."""
-    by: Measure
+    by: str
+    """See ``best.by``."""
     value: Estimate | None
     """0 to 1; None for M1 by ``win_rate``, which has a half."""
     judge: str | None
@@ -42,7 +38,7 @@ class Best:
 
 
 def best_model(
-    iterations: Iterable[IterationFigures], by: Measure = "win_rate", margin: float = 0.0
+    iterations: Iterable[IterationFigures], by: str = "win_rate", margin: float = 0.0
 ) -> Best | None:
     """The best model; None where fewer than two were measured.
 
@@ -51,6 +47,7 @@ def best_model(
 
     Args:
         iterations: In any order.
+        by: As ``best.by``.
         margin: 0 to 1, in the units of the measure.
     """
     found = {f.iteration + 1: of for f in iterations if (of := _measured(f, by)) is not None}
@@ -74,8 +71,12 @@ def best_of(run: Run, iterations: Iterable[IterationFigures]) -> Best | None:
     return best_model(iterations, settings.get("by", "win_rate"), settings.get("margin", 0.0))
 
 
-def _measured(figures: IterationFigures, by: Measure) -> tuple[Estimate | None, str | None] | None:
+def _measured(figures: IterationFigures, by: str) -> tuple[Estimate | None, str | None] | None:
     """The value, and who compared."""
+    if wanted := benchmark_of(by):
+        name, metric = wanted
+        found = figures.benchmarks.get(name)
+        return (found.scores[metric], None) if found else None
     if by == "judge_agreement":
         accuracy = figures.judge.accuracy if figures.judge else None
         return (accuracy, None) if accuracy and accuracy.value is not None else None

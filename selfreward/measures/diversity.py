@@ -1,4 +1,8 @@
-"""How healthy the data of an iteration is: how varied, how often repeated, and of which kinds."""
+"""How healthy the data of an iteration is: how varied, how often repeated, and of which kinds.
+
+Of a prompt that is a conversation what its user says is looked at: a system turn, which many may
+share, and earlier answers are no part of it.
+"""
 
 import re
 from collections import Counter
@@ -6,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from selfreward.inputs.conversations import requests_of
 from selfreward.measures.duplicates import near_duplicates
 from selfreward.stages.words import words
 from selfreward.storage.store import Store
@@ -17,14 +22,16 @@ KINDS = 20
 """Kinds of prompts that are told apart, the most frequent ones; the others are one, ``OTHER``."""
 OTHER = "other"
 _PROMPTS = """
-SELECT substr(text, 1, 10000) FROM prompts WHERE iteration = ? AND dropped IS NULL
+SELECT substr(text, 1, 10000), columns FROM prompts WHERE iteration = ? AND dropped IS NULL
 ORDER BY attempt LIMIT ?"""
 _RESPONSES = """
 SELECT substr(text, 1, 10000) FROM responses WHERE iteration = ? AND dropped IS NULL
 AND author = 'policy' ORDER BY attempt, sample LIMIT ?"""
 _EARLIER = """
-SELECT substr(text, 1, 10000) FROM prompts WHERE iteration BETWEEN 1 AND ? AND dropped IS NULL
-ORDER BY iteration, attempt"""
+SELECT substr(text, 1, 10000), columns FROM prompts
+WHERE iteration BETWEEN 1 AND ? AND dropped IS NULL ORDER BY iteration, attempt"""
+_LONGEST = 10_000
+"""Characters of a text that are looked at."""
 _ALL = -1
 """For SQLite: no limit."""
 _SHOWN = 300
@@ -77,8 +84,8 @@ def data_figures(store: Store, iteration: int) -> DataFigures | None:
     varied = diversity(store, iteration)
     if varied is None:
         return None
-    texts = [row[0] for row in store.query(_PROMPTS, (iteration, _ALL))]
-    earlier = [row[0] for row in store.query(_EARLIER, (iteration - 1,))]
+    texts = _asked(store, _PROMPTS, iteration, _ALL)
+    earlier = _asked(store, _EARLIER, iteration - 1)
     repeated = near_duplicates(texts, earlier)
     responses = (row[0] for row in store.query(_RESPONSES, (iteration, COUNTED)))
     return DataFigures(
@@ -96,7 +103,7 @@ def diversity(store: Store, iteration: int) -> Diversity | None:
 
     Words are those of ``stages.words``, in any script.
     """
-    return _diversity([row[0] for row in store.query(_PROMPTS, (iteration, COUNTED))])
+    return _diversity(_asked(store, _PROMPTS, iteration, COUNTED))
 
 
 def kind_of(prompt: str) -> str:
@@ -108,6 +115,10 @@ def kind_of(prompt: str) -> str:
     """
     found = words(_POLITE.sub("", prompt)) or words(prompt)
     return found[0] if found else OTHER
+
+
+def _asked(store: Store, query: str, *values: int) -> list[str]:
+    return [requests_of(*prompt)[:_LONGEST] for prompt in store.query(query, values)]
 
 
 def _kinds(texts: Sequence[str]) -> dict[str, int]:

@@ -4,12 +4,15 @@ from collections import Counter
 from dataclasses import dataclass
 
 from selfreward.measures.reports import (
+    BenchmarkResults,
     CanaryReport,
     Contest,
     Contests,
     Estimate,
+    FunctionValues,
     JudgeReport,
     Positions,
+    Rewards,
     Verified,
 )
 from selfreward.storage.store import Store
@@ -93,11 +96,11 @@ class ContestFigures:
 
 @dataclass(frozen=True, slots=True)
 class FunctionFigures:
-    """What one function gives a model's answers; see ``reports.FunctionValues``."""
+    """What one function, or reward model, gives a model's answers; see ``reports``."""
 
     judge: str
     rate: Estimate
-    """Mean, 0 to 1."""
+    """Mean, 0 to 1; of a reward model on the scale of its rewards."""
     without_value: dict[str, int]
     """Answers that have none, by reason."""
 
@@ -112,6 +115,16 @@ class VerifiedFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class BenchmarkFigures:
+    """What a model knows; see ``reports.BenchmarkResult``."""
+
+    scores: dict[str, Estimate]
+    """Share of the questions that it answers rightly, by metric."""
+    gains: dict[str, Estimate] | None
+    """These less those of M1; None of M1 itself."""
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluated:
     """A model as a judge, and by its answers; what was not measured is None."""
 
@@ -123,6 +136,10 @@ class Evaluated:
     contests: tuple[ContestFigures, ...]
     """Empty where there were none."""
     verified: VerifiedFigures | None
+    rewards: tuple[FunctionFigures, ...]
+    """By the reward models of the contests; empty where there are none."""
+    benchmarks: dict[str, BenchmarkFigures]
+    """By name, in the order of the config; empty where there are none."""
 
 
 def evaluated(store: Store, iteration: int) -> Evaluated:
@@ -132,6 +149,8 @@ def evaluated(store: Store, iteration: int) -> Evaluated:
     positions = store.report(iteration, "positions", Positions)
     contests = store.report(iteration, "contests", Contests)
     found = store.report(iteration, "verified", Verified)
+    rewarded = store.report(iteration, "rewards", Rewards)
+    taken = store.report(iteration, "benchmarks", BenchmarkResults)
     return Evaluated(
         judge=_judge(judge) if judge else None,
         drift=judge.drift if judge else None,
@@ -139,6 +158,11 @@ def evaluated(store: Store, iteration: int) -> Evaluated:
         positions=_positions(positions) if positions else None,
         contests=tuple(map(_contest, contests.contests)) if contests else (),
         verified=_verified(found) if found else None,
+        rewards=tuple(map(_values, rewarded.judges)) if rewarded else (),
+        benchmarks={
+            each.name: BenchmarkFigures(each.scores, each.gains)
+            for each in (taken.results if taken else ())
+        },
     )
 
 
@@ -174,11 +198,11 @@ def _positions(report: Positions) -> PositionFigures:
 
 
 def _verified(report: Verified) -> VerifiedFigures:
-    figures = [
-        FunctionFigures(each.judge, each.rate, dict(Counter(r for r in each.reasons if r)))
-        for each in report.functions
-    ]
-    return VerifiedFigures(report.rate, tuple(figures))
+    return VerifiedFigures(report.rate, tuple(map(_values, report.functions)))
+
+
+def _values(given: FunctionValues) -> FunctionFigures:
+    return FunctionFigures(given.judge, given.rate, dict(Counter(r for r in given.reasons if r)))
 
 
 def _contest(report: Contest) -> ContestFigures:

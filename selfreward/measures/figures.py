@@ -11,7 +11,7 @@ scores and margins in points, rates and shares from 0 to 1.
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -19,8 +19,10 @@ from typing import Any
 from selfreward.measures.curves import TrainingFigures, training_figures
 from selfreward.measures.diversity import DataFigures
 from selfreward.measures.evaluated import (
+    BenchmarkFigures,
     CanaryFigures,
     ContestFigures,
+    FunctionFigures,
     JudgeFigures,
     PositionFigures,
     VerifiedFigures,
@@ -230,6 +232,11 @@ class IterationFigures:
     data: DataFigures | None = None
     """Health of the prompts and responses; None until the iteration is closed, and of iterations
     that were closed by a release that did not look."""
+    rewards: tuple[FunctionFigures, ...] = ()
+    """What the reward models of the contests give the new model's answers."""
+    benchmarks: dict[str, BenchmarkFigures] = field(default_factory=dict)
+    """What the model that the iteration made knows, by ``evaluation.benchmarks``; not what
+    ``selfreward benchmark`` found later."""
 
 
 def figures_of(store: Store, iteration: int) -> IterationFigures:
@@ -292,6 +299,8 @@ def iteration_figures(
             health=health.gates if health else (),
             seconds=_seconds(store, iteration),
             data=store.report(iteration, "data", DataFigures),
+            rewards=model.rewards,
+            benchmarks=model.benchmarks,
         )
 
 

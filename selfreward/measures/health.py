@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from selfreward.measures.figures import IterationFigures
 from selfreward.measures.reports import Gate
-from selfreward.records import GateName
+from selfreward.records import FORMS, GateName
 
 if TYPE_CHECKING:
     from selfreward.config import HealthConfig
@@ -29,6 +29,9 @@ class _Measure:
     remedy: str
     is_strict: bool = False
     """Whether a value that equals the limit fails, too."""
+    computed: str = ""
+    """The remedy where a function or a reward model judges, which no EFT data teaches; empty: the
+    same."""
 
 
 def _length_ratio(figures: IterationFigures) -> float | None:
@@ -47,6 +50,8 @@ _MEASURES: dict[GateName, _Measure] = {
         "{} of the votes have a verdict",
         "Read those without one (show RUN --failed); give the judge EFT data, or set "
         "judge.form=expected.",
+        computed="Read those without one, with their reasons (show RUN --failed); docs/rewards.md "
+        "says what each reason means.",
     ),
     "mass": _Measure(
         "min_mass", lambda f: f.judgments.mass, "{:.2g}",
@@ -64,18 +69,24 @@ _MEASURES: dict[GateName, _Measure] = {
         "{} of the responses score 4.5 or more",
         "Scores that are all high choose nothing: go back to an earlier model, judge with "
         "judge.model=M1, or give EFT data with more low scores.",
+        computed="Scores that are all high choose nothing: take harder prompts, or a judge that "
+        "asks for more.",
     ),
     "spread": _Measure(
         "min_spread", lambda f: f.scores.prompt_std, "{:.3f}",
         "the scores of one prompt have a standard deviation of {} points",
         "The judge hardly tells the responses apart: raise responses.temperature or responses.n, "
         "or give the judge more EFT data.",
+        computed="The responses are hardly told apart: raise responses.temperature or "
+        "responses.n, or let a function give shares in place of 0 or 1.",
     ),
     "ties": _Measure(
         "max_ties", lambda f: f.pairs.tie_rate, "{:.1%}",
         "{} of the prompts have no pair because all their scores are equal",
         "Set judge.form=expected or judge.break_ties=true, raise judge.votes, or give the judge "
         "EFT data.",
+        computed="Raise responses.temperature or responses.n, or let a function give shares in "
+        "place of 0 or 1.",
     ),
     "length_ratio": _Measure(
         "max_length_ratio", _length_ratio, "{:.2f}",
@@ -86,6 +97,8 @@ _MEASURES: dict[GateName, _Measure] = {
         "max_length_correlation", lambda f: f.scores.spearman_length, "{:+.2f}",
         "length and score correlate by {} (Spearman)",
         "Set pairs.rule=length_control, or give the judge EFT data in which length tells nothing.",
+        computed="Set pairs.rule=length_control, or take a judge that gives less for what "
+        "only longer answers have.",
     ),
     "accuracy": _Measure(
         "min_accuracy", lambda f: f.judge.accuracy.low if f.judge else None, "{:.1%}",
@@ -163,6 +176,9 @@ def finding(gate: Gate) -> str:
     return f"{said} ({key_of(gate)}: {gate.limit:g})"
 
 
-def remedy(gate: Gate) -> str:
-    """What to do where it is not passed."""
-    return _MEASURES[gate.name].remedy
+def remedy(gate: Gate, figures: IterationFigures) -> str:
+    """What to do where an iteration does not pass it."""
+    measure = _MEASURES[gate.name]
+    form = figures.judgments.form
+    asks_no_model = form is not None and not FORMS[form].template
+    return (measure.computed if asks_no_model else "") or measure.remedy

@@ -330,16 +330,24 @@ class Contests:
 
 @dataclass(frozen=True, slots=True)
 class FunctionValues:
-    """What one function gives a model's answers."""
+    """What one function, or one reward model, gives a model's answers."""
 
     judge: str
     values: tuple[float | None, ...]
     """By question: where the value lies on the function's scale, 0 to 1; 0 of an answer that cannot
-    be shown, as of a model that says nothing."""
+    be shown, as of a model that says nothing. Of a reward model the reward itself, and of such an
+    answer None."""
     reasons: tuple[str | None, ...]
     """Why there is no value."""
     rate: Estimate
     """Mean of the values that there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rewards:
+    """What the reward models of the contests give a model's answers, on scales of their own."""
+
+    judges: tuple[FunctionValues, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,6 +357,34 @@ class Verified:
     functions: tuple[FunctionValues, ...]
     rate: Estimate
     """Mean over the functions, of the questions to which any gave a value, 0 to 1."""
+
+
+# What the models know
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkResult:
+    """What a model made of one benchmark."""
+
+    name: str
+    version: str
+    """sha256 of its questions."""
+    style: str
+    """See ``evaluation.benchmarks``."""
+    right: dict[str, tuple[int, ...]]
+    """By metric (``acc``, ``acc_norm``) 1 for each question that is right, else 0."""
+    scores: dict[str, Estimate]
+    """Share that is right, 0 to 1, by metric."""
+    gains: dict[str, Estimate] | None
+    """By how much these are above those of M1, -1 to 1, question by question; None of M1 itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkResults:
+    """What it made of all of them."""
+
+    results: tuple[BenchmarkResult, ...]
+    """In the order of the config; fewer while the evaluation goes on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,16 @@ def loose_all(
     return [*map(_whole, loose(completions, constraints))]
 
 
+def check(constraints: Any) -> None:
+    """Check what a row has in its column ``constraints``, before any answer is there.
+
+    Raises:
+        ValueError: There is no such constraint, or not of such a value.
+        ImportError: It needs a package that is not installed; the message says how it is.
+    """
+    _share("", constraints)
+
+
 def keeps(text: str, name: str, value: Any) -> bool:
     """Whether a text keeps one constraint.
 
@@ -129,6 +139,18 @@ def _paragraphs(text: str) -> int:
     return sum(bool(part.strip()) for part in re.split(r"\n\s*\n", text))
 
 
+def _language(text: str, code: str) -> bool:
+    """Whether a text is in a language, as py3langid finds; one without a letter is in none."""
+    try:
+        import py3langid
+    except ImportError:
+        install = '.venv/bin/pip install -e ".[language]"'
+        raise ImportError(f"language: py3langid is not installed: {install}") from None
+    if code not in {known for known, _ in py3langid.rank("")}:
+        raise ValueError(f"language takes a code such as de or zh, found {code!r:.60}")
+    return any(map(str.isalpha, text)) and py3langid.classify(text)[0] == code
+
+
 def _items(text: str) -> int:
     return len(_BULLET.findall(text)) + len(_NUMBERED.findall(text))
 
@@ -145,6 +167,7 @@ CONSTRAINTS: dict[str, tuple[type, Callable[[str, Any], bool]]] = {
     "keywords": (list, lambda text, words: all(_has(text, word) for word in words)),
     "no_keywords": (list, lambda text, words: not any(_has(text, word) for word in words)),
     "case": (str, _case),
+    "language": (str, _language),
     "starts_with": (str, lambda text, start: text.casefold().startswith(start.casefold())),
     "ends_with": (str, lambda text, end: text.casefold().endswith(end.casefold())),
 }

@@ -66,9 +66,8 @@ async def _compare(
     key = (prompt.iteration, prompt.attempt, first.sample, second.sample)
     form = form_of(settings)
     try:
-        user, started = template.render(
-            prompt=prompt.text, response_a=first.text, response_b=second.text
-        )
+        asked = template.asked(prompt.text, prompt.columns)
+        user, started = template.render(**asked, response_a=first.text, response_b=second.text)
         request = _request(chat, user, started, settings, seed_of(run_seed, "comparisons", *key))
         [generation] = await engine.generate(request)
     except (RequestError, TooLongError) as error:

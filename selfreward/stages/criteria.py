@@ -39,7 +39,7 @@ async def write_criteria(
     """Have a judge write the criteria of a prompt, in one request; none if they cannot be read."""
     key = (prompt.iteration, prompt.attempt, juror)
     try:
-        user, started = template.render(prompt=prompt.text)
+        user, started = template.render(**template.asked(prompt.text, prompt.columns))
         seed = seed_of(run_seed, "criteria", *key)
         request = chat.request(user, started, settings.sampling(), seed=seed)
         [generation] = await engine.generate(request)

@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import combinations
+from types import MappingProxyType
 from typing import TypeVar
 
 from selfreward.config import JurorConfig, ResponsesConfig
 from selfreward.config.judging import ContestConfig
 from selfreward.engines.base import ChatFormat, Engine
+from selfreward.inputs.conversations import LEFT_OUT, messages_of
 from selfreward.inputs.rankings import Ranking, Text
 from selfreward.inputs.templates import Template
 from selfreward.records import Comparison, Criterion, Judgment, Prompt, Response
@@ -17,6 +19,7 @@ from selfreward.stages.judgments import judge_response, no_verdict
 from selfreward.stages.responses import sample_responses
 
 Item = TypeVar("Item")
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 async def judge_texts(
@@ -30,6 +33,7 @@ async def judge_texts(
     concurrency: int,
     seed: int = 0,
     criteria_template: Template | None = None,
+    conversations: Mapping[str, str] = _NONE,
 ) -> None:
     """Judge texts as a run judges its responses.
 
@@ -41,6 +45,7 @@ async def judge_texts(
         concurrency: Requests in flight at once.
         seed: As a run's.
         criteria_template: Needed for the ``criteria`` form.
+        conversations: See ``conversations_of``: of those prompts that are one.
     """
     numbers: dict[str, int] = {}
     samples: list[int] = []
@@ -62,7 +67,7 @@ async def judge_texts(
         return await criteria[prompt.text]
 
     async def judge(at: int, asked: Text) -> None:
-        prompt = Prompt(0, numbers[asked[0]], asked[0], "", None)
+        prompt = _prompt(numbers[asked[0]], asked[0], conversations)
         response = Response(0, prompt.attempt, samples[at], asked[1], "stop", 0)
         if chat.control_token(prompt.text) or chat.control_token(response.text):
             votes = no_verdict(response, settings, "control token")
@@ -104,10 +109,12 @@ async def answer_prompts(
     *,
     concurrency: int,
     seed: int = 0,
+    conversations: Mapping[str, str] = _NONE,
 ) -> None:
     """Have a model answer each prompt once, every model with the same seeds.
 
-    A prompt that holds a control token of the chat format has no answer, for that reason.
+    A prompt that holds a control token of the chat format has no answer, for that reason; nor has
+    a conversation of which the chat template leaves a turn out.
 
     Args:
         prompts: By number, from which a prompt's seed is made.
@@ -115,14 +122,18 @@ async def answer_prompts(
         keep: Gets the number of a prompt and the answer, in the order in which they come in.
         concurrency: Requests in flight at once.
         seed: As a run's.
+        conversations: See ``conversations_of``: of those prompts that are one.
     """
 
     async def ask(_: int, numbered: tuple[int, str]) -> None:
         number, text = numbered
-        if chat.control_token(text):
-            keep(number, Response(0, number, 0, "", "error", 0, dropped="control token"))
+        prompt = _prompt(number, text, conversations)
+        dropped = "control token" if chat.control_token(text) else None
+        if dropped is None and chat.left_out(messages_of(text, prompt.columns)) is not None:
+            dropped = LEFT_OUT
+        if dropped is not None:
+            keep(number, Response(0, number, 0, "", "error", 0, dropped=dropped))
             return
-        prompt = Prompt(0, number, text, "", None)
         [response] = await sample_responses(engine, chat, prompt, settings, run_seed=seed)
         keep(number, response)
 
@@ -154,6 +165,7 @@ async def compare_pairs(
     *,
     concurrency: int,
     seed: int = 0,
+    conversations: Mapping[str, str] = _NONE,
 ) -> None:
     """Compare pairs of responses, each in both orders.
 
@@ -165,6 +177,7 @@ async def compare_pairs(
             in. In them ``attempt`` is that number, and ``first`` and ``second`` are 0 and 1.
         concurrency: Requests in flight at once.
         seed: As a run's.
+        conversations: See ``conversations_of``: of those prompts that are one.
     """
 
     async def compare(number: int, pair: Pair) -> None:
@@ -174,7 +187,7 @@ async def compare_pairs(
             orders = ((0, 1), (1, 0))
             keep(number, [Comparison(0, number, *o, form, "", None, why) for o in orders])
             return
-        asked = Prompt(0, number, prompt, "", None)
+        asked = _prompt(number, prompt, conversations)
         a, b = (Response(0, number, sample, text, "stop", 0) for sample, text in enumerate(texts))
         keep(
             number,
@@ -184,6 +197,10 @@ async def compare_pairs(
         )  # fmt: skip
 
     await in_flight(compare, pairs, concurrency)
+
+
+def _prompt(number: int, text: str, conversations: Mapping[str, str]) -> Prompt:
+    return Prompt(0, number, text, "", None, columns=conversations.get(text))
 
 
 def _pair(prompt: str, one: str, other: str) -> Pair:

@@ -52,18 +52,24 @@ async def judge_by_function(
     return [Judgment(*key, 0, settings.form, given.raw, score, reason, juror=juror)]
 
 
+def finite(given: Given) -> tuple[float | None, str | None]:
+    """The value; or None and why there is none."""
+    if given.value is None:
+        return None, given.reason or "no value"
+    return (given.value, None) if math.isfinite(given.value) else (None, "not a number")
+
+
 def share_of(given: Given, scale: tuple[float, float]) -> tuple[float | None, str | None]:
     """Where a value lies on its scale, 0 to 1; or None and why there is none.
 
     Args:
         scale: Its least and greatest value.
     """
-    if given.value is None:
-        return None, given.reason or "no value"
-    if not math.isfinite(given.value):
-        return None, "not a number"
+    value, reason = finite(given)
+    if value is None:
+        return None, reason
     low, high = scale
-    share = (given.value - low) / (high - low)
+    share = (value - low) / (high - low)
     if not -_ROUNDING <= share <= 1 + _ROUNDING:
         return None, "off the scale"
     return min(max(share, 0.0), 1.0), None

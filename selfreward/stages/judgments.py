@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from selfreward.config import Config, JurorConfig
+from selfreward.config.judging import REWARD
 from selfreward.engines.base import (
     FAILURES,
     ChatFormat,
@@ -106,7 +107,8 @@ class _Judge:
         juror: int,
     ) -> None:
         self._engine, self._chat, self._settings = engine, chat, settings
-        self._render = partial(template.render, prompt=prompt.text, response=response.text)
+        asked = template.asked(prompt.text, prompt.columns)
+        self._render = partial(template.render, **asked, response=response.text)
         self._key = (response.iteration, response.attempt, response.sample)
         self._juror = juror
 
@@ -271,6 +273,7 @@ def judgments_work(
             return tell(found)
         better = "More EFT data, a larger judge.max_new_tokens or judge.form=expected"
         better = "A mended function or judge.scale" if config.judge.function else better
+        better = "A wider judge.scale" if config.judge.form == REWARD else better
         raise StoppedError(
             f"iteration {iteration}: {found}",
             f"Read some with `selfreward show {run_name} --failed`. {better} helps, in a new run; "
@@ -417,7 +420,7 @@ class _Juror:
         ]
 
     async def _vote(self, session: Any, prompt: Prompt, response: Response) -> list[Judgment]:
-        if self._settings.function:
+        if not self._settings.traits.template:
             return await judge_by_function(session, prompt, response, self._settings, self._number)
         return await judge_response(
             session.engine, session.chat, self._templates["judge"], prompt, response,

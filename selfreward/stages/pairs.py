@@ -7,6 +7,7 @@ from itertools import combinations, groupby, product
 from operator import attrgetter
 
 from selfreward.config import Config, PairsConfig
+from selfreward.config.judging import REWARD
 from selfreward.records import (
     FORMS,
     Comparison,
@@ -247,6 +248,11 @@ def few_pairs_remedy(config: Config, run_name: str, drops: Counter[str]) -> str:
         return (
             f"Answers to a prompt are the same text at responses.temperature="
             f"{config.responses.temperature:g}: start a run with a higher one, or shorter prompts."
+        )
+    if config.judge.form == REWARD and reason == "no verdict":
+        return (
+            f"{config.judge.model} gives no reward on judge.scale (`selfreward show {run_name} "
+            "--failed` has the reasons): start a run with a wider one, or shorter answers."
         )
     if (function := config.judge.function) and reason == "no verdict":
         return (

@@ -17,6 +17,7 @@ from selfreward.config import Config, PromptsConfig
 from selfreward.engines.base import ChatFormat, Engine, Generation, Request, RequestError
 from selfreward.errors import StoppedError
 from selfreward.inputs.columns import PromptRow
+from selfreward.inputs.conversations import LEFT_OUT, messages_of, requests_of
 from selfreward.inputs.templates import Template, TooLongError
 from selfreward.records import Prompt, Record
 from selfreward.stages.base import Ask, Asks, Work, are, counted, first_time, seed_of
@@ -232,8 +233,8 @@ def draw_prompts(
 ) -> list[Prompt]:
     """Take this iteration's prompts from a data set instead, in its order, none of them twice.
 
-    A row that holds a control token or gives away what is held out is dropped; the other filters
-    are for what a model wrote.
+    A row that holds a control token, gives away what is held out, or is a conversation of which
+    the chat template leaves a turn out is dropped; the other filters are for what a model wrote.
     """
     used = set(pool.generated)
     prompts: list[Prompt] = []
@@ -247,7 +248,9 @@ def draw_prompts(
         dropped = detail = None
         if detail := chat.control_token(text):
             dropped = "control token"
-        elif detail := pool.held_out.overlapping(text):
+        elif detail := chat.left_out(messages_of(text, row.columns)):
+            dropped = LEFT_OUT
+        elif detail := pool.held_out.overlapping(requests_of(text, row.columns)):
             dropped = "held out"
         accepted += dropped is None
         at, why = len(prompts), detail or ""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from selfreward.config import Config, JurorConfig, PromptsConfig, ResponsesConfig
 from selfreward.engines.base import ChatFormat, Engine, RequestError
 from selfreward.errors import StoppedError
+from selfreward.inputs.conversations import is_conversation
 from selfreward.inputs.rankings import Ranking
 from selfreward.inputs.templates import Template, TooLongError
 from selfreward.records import Judgment, Prompt, Record, Response
@@ -32,10 +33,11 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 
-def human_prompt(chat: ChatFormat, attempt: int, text: str) -> Prompt:
+def human_prompt(chat: ChatFormat, attempt: int, text: str, columns: str | None = None) -> Prompt:
     """A prompt as people wrote it; dropped if it holds a control token of the chat format."""
     token = chat.control_token(text)
-    return Prompt(0, attempt, text, text, "control token" if token else None, token or "")
+    dropped = "control token" if token else None
+    return Prompt(0, attempt, text, text, dropped, token or "", columns=columns)
 
 
 def human_responses(chat: ChatFormat, attempt: int, texts: Sequence[str]) -> list[Response]:
@@ -67,11 +69,15 @@ async def write_other(
     """Ask for a request that resembles ``prompt``; return the prompt with it as its detail.
 
     The prompt is dropped where nothing was written that could be answered instead: ``empty``,
-    ``truncated``, ``control token``, ``same request``, or why there was no answer at all.
+    ``truncated``, ``control token``, ``same request``, or why there was no answer at all; and where
+    it is a ``conversation``, in which another request would be answered out of place.
     """
+    if is_conversation(prompt.columns):
+        return replace(prompt, raw="", dropped="conversation")
     seed = seed_of(run_seed, "prompts", 0, prompt.attempt)
     try:
-        user, started = template.render(prompt=_one_line(prompt.text))
+        asked = template.asked(_one_line(prompt.text), prompt.columns)
+        user, started = template.render(**asked)
         request = chat.request(user, started, settings.sampling(stop=("\n",)), seed=seed)
         written = (await engine.generate(request))[0]
     except (RequestError, TooLongError) as error:
@@ -133,7 +139,8 @@ def ranked_prompts_work(
     engine, chat = session.engine, session.chat
 
     async def make(attempt: int) -> Sequence[Record]:
-        prompt = human_prompt(chat, attempt, rankings[attempt].prompt)
+        ranking = rankings[attempt]
+        prompt = human_prompt(chat, attempt, ranking.prompt, ranking.columns)
         if template is None or prompt.dropped is not None:
             return [prompt]
         settings, seed = config.prompts, config.seed

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from selfreward.config import Config, ResponsesConfig
 from selfreward.engines.base import ChatFormat, Engine, Generation, RequestError
+from selfreward.inputs.conversations import messages_of
 from selfreward.records import Prompt, Record, Response
 from selfreward.stages.base import Ask, Work, for_each_prompt, seed_of
 
@@ -37,7 +38,9 @@ async def sample_responses(
     first, n = (settings.n, settings.anchors) if anchors else (0, settings.n)
     stage, author = ("anchors", "M1") if anchors else ("responses", "policy")
     seed = seed_of(run_seed, stage, prompt.iteration, prompt.attempt)
-    request = chat.request(prompt.text, "", settings.sampling(), n, seed)
+    request = chat.request(
+        messages_of(prompt.text, prompt.columns), "", settings.sampling(), n, seed
+    )
     try:
         generations = await engine.generate(request)
     except RequestError as error:
@@ -65,7 +68,8 @@ def _response(
         dropped = "control token"
     odd = None  # needed for what may be paired alone, so that DPO trains what was said
     if dropped is None and generation.finish_reason == "stop":
-        odd = chat.odd_ids(prompt.text, text, generation.token_ids)
+        asked = messages_of(prompt.text, prompt.columns)
+        odd = chat.odd_ids(asked, text, generation.token_ids)
     return Response(
         iteration=prompt.iteration,
         attempt=prompt.attempt,

@@ -1,6 +1,7 @@
-"""``benchmarks.jsonl``: what benchmarks found of a run's models, beside its records.
+"""``benchmarks.jsonl``: what ``selfreward benchmark`` found of a run's models, beside its records.
 
 It may be written when the run is finished, under its lock, and decides nothing that the run makes.
+What its evaluations found by ``evaluation.benchmarks`` does, and is in ``records.db``.
 """
 
 from collections.abc import Iterable
@@ -32,7 +33,7 @@ class Benchmark:
     digest: str
     """sha256 of the model."""
     task: str
-    """File name, or lm-eval's name."""
+    """File name, lm-eval's name, or that of one of ``evaluation.benchmarks``."""
     by: str
     """Who asked, with the version: ``selfreward 0.1`` or ``lm-eval 0.4.13``."""
     version: str
@@ -47,7 +48,8 @@ class Benchmark:
     """By metric, such as ``acc``."""
     right: dict[str, tuple[int, ...]]
     """By metric 1 for each question that is right, else 0; empty where lm-eval asked."""
-    seconds: float
+    seconds: float | None
+    """None of an evaluation, which takes others as well."""
     at: str
     """UTC time."""
 

@@ -158,6 +158,11 @@ class Run:
         """The run's own copy of seed data, such as ``ift``, ``eft``, ``ranked`` or ``heldout``."""
         return self.path / "seeds" / f"{kind}.jsonl"
 
+    def read_copy(self, name: str) -> str:
+        """Text of the run's own copy of an input file, such as ``seeds/ift.jsonl``; "" if none."""
+        path = self.path / name
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
+
     @cached_property
     def fingerprint(self) -> str:
         """sha256 over all that decides the records: config, templates and seed data.

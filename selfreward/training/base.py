@@ -53,18 +53,17 @@ class DpoRow:
 
 @dataclass(frozen=True, slots=True)
 class RankedRow:
-    """A prompt with answers that somebody put in order."""
+    """Answers to one prompt that somebody put in order."""
 
-    prompt_ids: tuple[int, ...]
     answers: tuple[tuple[int, ...], ...]
-    """At least two; each ends with the end-of-turn token."""
+    """At least two; each is the whole conversation, as the chat template writes it."""
     preferences: tuple[float, ...]
     """Of each answer; more is better, equal is a tie, and not all are equal."""
 
     @property
     def length(self) -> int:
-        """Tokens of the prompt and the longest answer."""
-        return len(self.prompt_ids) + max(map(len, self.answers))
+        """Tokens of the longest."""
+        return max(map(len, self.answers))
 
 
 Row = SftRow | DpoRow | RankedRow

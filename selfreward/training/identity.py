@@ -121,10 +121,10 @@ def check_published(
 def _completions(
     rows: Sequence[Row],
 ) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    pairs = []
+    pairs: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
     for row in rows:
         if isinstance(row, RankedRow):
-            pairs += [(row.prompt_ids, answer) for answer in row.answers]
+            pairs += [((), answer) for answer in row.answers]
             continue
         both = (
             (row.completion_ids,) if isinstance(row, SftRow) else (row.chosen_ids, row.rejected_ids)

@@ -116,7 +116,7 @@ def _ids(row: Row) -> tuple[Any, ...]:
         return row.prompt_ids, row.completion_ids
     if isinstance(row, DpoRow):
         return row.prompt_ids, row.chosen_ids, row.rejected_ids
-    return row.prompt_ids, row.answers, row.preferences
+    return row.answers, row.preferences
 
 
 def is_published(job: Job) -> bool:

@@ -14,7 +14,7 @@ from trl.trainer.utils import pad
 from selfreward.training.base import OnLog, OnStep, RankedRow, Training
 from selfreward.training.loop import Job, is_published, load_policy, plan, train
 
-_COLUMNS = ("prompt_ids", "answers", "preferences")
+_COLUMNS = ("answers", "preferences")
 # RewardTrainer prepares the data set it is made with, but trains on the one it has when it starts.
 _PLACEHOLDER = Dataset.from_dict({"chosen_ids": [[0]], "rejected_ids": [[0]]})
 
@@ -102,7 +102,7 @@ def _batch(examples: Sequence[dict[str, Any]], pad_id: int) -> dict[str, torch.T
     share: list[float] = []
     for example in examples:
         first, preferences = len(ids), example["preferences"]
-        ids += [torch.tensor([*example["prompt_ids"], *answer]) for answer in example["answers"]]
+        ids += map(torch.tensor, example["answers"])
         order = [
             (a, b)
             for a, b in permutations(range(len(preferences)), 2)

@@ -12,6 +12,7 @@ from selfreward.config.judging import PREVIOUS
 from selfreward.engines.chat import Chat
 from selfreward.errors import StoppedError
 from selfreward.inputs import seeds
+from selfreward.inputs.conversations import LEFT_OUT, Message, messages_of
 from selfreward.inputs.judge_templates import run_template
 from selfreward.inputs.rankings import Ranking
 from selfreward.inputs.templates import Template
@@ -46,7 +47,9 @@ def sft_rows(run: Run, store: Store, stage: str, chat: Chat) -> tuple[list[SftRo
     token alone, decimals rounded to the nearest score, halves up. ``criteria``: the same, by the
     criterion ``criteria.GENERAL``, as seed data has one score for the whole answer. A selected
     judgment is the judge's own text, whole. What spells a control token of the chat format, which
-    would be trained as the end of its turn, is dropped.
+    would be trained as the end of its turn, is dropped; and so is an IFT row whose answer would be
+    trained without a turn that it follows, as the chat template leaves that out. Of a conversation
+    the last answer alone is trained.
 
     Args:
         stage: Of iteration 0: ``sft``, before judgments are selected, or ``train``.
@@ -79,8 +82,13 @@ def sft_rows(run: Run, store: Store, stage: str, chat: Chat) -> tuple[list[SftRo
 
     if sft.ift is not None:
         for i, example in enumerate(seeds.read_ift(_source(run.seed_file("ift")))):
-            if plain(f"ift:{i}", example.prompt, example.response):
-                keep(f"ift:{i}", *chat.continuation(example.prompt, "", example.response))
+            if not plain(f"ift:{i}", example.prompt, example.response):
+                continue
+            asked = messages_of(example.prompt, example.columns)
+            if (turn := chat.left_out(asked)) is not None:
+                drops.append(Drop(0, stage, f"ift:{i}", LEFT_OUT, turn))
+            else:
+                keep(f"ift:{i}", *chat.continuation(asked, "", example.response))
     if sft.eft is not None:
         template, writes = run_template(run, "judge"), run.config.judge.traits.writes
         for i, eft in enumerate(seeds.read_eft(_source(run.seed_file("eft")))):
@@ -108,7 +116,8 @@ def _judged(
     eft: seeds.EftExample, template: Template, chat: Chat, *, writes: bool
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Ids of what a judge is asked about an EFT row, and of what it is to answer."""
-    user, started = template.render(prompt=eft.prompt, response=eft.response, criterion=GENERAL)
+    asked = template.asked(eft.prompt, eft.columns)
+    user, started = template.render(**asked, response=eft.response, criterion=GENERAL)
     if not writes:
         return chat.score_target(user, points(eft.score))
     return chat.continuation(user, started, f"{eft.justification}\nScore: {eft.score:g}")
@@ -160,11 +169,11 @@ def _positives(
     best, drops = best_responses(
         prompts, responses, judgments, config.pairs, config.judge.weights, settings.min_score
     )
-    texts = {prompt.attempt: prompt.text for prompt in prompts}
+    asked = {prompt.attempt: messages_of(prompt.text, prompt.columns) for prompt in prompts}
     given = {(response.attempt, response.sample): response for response in responses}
     rows: list[SftRow] = []
     for taken in best:
-        prompt = texts[taken.attempt]
+        prompt = asked[taken.attempt]
         completion = _completion(chat, prompt, given[taken.attempt, taken.sample], thinks=True)
         row = SftRow(chat.prompt_ids(prompt), completion)
         if row.length > settings.max_length:
@@ -194,7 +203,7 @@ def dpo_rows(run: Run, store: Store, iteration: int, chat: Chat) -> tuple[list[D
 
 
 def _pairs(run: Run, store: Store, iteration: int, chat: Chat) -> tuple[list[DpoRow], list[Drop]]:
-    prompts = {p.attempt: p.text for p in store.records(Prompt, iteration)}
+    prompts = {p.attempt: p for p in store.records(Prompt, iteration)}
     responses = {(r.attempt, r.sample): r for r in store.records(Response, iteration)}
     weigh = _weighing(run, store, iteration)
     thinks = run.config.dpo.train_thinking
@@ -202,7 +211,7 @@ def _pairs(run: Run, store: Store, iteration: int, chat: Chat) -> tuple[list[Dpo
     drops: list[Drop] = []
     longest = run.config.dpo.max_length
     for pair in store.records(PreferencePair, iteration):
-        prompt = prompts[pair.attempt]
+        prompt = messages_of(prompts[pair.attempt].text, prompts[pair.attempt].columns)
         prompt_ids = chat.prompt_ids(prompt)
         chosen, rejected = (
             _completion(chat, prompt, responses[pair.attempt, sample], thinks)
@@ -263,23 +272,26 @@ def ranked_rows(
     for ranking in rankings:
         answers: list[tuple[int, ...]] = []
         preferences: list[float] = []
+        turns = messages_of(ranking.prompt, ranking.columns)
+        asked = [turn["content"] for turn in turns]
         for response in ranking.responses:
-            prompt_ids, completion = chat.continuation(ranking.prompt, "", response.text)
-            if any(map(chat.control_token, (ranking.prompt, response.text))):
+            if any(map(chat.control_token, (*asked, response.text))):
                 left_out["control token"] += 1
-            elif len(prompt_ids) + len(completion) > max_length:
+            elif len(ids := chat.conversation_ids(turns, response.text)) > max_length:
                 left_out["too long"] += 1
             else:
-                answers.append(completion)
+                answers.append(ids)
                 preferences.append(response.preference)
         if len({*preferences}) > 1:
-            rows.append(RankedRow(prompt_ids, tuple(answers), tuple(preferences)))
+            rows.append(RankedRow(tuple(answers), tuple(preferences)))
         else:
             left_out["all tied" if len(preferences) > 1 else "one answer"] += 1
     return rows, dict(left_out)
 
 
-def _completion(chat: Chat, prompt: str, response: Response, thinks: bool) -> tuple[int, ...]:
+def _completion(
+    chat: Chat, prompt: list[Message], response: Response, thinks: bool
+) -> tuple[int, ...]:
     """The ids that were sampled; or, without its thinking, those of the finished turn."""
     if response.token_ids is not None and (thinks or not response.thinking):
         return chat.sampled(response.token_ids)
@@ -292,11 +304,11 @@ def _selected(run: Run, store: Store) -> Iterator[tuple[Judgment, str, str]]:
     if not judgments:
         return
     template = run_template(run, "judge")
-    prompts = {prompt.attempt: prompt.text for prompt in store.records(Prompt, 0)}
+    asked = {p.attempt: template.asked(p.text, p.columns) for p in store.records(Prompt, 0)}
     texts = {(r.attempt, r.sample): r.text for r in store.records(Response, 0)}
     for judgment in judgments:
         response = texts[judgment.attempt, judgment.sample]
-        user, started = template.render(prompt=prompts[judgment.attempt], response=response)
+        user, started = template.render(**asked[judgment.attempt], response=response)
         yield judgment, user, started
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from selfreward.measures.evaluated import ContestFigures, FunctionFigures
 from selfreward.measures.figures import IterationFigures
-from selfreward.verbs.layout import MISSING, percent
+from selfreward.verbs.layout import MISSING, estimated, percent
 from selfreward.verbs.score_cells import Cell, Rounds, Row, T, measured
 
 BEFORE = "before"
@@ -56,6 +56,24 @@ def verified_rows(rounds: Rounds) -> list[Row]:
             lost = _met(of, lambda found: _counts(found.without_value))
             rows.append(Row("  no value", lost))
     return rows
+
+
+def reward_rows(rounds: Rounds) -> list[Row]:
+    """The mean reward of the new model's answers: a row for each reward model."""
+    rows = []
+    for name in dict.fromkeys(each.judge for f in rounds for each in f.rewards):
+
+        def of(figures: IterationFigures, name: str = name) -> FunctionFigures | None:
+            return next((each for each in figures.rewards if each.judge == name), None)
+
+        rows.append(Row(f"reward, by {_short(name)}", _met(of, _mean_reward), short=True))
+        if any(found.without_value for f in rounds if (found := of(f))):
+            rows.append(Row("  no value", _met(of, lambda found: _counts(found.without_value))))
+    return rows
+
+
+def _mean_reward(found: FunctionFigures) -> str:
+    return estimated(found.rate, ".3f")
 
 
 def _function(name: str, figures: IterationFigures) -> FunctionFigures | None:

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import TypeVar
@@ -19,7 +19,9 @@ import msgspec
 from selfreward.config import EngineConfig, JudgeConfig, ResponsesConfig
 from selfreward.config.judging import ContestConfig
 from selfreward.config.run import Config
+from selfreward.engines.reward import check_reward_model
 from selfreward.errors import ConfigError, IntegrityError
+from selfreward.inputs.conversations import conversations_of
 from selfreward.inputs.functions import find_function
 from selfreward.inputs.questions import Question
 from selfreward.inputs.templates import Template
@@ -38,6 +40,7 @@ from selfreward.workers.contests import (
 )
 from selfreward.workers.functions import FunctionProcess
 from selfreward.workers.judge import Answering, Asking, answer_in_child, compare_in_child
+from selfreward.workers.rewards import rewards_in_child
 
 Kept = tuple[Lines, Lines]
 """Answers, and verdicts."""
@@ -67,7 +70,7 @@ class ContestJudge:
     digest: str | None
     """Of the model, or of the source of a function; None if hosted."""
     form: str
-    """``written``, ``expected`` or ``function``, see ``evaluation.contests``."""
+    """``written``, ``expected``, ``reward`` or ``function``, see ``evaluation.contests``."""
     itself: tuple[str, ...]
     """Names of the contestants that are this very model."""
 
@@ -131,8 +134,11 @@ def answers_of(
     report: Callable[[str], None],
 ) -> tuple[Answer, ...]:
     """What a model says to each prompt, asked for where it is not kept."""
-    settings = config.responses
-    keys = [_answer_key(model, settings, config.seed, i, q.prompt) for i, q in enumerate(questions)]
+    settings, conversations = config.responses, conversations_of(questions)
+    keys = [
+        _answer_key(model, settings, config.seed, i, q.prompt, conversations.get(q.prompt))
+        for i, q in enumerate(questions)
+    ]
     found = {row.key: row.answer for row in _rows(kept and kept[0], _AnswerRow)}
     left = {i: q.prompt for i, q in enumerate(questions) if keys[i] not in found}
     if left:
@@ -148,7 +154,9 @@ def answers_of(
             if kept:
                 kept[0].add(new)
 
-        answering = Answering(model.path, config.engine, settings, config.seed, model.chat)
+        answering = Answering(
+            model.path, config.engine, settings, config.seed, model.chat, conversations
+        )
         answer_in_child(answering, left, progress.show, keep)
     return tuple(found[key] for key in keys)
 
@@ -163,6 +171,7 @@ def results_of(
 ) -> list[list[float | None]]:
     """The results by prompt of each two contestants, asked for where no verdicts are kept."""
     found = {row.key: row.comparisons for row in _rows(kept and kept[1], _VerdictRow)}
+    asking = replace(asking, conversations=conversations_of(questions))
     asked: dict[str, tuple[Pair, tuple[str, str]]] = {}
     results: list[list[tuple[float | None, str]]] = []
     for a, b in combinations(contestants, 2):
@@ -217,12 +226,39 @@ def results_by_function(
                 for one in contestants
             ]
 
-    found = asyncio.run(score())
+    return _by_values(settings.function, contestants, asyncio.run(score()), report)
+
+
+def results_by_reward(
+    model: NamedModel,
+    contestants: Sequence[Contestant],
+    questions: Sequence[Question],
+    report: Callable[[str], None],
+) -> list[list[float | None]]:
+    """The results by prompt of each two contestants, by what a reward model gives their answers.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    check_reward_model(Path(model.path), "--judge model", model.trusted)
+    total = len(contestants) * len(questions)
+    count = Count(total, "answers", report, who=model.name, doing=("score", "scored"))
+    answers = [one.answers for one in contestants]
+    found = rewards_in_child(Path(model.path), questions, answers, count.show)
+    return _by_values(model.name, contestants, found, report)
+
+
+def _by_values(
+    judge: str,
+    contestants: Sequence[Contestant],
+    found: Sequence[FunctionValues],
+    report: Callable[[str], None],
+) -> list[list[float | None]]:
+    """The same by the values given to each contestant; what has none is reported."""
     for one, given in zip(contestants, found, strict=True):
         lost = Counter(reason for reason in given.reasons if reason)
         for reason, count in lost.most_common():
-            lacking = counted(count, "answer")
-            report(f"{settings.function}: no value of {lacking} of {one.name}: {reason}")
+            report(f"{judge}: no value of {counted(count, 'answer')} of {one.name}: {reason}")
     return [
         results_by_value(a.answers, b.answers, mine.values, other.values)
         for (a, mine), (b, other) in combinations(zip(contestants, found, strict=True), 2)
@@ -230,10 +266,16 @@ def results_by_function(
 
 
 def _answer_key(
-    model: NamedModel, settings: ResponsesConfig, seed: int, number: int, prompt: str
+    model: NamedModel,
+    settings: ResponsesConfig,
+    seed: int,
+    number: int,
+    prompt: str,
+    conversation: str | None,
 ) -> str:
     drawn = [seed, number] if settings.temperature else []  # greedy answers are of no seed
-    return _key([model.digest, model.chat, settings.sampled, drawn, prompt])
+    asked = [prompt, conversation] if conversation else [prompt]
+    return _key([model.digest, model.chat, settings.sampled, drawn, *asked])
 
 
 def _verdict_key(judge: ContestJudge, asking: Asking, pair: Pair) -> str:
@@ -242,7 +284,8 @@ def _verdict_key(judge: ContestJudge, asking: Asking, pair: Pair) -> str:
         assert asking.settings.engine is not None
         who = _addressed(asking.settings.engine)
     template, settings = asdict(asking.templates["judge"]), asking.settings
-    return _key([who, asking.chat, judge.form, settings.sampled, template, pair])
+    turns = [asking.conversations[pair[0]]] if pair[0] in asking.conversations else []
+    return _key([who, asking.chat, judge.form, settings.sampled, template, pair, *turns])
 
 
 def _addressed(engine: EngineConfig) -> dict[str, object]:

@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import selfreward
+from selfreward.config import SeedSource
+from selfreward.config.evaluation import Style
 from selfreward.engines.vllm_build import version
 from selfreward.errors import ConfigError, PreflightError
-from selfreward.inputs.choices import Choices, Style, choices_digest, read_choices
+from selfreward.inputs.choices import Choices, choices_digest, read_choices
 from selfreward.measures.benchmarks import answered_right, scored
 from selfreward.storage.benchmarks import Benchmark, Score, add_benchmarks
 from selfreward.storage.store import now
 from selfreward.verbs.layout import duration
 from selfreward.verbs.named_models import NamedModel, named_model
-from selfreward.workers.benchmark import likelihoods_in_child, lm_eval_in_child
+from selfreward.workers.benchmark import by_question, likelihoods_in_child, lm_eval_in_child
 
 _NORMAL_95 = 1.96
 INSTALL = '.venv/bin/pip install -e ".[eval]"'
@@ -55,7 +57,12 @@ def benchmark_files(
         ConfigError: A file is not as it should be.
         PreflightError: A model cannot be run here.
     """
-    tasks = {file: read_choices(file, limit) for file in files}
+    if missing := [file for file in files if not Path(file).is_file()]:
+        raise ConfigError(
+            f"--task {missing[0]}: no such file",
+            "Name a local file; --tasks takes the tasks of lm-eval.",
+        )
+    tasks = {file: read_choices(SeedSource(path=file, limit=limit)) for file in files}
     made = []
     for each in who:
         found = [_ask(each, f, questions, style, limit, report) for f, questions in tasks.items()]
@@ -77,11 +84,10 @@ def _ask(
     began = time.monotonic()
     texts = [text for each in questions for text in each.asked(style)]
     count = Count(len(texts), f"choices of {Path(file).name}", report, who.name, ("ask", "asked"))
-    values = iter(
-        likelihoods_in_child(Path(who.path), texts, count.show, trust_remote_code=who.trusted)
+    likelihoods = likelihoods_in_child(
+        Path(who.path), texts, count.show, trust_remote_code=who.trusted
     )
-    likelihoods = [[next(values) for _ in each.choices] for each in questions]
-    right = answered_right(questions, likelihoods)
+    right = answered_right(questions, by_question(questions, likelihoods))
     return Benchmark(
         model=who.short, digest=who.digest or "", task=_task_name(file),
         by=f"selfreward {selfreward.__version__}", version=choices_digest(questions), style=style,
@@ -161,6 +167,6 @@ def _keep(who: NamedModel, results: Sequence[Benchmark]) -> None:
 def kept_text(who: Sequence[NamedModel], results: Sequence[Benchmark]) -> str:
     """Where the results are kept, and how long they took."""
     runs = dict.fromkeys(each.run.name for each in who if each.run is not None)
-    spent = duration(sum({(r.model, r.by, r.at): r.seconds for r in results}.values()))
+    spent = duration(sum({(r.model, r.by, r.at): r.seconds or 0.0 for r in results}.values()))
     shown = "".join(f"; kept, `selfreward scores {name}` shows it" for name in runs)
     return f"measured in {spent}{shown}"

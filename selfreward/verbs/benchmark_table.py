@@ -1,20 +1,57 @@
-"""The table of what benchmarks found, for ``benchmark`` and ``scores``."""
+"""The table of what benchmarks found, for ``benchmark``, ``scores``, the report and the viewer."""
 
 import re
 from collections.abc import Sequence
 
-from selfreward.storage.benchmarks import Benchmark
+from selfreward.measures.reports import BenchmarkResults, Estimate
+from selfreward.storage.benchmarks import Benchmark, Score, read_benchmarks
+from selfreward.storage.directory import Run
+from selfreward.storage.store import Store
 from selfreward.verbs.layout import MISSING, estimated, table, table_width
+from selfreward.verbs.lineage import lineage
+
+
+def benchmarks_of(run: Run, store: Store) -> list[Benchmark]:
+    """What the evaluations of a run found of its models, and what was found on demand."""
+    digests = {made.model: made.digest for made in lineage(store)}
+    digests.setdefault("M1", run.base_model().get("digest", ""))
+    found = []
+    for stage in store.stages():
+        model = f"M{stage.iteration + 1}"
+        taken = store.report(stage.iteration, "benchmarks", BenchmarkResults)
+        for each in taken.results if taken and stage.stage == "evaluate" else ():
+            found.append(Benchmark(
+                model=model, digest=digests.get(model, ""), task=each.name,
+                by=f"selfreward {stage.versions.get('selfreward', '')}".rstrip(),
+                version=each.version, style=each.style, limit=None, n=len(each.right["acc"]),
+                scores={metric: _score(share) for metric, share in each.scores.items()},
+                right=each.right, seconds=None, at=stage.finished,
+            ))  # fmt: skip
+    return [*found, *read_benchmarks(run)]
+
+
+def _score(share: Estimate) -> Score:
+    assert share.value is not None  # a benchmark has a question
+    return Score(share.value, share.low, share.high)
 
 
 def benchmarks_text(results: Sequence[Benchmark], width: int = 80) -> str:
-    """A table: tasks by model, and how far each is from M1, or else from the first model there.
+    """``benchmark_rows`` as text.
+
+    Args:
+        width: Columns at most.
+    """
+    return _parted(benchmark_rows(results), width)
+
+
+def benchmark_rows(results: Sequence[Benchmark], less: bool = True) -> list[list[str]]:
+    """Tasks by model, and how far each is from M1, or else from the first model there.
 
     What a model lost on tasks that it was not trained for is the alignment tax (InstructGPT, arXiv
     2203.02155, 4.2).
 
     Args:
-        width: Columns at most.
+        less: Whether to say how far, which takes NumPy.
     """
     names = list(dict.fromkeys(each.model for each in results))
     names.sort(key=lambda name: (int(name[1:]) if re.fullmatch(r"M\d+", name) else -1, name))
@@ -26,10 +63,10 @@ def benchmarks_text(results: Sequence[Benchmark], width: int = 80) -> str:
         rows.append([f"{first.task}, {first.n} questions{part}, {first.by}"])
         for metric in first.scores:
             rows.append([f"  {metric}", *(_cell(by_model.get(name), metric) for name in names)])
-            if len(by_model) > 1:
-                less = [_less(by_model.get(name), first, metric) for name in names]
-                rows.append([f"    less {first.model}", *less])
-    return _parted(rows, width)
+            if less and len(by_model) > 1:
+                apart = [_less(by_model.get(name), first, metric) for name in names]
+                rows.append([f"    less {first.model}", *apart])
+    return rows
 
 
 def _parted(rows: list[list[str]], width: int) -> str:

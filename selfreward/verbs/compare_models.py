@@ -18,7 +18,7 @@ import msgspec
 import yaml
 
 from selfreward.config import SeedSource
-from selfreward.config.judging import HOSTED, ContestConfig
+from selfreward.config.judging import HOSTED, REWARD, ContestConfig
 from selfreward.config.load import build_config
 from selfreward.config.run import Config, check_judges
 from selfreward.errors import ConfigError
@@ -38,6 +38,7 @@ from selfreward.verbs.asked_models import (
     asking_of,
     kept_in,
     results_by_function,
+    results_by_reward,
     results_of,
 )
 from selfreward.verbs.named_models import NamedModel, chat_of, named_model
@@ -143,6 +144,8 @@ def compare_models(
     for judge, (settings, model) in zip(sitting, asked, strict=True):
         if settings.function is not None:
             results = results_by_function(settings, contestants, questions, report)
+        elif settings.form == REWARD:
+            results = results_by_reward(model, contestants, questions, report)
         else:
             asking = asking_of(settings, model, template, config)
             results = results_of(judge, asking, contestants, questions, kept, report)

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from selfreward.errors import ConfigError, NotFoundError
 from selfreward.measures.curves import Curve
 from selfreward.measures.figures import IterationFigures, figures_of
-from selfreward.measures.reports import Estimate, JudgeReport
+from selfreward.measures.reports import BenchmarkResults, Estimate, JudgeReport
 from selfreward.measures.statistics import clustered_mean, difference
 from selfreward.measures.votes import ALL, scored_responses
 from selfreward.storage.directory import Run, open_run
@@ -146,6 +146,7 @@ def diff_of(a: str, b: str) -> Diff:
                     *_paired(*sides),
                     *_trained(*sides),
                     *_judging(first, one, second, other, *sides),
+                    *_known(one, t, other, u),
                     *_spent(*sides),
                 ),
                 num_prompts=len(shared),
@@ -328,6 +329,23 @@ def _judging(
     if a.canaries and b.canaries:
         uplifts = a.canaries.uplift, b.canaries.uplift
         yield _figure("canary uplift", "points", uplifts, "bootstrap")
+
+
+def _known(one: Store, t: int, other: Store, u: int) -> Iterator[Figure]:
+    """Benchmarks that both new models have taken, the same questions in the same style."""
+    from selfreward.measures.benchmarks import gained
+
+    reports = [
+        store.report(at, "benchmarks", BenchmarkResults) for store, at in ((one, t), (other, u))
+    ]
+    sides = [{each.name: each for each in (report.results if report else ())} for report in reports]
+    for name in [name for name in sides[0] if name in sides[1]]:
+        a, b = sides[0][name], sides[1][name]
+        if (a.version, a.style) != (b.version, b.style):
+            continue
+        apart = gained(b.right["acc"], a.right["acc"])
+        shares = a.scores["acc"], b.scores["acc"]
+        yield _figure(f"benchmark {name}", "share", shares, "paired", apart)
 
 
 def _on_the_same(

@@ -8,11 +8,12 @@ A difference is called one only where its 95% interval excludes none; else it "i
 import math
 from collections.abc import Sequence
 
+from selfreward.config.evaluation import benchmark_of
 from selfreward.measures.best import FIRST, Best
 from selfreward.measures.evaluated import ContestFigures, JudgeFigures
 from selfreward.measures.figures import IterationFigures
 from selfreward.measures.reports import Estimate
-from selfreward.verbs.layout import percent
+from selfreward.verbs.layout import estimated, percent
 from selfreward.verbs.score_rows import gain, has_verdicts
 
 _Z = 1.96
@@ -33,6 +34,8 @@ def findings(iterations: Sequence[IterationFigures], best: Best | None = None) -
     found = [
         *_outside(iterations),
         *_verifiable(iterations),
+        *_rewards(iterations),
+        *_benchmarks(iterations),
         *([_best_sentence(best)] if best else []),
     ]
     if len(judged) > 1:
@@ -65,6 +68,32 @@ def _verifiable(iterations: Sequence[IterationFigures]) -> list[str]:
     return [f"Verifiable, mean over held-out questions: {', '.join(given)}."] if given else []
 
 
+def _rewards(iterations: Sequence[IterationFigures]) -> list[str]:
+    """What reward models give the answers of each model."""
+    names = dict.fromkeys(each.judge for f in iterations for each in f.rewards)
+    found = []
+    for name in names:
+        rates = [
+            (f.iteration + 1, e.rate) for f in iterations for e in f.rewards if e.judge == name
+        ]
+        given = ", ".join(f"M{model} {estimated(rate, '.2f')}" for model, rate in rates)
+        found.append(f"Rewards by {name}, mean over held-out questions: {given}.")
+    return found
+
+
+def _benchmarks(iterations: Sequence[IterationFigures]) -> list[str]:
+    """What the newest model gained or lost on each benchmark."""
+    taken = [f for f in iterations if f.benchmarks]
+    gains = {name: found.gains for name, found in taken[-1].benchmarks.items()} if taken else {}
+    told = [f"{name} {gain(by['acc'])}" for name, by in gains.items() if by]
+    if not told:
+        return []
+    model = f"M{taken[-1].iteration + 1}"
+    return [
+        f"Benchmarks, accuracy of {model} less that of {FIRST}, points of %: {', '.join(told)}."
+    ]
+
+
 def _best_sentence(best: Best) -> str:
     of = f"Of {best.measured} models {best.model} is the best by this"
     if best.by == "judge_agreement":
@@ -72,6 +101,9 @@ def _best_sentence(best: Best) -> str:
     if best.by == "verifiable":
         value = percent(best.value)
         return f"Of {best.measured} models {best.model} is the best by the functions: {value}."
+    if benchmark_of(best.by):
+        value = percent(best.value)
+        return f"Of {best.measured} models {best.model} is the best by {best.by}: {value}."
     if best.value is None:
         return f"{of}: none wins more than half against it."
     return f"{of}: it wins {percent(best.value)} against M1."

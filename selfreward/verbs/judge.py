@@ -126,6 +126,7 @@ def judge_report(
         ConfigError: Data, template or options are wrong.
         PreflightError: The model cannot be run here.
     """
+    from selfreward.inputs.conversations import conversations_of
     from selfreward.inputs.rankings import read_ranked
 
     if like is not None and re.fullmatch(r"M\d+|SFT", model):
@@ -151,6 +152,7 @@ def judge_report(
         templates=templates,
         seed=config.seed,
         chat=_chat_options(config, like),
+        conversations=conversations_of(human.rankings),
     )
     assert settings.engine is not None
     judging = partial(
@@ -250,9 +252,10 @@ def _settings_of(run: "Run") -> dict[str, object]:
     """How a run asks the judge that it evaluates, its own copies of the templates included."""
     config, juror = run.config, run.config.judge.evaluated
     settings = config.judge.jurors[juror]
-    if settings.function is not None:
+    if not settings.traits.template:
+        kind = "function" if settings.function else "reward model"
         raise ConfigError(
-            f"--like {run.name}: its judge is a function, {settings.function}",
+            f"--like {run.name}: its judge is a {kind}, {settings.name}",
             "Say how the model is to be asked: --form, --template and --votes.",
         )
     own_engine = settings.engine if settings.model == "policy" else None

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from selfreward.errors import ConfigError, NotFoundError
+from selfreward.inputs.conversations import written
 from selfreward.measures.labels import (
     LabelFigures,
     Opinion,
@@ -15,6 +16,7 @@ from selfreward.measures.labels import (
     label_figures,
     opinions,
 )
+from selfreward.records import Prompt
 from selfreward.storage import durable
 from selfreward.storage.directory import Run
 from selfreward.storage.label import FLAGS, KINDS, Label, in_force
@@ -60,15 +62,17 @@ def export(
     """
     with run.store() as store:
         found, _ = opinions(store, in_force(_history(run, labeler, kind)))
+        prompts = [store.record(Prompt, o.item.iteration, o.item.attempt) for o in found]
     if not found:
         raise NotFoundError(f"run {run.name}: no labels to export", "Label some, skips aside.")
-    lines = [json.dumps(_row(opinion), ensure_ascii=False) + "\n" for opinion in found]
+    rows = [_row(opinion, prompt) for opinion, prompt in zip(found, prompts, strict=True)]
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
     durable.write_file(path, "".join(lines))
     counts = {name: sum(o.item.kind == name for o in found) for name in KINDS}
     return {name: count for name, count in counts.items() if count}
 
 
-def _row(opinion: Opinion) -> dict[str, Any]:
+def _row(opinion: Opinion, prompt: Prompt) -> dict[str, Any]:
     answers = []
     rows = zip(
         opinion.content.answers, opinion.preferences, opinion.scores, opinion.notes, strict=True
@@ -83,7 +87,7 @@ def _row(opinion: Opinion) -> dict[str, Any]:
         answers.append(answer)
     item = opinion.item
     return {
-        "prompt": opinion.content.prompt,
+        "prompt": written(prompt.text, prompt.columns),
         "responses": answers,
         "labeler": opinion.labeler,
         "kind": item.kind,

@@ -14,6 +14,7 @@ from typing import Any
 from selfreward.config.run import Config
 from selfreward.errors import SelfRewardError
 from selfreward.inputs import seeds
+from selfreward.inputs.choices import read_choices
 from selfreward.inputs.collect import found_models, read_demonstrations
 from selfreward.inputs.heldout import read_canaries, shipped_canaries, texts_asked
 from selfreward.inputs.judge_templates import COMPARE_TEMPLATE
@@ -332,9 +333,9 @@ def _evaluation(config: Config, beside: Path | None, rubric: int) -> dict[str, A
         rubric: Characters of the judge template.
 
     Returns:
-        ``models``; for each ``texts`` judged, ``pairs`` compared and ``questions`` answered;
-        ``contests``, answers compared over all models; and over all of them, tokens ``sampled`` at
-        most and ``read`` about.
+        ``models``; for each ``texts`` judged, ``pairs`` compared, ``questions`` answered and
+        ``choices`` weighed; ``contests``, answers compared over all models; and over all of them,
+        tokens ``sampled`` at most and ``read`` about.
     """
     settings, judge = config.evaluation, config.judge.jurors[config.judge.evaluated]
     if not settings.is_on:
@@ -350,14 +351,17 @@ def _evaluation(config: Config, beside: Path | None, rubric: int) -> dict[str, A
     written += 2 * pairs if form_of(judge) == "written" else 0
     characters = judge.num_reads * sum(rubric + len(prompt) + len(text) for prompt, text in texts)
     answered, contests, sampled, read = _contests(config, beside)
+    taken = (c for each in settings.benchmarks for c in read_choices(each, beside))
+    weighed = [_tokens(len(c.question) + len(one)) for c in taken for one in c.choices]
     return {
         "models": models,
         "texts": len(texts),
         "pairs": pairs,
         "questions": answered,
+        "choices": len(weighed),
         "contests": contests,
         "sampled": models * written * judge.max_new_tokens + sampled,
-        "read": models * characters // CHARACTERS_PER_TOKEN + read,
+        "read": models * characters // CHARACTERS_PER_TOKEN + models * sum(weighed) + read,
     }
 
 
@@ -371,7 +375,7 @@ def _contests(config: Config, beside: Path | None) -> tuple[int, int, int, int]:
     opponents = max(0, 2 * last - 1) + (last + 1 if questions[0].reference is not None else 0)
     contests = len(questions) * opponents * len(settings.judges)
     length = config.responses.max_new_tokens
-    models = [judge for judge in settings.judges if judge.function is None]
+    models = [judge for judge in settings.judges if judge.traits.template]
     writes = [judge.max_new_tokens for judge in models if form_of(judge) == "written"]
     asked = sum(_tokens(len(question.prompt)) for question in questions)
     sampled = (last + 1) * len(questions) * length
@@ -385,6 +389,8 @@ def _evaluation_text(plan: dict[str, Any]) -> str:
     pairs = f" and compares {plan['pairs']:,} pairs twice" if plan["pairs"] else ""
     if plan["questions"]:
         pairs += f" and answers {plan['questions']:,} questions"
+    if plan["choices"]:
+        pairs += f", weighs {plan['choices']:,} choices of benchmarks"
     if plan["contests"]:
         pairs += f"; {plan['contests']:,} pairs of answers are compared twice"
     return (
@@ -431,11 +437,8 @@ def _time(
             planned["sft"] += sft["ift_rows"] + sft["eft_rows"]
             planned["selection"] = selection["responses"] * selection["votes"]
     if evaluation:
-        planned["evaluate"] = (
-            evaluation["models"]
-            * (evaluation["texts"] + evaluation["pairs"] + evaluation["questions"])
-            + evaluation["contests"]
-        )
+        each = sum(evaluation[part] for part in ("texts", "pairs", "questions", "choices"))
+        planned["evaluate"] = evaluation["models"] * each + evaluation["contests"]
     if any(records and not rows[name] for name, records in planned.items()):
         return None
     by_stage = {name: n * seconds[name] / rows[name] for name, n in planned.items() if n}

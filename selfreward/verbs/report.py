@@ -12,8 +12,10 @@ from selfreward.charts.data import ChartData
 from selfreward.measures.diversity import diversity
 from selfreward.measures.figures import LIVE_ATTEMPTS, IterationFigures
 from selfreward.measures.votes import ALL
+from selfreward.storage.benchmarks import Benchmark
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
+from selfreward.verbs.benchmark_table import benchmark_rows
 from selfreward.verbs.console import unmarked
 from selfreward.verbs.examples import Examples, cut, examples_of
 from selfreward.verbs.findings import findings
@@ -82,6 +84,7 @@ class Report:
     all_figures: Table | None
     people: Table | None
     """Each model as a judge, against people."""
+    benchmarks: Table | None
     prompts: Table | None
     lineage: Table
     settings: Table
@@ -123,6 +126,7 @@ def report_of(run: Run) -> tuple[Report, ChartData]:
         figures=_figures("Figures by iteration", rounds, False),
         all_figures=_figures("Every figure by iteration", rounds, True),
         people=_people(figures),
+        benchmarks=_benchmarks(scores.benchmarks),
         prompts=prompts,
         lineage=ancestors,
         settings=_settings(settings),
@@ -138,7 +142,11 @@ def _state(status: Status) -> str:
         return f"Finished: M0 to M{status.iterations + 1}, {duration(status.seconds)} of work."
     at = f"iteration {status.iteration} of {status.iterations}"
     stage = f", stage {status.stage}" if status.stage else ""
-    now = {"running": "It is being written", "failed": "It ended with an error"}
+    now = {
+        "running": "It is being written",
+        "failed": "It ended with an error",
+        "waiting": "It waits for votes",
+    }
     said = f"{now.get(status.state, 'It was stopped')} in {at}{stage}"
     error = f": {cut(status.error, 300).text}" if status.error else ""
     return f"This run is not finished. {said}{error}. What follows is what there was by then."
@@ -203,6 +211,23 @@ def _people(figures: Sequence[IterationFigures]) -> Table | None:
     head = ("model", *(f"M{f.iteration + 1}" for f in shown))
     caption = "Each model as a judge of held-out answers; [ ] 95% intervals"
     return Table(caption, head, rows, _left_out(measured, shown))
+
+
+def _benchmarks(results: Sequence[Benchmark]) -> Table | None:
+    if not results:
+        return None
+    head, *rows = benchmark_rows(results)
+    ends = [*range(len(head))]
+    if len(head) > _COLUMNS + 1:
+        ends = [*ends[:2], *ends[1 - _COLUMNS :]]
+    short = [
+        tuple(cut(row[at], _LABEL).text if at < len(row) else "" for at in ends)
+        for row in rows[:_ROWS]
+    ]
+    notes = [f"{len(head) - len(ends)} models are left out."] if len(head) > len(ends) else []
+    notes += [f"{len(rows) - _ROWS} rows are left out."] if len(rows) > _ROWS else []
+    caption = "Benchmarks by model; [ ] 95% intervals, differences in points of %"
+    return Table(caption, tuple(head[at] for at in ends), tuple(short), " ".join(notes))
 
 
 def _prompts(store: Store, shown: Sequence[IterationFigures]) -> Table | None:

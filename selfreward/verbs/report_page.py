@@ -38,6 +38,14 @@ SECTIONS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "other answers people like less, by the judge's score.",
         ("agreement", "drift", "calibration"),
     ),
+    "benchmarks": (
+        "Benchmarks",
+        "Questions with one right answer, none of which was trained on: the share that each model "
+        "answers rightly, with its 95% interval over questions. What a model lost against M1 is "
+        "the alignment tax (InstructGPT, arXiv 2203.02155, 4.2). The chart has those of the run's "
+        "evaluations, by acc; the table also what was asked on demand.",
+        ("benchmarks",),
+    ),
     "training": (
         "Pairs and DPO",
         "What became of the prompts, and what training logged. A reward of the chosen answers that "
@@ -117,7 +125,7 @@ def _sections(report: Report) -> list[Mapping[str, Any]]:
     """Those with a chart or a table."""
     from markupsafe import Markup
 
-    tables = {"judge": report.people, "prompts": report.prompts}
+    tables = {"judge": report.people, "benchmarks": report.benchmarks, "prompts": report.prompts}
     found: list[Mapping[str, Any]] = []
     for name, (heading, words, charts) in SECTIONS.items():
         drawn = [picture for at in charts for picture in report.charts if picture.name == at]

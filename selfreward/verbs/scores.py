@@ -13,10 +13,10 @@ from selfreward.measures.health import finding, remedy
 from selfreward.measures.reports import Gate
 from selfreward.measures.selection import Hits, SelectionFigures
 from selfreward.records import GateName
-from selfreward.storage.benchmarks import Benchmark, read_benchmarks
+from selfreward.storage.benchmarks import Benchmark
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
-from selfreward.verbs.benchmark_table import benchmarks_text
+from selfreward.verbs.benchmark_table import benchmarks_of, benchmarks_text
 from selfreward.verbs.console import bold, dim
 from selfreward.verbs.findings import findings
 from selfreward.verbs.layout import (
@@ -48,7 +48,7 @@ class Scores:
     best: Best | None = None
     """The best model by what the loop does not train; None where fewer than two are measured."""
     benchmarks: tuple[Benchmark, ...] = ()
-    """What ``selfreward benchmark`` found of its models."""
+    """What its evaluations and ``selfreward benchmark`` found of its models."""
 
 
 def scores_of(run: Run) -> Scores:
@@ -64,8 +64,8 @@ def scores_of(run: Run) -> Scores:
                 f"run {run.name} has no records yet", f"Watch it: selfreward status {run.name}"
             )
         iterations = tuple(figures_of(store, iteration) for iteration in begun)
-    best, kept = best_of(run, iterations), tuple(read_benchmarks(run))
-    return Scores(run.name, iterations, best, kept)
+        benchmarks = tuple(benchmarks_of(run, store))
+    return Scores(run.name, iterations, best_of(run, iterations), benchmarks)
 
 
 def begun_iterations(store: Store) -> list[int]:
@@ -134,18 +134,18 @@ def _tables(rounds: Rounds, everything: bool, width: int) -> list[str]:
 
 def health_lines(iterations: Sequence[IterationFigures]) -> list[str]:
     """A line on each gate that any iteration fails: what the last one found, and what to do."""
-    failed: dict[GateName, list[tuple[int, Gate]]] = {}
+    failed: dict[GateName, list[tuple[IterationFigures, Gate]]] = {}
     for figures in iterations:
         for gate in figures.health:
             if gate.passed is False:
-                failed.setdefault(gate.name, []).append((figures.iteration, gate))
+                failed.setdefault(gate.name, []).append((figures, gate))
     lines = []
     for found in failed.values():
         last, gate = found[-1]
-        where = f"iteration {last}"
+        where = f"iteration {last.iteration}"
         if len(found) > 1:
-            where = f"iterations {', '.join(str(number) for number, _ in found)}; in the last"
-        lines.append(f"{where}: {finding(gate)}. {remedy(gate)}")
+            where = f"iterations {', '.join(str(f.iteration) for f, _ in found)}; in the last"
+        lines.append(f"{where}: {finding(gate)}. {remedy(gate, last)}")
     return lines
 
 

@@ -274,8 +274,9 @@ def _vote_lines(vote: ShownVote) -> list[str]:
     if vote.selection is not None and vote.score is not None:
         verdict += f"  {vote.selection}"
     who = f"{judge_key(vote.juror)}, " if vote.juror else ""
-    if vote.form == "function":
-        return [f"  {who}function gave {vote.raw}: {verdict}"]
+    if vote.form in ("function", "reward"):
+        name = "function" if vote.form == "function" else "reward model"
+        return [f"  {who}{name} gave {vote.raw}: {verdict}"]
     if vote.probabilities is None:
         return [f"  {who}vote {vote.vote}: {verdict}", _wrapped(vote.raw, 6)]
     each = "  ".join(f"{score}: {p:.3f}" for score, p in enumerate(vote.probabilities))

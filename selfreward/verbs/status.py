@@ -51,7 +51,7 @@ class Status:
     model: str
     iterations: int
     state: str
-    """``running``, ``stopped``, ``failed`` or ``finished``."""
+    """``running``, ``stopped``, ``failed``, ``waiting`` or ``finished``."""
     iteration: int
     stage: str | None
     """The first of those at work, else the last one that has begun; None before."""
@@ -73,6 +73,8 @@ class Status:
     owner: OwnerStatus
     error: str | None
     """With which the run ended, if it did."""
+    waits: str | None
+    """For whose votes it waits, and how they come in."""
     warnings: tuple[str, ...]
     """Of the last launch."""
     branch: Branch | None
@@ -129,7 +131,7 @@ def status_of(run: Run) -> Status:
     working = [row for row in rows if row.state in ("working", "stopped")]
     begun = [row.stage for row in rows if row.state != "waiting"]
     now = working[0] if working else None
-    errors = [text for _, kind, text in events if kind == "error"]
+    _, ended_as, ending = events[-1] if events else ("", "", "")
     launches = [at for at, (_, kind, _) in enumerate(events) if kind == "launched"]
     launched = events[launches[-1] :] if launches else []
     return Status(
@@ -150,7 +152,8 @@ def status_of(run: Run) -> Status:
         updated=last.at if last else None,
         stages=tuple(rows),
         owner=OwnerStatus(**owner, alive=owned, here=owner["host"] == socket.gethostname()),
-        error=errors[-1] if errors and events[-1][1] == "error" else None,
+        error=ending if ended_as == "error" else None,
+        waits=ending if ended_as == "waiting" else None,
         warnings=tuple(text for _, kind, text in launched if kind == "warning"),
         branch=branch_of(events),
         ended=why_ended(events),
@@ -178,6 +181,8 @@ def status_text(status: Status) -> str:
         lines += ["", *(f"warning: {text}" for text in status.warnings)]
     if status.error:
         lines += ["", f"last error: {status.error}"]
+    if status.waits:
+        lines += ["", status.waits]
     if status.state in ("stopped", "failed"):
         lines += ["", f"continue with: selfreward resume {status.run}"]
     return "\n".join(lines)
@@ -283,7 +288,8 @@ def why_ended(events: Sequence[tuple[str, str, str]]) -> str | None:
 def _state(owned: bool, kinds: Sequence[str]) -> str:
     if owned:
         return "running"
-    return {"finished": "finished", "error": "failed"}.get(kinds[-1] if kinds else "", "stopped")
+    last = kinds[-1] if kinds else ""
+    return {"finished": last, "waiting": last, "error": "failed"}.get(last, "stopped")
 
 
 def _keys(stages: Sequence[Stage]) -> set[tuple[int, str]]:

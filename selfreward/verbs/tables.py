@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 import pyarrow as pa
 
 from selfreward.errors import NotFoundError
+from selfreward.inputs.conversations import Message, messages_of
 from selfreward.measures.votes import scores_of
 from selfreward.records import Judgment, PreferencePair, Prompt, Response
 from selfreward.storage.awaited import awaited
@@ -135,13 +136,13 @@ def _prompts(batch: _Batch) -> list[dict[str, Any]]:
 
 
 def _responses(batch: _Batch) -> list[dict[str, Any]]:
-    responses, texts = _answers(batch)
+    responses, prompts = _answers(batch)
     votes = batch.store.records(Judgment, batch.iteration, batch.attempts)
     scores = scores_of(batch.store, responses, votes)
     return [
         {
             **_plain(row),
-            "prompt": texts[row.attempt],
+            "prompt": prompts[row.attempt].text,
             "score": scores.get((row.attempt, row.sample)),
         }
         for row in responses
@@ -156,14 +157,13 @@ def _pairs(batch: _Batch) -> list[dict[str, Any]]:
     pairs = batch.store.records(PreferencePair, batch.iteration, batch.attempts)
     if not pairs:
         return []
-    responses, texts = _answers(batch)
+    responses, prompts = _answers(batch)
     said = {(row.attempt, row.sample): row.text for row in responses}
-    system = [_message("system", batch.system_prompt)] if batch.system_prompt is not None else []
     return [
         {
             "iteration": pair.iteration,
             "attempt": pair.attempt,
-            "prompt": [*system, _message("user", texts[pair.attempt])],
+            "prompt": _asked(prompts[pair.attempt], batch.system_prompt),
             "chosen": [_message("assistant", said[pair.attempt, pair.chosen])],
             "rejected": [_message("assistant", said[pair.attempt, pair.rejected])],
             "score_chosen": pair.chosen_score,
@@ -216,14 +216,22 @@ def _wanted(run: Run, store: Store, iteration: int) -> Iterator[pa.RecordBatch]:
             yield pa.RecordBatch.from_pylist(rows, SCHEMAS["wanted"])
 
 
-def _answers(batch: _Batch) -> tuple[list[Response], dict[int, str]]:
-    """The responses of a batch, and its prompts' texts by attempt."""
+def _answers(batch: _Batch) -> tuple[list[Response], dict[int, Prompt]]:
+    """The responses of a batch, and its prompts by attempt."""
     prompts = batch.store.records(Prompt, batch.iteration, batch.attempts)
     responses = batch.store.records(Response, batch.iteration, batch.attempts)
-    return responses, {prompt.attempt: prompt.text for prompt in prompts}
+    return responses, {prompt.attempt: prompt for prompt in prompts}
 
 
-def _message(role: str, content: str) -> dict[str, str]:
+def _asked(prompt: Prompt, system_prompt: str | None) -> list[Message]:
+    """The messages of a prompt, after the run's system prompt unless it has a system turn."""
+    messages = messages_of(prompt.text, prompt.columns)
+    if system_prompt is None or messages[0]["role"] == "system":
+        return messages
+    return [_message("system", system_prompt), *messages]
+
+
+def _message(role: str, content: str) -> Message:
     return {"role": role, "content": content}
 
 

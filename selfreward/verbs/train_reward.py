@@ -14,7 +14,7 @@ from selfreward.storage import durable
 from selfreward.training.checks import check_gpus, check_training
 from selfreward.verbs.layout import counted, duration, listed, table
 from selfreward.verbs.named_models import named_model
-from selfreward.workers.reward import RewardJob, train_in_child
+from selfreward.workers.train_reward import RewardJob, train_in_child
 
 if TYPE_CHECKING:
     from selfreward.inputs.rankings import Ranking

@@ -11,6 +11,8 @@ from selfreward.errors import ConfigError
 from selfreward.inputs import functions, models, seeds, shipped
 from selfreward.inputs.collect import found_models, read_demonstrations, selection_inputs
 from selfreward.inputs.columns import read_prompt_rows, values_of
+from selfreward.inputs.conversations import MESSAGES, num_answered
+from selfreward.inputs.heldout import BENCHMARK
 from selfreward.inputs.judge_templates import (
     load_author_templates,
     load_jury_templates,
@@ -42,7 +44,7 @@ _EXPLAIN = re.compile(
 
 
 def validate(config: Config, source: Path | None) -> list[dict[str, Any]]:
-    """Check all that can be checked without the model.
+    """Check all that can be checked without the model; with conversations, its chat format too.
 
     Returns:
         One mapping per part: ``name``, ``detail`` and ``warning``, which is true of what a run may
@@ -59,7 +61,7 @@ def validate(config: Config, source: Path | None) -> list[dict[str, Any]]:
     prompts = read_demonstrations(config, beside)
     key, file = config.prompt_seeds
     ift = seeds.read_ift(config.sft.ift, beside) if config.sft and config.sft.ift else []
-    texts = _example(prompts, ift)
+    first = _example(prompts, ift)
     asked_of_author = _asked_of_author(config, beside, prompts)
     turns = {name: template.render(**asked_of_author) for name, template in authors.items()}
     places = _template_places(config, beside)
@@ -68,7 +70,7 @@ def validate(config: Config, source: Path | None) -> list[dict[str, Any]]:
         *(
             (f"{name} template", f"{places[name]}, {len(asked)} characters with a short answer")
             for name, judge in judges.items()
-            for asked, _ in [judge.render(**texts)]
+            for asked, _ in [judge.render(**_asked_of_judge(judge, first))]
         ),
         *(
             (f"{name} template", f"{places[name]}, the model's turn begins with {turn[:30]!r}")
@@ -81,9 +83,10 @@ def validate(config: Config, source: Path | None) -> list[dict[str, Any]]:
         parts.append(("topics", f"{topics}, each once before any comes twice"))
     if config.prompts.dataset:
         rows = read_prompt_rows(config.prompts.dataset, beside)
-        names = sorted({name for row in rows for name in values_of(row.columns)})
+        names = sorted({name for row in rows for name in values_of(row.columns)} - {MESSAGES})
         kept = f"; kept with it: {', '.join(names)}" if names else ""
         parts.append(("prompts data set", f"{counted(len(rows), 'row')}, each once{kept}"))
+    parts += _conversations(config, inputs)
     if config.sft:
         if config.sft.ift:
             again = len(ift) - len(set(ift))
@@ -97,7 +100,7 @@ def validate(config: Config, source: Path | None) -> list[dict[str, Any]]:
     for name, text in selection_inputs(config, beside).items():
         parts.append(("selection", f"{name}, {len(text.splitlines())} lines"))
     for name, text in inputs.items():
-        if Path(name).stem in ("heldout", "canaries", "questions"):
+        if Path(name).stem in ("heldout", "canaries", "questions") or BENCHMARK in name:
             parts.append(("evaluation", f"{name}, {len(text.splitlines())} rows"))
     for function in functions.read_functions(inputs.get(functions.COPY, "")).values():
         parts.append(("function", f"{function.name}, {function.path}"))
@@ -149,8 +152,9 @@ def filled_in(config: Config, source: Path | None, name: str) -> dict[str, str |
     prompts = read_demonstrations(config, beside)
     ift = seeds.read_ift(config.sft.ift, beside) if config.sft and config.sft.ift else []
     texts: dict[str, str | list[str]] = {
-        **_asked_of_author(config, beside, prompts), **_example(prompts, ift),
-    }  # fmt: skip
+        **_asked_of_author(config, beside, prompts),
+        **_asked_of_judge(templates[name], _example(prompts, ift)),
+    }
     user, started = templates[name].render(**texts)
     text = None
     if (chat := _chat(config, model, inputs.get("templates/chat.jinja"))) is not None:
@@ -159,10 +163,14 @@ def filled_in(config: Config, source: Path | None, name: str) -> dict[str, str |
     return {"template": templates[name].name, "user": user, "started": started, "text": text}
 
 
-def _example(prompts: list[str], ift: list[seeds.IftExample]) -> dict[str, str]:
+def _example(prompts: list[str], ift: list[seeds.IftExample]) -> seeds.IftExample:
     """What a judge is asked about to show its template: a prompt with its own answer, if any."""
-    first = ift[0] if ift else seeds.IftExample(prompts[0], "An answer.")
-    return {"prompt": first.prompt, "response": first.response, "criterion": first.prompt}
+    return ift[0] if ift else seeds.IftExample(prompts[0], "An answer.")
+
+
+def _asked_of_judge(template: Template, about: seeds.IftExample) -> dict[str, str]:
+    asked = template.asked(about.prompt, about.columns)
+    return {**asked, "response": about.response, "criterion": about.prompt}
 
 
 def _asked_of_author(
@@ -224,6 +232,22 @@ def _chat(config: Config, model: str, template: str | None) -> "Chat | None":
         trust_remote_code=trust,
         chat_template=template if is_policy else None,
     )
+
+
+def _conversations(config: Config, inputs: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """How many conversations are answered, if any, and that the chat format shows their turns.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    found = num_answered(lambda name: inputs.get(name, ""))
+    if not found:
+        return
+    chat = _chat(config, "policy", inputs.get("templates/chat.jinja"))
+    if chat is not None:
+        chat.check_conversation()
+    shown = "the model is shown all turns" if chat else "the model is not here to check its format"
+    yield "conversations", f"{counted(found, 'prompt')} of several turns; {shown}"
 
 
 def _absent(config: Config) -> Iterator[tuple[str, str]]:

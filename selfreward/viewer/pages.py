@@ -16,6 +16,7 @@ from selfreward.measures.figures import IterationFigures
 from selfreward.records import TRAINING
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
+from selfreward.verbs.benchmark_table import benchmark_rows, benchmarks_of
 from selfreward.verbs.findings import findings
 from selfreward.verbs.lineage import lineage
 from selfreward.verbs.scores import begun_iterations, health_lines
@@ -42,6 +43,7 @@ def run_page(run: Run, figures: FiguresOf) -> dict[str, Any]:
     status = status_of(run)
     with run.store() as store:
         models = _lineage(run, store)
+        benchmarks = benchmarks_of(run, store)
     found = figures_by_iteration(run, figures)
     known = [figures for figures in found.values() if figures is not None]
     return {
@@ -53,6 +55,7 @@ def run_page(run: Run, figures: FiguresOf) -> dict[str, Any]:
         "findings": findings(known, best_of(run, known)),
         "warnings": health_lines(known),
         "charts": msgspec.to_builtins(charts_of(known)),
+        "benchmarks": benchmark_rows(benchmarks, less=False) if benchmarks else [],
         "lineage": models,
         "settings": without_secrets(run.settings),
     }

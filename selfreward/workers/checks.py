@@ -4,15 +4,17 @@
 the same configs with the same words. ``plan`` may be asked about another machine.
 """
 
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from selfreward.config import Config, EngineConfig, JurorConfig, SeedSource
-from selfreward.config.judging import HOSTED, OWN_MODELS
+from selfreward.config.judging import HOSTED, OWN_MODELS, REWARD
 from selfreward.config.readers import decides
 from selfreward.config.run import all_judges, check_judges
 from selfreward.engines.kinds import check_options as check_engine_options
+from selfreward.engines.reward import check_reward_model
 from selfreward.errors import ConfigError, PreflightError, SelfRewardError
 from selfreward.inputs import functions, seeds
 from selfreward.inputs.collect import (
@@ -23,6 +25,7 @@ from selfreward.inputs.collect import (
     run_inputs,
 )
 from selfreward.inputs.columns import PromptRow, column_names, read_prompt_rows
+from selfreward.inputs.conversations import requests_of
 from selfreward.inputs.heldout import held_out_of, held_out_prompts
 from selfreward.inputs.judge_templates import (
     load_author_templates,
@@ -34,6 +37,7 @@ from selfreward.inputs.models import check_source
 from selfreward.inputs.questions import QUESTION
 from selfreward.inputs.templates import Template
 from selfreward.records import judge_key
+from selfreward.rewards import constraints
 from selfreward.stages.overlap import HeldOut
 from selfreward.storage.directory import Run
 from selfreward.tracking.base import check_installed
@@ -94,6 +98,8 @@ def check_config(
     for key, judge in all_judges(config).items():
         if judge.model not in OWN_MODELS:
             check_source(judge.model, key=f"{key}.model")
+        if here and judge.form == REWARD and Path(judge.model).is_dir():
+            check_reward_model(Path(judge.model), f"{key}.model")
         if judge.engine is not None:
             _check_engine(judge.engine, f"{key}.engine", here, known)
     check_judges(config)
@@ -146,12 +152,7 @@ def check_own_functions(run: Run) -> None:
         IntegrityError: See ``run_functions``.
     """
     functions.run_functions(run)
-
-    def read(name: str) -> str:
-        path = run.path / name
-        return path.read_text(encoding="utf-8") if path.is_file() else ""
-
-    _check_functions(run.config, read)
+    _check_functions(run.config, run.read_copy)
 
 
 def _check_functions(config: Config, read: Callable[[str], str]) -> None:
@@ -160,6 +161,20 @@ def _check_functions(config: Config, read: Callable[[str], str]) -> None:
         prompts, questions = (read(f"seeds/{kind}.jsonl") for kind in ("dataset", "questions"))
         columns = Columns(column_names(prompts), column_names(questions, QUESTION))
         check_functions(found, config, columns)
+        if any(function.module == constraints.__name__ for function in found.values()):
+            _check_constraints(prompts, "prompts.dataset")
+            _check_constraints(questions, "evaluation.questions")
+
+
+def _check_constraints(jsonl: str, key: str) -> None:
+    """Check what the rows of a run's own copy are held to by ``rewards.constraints``."""
+    for number, line in enumerate(jsonl.split("\n")[:-1], 1):
+        try:
+            constraints.check(json.loads(line).get("constraints"))
+        except ValueError as error:
+            raise ConfigError(f"{key}: row {number}: {error}", "See docs/rewards.md.") from None
+        except ImportError as error:
+            raise PreflightError(f"{key}: row {number}: {error}") from None
 
 
 def check_drawn(run: Run, config: Config) -> None:
@@ -177,11 +192,12 @@ def _check_left(rows: Sequence[PromptRow], held_out: Sequence[str], config: Conf
     """Refuse a data set that is used up early because so many rows give away what is held out."""
     check_dataset(rows, config)
     known = HeldOut(held_out, config.prompts.overlap_words)
-    left = [row for row in rows if known.overlapping(row.prompt) is None]
+    clear = [known.overlapping(requests_of(row.prompt, row.columns)) is None for row in rows]
+    left = [row for row, is_clear in zip(rows, clear, strict=True) if is_clear]
     try:
         check_dataset(left, config)
     except ConfigError as error:
-        lost = next(row.prompt for row in rows if known.overlapping(row.prompt) is not None)
+        lost = rows[clear.index(False)].prompt
         raise ConfigError(
             f"{error.message}, once those are left out that share "
             f"{config.prompts.overlap_words} words in a row with held-out ones, such as "

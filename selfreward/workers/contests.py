@@ -7,9 +7,10 @@ kept, and with references where there are any. Judges that do not learn along co
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from selfreward.config.judging import ContestConfig
+from selfreward.config.judging import REWARD, REWARD_ENGINE, ContestConfig
 from selfreward.engines.sessions import Session, Sessions
 from selfreward.inputs.columns import values_of
+from selfreward.inputs.conversations import conversations_of
 from selfreward.inputs.judge_templates import run_template
 from selfreward.inputs.questions import Question
 from selfreward.measures.contests import (
@@ -21,10 +22,18 @@ from selfreward.measures.contests import (
     settled,
     verified,
 )
-from selfreward.measures.reports import Answer, Answers, Contests, FunctionValues, Verified
+from selfreward.measures.reports import (
+    Answer,
+    Answers,
+    Contests,
+    FunctionValues,
+    Rewards,
+    Verified,
+)
 from selfreward.records import Comparison, Response
 from selfreward.stages.evaluate import Pair, answer_prompts, compare_pairs, in_flight
-from selfreward.stages.functions import Scorer, share_of
+from selfreward.stages.functions import Scorer, finite, share_of
+from selfreward.stages.rewards import RewardScorer
 from selfreward.storage.directory import Run
 from selfreward.storage.starts import start_of
 from selfreward.storage.store import Store
@@ -59,6 +68,7 @@ async def answer_questions(
         session.engine, session.chat, {i: q.prompt for i, q in enumerate(questions)},
         run.config.responses.model_copy(update=sampled), keep,
         concurrency=run.config.engine.concurrency, seed=run.config.seed,
+        conversations=conversations_of(questions),
     )  # fmt: skip
     return Answers(model, tuple(answers[number] for number in range(len(questions))))
 
@@ -81,14 +91,14 @@ async def hold_contests(
     questions: Sequence[Question],
     mine: Answers,
     opponents: Mapping[str, Answers],
-    given: Mapping[str, Verified],
+    given: Mapping[str, Sequence[FunctionValues]],
     on_done: Callable[[], None],
 ) -> Contests:
     """Have each judge compare a model's answers with those of each opponent.
 
     Args:
         opponents: See ``opponents_of``.
-        given: What functions gave the answers of the model, and of each opponent.
+        given: What functions and reward models gave the answers of the model, and of each opponent.
         on_done: Called after each question of each contest.
 
     Raises:
@@ -96,7 +106,7 @@ async def hold_contests(
     """
     found = []
     for judge in run.config.evaluation.judges:
-        session = None if judge.function else await _open(run, sessions, judge)
+        session = await _open(run, sessions, judge) if judge.traits.template else None
         for name, others in opponents.items():
             if session is None:
                 results = _by_values(judge, mine, others, given)
@@ -112,11 +122,14 @@ async def hold_contests(
 
 
 def _by_values(
-    judge: ContestConfig, mine: Answers, others: Answers, given: Mapping[str, Verified]
+    judge: ContestConfig,
+    mine: Answers,
+    others: Answers,
+    given: Mapping[str, Sequence[FunctionValues]],
 ) -> list[float | None]:
     """The results by question; see ``reports.Contest``."""
     own, theirs = (
-        next(each.values for each in given[answers.model].functions if each.judge == judge.name)
+        next(each.values for each in given[answers.model] if each.judge == judge.name)
         for answers in (mine, others)
     )
     return results_by_value(mine.answers, others.answers, own, theirs)
@@ -128,7 +141,7 @@ def results_by_value(
     own: Sequence[float | None],
     theirs: Sequence[float | None],
 ) -> list[float | None]:
-    """The results by question, see ``reports.Contest``, by what a function gave both answers."""
+    """The results by question, see ``reports.Contest``, by the values given to both answers."""
     known = map(settled, mine, others)
     return [
         by_value(*values) if found is None else found
@@ -156,6 +169,29 @@ async def verify_answers(
     return verified(found)
 
 
+async def reward_answers(
+    run: Run,
+    sessions: Sessions,
+    questions: Sequence[Question],
+    answers: Sequence[Answer],
+    on_done: Callable[[], None],
+) -> Rewards:
+    """Have each reward model of the contests score answers to all questions.
+
+    Args:
+        on_done: Called after each answer, by each.
+
+    Raises:
+        PreflightError: One cannot be asked.
+    """
+    found = []
+    for judge in run.config.evaluation.reward_models:
+        session = await sessions.get(REWARD_ENGINE, judge.model)
+        scorer = RewardScorer(session.engine, session.chat)
+        found.append(await score_answers(judge, scorer, questions, answers, on_done))
+    return Rewards(tuple(found))
+
+
 def column_names_of(questions: Sequence[Question]) -> list[str]:
     """Names of the further columns that any question has."""
     return sorted({name for question in questions for name in values_of(question.columns)})
@@ -170,8 +206,10 @@ async def score_answers(
 ) -> FunctionValues:
     """What a function gives the answers to all questions; one that was dropped has 0.
 
+    A reward model gives the reward itself, and one that was dropped has none.
+
     Args:
-        judge: Of the contests, a function.
+        judge: Of the contests, a function or a reward model.
         process: Runs it.
         on_done: Called after each answer.
 
@@ -182,11 +220,12 @@ async def score_answers(
 
     async def ask(at: int, asked: tuple[Question, Answer]) -> None:
         question, answer = asked
-        values[at] = (0.0, None)
+        is_reward = judge.form == REWARD
+        values[at] = (None, answer.dropped) if is_reward else (0.0, None)
         if not answer.dropped:
             columns = values_of(question.columns)
             given = await process.score(question.prompt, answer.text, columns)
-            values[at] = share_of(given, judge.scale)
+            values[at] = finite(given) if is_reward else share_of(given, judge.scale)
         on_done()
 
     both = list(zip(questions, answers, strict=True))
@@ -223,5 +262,6 @@ async def _compare(
     await compare_pairs(
         session.engine, session.chat, run_template(run, "compare"), pairs, judge, keep,
         concurrency=run.config.engine.concurrency, seed=run.config.seed,
+        conversations=conversations_of(questions),
     )  # fmt: skip
     return results

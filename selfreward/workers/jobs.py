@@ -11,13 +11,15 @@ from typing import Any
 
 from selfreward.config import EngineConfig
 from selfreward.config.base import Passthrough
-from selfreward.config.judging import HOSTED, PREVIOUS, RUN_MODELS
-from selfreward.config.run import Config
+from selfreward.config.judging import HOSTED, PREVIOUS, REWARD, REWARD_ENGINE, RUN_MODELS
+from selfreward.config.run import Config, all_judges
 from selfreward.engines.chat import Chat
 from selfreward.engines.proved import open_proved
+from selfreward.engines.reward import RewardModel, check_reward_model
 from selfreward.engines.sessions import OpenSession, Session, Sessions
 from selfreward.errors import ConfigError, IntegrityError
 from selfreward.inputs import models
+from selfreward.inputs.conversations import num_answered
 from selfreward.inputs.judge_templates import run_templates
 from selfreward.measures.consistency import CONSISTENCY
 from selfreward.records import Drop, model_name
@@ -31,6 +33,7 @@ from selfreward.training.base import DpoRow, Fit, Method, SftRow, Training
 from selfreward.training.distributed import train_processes
 from selfreward.training.methods import fit_of
 from selfreward.training.rows import dpo_rows, positive_rows, run_consistency, sft_rows
+from selfreward.workers.benchmark import check_benchmarks
 from selfreward.workers.checks import check_config, check_drawn, check_own_functions
 from selfreward.workers.evaluate import evaluate_iteration
 from selfreward.workers.fixed import hold_fixed
@@ -46,7 +49,8 @@ def prepare(run: Run) -> None:
 
     Raises:
         ConfigError: See ``check_config``; or a model without a chat template or with too few
-            positions, or a judge form that the tokenizer cannot serve.
+            positions, or a judge form that the tokenizer cannot serve, or conversations to answer
+            and a chat template that does not take them.
         IntegrityError: M0 is not the model that this run began with.
     """
     config = run.config
@@ -58,10 +62,12 @@ def prepare(run: Run) -> None:
     )
     chat = _chat(run, model.path)
     _check_room(config, chat)
+    if num_answered(run.read_copy):
+        chat.check_conversation()
     if any(j.traits.weighs for j in config.judge.jurors if j.model in RUN_MODELS):
         chat.score_prompt("")
     measured = config.judge.jurors[config.judge.evaluated]
-    if config.evaluation.is_on and measured.traits.weighs:
+    if config.evaluation.asks and measured.traits.weighs:
         chat.score_prompt("")
     comparing = [measured] if config.evaluation.compares else []
     if config.judge.break_ties and config.judge.model in ("policy", "M1"):
@@ -69,6 +75,8 @@ def prepare(run: Run) -> None:
     if any(form_of(judge) == "expected" for judge in comparing):
         chat.label_prompt("", STARTED, LABELS)
     _check_contests(config, chat)
+    _check_reward_models(run)
+    check_benchmarks(run, model.path)
     facts = {
         "path": str(model.path), "digest": model.digest,
         "source": model.source, "revision": model.revision,
@@ -91,6 +99,15 @@ def _check_contests(config: Config, chat: Chat) -> None:
             "Take another model as the judge, or form: written; evaluation.contests=[] compares "
             "nothing.",
         ) from None
+
+
+def _check_reward_models(run: Run) -> None:
+    """Find the reward models that judge, and check that they are some and have a chat template."""
+    for key, judge in all_judges(run.config).items():
+        if judge.form == REWARD:
+            path = models.resolve(judge.model).path
+            check_reward_model(path, f"{key}.model")
+            _chat(run, path, is_policy=False)
 
 
 def _check_room(config: Config, chat: Chat) -> None:
@@ -188,6 +205,8 @@ def _opener(
             hold(resolved)
             path = resolved.path
         chat = _chat(run, path, is_policy=not fixed)
+        if settings == REWARD_ENGINE:
+            return Session(RewardModel(path, chat), chat)
         engine = await open_proved(
             settings.kind, path, chat, settings.options, fixed=fixed, tell=tell
         )

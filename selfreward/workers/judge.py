@@ -41,6 +41,8 @@ class Asking:
     """As a run's."""
     chat: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of ``Chat``."""
+    conversations: Mapping[str, str] = field(default_factory=dict)
+    """See ``conversations_of``: of those prompts that are one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ class Answering:
     """As a run's."""
     chat: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of ``Chat``."""
+    conversations: Mapping[str, str] = field(default_factory=dict)
+    """As in ``Asking``."""
 
 
 def judge_in_child(
@@ -110,6 +114,7 @@ def answer_in_child(
         "prompts": [*prompts.items()],
         "seed": answering.seed,
         "chat": _plain(answering.chat),
+        "conversations": {**answering.conversations},
     }
     _in_child(job, Response, on_answered, keep)
 
@@ -117,7 +122,8 @@ def answer_in_child(
 async def judge_job(job: dict[str, Any], say: Callable[[Any], None]) -> None:
     """Do what is asked of a child: say what is judged a few times a second, warnings at once."""
     settings = EngineConfig.model_validate(job["engine"])
-    engine, chat = await _open(job["model"], settings, job["chat"], say)
+    checked = bool(job["conversations"]) and "prompts" in job
+    engine, chat = await _open(job["model"], settings, job["chat"], say, checked)
     judged: list[Any] = []
 
     def keep(number: int, records: Sequence[Judgment | Comparison | Response]) -> None:
@@ -145,12 +151,13 @@ async def _ask(
     concurrency: int,
     keep: Callable[[int, Sequence[Judgment | Comparison | Response]], None],
 ) -> None:
-    seed = job["seed"]
+    seed, conversations = job["seed"], job["conversations"]
     if "prompts" in job:
         asked = ResponsesConfig.model_validate(job["responses"]).model_copy(update={"n": 1})
         await answer_prompts(
             engine, chat, dict(job["prompts"]), asked,
             lambda number, response: keep(number, [response]), concurrency=concurrency, seed=seed,
+            conversations=conversations,
         )  # fmt: skip
         return
     templates = {name: Template(**template) for name, template in job["templates"].items()}
@@ -158,13 +165,14 @@ async def _ask(
     if "pairs" in job:
         pairs = [(prompt, one, other) for prompt, one, other in job["pairs"]]
         await compare_pairs(
-            engine, chat, template, pairs, judge, keep, concurrency=concurrency, seed=seed
-        )
+            engine, chat, template, pairs, judge, keep, concurrency=concurrency, seed=seed,
+            conversations=conversations,
+        )  # fmt: skip
         return
     texts = [(prompt, response) for prompt, response in job["texts"]]
     await judge_texts(
         engine, chat, template, texts, judge, keep, concurrency=concurrency, seed=seed,
-        criteria_template=templates.get("criteria"),
+        criteria_template=templates.get("criteria"), conversations=conversations,
     )  # fmt: skip
 
 
@@ -178,6 +186,7 @@ def _job(asking: Asking) -> dict[str, Any]:
         "judge": asking.settings.model_dump(mode="json"),
         "seed": asking.seed,
         "chat": _plain(asking.chat),
+        "conversations": {**asking.conversations},
     }
 
 
@@ -209,7 +218,11 @@ def _in_child(
 
 
 async def _open(
-    model: str, settings: EngineConfig, options: dict[str, Any], tell: Callable[[str], None]
+    model: str,
+    settings: EngineConfig,
+    options: dict[str, Any],
+    tell: Callable[[str], None],
+    answers_conversations: bool,
 ) -> "tuple[Engine, ChatFormat]":
     if model == HOSTED:
         from selfreward.engines.server.hosted import open_hosted
@@ -220,6 +233,8 @@ async def _open(
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     today = options.pop("today")
     chat = Chat(Path(model), today=today and date.fromisoformat(today), **options)
+    if answers_conversations:
+        chat.check_conversation()
     from selfreward.engines.proved import open_proved
 
     engine = await open_proved(

@@ -63,7 +63,8 @@ def _do(job: dict[str, Any], generator: "Generator", say: Callable[[Any], None])
     """Do a job, which names its ``work``; if that belongs to a run, also the run and its epoch."""
     from selfreward.workers import jobs as work
     from selfreward.workers.benchmark import likelihood_job, lm_eval_job
-    from selfreward.workers.reward import reward_job
+    from selfreward.workers.rewards import rewards_job
+    from selfreward.workers.train_reward import reward_job
 
     match job["work"]:
         case "judge":
@@ -74,7 +75,9 @@ def _do(job: dict[str, Any], generator: "Generator", say: Callable[[Any], None])
             return likelihood_job(job, say)
         case "lm_eval":
             return lm_eval_job(job, say)
-        case "reward":
+        case "rewards":
+            return rewards_job(job, say)
+        case "train_reward":
             return reward_job(job, say)
     run = Run(Path(job["run"]))
     with full_disk_named(job["run"]), Store(run.records, epoch=job["epoch"]) as store:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from selfreward.config import EngineConfig, SeedSource
-from selfreward.config.judging import FUNCTION, RUN_MODELS
+from selfreward.config.judging import FUNCTION, REWARD_ENGINE, RUN_MODELS, engine_of
 from selfreward.engines.base import FAILURES
 from selfreward.engines.sessions import Session, Sessions, is_local
 from selfreward.inputs import seeds
@@ -53,6 +53,7 @@ from selfreward.stages.ranked import (
     ranked_responses_work,
 )
 from selfreward.stages.responses import responses_work
+from selfreward.stages.rewards import RewardScorer
 from selfreward.storage.directory import Run
 from selfreward.storage.starts import before, start_of
 from selfreward.storage.store import Store
@@ -103,12 +104,14 @@ async def generate_iteration(run: Run, store: Store, iteration: int, sessions: S
         works: list[Work] = []
         async with AsyncExitStack() as stack:
             for role in group:
-                session: Session | FunctionProcess
+                session: Session | Scorer
                 try:
                     if role.is_function:
                         session = await stack.enter_async_context(_function(run, role))
                     else:
                         session = await sessions.get(role.engine, role.model)
+                        if role.engine == REWARD_ENGINE:
+                            session = RewardScorer(session.engine, session.chat)
                 except FAILURES as error:
                     if not role.juror:
                         raise
@@ -150,7 +153,7 @@ def _roles(run: Run, store: Store, iteration: int) -> list[_Role]:
             judge = policy
         elif settings.model in RUN_MODELS:
             judge = run.policy(1 if settings.model == "M1" else before(store, iteration))
-        engine = settings.engine or config.engine
+        engine = engine_of(settings, config.engine)
         work = partial(_judgments, juror=juror)
         roles.append(_Role(judge_stage(juror), engine, judge, work, juror))
     if config.judge.break_ties:

@@ -19,7 +19,7 @@ from selfreward.charts.training import MOST_POINTS, thinned
 from selfreward.errors import ConfigError, NotFoundError
 from selfreward.measures.curves import Curve
 from selfreward.measures.diversity import DataFigures, Diversity
-from selfreward.measures.evaluated import CanaryFigures
+from selfreward.measures.evaluated import BenchmarkFigures, CanaryFigures
 from selfreward.measures.figures import IterationFigures
 from selfreward.measures.reports import CalibrationBin, Estimate
 from selfreward.storage.directory import Run
@@ -56,6 +56,7 @@ def measured(figures: IterationFigures) -> IterationFigures:
         judge=judge_figures((0.7, 0.6, 0.8), (0.1, -0.1, 0.2)),
         drift=estimate,
         canaries=CanaryFigures(estimate, 0, None),
+        benchmarks={"obqa": BenchmarkFigures({"acc": estimate}, None)},
         training=replace(
             figures.training, loss=curve, accuracy=curve, chosen_reward=curve,
             rejected_reward=curve, reward_margin=curve, chosen_logp=curve, rejected_logp=curve,

@@ -39,6 +39,11 @@ def test_what_is_neither_a_run_nor_a_model_is_refused(at_runs: Path) -> None:
         contestants(["whole:M77"], QUIET)
 
 
+def test_a_task_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--task .*none.jsonl: no such file"):
+        benchmark_files([], [str(tmp_path / "none.jsonl")], report=QUIET)
+
+
 def test_without_the_extra_the_command_that_installs_it_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

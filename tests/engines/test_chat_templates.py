@@ -12,6 +12,7 @@ import pytest
 
 from selfreward.engines.chat import Chat
 from selfreward.errors import ConfigError
+from selfreward.inputs.conversations import Turns
 from tests.support import DATA
 from tests.support.models import make_model, make_sentencepiece_model
 
@@ -39,9 +40,10 @@ def chat_of(request: pytest.FixtureRequest, tmp_path: Path):
     return make
 
 
-def finished(chat: Chat, user: str, answer: str) -> tuple[int, ...]:
-    """The template's own ids of a finished conversation, as far as its end of turn."""
-    turns = [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
+def finished(chat: Chat, user: Turns, answer: str) -> tuple[int, ...]:
+    """The template's own ids of a finished conversation, as far as its last end of turn."""
+    asked = [{"role": "user", "content": user}] if isinstance(user, str) else user
+    turns = [*asked, {"role": "assistant", "content": answer}]
     text = chat.tokenizer.apply_chat_template(turns, tokenize=False)
     ids = tuple(chat.tokenizer(text, add_special_tokens=False).input_ids)
     return ids[: len(ids) - ids[::-1].index(chat.end_id)]
@@ -143,3 +145,95 @@ def test_a_base_model_is_given_a_format_and_without_end_of_text_is_refused(tmp_p
             (endless / name).write_text(json.dumps(settings))
     with pytest.raises(ConfigError, match="no end-of-text token"):
         Chat(endless)
+
+
+# Conversations of several turns
+
+CONVERSATION = [
+    {"role": "user", "content": "Name a fruit."},
+    {"role": "assistant", "content": "A plum."},
+    {"role": "user", "content": "Another?"},
+]
+RULED = [{"role": "system", "content": "Speak plainly."}, *CONVERSATION]
+
+
+@pytest.mark.parametrize("family", sorted(TEMPLATES))
+def test_every_format_shows_all_turns_in_order_and_the_system_turn_once(
+    family: str, chat_of
+) -> None:
+    chat = chat_of(family)
+    chat.check_conversation()
+    assert chat.left_out(RULED) is None
+    text = spaceless(chat.decode(chat.prompt_ids(RULED)))
+    places = [text.index(turn["content"]) for turn in RULED]
+    assert places == sorted(places) and text.count("Speak plainly.") == 1
+
+
+@pytest.mark.parametrize("family", sorted(TEMPLATES.keys() - set(OPENING)))
+def test_sft_trains_the_last_answer_of_the_templates_own_finished_conversation(
+    family: str, chat_of
+) -> None:
+    chat = chat_of(family)
+    prompt, completion = chat.continuation(CONVERSATION, "", "A pear.")
+    assert prompt == chat.prompt_ids(CONVERSATION)
+    assert prompt + completion == finished(chat, CONVERSATION, "A pear.")
+
+
+@pytest.mark.parametrize("family", ["gemma", "mistral"])
+def test_where_a_format_refuses_a_system_turn_its_text_begins_the_first_request(
+    family: str, tmp_path: Path
+) -> None:
+    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}"
+    template = f"{refusing}{{% endif %}}{TEMPLATES[family]}"
+    chat = Chat(make_model(tmp_path, template, words=("[INST]", "[/INST]"), bos="<s>"))
+    chat.check_conversation()
+    joined = [{"role": "user", "content": "Speak plainly.\n\nName a fruit."}, *CONVERSATION[1:]]
+    assert chat.prompt_ids(RULED) == chat.prompt_ids(joined)
+    assert chat.left_out(RULED) is None
+
+
+def test_a_system_turn_of_the_conversation_takes_the_place_of_the_runs(tmp_path: Path) -> None:
+    model = make_model(tmp_path, TEMPLATES["chatml"])
+    chat = Chat(model, system_prompt="Be brief.")
+    assert "Be brief." in chat.decode(chat.prompt_ids(CONVERSATION))
+    assert chat.prompt_ids(RULED) == Chat(model).prompt_ids(RULED)
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        ("{{ messages[-1].content }}", "leaves out turns of a conversation"),
+        ("{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}",
+         "leaves out turns of a conversation"),
+        ("{% if messages | length > 2 %}{{ raise_exception('one turn') }}{% endif %}"
+         "{% for m in messages %}{{ m.content }}{% endfor %}",
+         r"refuses several turns \(one turn\)"),
+    ],
+    ids=["the last alone", "no answers", "one turn alone"],
+)  # fmt: skip
+def test_a_format_that_leaves_turns_out_or_refuses_them_is_one_line(
+    template: str, says: str, tmp_path: Path
+) -> None:
+    chat = Chat(make_model(tmp_path, template))
+    with pytest.raises(ConfigError, match=says) as error:
+        chat.check_conversation()
+    assert "\n" not in error.value.message and "chat_template" in error.value.hint
+
+
+def test_a_turn_that_only_some_conversations_lose_is_named(chat_of) -> None:
+    """Qwen3 and DeepSeek-R1 leave out what an earlier answer thought; a turn said twice counts."""
+    thought = "<think>Fruit.</think>A plum."
+    thinking = [CONVERSATION[0], {"role": "assistant", "content": thought}, CONVERSATION[2]]
+    chat = chat_of("r1")
+    assert chat.left_out(thinking) == thought
+    again = [CONVERSATION[0], {"role": "assistant", "content": "Name a fruit."}, CONVERSATION[2]]
+    assert chat.left_out(again) is None
+    chat = Chat(chat.model, chat_template="{{ messages[-1].content }}")
+    same = [*CONVERSATION[:2], CONVERSATION[0]]
+    assert chat.left_out(same) == "A plum."
+
+
+def test_a_prompt_of_one_turn_is_never_left_out(tmp_path: Path) -> None:
+    """A format may rewrite it, and a run on such prompts is what it was before conversations."""
+    chat = Chat(make_model(tmp_path, "{{ messages[0].content | upper }}"))
+    assert chat.left_out([{"role": "user", "content": "Sing."}]) is None

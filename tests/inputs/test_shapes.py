@@ -9,6 +9,7 @@ import pytest
 from selfreward.config import SeedSource
 from selfreward.errors import ConfigError
 from selfreward.inputs import seeds
+from selfreward.inputs.conversations import messages_of
 from selfreward.inputs.rankings import copy_ranked, read_ranked
 from selfreward.inputs.seeds import EftExample, IftExample
 from selfreward.inputs.shapes import as_number
@@ -100,10 +101,15 @@ def test_an_input_that_the_config_gives_another_part_is_not_read_twice(tmp_path:
         {"conversations": shared(ASKED, ANSWERED), "system": "Be brief."},
         {"conversations": [{"from": "system", "value": "Be brief."}, *shared(ASKED, ANSWERED)]},
         {"instruction": ASKED, "output": ANSWERED, "system": "Be brief."},
+        {"prompt": ASKED, "response": ANSWERED, "system": "Be brief."},
+        {"prompt": said(ASKED), "completion": said("", ANSWERED)[1:], "system": "Be brief."},
     ],
 )
-def test_a_system_message_is_put_before_the_prompt(tmp_path: Path, row: dict) -> None:
-    assert seeds.read_ift(source(tmp_path, row)) == [IftExample(f"Be brief.\n\n{ASKED}", ANSWERED)]
+def test_a_system_message_is_a_turn_before_the_prompt(tmp_path: Path, row: dict) -> None:
+    [example] = seeds.read_ift(source(tmp_path, row))
+    assert example.prompt == f"System: Be brief.\n\nUser: {ASKED}"
+    assert messages_of(example.prompt, example.columns) == said(ASKED, system="Be brief.")
+    assert example.response == ANSWERED
 
 
 FOUR = (ASKED, ANSWERED, "Another?", "A pear.")
@@ -112,15 +118,23 @@ FOUR = (ASKED, ANSWERED, "Another?", "A pear.")
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        ({"messages": said(*FOUR)}, ":1: 4 turns; conversations are not read yet"),
-        ({"messages": said(*FOUR[:3])}, ":1: 3 turns; conversations are not read yet"),
-        ({"messages": said(*FOUR, system="x")}, ":1: 4 turns; conversations are not read yet"),
-        ({"conversations": shared(*FOUR)}, ":1: 4 turns; conversations are not read yet"),
-        ({"prompt": said(*FOUR[:3]), "completion": "x"}, "column 'prompt': 3 turns; conv"),
-        ({"instruction": "x", "output": "y", "history": [["a", "b"]]}, "conversations are not"),
+        ({"messages": said(*FOUR[:3])}, ":1: needs a text in column 'response'"),
+        ({"messages": [*said("x"), *said(*FOUR)]}, ":1: turns 1 and 2 are both of the user"),
+        (
+            {"messages": said(*FOUR, system="x")[1:] + said(system="y")},
+            ":1: turn 5 is a system turn, which only the first can be",
+        ),
+        ({"messages": said(system="x")}, ":1: a conversation needs a turn of the user"),
+        ({"messages": said("x", " ", "y", "z")}, ":1: turn 2, of the assistant, is empty"),
+        (
+            {"prompt": [*said(*FOUR[:2])[1:], *said("y")], "completion": "x"},
+            "column 'prompt': the conversation begins with a turn of the assistant",
+        ),
+        ({"instruction": "x", "output": "y", "history": [["a"]]}, "'history' must be a list of"),
+        ({"prompt": "Other?", "messages": said(*FOUR)}, "answers another prompt than the row has"),
         ({"messages": said("x")}, ":1: needs a text in column 'response'"),
         ({"messages": said("x", "y")[1:]}, ":1: needs a text in column 'prompt'"),
-        ({"messages": said("x", "y")[::-1]}, "a user's message and its answer are read, found"),
+        ({"messages": said("x", "y")[::-1]}, "begins with a turn of the assistant"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "user, assistant or system, found 'to"),
         ({"messages": [{"role": "user", "content": None}]}, "a message needs a text, found null"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "that is no text"),
@@ -213,9 +227,9 @@ def test_preferences_are_read_as_texts_and_messages_and_so_is_the_copy(
     assert read_ranked(SeedSource(path=str(copy))).rankings == [ranking]
 
 
-def test_preferences_over_conversations_and_other_prompts_are_refused(tmp_path: Path) -> None:
-    row = {"chosen": said(*FOUR), "rejected": said(*FOUR)}
-    assert "4 turns; conv" in refusal(read_ranked, source(tmp_path, row)).message
+def test_preferences_over_other_prompts_are_refused(tmp_path: Path) -> None:
+    row = {"chosen": said(*FOUR), "rejected": said("Other?", *FOUR[1:])}
+    assert "answers another prompt" in refusal(read_ranked, source(tmp_path, row)).message
     row = {"chosen": said(ASKED, "x"), "rejected": said("Other?", "y")}
     assert "answers another prompt" in refusal(read_ranked, source(tmp_path, row)).message
     row = {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"}

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from selfreward.config import SeedSource
 from selfreward.errors import ConfigError, IntegrityError, LockedError
-from selfreward.inputs.choices import Choices, choices_digest, read_choices
+from selfreward.inputs.choices import Choices, choices_digest, dump_choices, read_choices
+from selfreward.inputs.heldout import held_out_prompts
 from selfreward.measures.benchmarks import answered_right, gained, scored
 from selfreward.storage.benchmarks import (
     Benchmark,
@@ -72,14 +74,19 @@ def test_a_question_of_another_shape_is_refused_with_its_line(
     path = tmp_path / "task.jsonl"
     path.write_text("\n".join(map(json.dumps, [ROW, ROW | row])))
     with pytest.raises(ConfigError) as refused:
-        read_choices(str(path))
+        read_choices(SeedSource(path=str(path)))
     assert f"{path}:2" in refused.value.message and said in refused.value.message
-    assert read_choices(str(path), limit=1) == [Choices("Predators eat", ("grass", "rabbits"), 1)]
+    first = [Choices("Predators eat", ("grass", "rabbits"), 1)]
+    assert read_choices(SeedSource(path=str(path), limit=1)) == first
 
 
-def test_a_task_that_is_no_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no such file"):
-        read_choices(str(tmp_path / "none.jsonl"))
+def test_questions_are_read_back_from_a_copy_whatever_characters_they_hold(tmp_path: Path) -> None:
+    questions = [Choices('A "line"\u2028or\x85two?', ("\u00e9", "\\n"), 0)]
+    path = tmp_path / "copy.jsonl"
+    path.write_text(dump_choices(questions), encoding="utf-8")
+    assert read_choices(SeedSource(path=str(path))) == questions
+    files = {"seeds/benchmark-a.jsonl": dump_choices(questions)}
+    assert held_out_prompts(files) == [questions[0].question]
 
 
 def test_a_task_is_known_by_its_questions() -> None:

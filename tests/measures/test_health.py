@@ -94,7 +94,15 @@ def test_a_gate_passes_at_its_limit_and_fails_beyond_it(
     assert [gate.name for gate in failed.values() if gate.passed is False] == [name]
     assert not failed[name].stops
     assert f"health.{'min' if step < 0 else 'max'}_" in finding(failed[name])
-    assert remedy(failed[name])
+    assert remedy(failed[name], healthy)
+
+
+@pytest.mark.parametrize("name", BEFORE_TRAINING)
+def test_nobody_is_told_to_give_a_function_data(healthy: IterationFigures, name: GateName) -> None:
+    computed = replace(healthy, judgments=replace(healthy.judgments, form="function"))
+    said = remedy(found(healthy)[name], computed)
+    assert name == "mass" or "EFT" not in said  # a function has no probability on scores
+    assert name == "mass" or "judge." not in said
 
 
 @pytest.mark.parametrize("name", ["drift", "length_correlation"])

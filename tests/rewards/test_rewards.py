@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from selfreward.inputs import shipped
-from selfreward.rewards.constraints import keeps, loose, loose_all, strict, strict_all
+from selfreward.rewards.constraints import check, keeps, loose, loose_all, strict, strict_all
 from selfreward.rewards.mathematics import equal
 from selfreward.rewards.repetition import distinct, ended
 
@@ -66,6 +66,40 @@ def test_repeated_sequences_count_once_in_their_share() -> None:
 
 def test_an_answer_that_breaks_off_has_not_ended() -> None:
     assert ended(["It rains.", "It rains and", "- plum)"]) == [1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("code", "kept", "broken"),
+    [
+        ("de", "Der Himmel ist blau, weil die Luft Licht streut.", "The sky is blue today."),
+        ("en", "The sky is blue because air scatters light.", "Le ciel est bleu."),
+        (
+            "ja",
+            "\u7a7a\u304c\u9752\u3044\u306e\u306f\u3001\u7a7a\u6c17\u304c\u5149\u3092\u6563\u4e71\u3059\u308b\u304b\u3089\u3067\u3059\u3002",
+            "42!",
+        ),
+    ],
+)
+def test_an_answer_is_in_the_language_that_it_is_to_be_in(
+    code: str, kept: str, broken: str
+) -> None:
+    pytest.importorskip("py3langid")
+    assert strict([kept, broken], constraints=[{"language": code}] * 2) == [1, 0]
+
+
+def test_a_language_is_a_code() -> None:
+    pytest.importorskip("py3langid")
+    with pytest.raises(ValueError, match="language takes a code such as de or zh, found 'German'"):
+        check({"language": "German"})
+
+
+def test_without_its_library_a_language_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "py3langid", None)
+    check({"max_words": 3})
+    with pytest.raises(ImportError, match=r'\.venv/bin/pip install -e "\.\[language\]"'):
+        check({"max_words": 3, "language": "de"})
 
 
 def test_equal_values_are_equal_however_they_are_written() -> None:

@@ -158,5 +158,27 @@ def make_tiny(path: Path, kind: str, config: dict[str, Any], *, seed: int = 0) -
     return path
 
 
+def make_reward_model(
+    path: Path, *, labels: int = 1, template: str | None = TEMPLATE, pad: int | None = 100
+) -> Path:
+    """Write a tiny reward model with random weights, of 64 positions."""
+    import torch
+    from transformers import LlamaConfig, LlamaForSequenceClassification
+
+    make_model(path, template)
+    config = LlamaConfig(
+        vocab_size=128, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=64, num_labels=labels, pad_token_id=pad,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LlamaForSequenceClassification(config).float()
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.mul_(3)
+    model.save_pretrained(path)
+    return path
+
+
 _NONE = ("bos_token_id", "sliding_window")
 """Keys of which None says something that leaving them out does not."""

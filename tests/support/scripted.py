@@ -13,6 +13,7 @@ from pathlib import Path
 
 from selfreward.config import Sampling
 from selfreward.engines.base import Generation, Request
+from selfreward.inputs.conversations import Turns
 from selfreward.records import FinishReason
 
 CONTROL_TOKENS = ("<|im_start|>", "<|im_end|>")
@@ -24,16 +25,24 @@ Reply = Callable[[str, int], tuple[str, FinishReason]]
 class ScriptedChat:
     """Has the methods of ``selfreward.engines.chat.Chat`` that stages and training rows use."""
 
-    def prompt_ids(self, user: str, started: str = "") -> tuple[int, ...]:
-        return tuple(map(ord, f"<user>{user}<assistant>{started}"))
+    def prompt_ids(self, user: Turns, started: str = "") -> tuple[int, ...]:
+        turns = [{"role": "user", "content": user}] if isinstance(user, str) else user
+        said = "".join(f"<{turn['role']}>{turn['content']}" for turn in turns)
+        return tuple(map(ord, f"{said}<assistant>{started}"))
+
+    def left_out(self, user: Turns) -> str | None:
+        return None
+
+    def conversation_ids(self, user: Turns, answer: str) -> tuple[int, ...]:
+        return (*self.prompt_ids(user), *map(ord, answer), 0)
 
     def request(
-        self, user: str, started: str, sampling: Sampling, n: int = 1, seed: int = 0
+        self, user: Turns, started: str, sampling: Sampling, n: int = 1, seed: int = 0
     ) -> Request:
         return Request(self.prompt_ids(user, started), sampling, n, seed)
 
     def continuation(
-        self, user: str, started: str, text: str
+        self, user: Turns, started: str, text: str
     ) -> tuple[tuple[int, ...], tuple[int, ...]]:
         return self.prompt_ids(user, started), (*map(ord, text), 0)
 
@@ -58,7 +67,7 @@ class ScriptedChat:
     def sampled(self, token_ids: Sequence[int]) -> tuple[int, ...]:
         return (*token_ids, 0)
 
-    def odd_ids(self, user: str, text: str, sampled: tuple[int, ...]) -> tuple[int, ...] | None:
+    def odd_ids(self, user: Turns, text: str, sampled: tuple[int, ...]) -> tuple[int, ...] | None:
         _, again = self.continuation(user, "", text)
         return None if again == self.sampled(sampled) else sampled
 
@@ -99,6 +108,8 @@ class ScriptedEngine:
             parts = [_number(request, token) % 1000 + 1 for token in request.score_tokens]
             probabilities = tuple(part / (sum(parts) + 100) for part in parts)
             return [Generation("", (), "stop", probabilities=probabilities)]
+        if request.sampling is None:
+            return [Generation("", (), "stop", reward=len(request.token_ids) / 10)]
         return [self._sample(request, sample) for sample in range(request.n)]
 
     async def load(self, model: Path) -> None:

@@ -61,8 +61,7 @@ def ranked_rows(count, num_answers=4, seed=0):
     rng = random.Random(seed)
     return [
         RankedRow(
-            some_ids(rng, 3, 9),
-            tuple((*some_ids(rng, 1, 6), EOS) for _ in range(num_answers)),
+            tuple((*some_ids(rng, 4, 15), EOS) for _ in range(num_answers)),
             tuple(map(float, rng.sample(range(num_answers), num_answers))),
         )
         for _ in range(count)

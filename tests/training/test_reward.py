@@ -53,10 +53,7 @@ def rewards_of(model: Any, row: RankedRow) -> list[float]:
     import torch
 
     with torch.no_grad():
-        return [
-            float(model(torch.tensor([[*row.prompt_ids, *answer]])).logits)
-            for answer in row.answers
-        ]
+        return [float(model(torch.tensor([answer])).logits) for answer in row.answers]
 
 
 def loaded(directory: Path) -> Any:
@@ -99,7 +96,7 @@ def test_with_two_answers_it_is_trls_pairwise_loss(
     trainer.model.eval()
     ours = loss_of(trainer)
     order = [
-        ([*row.prompt_ids, *answers[0]], [*row.prompt_ids, *answers[1]])
+        ([*answers[0]], [*answers[1]])
         for row in rows
         for answers in [
             [a for _, a in sorted(zip(row.preferences, row.answers, strict=True))][::-1]

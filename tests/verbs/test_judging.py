@@ -192,6 +192,7 @@ def asking(model: Path | str, engine: EngineConfig) -> Asking:
     return Asking(str(model), JudgeConfig(engine=engine), {"judge": TEMPLATE})
 
 
+@pytest.mark.slow
 def test_a_judge_like_a_run_is_asked_as_the_run_asks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

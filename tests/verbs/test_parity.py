@@ -105,6 +105,7 @@ def test_an_engine_that_cannot_be_asked_gives_its_error_in_one_line(
     assert ask_in_child("transformers", tmp_path) == {"error": "no answer in 0 s"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "agree"), [("SmolLM 2", True), ("Llama, gelu", False)])
 def test_engines_are_compared_as_they_are_before_they_are_used(
     family: str, agree: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -11,7 +11,7 @@ from selfreward.inputs.rankings import RankedResponse, Ranking
 from selfreward.storage import durable
 from selfreward.training.rows import ranked_rows
 from selfreward.verbs.train_reward import _ordered
-from selfreward.workers import reward
+from selfreward.workers import train_reward as worker
 from tests.support.families import make_family
 from tests.support.scripted import ScriptedChat
 
@@ -41,7 +41,7 @@ class Here:
         """There is nothing to end."""
 
     def work(self, job: Any, name: str, hear: Any) -> None:
-        reward.reward_job(json.loads(json.dumps(job)), lambda s: hear(json.loads(json.dumps(s))))
+        worker.reward_job(json.loads(json.dumps(job)), lambda s: hear(json.loads(json.dumps(s))))
 
 
 @pytest.mark.parametrize("real", [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -52,7 +52,7 @@ def test_rankings_become_a_model_that_is_measured_by_others_and_is_there_the_sec
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if not real:
-        monkeypatch.setattr(reward, "Child", Here)
+        monkeypatch.setattr(worker, "Child", Here)
     model = make_family(tmp_path / "model", "SmolLM 2")
     data, test = rows(tmp_path / "a.jsonl", *FRUITS), rows(tmp_path / "b.jsonl", "kiwi", "lime")
     out = tmp_path / "rm"
@@ -104,7 +104,8 @@ def ranking(*answers: tuple[str, float]) -> Ranking:
 
 def test_answers_in_are_answers_out_plus_those_left_out() -> None:
     chat: Any = ScriptedChat()
-    room = len(chat.prompt_ids("Name a fruit.")) + 10
+    turns = [{"role": "user", "content": "Name a fruit."}]
+    room = len(chat.conversation_ids(turns, "plum")) + 5
     made, left_out = ranked_rows(
         [
             ranking(("plum", 2.0), ("fig", 1.0), ("a long answer", 0.0)),
@@ -115,10 +116,7 @@ def test_answers_in_are_answers_out_plus_those_left_out() -> None:
         room,
     )
     [row] = made
-    assert row.answers == (
-        chat.continuation("", "", "plum")[1],
-        chat.continuation("", "", "fig")[1],
-    )
+    assert row.answers == tuple(chat.conversation_ids(turns, text) for text in ("plum", "fig"))
     assert row.preferences == (2.0, 1.0)
     assert left_out == {"too long": 1, "control token": 1, "one answer": 1, "all tied": 1}
 

@@ -203,6 +203,30 @@ def test_a_run_refuses_a_function_that_cannot_take_what_it_gets_as_validate_does
     assert (kind, message, hint) == refusal(prepared, words)
 
 
+def test_a_judge_that_is_no_reward_model_is_refused_in_the_same_words() -> None:
+    Path("plain").mkdir()
+    Path("plain/config.json").write_text(
+        '{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}'
+    )
+    words = ["evaluation.contests=[{model: plain, form: reward}]"]
+    kind, message, hint = refusal(validated, words)
+    assert message.startswith("evaluation.contests.0.model: plain is a LlamaForCausalLM and no")
+    assert (kind, message, hint) == refusal(prepared, words)
+    Path("plain/config.json").write_text("{}")
+    assert "plain: transformers cannot read its config" in refusal(validated, words)[1]
+
+
+def test_a_row_that_is_held_to_what_there_is_not_is_refused_before_anything_is_made() -> None:
+    held = [{"max_words": 3}, {"max_word": 3}, {"case": "upper"}] * 4
+    rows = [{"prompt": f"Say {i}.", "constraints": of} for i, of in enumerate(held)]
+    Path("held_to.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["prompts.count=3", f"judge.jury=[{{function: {STRICT}}}]"]
+    words += ["prompts.dataset=held_to.jsonl"]
+    kind, message, hint = refusal(validated, words)
+    assert message.startswith("prompts.dataset: row 2: no constraint 'max_word'; there are")
+    assert (kind, message, hint) == refusal(prepared, words)
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -319,6 +343,7 @@ def test_validate_says_what_it_checked(capsys: pytest.CaptureFixture[str]) -> No
     assert parts[-1] == {"name": "options", "detail": "engine, sft, dpo: known", "warning": False}
 
 
+@pytest.mark.slow
 def test_losses_that_pass_with_a_divergence_are_those_that_trl_trains_with(tmp_path: Path) -> None:
     from selfreward.training.dpo import train_dpo
     from selfreward.training.options import _DPO_LOSSES

@@ -79,7 +79,7 @@ def test_a_rollout_grows_by_what_waits_and_not_by_what_is_committed(
 ) -> None:
     monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path / "runs"))
     peak(tmp_path, 5)  # what is loaded the first time
-    few, many = 20, 120
+    few, many = 10, 60
     more = peak(tmp_path, many) - peak(tmp_path, few)
     assert more / ((many - few) * RESPONSES * VOTES) < ALLOWED
 

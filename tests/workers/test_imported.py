@@ -23,6 +23,7 @@ from selfreward.verbs.imported import import_votes
 from selfreward.verbs.maintenance import verify
 from selfreward.verbs.plan import plan_of
 from selfreward.verbs.show import prompt_of, prompt_text
+from selfreward.verbs.status import status_of, status_text
 from selfreward.verbs.validate import validate
 from tests.support.loop_driver import ScriptedWorkers
 from tests.support.runs import facts
@@ -57,6 +58,14 @@ def waiting(*words: str, name: str = "run") -> Run:
     with pytest.raises(StoppedError, match="waits for votes of people"):
         go_on(run)
     return run
+
+
+def test_a_run_that_waits_for_votes_says_so_and_has_not_failed() -> None:
+    found = status_of(waiting())
+    assert (found.state, found.error) == ("waiting", None)
+    assert found.waits is not None
+    assert "iteration 1 waits for votes of people (judge.jury.0) on 12 responses" in found.waits
+    assert "selfreward import run --judgments run-export/wanted.csv" in status_text(found)
 
 
 def wanted(run: Run) -> list[Row]:

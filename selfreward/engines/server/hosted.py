@@ -11,6 +11,7 @@ from selfreward.engines.base import Generation, Request, RequestError
 from selfreward.engines.server.answers import ChatAnswer, in_order, storable
 from selfreward.engines.server.balancer import Balancer
 from selfreward.errors import ConfigError
+from selfreward.inputs.conversations import Message, Turns
 
 _PATH = "/chat/completions"
 _PLAIN = "Say yes."
@@ -38,9 +39,9 @@ class HostedChat:
     """See ``base.ChatFormat``; there is no tokenizer here, so requests hold the text itself."""
 
     def request(
-        self, user: str, started: str, sampling: Sampling, n: int = 1, seed: int = 0
+        self, user: Turns, started: str, sampling: Sampling, n: int = 1, seed: int = 0
     ) -> Request:
-        """What asks for n answers to the user turn.
+        """What asks for n answers to the turns.
 
         Raises:
             ConfigError: The model's turn is to be started for it, which these endpoints cannot do.
@@ -50,7 +51,21 @@ class HostedChat:
                 "judge.template starts the judge's turn, which a hosted judge does not let us do",
                 "Use a template without a started turn, or name the judge's model.",
             )
-        return Request((), sampling, n, seed, text=storable(user))
+        text: Turns = storable(user) if isinstance(user, str) else [
+            {**turn, "content": storable(turn["content"])} for turn in user
+        ]  # fmt: skip
+        return Request((), sampling, n, seed, text=text)
+
+    def left_out(self, user: Turns) -> None:
+        """None: the endpoint is sent all turns."""
+
+    def conversation_ids(self, user: Turns, answer: str) -> tuple[int, ...]:
+        """Not to be had.
+
+        Raises:
+            ConfigError: Always.
+        """
+        raise ConfigError("a reward model is none that endpoints serve", "Name a directory.")
 
     def score_prompt(
         self, user: str, before: str = "", started: str = ""
@@ -71,7 +86,7 @@ class HostedChat:
         """Not to be had; see ``score_prompt``."""
         return self.score_prompt(user)
 
-    def odd_ids(self, user: str, text: str, sampled: tuple[int, ...]) -> None:
+    def odd_ids(self, user: Turns, text: str, sampled: tuple[int, ...]) -> None:
         """None: there are no ids, and the text is all."""
 
     def control_token(self, text: str) -> str | None:
@@ -165,5 +180,5 @@ class HostedEngine:
         ]
 
 
-def _messages(text: str) -> list[dict[str, str]]:
-    return [{"role": "user", "content": text}]
+def _messages(text: Turns) -> list[Message]:
+    return [{"role": "user", "content": text}] if isinstance(text, str) else [*text]

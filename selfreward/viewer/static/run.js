@@ -36,6 +36,7 @@ export function draw(_, context) {
     run.iterations.length ? table(run, chosen) : run.pending?.length ? null : empty("Nothing is finished yet.",
       "The first figures come with the first answers."),
     looked ? detail(run, looked, context) : null,
+    benchmarks(run),
     warnings(run),
     charts(run, context),
     lineage(run),
@@ -70,6 +71,7 @@ function working(status) {
         stage.note ? h("span.note", {}, brief(stage.note)) : null);
     })),
     status.error ? h("p.bad", {}, "Last error: ", line(status.error, `${status.run}-error`)) : null,
+    status.waits ? h("p.hint", {}, line(status.waits, `${status.run}-waits`)) : null,
     ["stopped", "failed"].includes(status.state)
       ? h("p.hint", {}, "Continue with ", h("code", {}, "selfreward resume ", shown(status.run))) : null);
 }
@@ -180,6 +182,20 @@ function charts(run, context) {
   if (!whole.length) return null;
   return h("section", { "aria-labelledby": "charts" }, h("h2", { id: "charts" }, "Charts"),
     h("div.charts", {}, whole.map((chart) => figure(chart, context))));
+}
+
+/** What the models know: a benchmark in a row, then its figures by model. */
+function benchmarks({ benchmarks: found }) {
+  if (!found?.length) return null;
+  const [[, ...models], ...rows] = found;
+  return h("section", { "aria-labelledby": "benchmarks" },
+    h("h2", { id: "benchmarks" }, "Benchmarks"),
+    scroller("Benchmarks", h("table.rows", {},
+      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Benchmark"),
+        models.map((model) => h("th.number", { scope: "col" }, shown(model))))),
+      h("tbody", {}, rows.map(([label, ...values]) => h("tr", {}, h("th", { scope: "row" }, shown(label.trim())),
+        models.map((_, n) => h("td.number", {}, values[n] ? withIntervals(values[n]) : ""))))))),
+    h("p.note", {}, "Questions with one right answer, which no model is trained on; brackets are 95% intervals."));
 }
 
 function lineage({ name, lineage: models }) {

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from selfreward.errors import ConfigError
+from selfreward.inputs.conversations import messages_of
 from selfreward.inputs.rankings import Ranking
 from selfreward.training.base import Training
 from selfreward.training.methods import fit_of
@@ -72,7 +73,7 @@ def train_in_child(job: RewardJob, on_step: Callable[[int, int], None]) -> Rewar
         else:
             found.append(msgspec.convert(said["found"], RewardResult))
 
-    plain = msgspec.to_builtins({"work": "reward", "job": job})
+    plain = msgspec.to_builtins({"work": "train_reward", "job": job})
     with Child() as child:
         child.work(plain, "training process", hear=hear)
     return found[0]
@@ -135,12 +136,12 @@ def _rewards(model: Path, asked: RewardJob, chat: "Chat") -> list[list[float | N
     ).eval()
     judge.to("cuda" if torch.cuda.is_available() else "cpu")
 
-    def reward(prompt: str, text: str) -> float | None:
-        prompt_ids, answer = chat.continuation(prompt, "", text)
-        if len(prompt_ids) + len(answer) > asked.max_length:
+    def reward(ranking: Ranking, text: str) -> float | None:
+        ids = chat.conversation_ids(messages_of(ranking.prompt, ranking.columns), text)
+        if len(ids) > asked.max_length:
             return None
         with torch.no_grad():
-            ids = torch.tensor([[*prompt_ids, *answer]], device=judge.device)
-            return float(judge(input_ids=ids, use_cache=False).logits)
+            given = torch.tensor([ids], device=judge.device)
+            return float(judge(input_ids=given, use_cache=False).logits)
 
-    return [[reward(r.prompt, answer.text) for answer in r.responses] for r in asked.test]
+    return [[reward(ranking, a.text) for a in ranking.responses] for ranking in asked.test]
