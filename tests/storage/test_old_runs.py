@@ -47,7 +47,8 @@ def timeless(figures: dict[str, Any]) -> dict[str, Any]:
     assert figures.get("contests", []) == []  # there were none
     assert figures.get("verified") is None
     assert figures.get("start", figures["iteration"]) == figures["iteration"]
-    later = ("contests", "verified", "start", "data")
+    assert not figures.get("benchmarks") and not figures.get("rewards")
+    later = ("contests", "verified", "start", "data", "benchmarks", "rewards")
     figures = {k: v for k, v in figures.items() if k not in (*TIMES, *later)}
     if figures["selection"]:
         later = ("prompts_agreeing", "chance")
