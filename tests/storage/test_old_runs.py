@@ -50,6 +50,9 @@ def timeless(figures: dict[str, Any]) -> dict[str, Any]:
     assert not figures.get("benchmarks") and not figures.get("rewards")
     later = ("contests", "verified", "start", "data", "benchmarks", "rewards")
     figures = {k: v for k, v in figures.items() if k not in (*TIMES, *later)}
+    training = dict(figures["training"])
+    assert training.pop("consistency", None) is None
+    figures["training"] = training
     if figures["selection"]:
         later = ("prompts_agreeing", "chance")
         figures["selection"] = {k: v for k, v in figures["selection"].items() if k not in later}
