@@ -156,8 +156,9 @@ def _explain(error: ValidationError, places: dict[Path_, str], name: str) -> Con
     loc: Path_ = tuple(problem["loc"])
     where = place_of(loc, places, name)
     key = ".".join(map(str, loc))
+    said = problem["msg"].removeprefix("Value error, ")
     if not loc:  # of the config as a whole
-        return ConfigError(f"{name}: {problem['msg'].removeprefix('Value error, ')}")
+        return ConfigError(f"{name}: {said}")
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if problem["type"] == "extra_forbidden":
         names = _field_names(loc[:-1])
@@ -173,9 +174,11 @@ def _explain(error: ValidationError, places: dict[Path_, str], name: str) -> Con
             f"{where}: {key}: is a group of keys, found {problem['input']!r:.80}{more}",
             f"Name the key, such as {key}.{first}; it has {', '.join(names)}.",
         )
+    if problem["type"] == "value_error" and isinstance(problem["input"], dict):  # keys of a group
+        return ConfigError(f"{where}: {key}: {said}{more}")
     found = repr(problem["input"])
     found = found if len(found) <= 80 else found[:77] + "..."
-    return ConfigError(f"{where}: {key}: {problem['msg']}, found {found}{more}")
+    return ConfigError(f"{where}: {key}: {said}, found {found}{more}")
 
 
 def _field_names(loc: Path_) -> list[str]:

@@ -371,3 +371,12 @@ def test_a_config_that_is_not_there_is_told_by_what_is(
         with pytest.raises(ConfigError) as error:
             config_file(name)
         assert says in error.value.hint, name
+
+
+def test_what_is_wrong_with_a_group_is_said_without_pydantics_words_or_the_whole_group() -> None:
+    with pytest.raises(ConfigError) as error:
+        build_config({}, ["judge.jury=[{imported: x, model: y}]"])
+    assert error.value.message == (
+        "override judge.jury=[{imported: x, model: y}]: judge.jury.0: model=y goes without "
+        "imported: no model is asked"
+    )
