@@ -272,7 +272,7 @@ def test_what_cannot_be_compared_is_refused_in_one_line_and_nothing_is_asked(
         ("needs a model or a function", "ab", {"judges": ["{form: written}"]}),
         ("there is no nowhere.py", "ab", {"judges": ['{function: "nowhere:x"}']}),
         ("not YAML", "ab", {"judges": ["{model: ["]}),
-        ("model=policy is the model that is measured", "ab", {"judges": ["policy"]}),
+        ("model=policy is a model that is measured", "ab", {"judges": ["policy"]}),
         (
             "judge 1.model=hosted, but judge 1.engine",
             "ab",

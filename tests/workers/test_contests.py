@@ -190,7 +190,7 @@ def test_questions_that_say_nothing_sure_are_refused(
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("evaluation.contests=[{model: policy}]", "model=policy is the model that is measured"),
+        ("evaluation.contests=[{model: policy}]", "model=policy is a model that is measured"),
         ("evaluation.contests=[{model: hosted}]", r"evaluation.contests.0.model=hosted, but"),
         ("evaluation.contests=[{model: /nowhere}]", "evaluation.contests.0.model"),
         ("evaluation.contests=[{engine: {kind: fast}}]", "evaluation.contests.0.engine.kind"),
