@@ -183,6 +183,8 @@ def requests(expected: Expected) -> tuple[Request, Request]:
 def precision_of(kind: str, options: Mapping[str, Any], model: Path, on_gpu: bool) -> Precision:
     """How finely an engine computes, by its options and their defaults."""
     match kind:
+        case "openvino":
+            dtype = {"f32": "float32"}.get(options.get("precision", "f32"), "half")
         case "ctranslate2":
             dtype = str(options.get("compute_type", "float32"))
         case "transformers":

@@ -27,6 +27,7 @@ from selfreward.errors import ConfigError, PreflightError
 from tests.support.models import make_model
 
 KINDS = (
+    "openvino",
     "ctranslate2",
     "transformers",
     pytest.param(
@@ -37,6 +38,7 @@ KINDS = (
     ),
 )
 SMALL: dict[str, dict[str, Any]] = {
+    "openvino": {"max_num_seqs": 2},
     "ctranslate2": {"max_batch_size": 2},
     "transformers": {"max_batch_size": 2},
     "vllm": {"max_num_seqs": 2},
@@ -522,7 +524,7 @@ def test_unknown_engines_and_options_are_refused_with_a_suggestion() -> None:
     assert error.value.hint == "Did you mean ctranslate2?"
     with pytest.raises(ConfigError, match="'onnx'") as error:
         check_options("onnx", {})
-    assert error.value.hint == "One of: auto, ctranslate2, server, transformers, vllm."
+    assert error.value.hint == "One of: auto, ctranslate2, openvino, server, transformers, vllm."
     with pytest.raises(ConfigError, match=r"engine\.intra_thread") as error:
         check_options("ctranslate2", {"intra_thread": 2})
     assert error.value.hint == "Did you mean intra_threads?"
@@ -538,6 +540,8 @@ def test_unknown_engines_and_options_are_refused_with_a_suggestion() -> None:
 @pytest.mark.parametrize(
     ("kind", "name", "value", "said"),
     [
+        ("openvino", "precision", "fp16", "'f32'"),
+        ("openvino", "cache_size", 0, "greater than or equal to 1"),
         ("ctranslate2", "device", "gpu", "'cpu', 'cuda' or 'auto'"),
         ("ctranslate2", "device", 0, "'cpu', 'cuda' or 'auto'"),
         ("auto", "compute_type", "float23", "'int8'"),
@@ -581,8 +585,9 @@ def test_checking_options_loads_no_library() -> None:
     code = (
         "import sys; from selfreward.engines.kinds import check_options; "
         "check_options('auto', {'dtype': 'float32'}); "
+        "check_options('openvino', {}); "
         "check_options('server', {'endpoints': ['http://a/v1']}); "
-        "heavy = ('torch', 'transformers', 'ctranslate2', 'vllm'); "
+        "heavy = ('torch', 'transformers', 'ctranslate2', 'openvino', 'vllm'); "
         "sys.exit(any(name in sys.modules for name in heavy))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
