@@ -10,7 +10,8 @@ file (openvino and openvino-genai 2026.4):
   so samples that may end at a stop string go one by one, each with a seed of its own.
 - It tells the probability of no token but the sampled one, and takes no weights once it is open.
   So scores come from the plain graph, and other weights mean another pipeline.
-- What does not fit into the key-value cache at all ends as ``IGNORED``, as what was cancelled does.
+- What does not fit into the key-value cache at all ends as ``IGNORED``, as what was cancelled does,
+  and takes with it whatever waits beside it. So no such request is let in.
 """
 
 import asyncio
@@ -41,6 +42,8 @@ from selfreward.errors import PreflightError
 
 _MAX_STARTS = 8
 """States of shared prompt starts kept: 0.05 MB a token for 135M parameters."""
+_BLOCK = 32
+"""Tokens of a block of the key-value cache on CPUs."""
 _QUIET_TICKS = 8
 """Turns of the event loop before new requests are taken in; see ``batcher``."""
 
@@ -95,6 +98,8 @@ class OpenVINOEngine:
         self._scheduler.max_num_batched_tokens = max_num_batched_tokens
         self._scheduler.enable_prefix_caching = True
         self._checkpoint = Checkpoint(model, chat.trust_remote_code)
+        numbers = cache_size * 2**30 // {"f32": 4, "bf16": 2}[precision]
+        self._capacity = numbers // self._checkpoint.cache_width
         self._sampler: _Sampler | None = None
         self._scorer: _Scorer | None = None
         self._batcher = Batcher(self._score, max_batch_size, max_batch_tokens)
@@ -108,7 +113,7 @@ class OpenVINOEngine:
         if request.sampling is None:
             return await self._batcher.submit(request)
         if self._sampler is None:
-            self._sampler = _Sampler(self._pipeline, self._chat, self._scheduler.cache_size)
+            self._sampler = _Sampler(self._pipeline, self._chat, self._capacity)
         return await self._sampler.submit(request)
 
     async def load(self, model: Path) -> None:
@@ -160,11 +165,11 @@ class _Sampler:
     Args:
         open_pipeline: Opens it, in that thread.
         chat: Of the same model.
-        cache_size: GB of its key-value cache, to be told.
+        capacity: Tokens that its key-value cache holds.
     """
 
-    def __init__(self, open_pipeline: Any, chat: Chat, cache_size: int) -> None:
-        self._open, self._chat, self._cache_size = open_pipeline, chat, cache_size
+    def __init__(self, open_pipeline: Any, chat: Chat, capacity: int) -> None:
+        self._open, self._chat, self._capacity = open_pipeline, chat, capacity
         self._pipeline: Any = None
         self._numbers = itertools.count()
         self._new: list[_Asked] = []
@@ -173,19 +178,34 @@ class _Sampler:
         self._dispatcher: asyncio.Task[None] | None = None
 
     async def submit(self, request: Request) -> list[Generation]:
-        """Wait for the generations of a request, which cancelling takes out of the pipeline."""
+        """Wait for the generations of a request, which cancelling takes out of the pipeline.
+
+        Raises:
+            RequestError: The cache does not hold it.
+        """
         sampling = request.sampling
         assert sampling is not None
         if sampling.temperature == 0 and request.n > 1:
             return (await self.submit(replace(request, n=1))) * request.n
-        if sampling.stop and request.n > 1:
+        fits = self._needed(request, sampling) <= self._capacity
+        if request.n > 1 and (sampling.stop or not fits):
             each = [replace(request, n=1, seed=request.seed + i) for i in range(request.n)]
             return [one for part in await asyncio.gather(*map(self.submit, each)) for one in part]
+        if not fits:
+            raise RequestError(
+                "too long",
+                f"a prompt of {len(request.token_ids)} tokens and {sampling.max_new_tokens} new "
+                f"ones: the key-value cache holds {self._capacity} (engine.cache_size)",
+            )
         future: asyncio.Future[list[Generation]] = asyncio.get_running_loop().create_future()
         self._new.append(_Asked(request, sampling, Stops(self._chat, sampling), future))
         if self._dispatcher is None or self._dispatcher.done():
             self._dispatcher = asyncio.create_task(self._dispatch())
         return await future
+
+    def _needed(self, request: Request, sampling: Sampling) -> int:
+        """Tokens in the cache at most; the samples share the prompt but for its last block."""
+        return len(request.token_ids) + request.n * (sampling.max_new_tokens + 2 * _BLOCK)
 
     async def close(self) -> None:
         """Cancel what waits, let the step that runs end, and free the pipeline. Idempotent."""
@@ -232,9 +252,7 @@ class _Sampler:
             if self._new or any(asked.answer is not None for asked in self._running):
                 break
         if all(asked.answer is not None for asked in self._running):
-            while (
-                self._pipeline.has_non_finished_requests()
-            ):  # what was cancelled gives memory back
+            while self._pipeline.has_non_finished_requests():
                 self._pipeline.step()
 
     def _take(self, asked: _Asked) -> None:
@@ -270,11 +288,7 @@ class _Sampler:
         elif status == genai.GenerationStatus.RUNNING:
             return
         elif status != genai.GenerationStatus.FINISHED:
-            asked.answer = RequestError(
-                "too long",
-                f"a prompt of {len(asked.request.token_ids)} tokens and {asked.request.n} answers "
-                f"do not fit into engine.cache_size={self._cache_size} GB",
-            )
+            asked.answer = RuntimeError(f"OpenVINO gave a request up: {status.name}")
             return
         # Best first would make sample 0 likelier than the others to be of high probability.
         sampled = sorted(asked.sampled.values())

@@ -7,6 +7,7 @@ from selfreward.engines.vllm_build import Problem, version
 SERIES = "2026.4"
 """What the engine was written for: how graphs are read as paged ones changes between releases."""
 _PACKAGES = ("openvino", "openvino-genai")
+_CPUINFO = Path("/proc/cpuinfo")
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 """As Linux calls the instructions: of x86 the first two, of Arm the last."""
 
@@ -26,8 +27,8 @@ def openvino_problem() -> Problem | None:
 def bf16_problem() -> Problem | None:
     """What keeps ``engine.precision=bf16`` from running here, or None."""
     flags: set[str] = set()
-    if (info := Path("/proc/cpuinfo")).is_file():
-        for line in info.read_text().splitlines():
+    if _CPUINFO.is_file():
+        for line in _CPUINFO.read_text().splitlines():
             name, _, values = line.partition(":")
             if name.strip() in ("flags", "Features"):
                 flags |= set(values.split())

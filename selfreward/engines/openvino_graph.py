@@ -84,6 +84,8 @@ class Checkpoint:
             with loaded(model, "float32", trust_remote_code) as opened:
                 _check_space(self.path, opened)
                 graph = _graph(model, opened, cache / "graphs")
+                self.cache_width = _cache_width(graph)
+                """Numbers that the key-value cache holds of a token."""
                 _fill(graph, dict(opened.named_parameters()))
                 ov.save_model(graph, self.xml, compress_to_fp16=False)
         except BaseException:
@@ -312,6 +314,12 @@ class _Forward(torch.nn.Module):  # type: ignore[misc, unused-ignore]
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return self._forward(*inputs)
+
+
+def _cache_width(graph: Any) -> int:
+    states = (node for node in graph.get_ops() if node.get_type_name() == "ReadValue")
+    shapes = [node.get_output_partial_shape(0) for node in states]
+    return sum(int(heads.get_length() * width.get_length()) for _, heads, _, width in shapes)
 
 
 def _number_masks(graph: Any) -> None:

@@ -489,7 +489,7 @@ def test_a_model_is_converted_once_and_old_conversions_go(
 
 
 @pytest.mark.slow
-def test_auto_takes_transformers_where_ctranslate2_does_not_know_the_architecture(
+def test_auto_takes_the_next_engine_where_one_does_not_know_the_architecture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from transformers import AutoModelForCausalLM, Olmo2Config
@@ -504,6 +504,7 @@ def test_auto_takes_transformers_where_ctranslate2_does_not_know_the_architectur
     chat = Chat(path)
     with pytest.raises(PreflightError, match="cannot convert"):
         open_engine("ctranslate2", path, chat, {})
+    monkeypatch.setattr("selfreward.engines.kinds._AUTO", ("ctranslate2", "transformers"))
     engine = open_engine("auto", path, chat, {"compute_type": "int8", "max_batch_size": 4})
     assert type(engine).__name__ == "TransformersEngine"
     assert len(run(engine, Request(chat.prompt_ids("hi"), Sampling(4), n=2))[0]) == 2

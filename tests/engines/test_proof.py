@@ -139,7 +139,7 @@ def test_a_proof_is_made_once_and_then_costs_nothing(
 ) -> None:
     model = make_family(tmp_path / "a", "SmolLM 2")
     kind, answers = opened("auto", model, told)
-    assert (kind, told) == ("ctranslate2", [])
+    assert (kind, told) == ("openvino", [])
     [file] = (tmp_path / "cache" / "proofs").iterdir()
     kept = json.loads(file.read_text())
     assert kept["proof"]["tokens"][-1] == 512
@@ -168,17 +168,25 @@ def test_a_proof_is_made_once_and_then_costs_nothing(
         ("Pythia", r"cannot convert .*AttributeError"),
     ],
 )
-def test_auto_goes_on_to_transformers_and_a_named_engine_refuses(
+def test_auto_takes_another_engine_and_a_named_one_refuses(
     family: str, why: str, tmp_path: Path, told: list[str]
 ) -> None:
     model = make_family(tmp_path / "a", family)
     with pytest.raises(PreflightError, match=why) as error:
         opened("ctranslate2", model)
     assert error.value.hint == "Set engine.kind=transformers."
+    assert opened("auto", model, told)[0] == "openvino"
+    assert told == []
+
+
+def test_auto_says_of_each_engine_why_it_goes_on(tmp_path: Path, told: list[str]) -> None:
+    model = make_family(tmp_path / "a", "Phi 4-mini")  # LongRoPE
     assert opened("auto", model, told)[0] == "transformers"
-    [line] = told
-    assert line.endswith("; engine.kind=auto tries transformers")
-    assert "\n" not in line
+    first, second = told
+    assert first.endswith("; engine.kind=auto tries ctranslate2")
+    assert "depends on values" in first
+    assert second.endswith("; engine.kind=auto tries transformers")
+    assert "\n" not in first + second
 
 
 def test_a_mismatch_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +223,7 @@ def test_of_a_large_model_a_few_layers_of_each_kind_are_compared(
     config = json.loads((few / "config.json").read_text())
     assert config["layer_types"] == layers[:4]
     assert config["num_hidden_layers"] == 4
-    assert opened("auto", model, told)[0] == "transformers"
+    assert opened("auto", model, told)[0] == "openvino"
     assert "with few layers and random weights: 0.0 billion parameters" in told[-1]
     assert [p for p in (tmp_path / "cache" / "proofs").iterdir() if p.is_dir()] == []
 
@@ -349,10 +357,10 @@ def test_whatever_an_engine_fails_with_auto_goes_on(
     real, failing = proved.open_engine, Failing(error)
 
     def open_engine(kind: str, *args: Any, **more: Any) -> Any:
-        return failing if kind == "ctranslate2" else real(kind, *args, **more)
+        return failing if kind == "openvino" else real(kind, *args, **more)
 
     monkeypatch.setattr(proved, "open_engine", open_engine)
-    assert opened("auto", model, told)[0] == "transformers"
+    assert opened("auto", model, told)[0] == "ctranslate2"
     assert failing.closed
     assert ("RuntimeError: CUDA error" in told[0]) or ("no: idea" in told[0])
 
@@ -425,4 +433,4 @@ def test_a_wrong_option_is_an_error_of_the_config(tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_is_run_by_some_engine(family: str, tmp_path: Path, told: list[str]) -> None:
     kind, _ = opened("auto", make_family(tmp_path / "a", family), told)
-    assert bool(told) == (kind == "transformers")
+    assert len(told) == ("openvino", "ctranslate2", "transformers").index(kind)
