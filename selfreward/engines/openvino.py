@@ -226,7 +226,8 @@ class _Sampler:
             error = turn.exception()
             asked = [*self._running, *self._new] if error else self._running
             for one in asked:
-                one.answer = one.answer or error  # type: ignore[assignment]
+                if one.answer is None and isinstance(error, Exception):
+                    one.answer = error
                 if one.answer is None or one.future.done():
                     continue
                 if isinstance(one.answer, Exception):

@@ -143,6 +143,28 @@ def test_requests_that_do_not_fit_together_are_all_answered(model: Path) -> None
     assert [len(set(ids_of(answer))) for answer in few] == [2] * 12
 
 
+def test_a_cancelled_request_leaves_the_pipeline(model: Path) -> None:
+    chat = Chat(model)
+    long = Request(chat.prompt_ids("hi"), Sampling(max_new_tokens=3000, top_k=40))
+
+    async def main() -> list[Generation]:
+        engine: Any = open_engine("openvino", model, chat, {})
+        try:
+            task = asyncio.create_task(engine.generate(long))
+            while not (engine._sampler and engine._sampler._running):
+                await asyncio.sleep(0.01)
+            task.cancel()
+            answer = await engine.generate(Request(chat.prompt_ids("ho"), GREEDY))
+            await asyncio.wait_for(engine._sampler._dispatcher, 60)
+            assert not engine._sampler._pipeline.has_non_finished_requests()
+            return answer  # type: ignore[no-any-return]
+        finally:
+            await engine.close()
+
+    [answer] = asyncio.run(main())
+    assert len(answer.token_ids) <= 8
+
+
 def test_a_forward_pass_that_branches_on_values_has_no_graph(tmp_path: Path) -> None:
     """LongRoPE takes other factors past the original length; a trace would keep the first ones."""
     with pytest.raises(
