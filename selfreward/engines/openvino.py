@@ -6,7 +6,7 @@ file (openvino and openvino-genai 2026.4):
 - ``ContinuousBatchingPipeline`` takes requests at any step, shares the prompts of samples and the
   starts of prompts (prefix cache), and seeds each request; the samples of one draw in turn.
 - Samples come back best first. Log-probabilities are raw: before temperature, cutting and
-  ``min_new_tokens``; the end of turn is among the ids. Only lone samples can be read on the way,
+  ``min_new_tokens``, and too high by some 1e-4 a token (see ``proof.SUM_TOLERANCE``); the end of turn is among the ids. Only lone samples can be read on the way,
   so samples that may end at a stop string go one by one, each with a seed of its own.
 - It tells the probability of no token but the sampled one, and takes no weights once it is open.
   So scores come from the plain graph, and other weights mean another pipeline.
