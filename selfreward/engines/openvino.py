@@ -5,9 +5,11 @@ file (openvino and openvino-genai 2026.4):
 
 - ``ContinuousBatchingPipeline`` takes requests at any step, shares the prompts of samples and the
   starts of prompts (prefix cache), and seeds each request; the samples of one draw in turn.
-- Samples come back best first. Log-probabilities are raw: before temperature, cutting and
-  ``min_new_tokens``, and too high by some 1e-4 a token (see ``proof.SUM_TOLERANCE``); the end of turn is among the ids. Only lone samples can be read on the way,
-  so samples that may end at a stop string go one by one, each with a seed of its own.
+- Samples come back best first, with the end of turn among the ids. Log-probabilities are raw:
+  before temperature, cutting and ``min_new_tokens``; and they are too high by some 1e-4 a token
+  (see ``proof.SUM_TOLERANCE``).
+- Only lone samples can be read on the way, so samples that may end at a stop string go one by one,
+  each with a seed of its own.
 - It tells the probability of no token but the sampled one, and takes no weights once it is open.
   So scores come from the plain graph, and other weights mean another pipeline.
 - What does not fit into the key-value cache at all ends as ``IGNORED``, as what was cancelled does,
@@ -102,7 +104,10 @@ class OpenVINOEngine:
         self._capacity = numbers // self._checkpoint.cache_width
         self._sampler: _Sampler | None = None
         self._scorer: _Scorer | None = None
-        self._batcher = Batcher(self._score, max_batch_size, max_batch_tokens)
+        # Steps of sampling and batches of scores take turns: side by side each would take the cores
+        # from the other, and be many times as slow.
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._batcher = Batcher(self._score, max_batch_size, max_batch_tokens, self._worker)
         self._closed = False
 
     async def generate(self, request: Request) -> list[Generation]:
@@ -113,7 +118,7 @@ class OpenVINOEngine:
         if request.sampling is None:
             return await self._batcher.submit(request)
         if self._sampler is None:
-            self._sampler = _Sampler(self._pipeline, self._chat, self._capacity)
+            self._sampler = _Sampler(self._pipeline, self._chat, self._capacity, self._worker)
         return await self._sampler.submit(request)
 
     async def load(self, model: Path) -> None:
@@ -124,8 +129,9 @@ class OpenVINOEngine:
     async def close(self) -> None:
         """Free the model. Idempotent."""
         self._closed = True
-        await self._batcher.close()
         await self._free()
+        await self._batcher.close()
+        self._scorer = None
 
     async def _free(self) -> None:
         if self._sampler is not None:
@@ -160,21 +166,24 @@ class _Asked:
 
 
 class _Sampler:
-    """Samples with a pipeline, whose steps run in one thread.
+    """Samples with a pipeline, step by step.
 
     Args:
         open_pipeline: Opens it, in that thread.
         chat: Of the same model.
         capacity: Tokens that its key-value cache holds.
+        worker: The thread of its steps.
     """
 
-    def __init__(self, open_pipeline: Any, chat: Chat, capacity: int) -> None:
+    def __init__(
+        self, open_pipeline: Any, chat: Chat, capacity: int, worker: ThreadPoolExecutor
+    ) -> None:
         self._open, self._chat, self._capacity = open_pipeline, chat, capacity
         self._pipeline: Any = None
         self._numbers = itertools.count()
         self._new: list[_Asked] = []
         self._running: list[_Asked] = []
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._worker = worker
         self._dispatcher: asyncio.Task[None] | None = None
 
     async def submit(self, request: Request) -> list[Generation]:
@@ -213,13 +222,12 @@ class _Sampler:
             asked.future.cancel()
         if self._dispatcher is not None and not self._dispatcher.done():
             await asyncio.wait([self._dispatcher])
-        self._worker.shutdown()
         self._pipeline = None
 
     async def _dispatch(self) -> None:
         """Step until nothing waits."""
         while self._new or self._running:
-            for _ in range(_QUIET_TICKS):
+            for _ in range(_QUIET_TICKS if self._new else 1):
                 await asyncio.sleep(0)
             turn = asyncio.get_running_loop().run_in_executor(self._worker, self._turn)
             await asyncio.wait([turn])
@@ -239,21 +247,17 @@ class _Sampler:
                 self._new, self._running, self._pipeline = [], [], None
 
     def _turn(self) -> None:
-        """Take in what is new, and step until some request is answered, or another waits."""
+        """Take in what is new, and step once."""
         self._pipeline = self._pipeline or self._open()
         new, self._new = self._new, []
         for asked in new:
             self._running.append(asked)
             self._take(asked)
-        while any(asked.answer is None for asked in self._running):
-            self._pipeline.step()
-            for asked in self._running:
-                if asked.answer is None:
-                    self._read(asked)
-            if self._new or any(asked.answer is not None for asked in self._running):
-                break
+        self._pipeline.step()
+        for asked in self._running:
+            self._read(asked)
         if all(asked.answer is not None for asked in self._running):
-            while self._pipeline.has_non_finished_requests():
+            while self._pipeline.has_non_finished_requests():  # so that it drops what was cancelled
                 self._pipeline.step()
 
     def _take(self, asked: _Asked) -> None:
