@@ -1,6 +1,6 @@
 """Which engine runs which model family as transformers does: the table in docs/engines.md.
 
-    python -m benchmarks.families [--kinds ctranslate2 transformers vllm] [--write]
+    python -m benchmarks.families [--kinds openvino ctranslate2 transformers vllm] [--write]
 
 Each family is a tiny model with random weights of its published config (tests/support/families.py);
 each engine is opened as a run opens it. ``--write`` puts the table into docs/engines.md.
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 PAGE = ROOT / "docs" / "engines.md"
 START, END = "<!-- families -->\n", "<!-- end of families -->\n"
-KINDS = ("ctranslate2", "transformers", "vllm")
+KINDS = ("openvino", "ctranslate2", "transformers", "vllm")
 
 
 async def verdict(kind: str, model: Path) -> str:

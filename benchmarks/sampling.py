@@ -1,6 +1,6 @@
-"""How fast an engine samples: ctranslate2 against ``generate`` of transformers, or others.
+"""How fast an engine samples: openvino against ctranslate2, or others.
 
-    python benchmarks/sampling.py [--kinds ctranslate2 transformers] [--rounds 3] [--json FILE]
+    python benchmarks/sampling.py [--kinds openvino ctranslate2] [--rounds 3] [--json FILE]
 
 All engines get the same 16 prompts of about 60 tokens at once and sample 4 continuations of each,
 64 sequences in one batch, of exactly 64 tokens (the end of turn is held back), at temperature 0.7,
@@ -33,7 +33,7 @@ def main() -> None:
     """Run both, alternating, and print tokens per second and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="bundled:smollm2-135m")
-    parser.add_argument("--kinds", nargs="+", default=["ctranslate2", "transformers"])
+    parser.add_argument("--kinds", nargs="+", default=["openvino", "ctranslate2"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args()
@@ -72,7 +72,7 @@ def _requests(chat: Chat, num_tokens: int) -> list[Request]:
 
 
 def _options(kind: str) -> dict[str, int]:
-    return {} if kind == "vllm" else {"max_batch_size": NUM_PROMPTS * NUM_SAMPLES}
+    return {} if kind in ("openvino", "vllm") else {"max_batch_size": NUM_PROMPTS * NUM_SAMPLES}
 
 
 async def _tokens_per_s(engine: Engine, requests: list[Request]) -> float:

@@ -28,12 +28,14 @@ FLOORS = [
 ]  # fmt: skip
 """The rooms from the ground up; each imports only from those below it."""
 HEAVY = {
-    "torch", "transformers", "trl", "vllm", "ctranslate2", "peft", "accelerate", "datasets",
-    "trackio", "wandb", "tensorboard", "mlflow",
+    "torch", "transformers", "trl", "vllm", "ctranslate2", "openvino", "openvino_genai", "peft",
+    "accelerate", "datasets", "trackio", "wandb", "tensorboard", "mlflow",
 }  # fmt: skip
 TRACKERS = ("trackio", "wandb", "tensorboard", "mlflow")
 WRAPPERS = {
-    "selfreward.engines.ctranslate2", "selfreward.engines.transformers", "selfreward.engines.vllm",
+    "selfreward.engines.ctranslate2", "selfreward.engines.openvino",
+    "selfreward.engines.openvino_graph", "selfreward.engines.transformers",
+    "selfreward.engines.vllm",
     "selfreward.training.dpo", "selfreward.training.identity", "selfreward.training.loop",
     "selfreward.training.reward", "selfreward.training.sft",
     *(f"selfreward.tracking.{name}" for name in TRACKERS),
@@ -52,6 +54,7 @@ WRITERS = {
     "selfreward.workers.main": "answers through a pipe",
     "selfreward.workers.function_main": "answers through a pipe",
     "selfreward.training.distributed": "tells the train child by lines of its output",
+    "selfreward.engines.openvino_graph": "lets OpenVINO save what is deleted or durable publishes",
     "selfreward.engines.reference": "lets transformers save into a directory that is soon deleted",
     "selfreward.inputs.models": "lets transformers save into a directory that durable publishes",
     "selfreward.training.loop": "lets transformers save into a directory that durable publishes",
@@ -168,6 +171,8 @@ def test_only_wrappers_import_heavy_libraries_at_the_top() -> None:
         ("jinja2", {"selfreward.inputs.templates", "selfreward.verbs.report_page"}),
         ("ctranslate2", {"selfreward.engines.ctranslate2"}),
         ("trl", {"selfreward.training." + m for m in ("dpo", "loop", "options", "reward", "sft")}),
+        ("openvino", {"selfreward.engines.openvino", "selfreward.engines.openvino_graph"}),
+        ("openvino_genai", {"selfreward.engines.openvino"}),
         ("pickle", set()),
         *((name, {f"selfreward.tracking.{name}"}) for name in TRACKERS),
     ],

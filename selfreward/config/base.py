@@ -84,8 +84,9 @@ class EngineConfig(Passthrough):
     """How to run inference. Other keys are the engine's own options."""
 
     kind: str = "auto"
-    """``vllm``, ``ctranslate2``, ``transformers`` or ``server``; ``auto`` takes vllm where it is
-    installed and there is a CUDA device, else the first of the next two that can run the model."""
+    """``vllm``, ``openvino``, ``ctranslate2``, ``transformers`` or ``server``; ``auto`` takes vllm
+    where it is installed and there is a CUDA device, else the first of the next three that can run
+    the model; openvino runs on CPUs alone."""
     concurrency: int = Field(default=64, ge=1)
     """Requests in flight at once."""
     staged: bool = False

@@ -227,7 +227,7 @@ _ENGINE_RUNTIME_KEYS = (
     "kind",  # they are proved to answer alike but for rounding
     "concurrency", "staged", "max_batch_size", "max_batch_tokens",
     "gpu_memory_utilization", "kv_cache_memory_bytes", "max_model_len", "max_num_seqs",
-    "max_num_batched_tokens", "tensor_parallel_size", "pipeline_parallel_size",
+    "max_num_batched_tokens", "cache_size", "tensor_parallel_size", "pipeline_parallel_size",
     "data_parallel_size", "distributed_executor_backend", "enforce_eager",
     "endpoints", "api_key_env", "timeout_s", "max_retries",
     "omit",  # else a run that an endpoint refuses could not go on

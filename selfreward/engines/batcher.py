@@ -46,15 +46,17 @@ class Batcher:
         max_batch_size: Sequences per batch: requests times their n.
         max_batch_tokens: Tokens of a batch at most, by its longest sequence; memory grows with
             them. A sequence that is longer goes alone.
+        worker: The one thread, where more than batches is to take turns in it.
     """
 
     def __init__(
-        self, run_batch: RunBatch, max_batch_size: int, max_batch_tokens: int = MAX_BATCH_TOKENS
-    ) -> None:
+        self, run_batch: RunBatch, max_batch_size: int, max_batch_tokens: int = MAX_BATCH_TOKENS,
+        worker: ThreadPoolExecutor | None = None,
+    ) -> None:  # fmt: skip
         self._run_batch, self._max = run_batch, max_batch_size
         self._max_tokens = max_batch_tokens
         self._waiting: list[_Waiting] = []
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._worker = worker or ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._dispatcher: asyncio.Task[None] | None = None
         self._closed = False
 

@@ -1,4 +1,4 @@
-"""CTranslate2: the default on CPUs, two to three times as fast as transformers there.
+"""CTranslate2: on CPUs two to three times as fast as transformers; its architectures are its own.
 
 A checkpoint is converted once into the user cache, under the digest of its content. Facts of the
 library that shape this file (version 4.8.5, src/decoding.cc and src/models/language_model.cc):
@@ -32,6 +32,7 @@ from selfreward.config import Sampling
 from selfreward.engines.base import Generation, Request, check_room
 from selfreward.engines.batcher import MAX_BATCH_TOKENS, Batcher, batch_seed
 from selfreward.engines.chat import Chat
+from selfreward.engines.starts import common_start, shared_start
 from selfreward.engines.stops import Stops
 from selfreward.errors import ConfigError, IntegrityError, PreflightError
 from selfreward.inputs import models, shipped
@@ -182,7 +183,7 @@ class CTranslate2Engine:
         stops = Stops(self._chat, sampling)
         results = self._generate(
             rows,
-            _common_start(rows) if len(rows) > 1 else [],
+            common_start(rows) if len(rows) > 1 else [],
             cache_static_prompt=False,
             num_hypotheses=1 if greedy else n,
             end_token=list(self._chat.end_ids),
@@ -228,36 +229,13 @@ class CTranslate2Engine:
         return generations
 
     def _shared_start(self, rows: Sequence[Tokens]) -> Tokens:
-        """Tokens that all rows begin with, such as the rubric; the library keeps their state.
-
-        It never forgets a start that it was given, so few are to be given. The first that is at
-        least half as long as what the rows share is taken: of the known starts the longest that
-        fits, then the longest beginning of a known one, then all that the rows share. A row that
-        is alone takes the first, however short.
-        """
-        common = _common_start(rows)
-        known = [start for start in self._starts if common[: len(start)] == start]
-        best = max(known, key=len, default=[])
-        if len(rows) == 1 or 2 * len(best) >= len(common):
-            return best
-        best = max((_common([start, common]) for start in self._starts), key=len, default=[])
-        if 2 * len(best) < len(common):
-            best = common
-        if len(self._starts) == _MAX_STARTS:
-            self._load()
-        self._starts.append(best)
+        """See ``shared_start``. The library never forgets a start, so few are to be given to it."""
+        best = shared_start(rows, self._starts)
+        if best not in self._starts and best:
+            if len(self._starts) == _MAX_STARTS:
+                self._load()
+            self._starts.append(best)
         return best
-
-
-def _common_start(rows: Sequence[Tokens]) -> Tokens:
-    """The longest common start that leaves each row a token."""
-    return _common([row[:-1] for row in rows])
-
-
-def _common(rows: Sequence[Tokens]) -> Tokens:
-    first, last = min(rows), max(rows)  # what these share, all between them share
-    pairs = enumerate(zip(first, last, strict=False))
-    return first[: next((i for i, (a, b) in pairs if a != b), len(first))]
 
 
 def _stopper(stops: Stops) -> Any:

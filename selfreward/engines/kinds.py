@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from selfreward.engines.base import Engine
 from selfreward.engines.chat import Chat
+from selfreward.engines.openvino_build import bf16_problem, openvino_problem
 from selfreward.engines.server.balancer import Balancer
 from selfreward.engines.vllm_build import is_cpu_build, vllm_problem
 from selfreward.errors import ConfigError, PreflightError
@@ -24,6 +25,13 @@ _Compute = Literal[
     "bfloat16", "float32",
 ]  # fmt: skip
 OPTIONS: dict[str, dict[str, Any]] = {
+    "openvino": {
+        "precision": Literal["f32", "bf16"],
+        "cache_size": _Count,
+        "max_num_seqs": _Count,
+        "max_num_batched_tokens": _Count,
+        **_BATCH,
+    },
     "ctranslate2": {
         "device": Literal["cpu", "cuda", "auto"],
         "device_index": int | list[int],
@@ -50,15 +58,17 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "omit": Any,
     },
 }
-"""By engine: arguments of ``ctranslate2.Generator`` and ``AutoModelForCausalLM.from_pretrained``
-with what they take, and how many sequences and tokens a batch may hold. Listed here so that
-checking them loads no library: what an engine itself would refuse, it refuses once M1 is trained.
-Those of vLLM, which are many, are asked of it."""
-KINDS = ("auto", "ctranslate2", "server", "transformers", "vllm")
+"""By engine: arguments of ``OpenVINOEngine`` (most are of OpenVINO's ``SchedulerConfig``), of
+``ctranslate2.Generator`` and of ``AutoModelForCausalLM.from_pretrained`` with what they take, and
+how many sequences and tokens a batch may hold. Listed here so that checking them loads no library:
+what an engine itself would refuse, it refuses once M1 is trained. Those of vLLM, which are many,
+are asked of it."""
+KINDS = ("auto", "ctranslate2", "openvino", "server", "transformers", "vllm")
 _MODULES = {"server": "server.engine"}
 """Where an engine is, if not in the module of its name."""
-_AUTO = ("ctranslate2", "transformers")
-"""In order of preference, where vLLM has no GPU: the faster one does not run every architecture."""
+_AUTO = ("ctranslate2", "openvino", "transformers")
+"""In order of preference, where vLLM has no GPU, each where it is proved on the model. OpenVINO,
+which runs on CPUs alone, is the younger one here: it comes second until it has run for longer."""
 
 
 def check_options(kind: str, options: Mapping[str, Any]) -> None:
@@ -66,7 +76,8 @@ def check_options(kind: str, options: Mapping[str, Any]) -> None:
 
     Raises:
         ConfigError: No such engine, or an option that it does not have.
-        PreflightError: vLLM is asked for but not installed, or its build does not fit.
+        PreflightError: vLLM or OpenVINO is asked for but not installed, or its build does not fit;
+            or this CPU lacks the instructions for bf16.
     """
     if kind not in KINDS:
         raise ConfigError(f"engine.kind: no engine {kind!r}", _near(kind, KINDS))
@@ -80,6 +91,10 @@ def check_options(kind: str, options: Mapping[str, Any]) -> None:
         if name not in known:
             raise ConfigError(f"engine.{name}: {kind} has no such option", _near(name, known))
         _check_value(name, value, known[name])
+    if kind == "openvino" and (problem := openvino_problem()):
+        raise PreflightError(f"engine.kind=openvino: {problem.message}", problem.fix)
+    if options.get("precision") == "bf16" and (problem := bf16_problem()):
+        raise PreflightError(f"engine.precision=bf16: {problem.message}", problem.fix)
     if kind == "server":
         Balancer(options, model=None)
 
@@ -90,9 +105,8 @@ def open_engine(
     """Load a model.
 
     Args:
-        kind: ``vllm``, ``ctranslate2``, ``transformers`` or ``server``. ``auto``: vllm where it is
-            installed and there is a CUDA device, else the first of the next two that can run the
-            model.
+        kind: ``vllm``, ``openvino``, ``ctranslate2``, ``transformers`` or ``server``. ``auto``:
+            see ``candidates``.
         model: Model directory.
         chat: Of the same model.
         options: The engine's own; under ``auto`` each engine takes those that it has.
@@ -121,7 +135,10 @@ def candidates(kind: str) -> tuple[str, ...]:
     """The engines that a kind may come to, in order of preference: one, but for ``auto``."""
     if kind != "auto":
         return (kind,)
-    return ("vllm", *_AUTO) if _has_vllm_on_cuda() else _AUTO
+    if _has_vllm_on_cuda():
+        return ("vllm", "ctranslate2", "transformers")
+    on_cpu = not openvino_problem() and not _has_cuda()
+    return tuple(name for name in _AUTO if on_cpu or name != "openvino")
 
 
 def own_options(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,8 +185,10 @@ def _check_vllm(options: Mapping[str, Any]) -> None:
 
 
 def _has_vllm_on_cuda() -> bool:
-    if vllm_problem() or is_cpu_build():
-        return False
+    return not (vllm_problem() or is_cpu_build()) and _has_cuda()
+
+
+def _has_cuda() -> bool:
     import torch
 
     return bool(torch.cuda.is_available())

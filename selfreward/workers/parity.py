@@ -21,6 +21,7 @@ from selfreward.workers.process import Child
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "transformers": {"dtype": "float32"},
+    "openvino": {"precision": "f32"},
     "ctranslate2": {"compute_type": "float32"},
     "vllm": {"dtype": "float32"},
 }

@@ -168,17 +168,27 @@ def test_a_proof_is_made_once_and_then_costs_nothing(
         ("Pythia", r"cannot convert .*AttributeError"),
     ],
 )
-def test_auto_goes_on_to_transformers_and_a_named_engine_refuses(
+def test_auto_takes_another_engine_and_a_named_one_refuses(
     family: str, why: str, tmp_path: Path, told: list[str]
 ) -> None:
     model = make_family(tmp_path / "a", family)
     with pytest.raises(PreflightError, match=why) as error:
         opened("ctranslate2", model)
     assert error.value.hint == "Set engine.kind=transformers."
-    assert opened("auto", model, told)[0] == "transformers"
+    assert opened("auto", model, told)[0] == "openvino"
     [line] = told
-    assert line.endswith("; engine.kind=auto tries transformers")
+    assert line.endswith("; engine.kind=auto tries openvino")
     assert "\n" not in line
+
+
+def test_auto_says_of_each_engine_why_it_goes_on(tmp_path: Path, told: list[str]) -> None:
+    model = make_family(tmp_path / "a", "Phi 4-mini")  # LongRoPE
+    assert opened("auto", model, told)[0] == "transformers"
+    first, second = told
+    assert first.endswith("; engine.kind=auto tries openvino")
+    assert second.endswith("; engine.kind=auto tries transformers")
+    assert "depends on values" in second
+    assert "\n" not in first + second
 
 
 def test_a_mismatch_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +225,7 @@ def test_of_a_large_model_a_few_layers_of_each_kind_are_compared(
     config = json.loads((few / "config.json").read_text())
     assert config["layer_types"] == layers[:4]
     assert config["num_hidden_layers"] == 4
-    assert opened("auto", model, told)[0] == "transformers"
+    assert opened("auto", model, told)[0] == "openvino"
     assert "with few layers and random weights: 0.0 billion parameters" in told[-1]
     assert [p for p in (tmp_path / "cache" / "proofs").iterdir() if p.is_dir()] == []
 
@@ -352,7 +362,7 @@ def test_whatever_an_engine_fails_with_auto_goes_on(
         return failing if kind == "ctranslate2" else real(kind, *args, **more)
 
     monkeypatch.setattr(proved, "open_engine", open_engine)
-    assert opened("auto", model, told)[0] == "transformers"
+    assert opened("auto", model, told)[0] == "openvino"
     assert failing.closed
     assert ("RuntimeError: CUDA error" in told[0]) or ("no: idea" in told[0])
 
@@ -425,4 +435,4 @@ def test_a_wrong_option_is_an_error_of_the_config(tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_is_run_by_some_engine(family: str, tmp_path: Path, told: list[str]) -> None:
     kind, _ = opened("auto", make_family(tmp_path / "a", family), told)
-    assert bool(told) == (kind == "transformers")
+    assert len(told) == ("ctranslate2", "openvino", "transformers").index(kind)

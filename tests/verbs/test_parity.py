@@ -133,7 +133,7 @@ def test_the_engines_agree_on_the_real_model_and_doctor_shows_it_later(
     assert kept == json.loads(json.dumps(result))
     [check] = [c for c in doctor.doctor() if c["name"] == f"parity of {model_dir}"]
     assert check["status"] == "ok"
-    assert check["detail"].startswith("transformers, ctranslate2")
+    assert check["detail"].startswith("transformers, openvino, ctranslate2")
     assert " agreed on " in check["detail"]
     text = parity.parity_text(result)
     assert "yardstick" in text and "3 of 3" in text
