@@ -1,4 +1,4 @@
-"""OpenVINO: the default on CPUs, about twice as fast as CTranslate2, and proved on more models.
+"""OpenVINO: for CPUs, and proved on more models than CTranslate2.
 
 Its graphs come from transformers, see ``openvino_graph``. Facts of the libraries that shape this
 file (openvino and openvino-genai 2026.4):
