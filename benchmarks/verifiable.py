@@ -64,7 +64,7 @@ CONFIG = {
     "sft": None,
     # the constraints are worded alike on purpose, so nothing is dropped for eight words in a row
     "prompts": {"dataset": "train.jsonl", "count": 32, "overlap_words": None},
-    "responses": {"n": 4, "top_k": 64, "max_new_tokens": 64},
+    "responses": {"n": 4, "top_k": 64, "max_new_tokens": 128},
     "judge": {"form": "expected", "template": "judge/expected.jinja"},
     "evaluation": {
         "ranked": None,
