@@ -156,7 +156,7 @@ async def _prove(
     proof = replace(
         proof,
         tokens=tuple(len(e.prompt) for e, _ in zip(expected, found, strict=False)),
-        problem=proofs.differences(expected, found, precision),
+        problem=proofs.differences(expected, found, setting.kind, precision),
         note=note if yardstick.is_small else f"{note or 'proved'} {yardstick.stand_in}",
     )
     if yardstick.is_small and not proof.problem:
@@ -255,7 +255,7 @@ class ProvedEngine:
         )
         # The last goes as the long one does, after the others.
         found, _ = await _ask_all(self._setting, self.engine, expected)
-        return proofs.differences(expected, found, self._precision)
+        return proofs.differences(expected, found, self.kind, self._precision)
 
     async def _short_answers(self) -> list[tuple[Ids, float | None]]:
         greedy = Sampling(max_new_tokens=proofs.NEW_TOKENS, temperature=0.0)

@@ -11,7 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from selfreward.engines.proof import LOGPROB_TOLERANCE, PROBABILITY_TOLERANCE, Found, difference
+from selfreward.engines.proof import (
+    LOGPROB_TOLERANCE,
+    PROBABILITY_TOLERANCE,
+    SUM_TOLERANCE,
+    Found,
+    difference,
+)
 from selfreward.engines.reference import Expected
 from selfreward.engines.vllm_build import version, vllm_version
 from selfreward.errors import IntegrityError
@@ -93,7 +99,8 @@ def parity_text(result: dict[str, Any]) -> str:
         )
     return (
         f"{table(rows)}\nlargest differences in float32; tolerated: {LOGPROB_TOLERANCE:g} in the "
-        f"log-probability of an answer, {PROBABILITY_TOLERANCE:g} in the probability of a token"
+        f"log-probability of an answer ({_more()}), {PROBABILITY_TOLERANCE:g} in the probability "
+        "of a token"
     )
 
 
@@ -101,6 +108,10 @@ def _agree(engines: dict[str, dict[str, Any]]) -> bool:
     """Whether all engines that can run the model agree, and there is one besides the yardstick."""
     compared = [e for kind, e in engines.items() if kind != _YARDSTICK and not e["error"]]
     return bool(compared) and all(engine["agrees"] for engine in compared)
+
+
+def _more() -> str:
+    return ", ".join(f"{kind}: {more:g} a token more" for kind, more in SUM_TOLERANCE.items())
 
 
 def _difference(value: float | None) -> str:
@@ -136,5 +147,5 @@ def compare(kind: str, answers: dict[str, dict[str, Any]]) -> dict[str, Any]:
         for a, b in zip(e.probabilities, f.scored.probabilities or (), strict=True)
     ]
     row["probability"] = max(probabilities, default=None)
-    row["agrees"] = not any(difference(e, f, "float32") for e, f in pairs)
+    row["agrees"] = not any(difference(e, f, kind, "float32") for e, f in pairs)
     return row

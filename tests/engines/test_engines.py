@@ -374,7 +374,7 @@ def test_logprobs_are_raw_and_count_the_end_of_turn(
             expected = raw_logprob(model, chat, request.token_ids, generation, ended)
             limit = LOGPROB_TOLERANCE
             if type(engine).__name__ == "OpenVINOEngine":
-                limit += SUM_TOLERANCE * len(generation.token_ids)
+                limit += SUM_TOLERANCE["openvino"] * len(generation.token_ids)
             assert generation.logprob == pytest.approx(expected, abs=limit)
     if how == {"temperature": 0.0}:
         assert endings == {True, False}
