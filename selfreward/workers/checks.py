@@ -66,7 +66,8 @@ def check_run(config: Config, source: Path | None, *, here: bool = True) -> dict
     templates |= load_author_templates(config.prompts, beside)
     check_config(config, templates, here=here, anew=False)
     if here:
-        _check_functions(config, lambda name: inputs.get(name, ""))
+        found = functions.read_functions(inputs.get(functions.COPY, ""))
+        _check_functions(config, found, lambda name: inputs.get(name, ""))
     if config.prompts.dataset:
         rows = read_prompt_rows(config.prompts.dataset, beside)
         _check_left(rows, held_out_prompts(inputs), config)
@@ -151,13 +152,14 @@ def check_own_functions(run: Run) -> None:
         ConfigError: One cannot.
         IntegrityError: See ``run_functions``.
     """
-    functions.run_functions(run)
-    _check_functions(run.config, run.read_copy)
+    _check_functions(run.config, functions.run_functions(run), run.read_copy)
 
 
-def _check_functions(config: Config, read: Callable[[str], str]) -> None:
+def _check_functions(
+    config: Config, found: Mapping[str, functions.Function], read: Callable[[str], str]
+) -> None:
     """Check the functions of a config, whose run reads its files by ``read``, "" if it has none."""
-    if found := functions.read_functions(read(functions.COPY)):
+    if found:
         prompts, questions = (read(f"seeds/{kind}.jsonl") for kind in ("dataset", "questions"))
         columns = Columns(column_names(prompts), column_names(questions, QUESTION))
         check_functions(found, config, columns)

@@ -203,6 +203,22 @@ def test_a_run_refuses_a_function_that_cannot_take_what_it_gets_as_validate_does
     assert (kind, message, hint) == refusal(prepared, words)
 
 
+def test_a_run_whose_function_lies_elsewhere_by_now_goes_on() -> None:
+    (there := Path("there")).mkdir()
+    (there / "mine.py").write_text("def one(completions):\n    return [1 for _ in completions]\n")
+    config = there / "config.yaml"
+    config.write_text("evaluation: {contests: [{function: 'mine:one'}]}\n")
+    run = create_run(load_config(config), "run", config)
+    with pytest.raises(Resolving):
+        jobs.prepare(run)
+    (there / "mine.py").rename("mine.py")
+    with pytest.raises(Resolving):
+        jobs.prepare(run)
+    Path("mine.py").unlink()
+    with pytest.raises(ConfigError, match=r"there is no mine.py"):
+        jobs.prepare(run)
+
+
 def test_a_judge_that_is_no_reward_model_is_refused_in_the_same_words() -> None:
     Path("plain").mkdir()
     Path("plain/config.json").write_text(
