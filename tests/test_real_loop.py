@@ -29,7 +29,7 @@ SMALL = [
     "iterations=1", "engine.concurrency=1", "prompts.window=1", "prompts.count=3",
     "responses.n=3", "responses.max_new_tokens=80", "sft.ift.limit=4", "sft.eft.limit=1",
     "sft.max_steps=2", "sft.save_steps=1", "dpo.max_steps=2", "dpo.save_steps=1",
-    "evaluation.limit=2", "evaluation.questions.limit=4", "evaluation.canaries=false",
+    "evaluation.limit=2", "evaluation.questions.limit=2", "evaluation.canaries=false",
 ]  # fmt: skip
 
 

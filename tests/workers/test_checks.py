@@ -186,11 +186,7 @@ def test_what_a_run_refuses_before_it_works_validate_and_plan_refuse_in_the_same
 @pytest.mark.parametrize(
     "words",
     [
-        # none of the first questions states a constraint
-        [
-            f"evaluation.contests=[{{function: {STRICT}}}]",
-            "evaluation.questions={path: seed/questions.jsonl, limit: 2}",
-        ],
+        [f"evaluation.contests=[{{function: {STRICT}}}]", "evaluation.questions=held.jsonl"],
         [f"judge.jury=[{{}}, {{function: {STRICT}}}]", "prompts.dataset=six.jsonl"],
     ],
 )
@@ -201,6 +197,12 @@ def test_a_run_refuses_a_function_that_cannot_take_what_it_gets_as_validate_does
     kind, message, hint = refusal(validated, words)
     assert "needs an argument 'constraints', and gets prompts, completions" in message
     assert (kind, message, hint) == refusal(prepared, words)
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_the_quickstart_may_ask_as_few_questions_as_one_likes(limit: int) -> None:
+    path = recipes()["quickstart"]
+    validate(load_config(path, [f"evaluation.questions.limit={limit}"]), path)
 
 
 def test_a_run_whose_function_lies_elsewhere_by_now_goes_on() -> None:
