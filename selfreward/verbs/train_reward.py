@@ -1,6 +1,7 @@
 """What ``selfreward train-reward`` does: a reward model from rankings, and how well it orders."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -119,7 +120,7 @@ def train_reward(
         data=data,
         prompts=done.prompts,
         answers=done.answers,
-        left_out=human.left_out | done.left_out,
+        left_out=dict(Counter(human.left_out) + Counter(done.left_out)),
         log=done.log,
         test=_ordered(held_out, done.rewards) if held_out else None,
         seconds=time.monotonic() - start,
