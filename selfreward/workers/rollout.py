@@ -126,8 +126,8 @@ async def generate_iteration(run: Run, store: Store, iteration: int, sessions: S
 
 def _function(run: Run, role: _Role) -> FunctionProcess:
     assert role.juror is not None
-    judge, copy = run.config.judge.jurors[role.juror], run.seed_file("dataset")
-    columns = column_names(copy.read_text(encoding="utf-8")) if copy.is_file() else []
+    judge = run.config.judge.jurors[role.juror]
+    columns = column_names(run.read_copy("seeds/dataset.jsonl"))
     return function_process(run, judge, judge_key(role.juror), columns)
 
 
