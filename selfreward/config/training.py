@@ -88,8 +88,8 @@ class PositivesConfig(Passthrough):
 
     start: Literal["policy", "M0", "M1"] = "policy"
     """Which model is trained: ``policy``, M(t), as in rejection sampling (Llama 2, arXiv
-    2307.09288, 3.2.3); ``M0``: the base model anew in each iteration, as in SRLM's "positive
-    examples only" and ReST-EM (arXiv 2312.06585, 3); or ``M1``."""
+    2307.09288); ``M0``: the base model anew in each iteration, as in SRLM's "positive
+    examples only" and ReST-EM (arXiv 2312.06585); or ``M1``."""
     min_score: float = Field(default=0.0, ge=0, le=5)
     """Points below which a prompt's best response is left out. SRLM takes 5, the highest."""
     max_length: int = Field(default=1024, ge=8)
