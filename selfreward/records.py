@@ -348,3 +348,8 @@ REPORTS = (
     "judge", "canaries", "positions", "answers", "contests", "verified", "rewards", "benchmarks",
 )  # fmt: skip
 """Names of all reports of an evaluation."""
+
+REPORTS_OF: dict[str, tuple[str, ...]] = {
+    "selection": ("selection",), "train": ("trained", "consistency"), "evaluate": REPORTS,
+}  # fmt: skip
+"""Names of the reports that are committed with a stage."""

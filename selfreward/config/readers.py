@@ -5,6 +5,8 @@ A key that none of the groups below names, such as ``seed``, is read by every st
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
+from typing import Any
 
 from selfreward.config.run import Config, is_runtime_key
 
@@ -72,3 +74,75 @@ def keeps_order(old: Config, new: Config, made: Sequence[StageKey]) -> bool:
     after = [(t, stage) for t in range(last + 1) for stage in new.stages(t)]
     count = 1 + max(before.index(at) for at in made if at in before)
     return before[:count] == after[:count]
+
+
+_FILES = {
+    r"templates/(judge|criteria)(-\d+)?\.jinja": "judge",
+    r"templates/(prompts|evolve)\.jinja|seeds/(prompts|topics|dataset)\.jsonl": "prompts",
+    r"templates/worse\.jinja|seeds/(ift|eft|ranked)\.jsonl": "sft",
+}
+"""Of the files that a run has a copy of, those that only the stages read that read a group."""
+
+
+def alike(old: Config, new: Config, differing: Iterable[str] = ()) -> list[StageKey]:
+    """The first stages of a run that make the same with either config, in order.
+
+    Finer than ``is_read``, which says for every config which change it refuses: a judge of a jury
+    is read by its own stage and by the pairs. Stricter too: keys that only stop a run count.
+
+    Args:
+        differing: Input files, such as ``templates/judge.jinja``, that are not the same.
+    """
+    files = [*differing]
+
+    def same(two: tuple[StageKey, StageKey]) -> bool:
+        (t, stage), other = two
+        return (
+            (t, stage) == other
+            and _reading(old, t, stage) == _reading(new, t, stage)
+            and not any(_reads_file(new, t, stage, name) for name in files)
+        )
+
+    both = zip(_order(old), _order(new), strict=False)
+    return [key for key, _ in takewhile(same, both)]
+
+
+def _order(config: Config) -> list[StageKey]:
+    return [(t, stage) for t in range(config.iterations + 1) for stage in config.stages(t)]
+
+
+def _reading(config: Config, iteration: int, stage: str) -> dict[str, Any]:
+    """All of a config that decides what a stage makes, or whether the run gets that far."""
+    kind, _, juror = stage.partition("/")
+    groups = (_LATER if iteration else _SEED)[kind]
+    left_out = {*EXTENDABLE, "track"}
+    data = {
+        key: value
+        for key, value in config.model_dump(mode="json").items()
+        if (key in groups or key not in _GROUPS) and key not in left_out
+    }
+    if "judge" in data and kind not in ("pairs", "comparisons"):
+        sits = config.judge.evaluated if kind == "evaluate" else int(juror or 0)
+        data["judge"]["jury"] = data["judge"]["jury"][sits - 1] if sits else None
+    if kind == "evaluate":
+        sampling = config.responses.model_dump(mode="json")
+        data["responses"] = {k: v for k, v in sampling.items() if k not in _NOT_ANSWERED_BY}
+    return data
+
+
+_NOT_ANSWERED_BY = ("n", "anchors", "temperature")
+"""Keys of ``responses`` that the answers to ``evaluation.questions`` have no use for."""
+
+
+def _reads_file(config: Config, iteration: int, stage: str, name: str) -> bool:
+    """Whether a stage may read a run's copy of a file; what is not known is read by all."""
+    kind, _, juror = stage.partition("/")
+    group = next((group for form, group in _FILES.items() if re.fullmatch(form, name)), None)
+    if group != "judge":
+        groups = (_LATER if iteration else _SEED)[kind]
+        return group is None or group in groups
+    if kind in ("pairs", "comparisons", "responses", "prompts"):
+        return kind == "comparisons"
+    number = re.search(r"-(\d+)", name)
+    sits = config.judge.evaluated if kind == "evaluate" else int(juror or 0)
+    return int(number[1] if number else 0) == sits

@@ -1,14 +1,18 @@
-"""A run that takes over the records of another one, to train anew from its stored pairs."""
+"""A run that takes over the records of another one.
+
+``create_branch`` trains anew from its stored pairs. ``create_sharing`` makes a run of its own config, of
+which another has made the first stages already.
+"""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selfreward.config.yamlfile import dump_yaml, read_yaml
 from selfreward.errors import IntegrityError, NotFoundError
-from selfreward.records import TRAINING, Stage, model_name
+from selfreward.records import REPORTS_OF, TRAINING, Stage, model_name
 from selfreward.storage import database, durable, labels
 from selfreward.storage.changes import (
     BRANCHED,
@@ -77,13 +81,57 @@ def create_branch(
         database.copy(origin.records, directory / "records.db")
         with Store.claim(directory / "records.db") as store:
             events = (CONFIGURED, BRANCHED, FIXED, IMPORTED)
-            store.cut_to_pairs(iteration, events, (START,))
+            stages = [stage for t, stage in kept if t == iteration]
+            store.cut(iteration, stages, events, (START,))
             _link_models(origin, store, directory / "models", iteration)
             if changed:
                 store.add_event(CONFIGURED, change_text(old, data, changed))
             branch = Branch(origin.name, iteration, pairs.digest)
             store.add_event(BRANCHED, json.dumps(asdict(branch)))
         labels.carry(origin, Run(directory), iteration)
+    return Run(target)
+
+
+def create_sharing(
+    target: Path, files: Mapping[str, str], origin: Run, made: Sequence[tuple[int, str]]
+) -> Run:
+    """Make a run of which another one has made the first stages, that are alike in both.
+
+    Records are copied and models hard-linked where that can be, and each stage is entered as made
+    from the new run's own config and files. The other run is only read, and may be at work. The
+    new one appears whole or not at all.
+
+    Args:
+        target: See ``create.free_directory``.
+        files: See ``create.create_directory``.
+        made: Stages finished in ``origin``, in order, which ``config.readers.alike`` calls alike.
+
+    Raises:
+        IntegrityError: A model is gone or damaged.
+        PreflightError: The directory cannot be written.
+    """
+    iteration, last = made[-1]
+    with origin.store() as other:
+        end = other.finished(iteration, last)
+    assert end is not None
+    stages = [stage for t, stage in made if t == iteration]
+    with new_directory(target) as directory:
+        for path, text in files.items():
+            durable.write_file(directory / path, text)
+        base = (origin.path / "models" / "M0.json").read_bytes()
+        durable.write_file(directory / "models" / "M0.json", base)
+        database.copy(origin.records, directory / "records.db")
+        run = Run(directory)
+        with Store.claim(directory / "records.db") as store:
+            reports = [START, *(name for stage in stages for name in REPORTS_OF.get(stage, ()))]
+            store.cut(iteration, stages, (FIXED, IMPORTED), reports)
+            store.plan({t: run.config.stages(t) for t in range(run.config.iterations + 1)})
+            _link_models(origin, store, directory / "models", iteration)
+            for stage in store.stages():
+                fingerprint = run.stage_fingerprint(store, stage.iteration, stage.stage)
+                store.set_fingerprint(stage.iteration, stage.stage, fingerprint)
+            branch = Branch(origin.name, iteration, end.digest, last)
+            store.add_event(BRANCHED, json.dumps(asdict(branch)))
     return Run(target)
 
 

@@ -45,9 +45,11 @@ class Branch:
     run: str
     """Name of the other run."""
     iteration: int
-    """Whose pairs are the last records that were copied."""
+    """The last one of which something was copied."""
     digest: str
-    """sha256 over these pairs; that of the stage in both runs."""
+    """Of its last stage that was copied, in both runs: sha256 over its records, or of the model."""
+    stage: str = "pairs"
+    """That stage."""
 
 
 @dataclass(frozen=True, slots=True)

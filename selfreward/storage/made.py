@@ -62,23 +62,23 @@ def _reports(store: Rows, iteration: int) -> dict[str, Any]:
     return {name: report for name, report in found.items() if report is not None}
 
 
+def tables_of(stage: str) -> list[tuple[str, str]]:
+    """The tables into which a stage puts what it makes, each with the condition of its rows."""
+    if stage in ("responses", "anchors"):
+        return [("responses", f"author {'=' if stage == 'anchors' else '<>'} 'M1'")]
+    if _JUDGES.fullmatch(stage):
+        juror = int(stage.partition("/")[2] or 0)
+        return [(table, f"juror = {juror}") for table in ("criteria", "judgments")]
+    return [(stage, "TRUE")] if stage in _COLUMNS else []
+
+
 def _made_rows(store: Rows, iteration: int, stage: str) -> Iterator[tuple[object, ...]]:
-    def rows(table: str, where: str = "TRUE") -> Iterator[tuple[object, ...]]:
+    tables = tables_of(stage)
+    if not tables and stage not in TRAINING:
+        raise IntegrityError(f"{store.path}: table stages: no stage is named {stage!r}", RESTORE)
+    for table, where in tables:
         columns, key = _COLUMNS[table]
         query = f"SELECT {columns} FROM {table} WHERE iteration = ? AND {where} ORDER BY {key}"
-        return store.query(query, (iteration,))
-
-    if stage in ("responses", "anchors"):
-        for row in rows("responses", f"author {'=' if stage == 'anchors' else '<>'} 'M1'"):
-            yield row if row[-1] is not None else row[:-1]  # as before there was the column
-    elif stage == "prompts":
-        for row in rows(stage):
-            yield row if row[-1] is not None else row[:-1]
-    elif _JUDGES.fullmatch(stage):
-        juror = int(stage.partition("/")[2] or 0)
-        yield from rows("criteria", f"juror = {juror}")
-        yield from rows("judgments", f"juror = {juror}")
-    elif stage in _COLUMNS:
-        yield from rows(stage)
-    elif stage not in TRAINING:
-        raise IntegrityError(f"{store.path}: table stages: no stage is named {stage!r}", RESTORE)
+        grew = table in ("prompts", "responses")  # by a column, which counts where it holds a value
+        for row in store.query(query, (iteration,)):
+            yield row[:-1] if grew and row[-1] is None else row

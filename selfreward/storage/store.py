@@ -4,7 +4,8 @@ A record type of ``records.py`` is a table of the same name. Rows are only ever 
 its unique key, in transactions that reach the disk before they count (WAL, ``synchronous=FULL``)
 and only while the writer still owns the run: every transaction compares its epoch with the
 ``owner`` row, so a process that was given up can no longer write. A stage is finished when its
-``stages`` row is committed, after all its records.
+``stages`` row is committed, after all its records. All SQL that writes is in this one file, so that
+none goes past the fence.
 """
 
 import json
@@ -30,7 +31,7 @@ from selfreward.records import (
     Stage,
 )
 from selfreward.storage import database, seals
-from selfreward.storage.made import made_digest
+from selfreward.storage.made import made_digest, tables_of
 from selfreward.storage.tables import RESTORE, TABLES, Row, from_rows, to_row, typed
 
 T = TypeVar("T")
@@ -182,35 +183,51 @@ class Store:
             for table in ("train_log", "progress"):
                 self._db.executemany(f"DELETE FROM {table} WHERE iteration=? AND stage=?", again)
 
-    def cut_to_pairs(
-        self, iteration: int, events: Collection[str], reports: Collection[str]
-    ) -> None:
-        """Leave of a copy what was made up to the pairs of an iteration, for it to be trained anew.
+    def cut(
+        self, iteration: int, stages: Collection[str], events: Collection[str],
+        reports: Collection[str],
+    ) -> None:  # fmt: skip
+        """Leave of a copy what was made up to some stages, for the rest to be made anew.
 
         Args:
+            iteration: The last of which something stays.
+            stages: Those of its stages that stay.
             events: Kinds of those that stay beside the first, which tells when the run began.
-            reports: Names of those of the iteration itself that stay.
+            reports: Names of those of the iteration that stay.
         """
-        later = ("train", "evaluate")
+        begun = {row.stage for row in self.progress() if row.iteration == iteration}
+        gone = sorted({*self.planned(iteration), *begun} - {*stages})
         with self._transaction():
             for table in (*(name for name, _ in TABLES.values()), "stages", "train_log",
                           "progress", "reports", "figures", "planned", "seals"):  # fmt: skip
                 self._db.execute(f"DELETE FROM {table} WHERE iteration > ?", (iteration,))
-            for table in ("drops", "stages", "train_log", "progress"):
-                query = f"DELETE FROM {table} WHERE iteration = ? AND stage IN (?, ?)"
-                self._db.execute(query, (iteration, *later))
+            for stage in gone:
+                for table, where in tables_of(stage):
+                    query = f"DELETE FROM {table} WHERE iteration = ? AND {where}"
+                    self._db.execute(query, (iteration,))
+                for table in ("drops", "stages", "train_log", "progress"):
+                    query = f"DELETE FROM {table} WHERE iteration = ? AND stage = ?"
+                    self._db.execute(query, (iteration, stage))
             self._db.execute("DELETE FROM figures WHERE iteration = ?", (iteration,))
             marks = ",".join("?" * len(reports))
             query = f"DELETE FROM reports WHERE iteration = ? AND name NOT IN ({marks})"
             self._db.execute(query, [iteration, *reports])
-            query = "DELETE FROM seals WHERE iteration = ? AND what IN (?, ?, ?)"
-            self._db.execute(query, (iteration, *later, seals.FIGURES))
+            marks = ",".join("?" * (len(gone) + 1))
+            query = f"DELETE FROM seals WHERE iteration = ? AND what IN ({marks})"
+            self._db.execute(query, (iteration, *gone, seals.FIGURES))
             marks = ",".join("?" * len(events))
             self._db.execute(
                 f"DELETE FROM events WHERE kind NOT IN ({marks}) AND rowid > "
                 "(SELECT min(rowid) FROM events)", [*events],
             )  # fmt: skip
             seals.seal_events(self._db)
+
+    def set_fingerprint(self, iteration: int, stage: str, fingerprint: str) -> None:
+        """Give a finished stage of a copy the fingerprint that it would have been made with."""
+        with self._transaction():
+            query = "UPDATE stages SET fingerprint = ? WHERE iteration = ? AND stage = ?"
+            self._db.execute(query, (fingerprint, iteration, stage))
+            seals.seal_stage(self._db, iteration, stage)
 
     # Reading
 

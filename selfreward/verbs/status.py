@@ -189,8 +189,9 @@ def status_text(status: Status) -> str:
 
 
 def _branch_text(branch: Branch) -> str:
-    made = f"the pairs of iteration {branch.iteration} on ({branch.digest[:12]})"
-    return f"branch of {branch.run} from {made}"
+    stage, at = branch.stage, f"iteration {branch.iteration} on ({branch.digest[:12]})"
+    last = "the pairs" if stage == "pairs" else f"stage {stage}"
+    return f"branch of {branch.run} from {last} of {at}"
 
 
 def ls_rows() -> list[RunRow | DamagedRow]:
