@@ -196,7 +196,9 @@ def run(
         KeyboardInterrupt: What was committed stays, as with any error above.
         SelfRewardError: All others, see ``errors``.
     """
-    made = new_run(config, [*words, *_words(settings)], name=name, start=start)
+    from selfreward.config.load import words_of
+
+    made = new_run(config, [*words, *words_of(settings)], name=name, start=start)
     launch(made, _teller(made, progress), is_new=True)
     return Run(made)
 
@@ -291,15 +293,6 @@ def _branch(start: str) -> list[str]:
         raise ConfigError(f"--from {start}: expected RUN:M1, a run and one of its models")
     path = Run.open(name).model(int(model[1:]))
     return [f"model={json.dumps(str(path.resolve()))}", "sft=null"]
-
-
-def _words(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Settings as ``dotted.key=value`` words, so that a group keeps the keys not named."""
-    for key, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            yield from _words(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}={json.dumps(value, default=str)}"
 
 
 def _teller(run: directory.Run, progress: Callable[["Status"], None] | None) -> Callable[[], None]:

@@ -1,14 +1,16 @@
 """Charts as PNG and SVG files: each one, the overview of a run, the calibration of a judge."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfreward.charts import judge
+from selfreward.charts import arms, judge
 from selfreward.charts.base import PALETTES, Pen, png_bytes, styled, svg_text
 from selfreward.charts.catalog import CHARTS, charts_of, figure_of, slug
 from selfreward.charts.data import ChartData
 from selfreward.errors import ConfigError, NotFoundError
+from selfreward.measures.arms import ArmMeasure
 from selfreward.measures.reports import CalibrationBin
 from selfreward.storage import durable
 from selfreward.text import spelled
@@ -79,6 +81,31 @@ def save_overview(data: ChartData, path: Path, title: str) -> None:
     _save_row(panels, path, title)
 
 
+def save_arms(
+    found: Mapping[str, Sequence[ArmMeasure]], by: str | None, path: Path, title: str
+) -> None:
+    """Draw each measure by model for all arms of an experiment, a panel each, with intervals.
+
+    Args:
+        found: What each arm has, by its name.
+        by: The measure that comes first; None for the order of the table.
+        path: A .png or .svg file; an earlier one is replaced.
+        title: Name of the experiment.
+
+    Raises:
+        ConfigError: See ``check_path``.
+        NotFoundError: No arm has a model that was measured.
+    """
+    check_path(path)
+    names = dict.fromkeys([*([by] if by else []), *(m.measure for a in found.values() for m in a)])
+    if not names:
+        raise NotFoundError(f"experiment {title} has no model to plot that was measured")
+    panels: list[tuple[str, Callable[[Any, Pen], None]]] = [
+        (arms.heading(name), partial(arms.by_model, found=found, measure=name)) for name in names
+    ]
+    _save_row(panels, path, title, legend=len(found))
+
+
 def save_calibration(bins: Sequence[CalibrationBin], path: Path, title: str) -> None:
     """Draw people's view of responses over the judge's score, with intervals.
 
@@ -102,8 +129,16 @@ def save_calibration(bins: Sequence[CalibrationBin], path: Path, title: str) -> 
 
 
 def _save_row(
-    panels: Sequence[tuple[str, Callable[[Any, Pen], None]]], path: Path, title: str
+    panels: Sequence[tuple[str, Callable[[Any, Pen], None]]],
+    path: Path,
+    title: str,
+    legend: int = 0,
 ) -> None:
+    """Save panels side by side.
+
+    Args:
+        legend: So many series that all panels have stand below them, once; 0 for each its own.
+    """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -115,8 +150,11 @@ def _save_row(
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for axis, (name, panel) in zip(axes, panels, strict=True):
             panel(axis, pen)
-            legend = axis.get_legend()
-            axis.set_title(name, pad=22 if legend else 6, fontsize=10)
+            axis.set_title(spelled(name), pad=22 if axis.get_legend() else 6, fontsize=10)
+        if legend:
+            columns = min(legend, 2 * len(panels))
+            handles = axes[0].get_legend_handles_labels()
+            figure.legend(*handles, loc="outside lower left", ncols=columns)
     _write(figure, pen, path, title)
 
 

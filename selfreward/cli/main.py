@@ -3,7 +3,8 @@
 Data goes to standard output, progress and messages to standard error. What a verb needs is imported
 in the verb, so that none waits for what another one uses. The verbs that look at runs are in
 ``runs.py``, those that look at configs and the machine in ``setup.py``, those that work on data
-files in ``data.py``, those that take something out of a run in ``share.py``. Exit codes are those
+files in ``data.py``, those that take something out of a run in ``share.py``, the one that runs
+experiments in ``compare.py``. Exit codes are those
 of ``errors.py``; 130 and 143 mean Ctrl-C and SIGTERM.
 """
 
@@ -20,7 +21,8 @@ import typer
 from typer.exceptions import TyperException
 
 from selfreward import __version__
-from selfreward.cli import benchmark, data, runs, setup, share
+from selfreward.cli import benchmark, compare, data, runs, setup, share
+from selfreward.cli.launch import INTERRUPTED, TERMINATED, work
 from selfreward.cli.options import ConfigName, Json, Overrides, RunName
 from selfreward.errors import ConfigError, SelfRewardError
 from selfreward.verbs import console
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from selfreward.config.run import Config
     from selfreward.storage.directory import Run
 
-INTERRUPTED, TERMINATED, BROKEN_PIPE = 130, 143, 141
+BROKEN_PIPE = 141
 _USAGE = 2
 
 app = typer.Typer(
@@ -241,28 +243,11 @@ def init(
 
 
 def _launch(run: "Run", as_json: bool, *, is_new: bool = False) -> None:
-    """Do all that is left of a run, showing progress, then its scores.
-
-    Args:
-        is_new: Whether it was made just now, so that it need not stay if it records nothing.
-    """
-    from selfreward import api, controller
+    """Do all that is left of a run, showing progress, then its scores; see ``launch.work``."""
     from selfreward.verbs.maintenance import told_as_damage
-    from selfreward.verbs.progress import Display
     from selfreward.verbs.scores import scores_of, scores_text
 
-    said: list[str] = []
-    try:
-        with told_as_damage(run), Display(run) as display:
-            api.launch(run, display.tick, is_new=is_new, say=said.append)
-    except (KeyboardInterrupt, controller.Terminated) as stop:
-        for line in getattr(stop, "__notes__", ()):
-            console.note(line)
-        code = INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
-        raise typer.Exit(code) from None
-    finally:
-        for line in said:
-            console.note(line)
+    work(run, is_new=is_new)
     with told_as_damage(run):
         scores = scores_of(run)
         if as_json:
@@ -292,6 +277,7 @@ for verb in (
     runs.report,
     data.judge,
     benchmark.benchmark,
+    compare.compare,
     data.compare_models,
     data.train_reward,
     share.export,

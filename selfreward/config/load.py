@@ -4,8 +4,9 @@ Errors are one line: where the value stands, which key, what is wrong, and what 
 """
 
 import difflib
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any, get_args
@@ -88,6 +89,15 @@ def override(data: dict[str, object], overrides: Sequence[str]) -> dict[str, obj
     for (key, value), word in zip(parse_overrides(overrides), overrides, strict=True):
         _set(data, key, value, word)
     return data
+
+
+def words_of(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Plain data as ``dotted.key=value`` words, so that a group keeps the keys not named."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from words_of(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}={json.dumps(value, default=str)}"
 
 
 def dump_config(config: Config) -> str:

@@ -25,13 +25,13 @@ class Beginning:
     """Finished and alike in both, in order; at least one."""
 
 
-def create_sharing_run(
-    config: Config, name: str, files: dict[str, str], others: Iterable[Run]
-) -> Run:
-    """Make a run that begins with what one of the others has made, as far as that is the same.
+def create_sharing_run(name: str, files: dict[str, str], found: Beginning | None) -> Run:
+    """Make a run that begins with what another has made.
 
     Args:
-        name, files: As for ``collect.create_run``, which makes ``files`` by ``run_inputs``.
+        name: See ``create.free_directory``.
+        files: Of the run, see ``collect.run_inputs``.
+        found: What ``beginning`` found; None makes a run in which nothing is made.
 
     Raises:
         ConfigError: The name is bad or in use.
@@ -39,7 +39,6 @@ def create_sharing_run(
         PreflightError: The directory cannot be written.
     """
     target = free_directory(name)
-    found = beginning(config, files, others)
     if found is None:
         return create_directory(target, files)
     return create_sharing(target, files, found.run, found.stages)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfreward.measures.agreement import RESAMPLES
-from selfreward.measures.bootstrap import Bootstrap
+from selfreward.measures.bootstrap import Bootstrap, Share
 from selfreward.measures.reports import (
     Answer,
     Contest,
@@ -74,10 +74,19 @@ def verified(functions: Sequence[FunctionValues]) -> Verified:
 
 def _mean_rate(given: Sequence[Sequence[float | None]]) -> Estimate:
     """Mean over questions of the mean over functions, of those that gave a value."""
+    means, known = known_means(given)
+    return Bootstrap(len(known), RESAMPLES, seed=0).share((means, known))
+
+
+def known_means(given: Sequence[Sequence[float | None]]) -> Share:
+    """By question the mean over those who gave a value, 0 where none did, and whether one did.
+
+    Args:
+        given: The values of each by question.
+    """
     by_question = [[v for v in values if v is not None] for values in zip(*given, strict=True)]
     means = np.array([sum(values) / len(values) if values else 0.0 for values in by_question])
-    known = np.array([bool(values) for values in by_question], float)
-    return Bootstrap(len(by_question), RESAMPLES, seed=0).share((means, known))
+    return means, np.array([bool(values) for values in by_question], float)
 
 
 def contest(

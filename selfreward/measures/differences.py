@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from selfreward.inputs.rankings import Ranking
 from selfreward.measures.agreement import LENGTH_RATIO, RESAMPLES
-from selfreward.measures.bootstrap import Bootstrap
+from selfreward.measures.bootstrap import Bootstrap, Share
 from selfreward.measures.reports import Estimate, JudgeReport
 from selfreward.measures.sample import JudgedResponse, Sample, to_array
 
@@ -23,20 +23,25 @@ def accuracy_difference(
     Returns:
         None where the reports are not about these responses.
     """
+    first, second = (accuracy_share(rankings, report) for report in (a, b))
+    if first is None or second is None:
+        return None
+    return Bootstrap(len(first[0]), RESAMPLES, seed=0).difference(second, first)
+
+
+def accuracy_share(rankings: Sequence[Ranking], report: JudgeReport) -> Share | None:
+    """Pairs that a judge orders as people do, a tie half, and all pairs, by prompt.
+
+    Returns:
+        None where the report is not about these responses.
+    """
     human = [(number, ranking.prompt, response) for number, ranking in enumerate(rankings)
              for response in ranking.responses]  # fmt: skip
-    asked = [number for number, _, _ in human]
-    if any([row.ranking for row in report.responses] != asked for report in (a, b)):
+    if [row.ranking for row in report.responses] != [number for number, _, _ in human]:
         return None
-    sample = Sample(
-        [
-            JudgedResponse(prompt, number, response.preference, (), len(response.text))
-            for number, prompt, response in human
-        ],
-        LENGTH_RATIO,
-    )
-    first, second = (
-        sample.pair_shares(to_array([row.score for row in report.responses]))["accuracy"]
-        for report in (a, b)
-    )
-    return Bootstrap(sample.num_prompts, RESAMPLES, seed=0).difference(second, first)
+    responses = [
+        JudgedResponse(prompt, number, response.preference, (), len(response.text))
+        for number, prompt, response in human
+    ]
+    scores = to_array([row.score for row in report.responses])
+    return Sample(responses, LENGTH_RATIO).pair_shares(scores)["accuracy"]

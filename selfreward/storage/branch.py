@@ -1,7 +1,7 @@
 """A run that takes over the records of another one.
 
-``create_branch`` trains anew from its stored pairs. ``create_sharing`` makes a run of its own config, of
-which another has made the first stages already.
+``create_branch`` trains anew from its stored pairs. ``create_sharing`` makes a run with a config of
+its own, of which another run has made the first stages already.
 """
 
 import json

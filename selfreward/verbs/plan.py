@@ -72,6 +72,7 @@ def plan_of(config: Config, source: Path | None) -> dict[str, Any]:
             "sampled_at_most": sum(row["sampled"] for row in stages),
             "read_estimate": sum(row["read"] for row in stages),
         },
+        "steps": sum(row.get("steps", 0) for row in stages) + (sft["steps"] if sft else 0),
         "evaluation": evaluation,
         "memory": memory,
         "disk": disk_of(config, None if memory is None else 4 * memory["parameters"]),
@@ -213,6 +214,7 @@ def _training(config: Config, iteration: int, tokens: int) -> dict[str, Any]:
         "stage": "train",
         "records": records,
         "note": f"{'pairs' if is_dpo else 'responses'} at most, {steps} steps{seed}",
+        "steps": steps,
         "sampled": 0,
         "read": (1 + is_dpo) * records * tokens,
     }

@@ -65,7 +65,9 @@ def whole(root: Path) -> Run:
 
 def sharing(words: Sequence[str], *others: Run) -> Run:
     config = build_config({}, [*BASE, *words])
-    return create_sharing_run(config, f"shared-{next(_numbers)}", run_inputs(config, None), others)
+    files = run_inputs(config, None)
+    found = beginning(config, files, others)
+    return create_sharing_run(f"shared-{next(_numbers)}", files, found)
 
 
 def alone(words: Sequence[str]) -> Run:

@@ -1,0 +1,247 @@
+"""The arms of an experiment: their configs, all checked, and the runs that they are made of.
+
+experiment file -> Arm, one config each -> ArmRun, one for each arm and seed: runs/EXP-ARM-SEED
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from selfreward.config.experiment import Experiment, load_experiment
+from selfreward.config.load import changes, dump_config, load_config
+from selfreward.config.readers import StageKey, alike
+from selfreward.config.run import Config
+from selfreward.errors import ConfigError, IntegrityError, SelfRewardError
+from selfreward.inputs.collect import found_models
+from selfreward.inputs.shared import Beginning, beginning, copied_files, differing
+from selfreward.inputs.shipped import config_file, recipes
+from selfreward.storage.changes import made_stages, refuse_frozen
+from selfreward.storage.create import is_empty
+from selfreward.storage.directory import NAME, Run, runs_root
+from selfreward.verbs.status import is_complete
+from selfreward.workers.checks import check_changed, check_run
+
+_COMMON = {
+    "one M0": ("model", "revision", "trust_remote_code", "system_prompt", "chat_template"),
+    "one seed set": ("sft.ift", "sft.eft", "sft.selection.ranked", "prompts.dataset",
+                     "prompts.seeds"),
+    "one measure": ("evaluation", "best.by", "responses.max_new_tokens"),
+}  # fmt: skip
+"""Keys, and groups of them, in which arms may not differ; the last one cuts the answers by which
+models are measured."""
+_SEED_FILES = ("ift", "eft", "ranked", "dataset", "prompts")
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One of the ways that are compared."""
+
+    name: str
+    source: str
+    """The recipe or config file that it is made of."""
+    config: Config
+    """With the first seed."""
+    files: dict[str, str]
+    """Text of every input file of its runs, see ``collect.run_inputs``."""
+    lies_by: Path
+    """The file beside which relative paths are looked for."""
+
+    def with_seed(self, seed: int) -> tuple[Config, dict[str, str]]:
+        """The config of a run, and its input files."""
+        config = self.config.model_copy(update={"seed": seed})
+        text = dump_config(config)
+        return config, {**self.files, "config.yaml": text, "config.resolved.yaml": text}
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What a run does not make itself, as another one has."""
+
+    run: str
+    iteration: int
+    stage: str
+    """The last stage that it has from there."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArmRun:
+    """A run of an experiment, before it is worked on."""
+
+    run: str
+    """Its name."""
+    arm: str
+    seed: int
+    state: Literal["new", "begun", "finished"]
+    shares: Shared | None
+    """What it is going to have of others; None: nothing, or it is there already."""
+    left: tuple[StageKey, ...]
+    """Stages that it is going to make itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arms:
+    """An experiment, all of it checked."""
+
+    name: str
+    path: Path
+    arms: tuple[Arm, ...]
+    seeds: tuple[int, ...]
+
+    def run(self, arm: str, seed: int) -> Run:
+        """A run, which may not be there yet."""
+        return Run(runs_root() / f"{self.name}-{arm}-{seed}")
+
+    def of_seed(self, seed: int) -> list[Run]:
+        """The runs of a seed that are there."""
+        found = (self.run(arm.name, seed) for arm in self.arms)
+        return [run for run in found if is_there(run)]
+
+    @property
+    def each(self) -> Iterator[tuple[Arm, int]]:
+        """Every arm with every seed, so that after each seed all arms have been run as often."""
+        return ((arm, seed) for seed in self.seeds for arm in self.arms)
+
+
+def is_there(run: Run) -> bool:
+    """Whether a run has made anything; one that has not is made anew."""
+    return run.records.is_file() and not is_empty(run)
+
+
+def arms_of(path: Path, words: Sequence[str] = ()) -> Arms:
+    """Read an experiment and check its arms, as far as can be without loading a model.
+
+    Args:
+        words: ``dotted.key=value`` overrides of every arm, after its own.
+
+    Raises:
+        ConfigError, PreflightError: The file or the config of an arm is wrong, or two arms do not
+            begin from one model and seed set, or are not measured alike.
+        IntegrityError: A run was made with another config or other files than its arm has now.
+    """
+    experiment = load_experiment(path)
+    name = path.stem
+    arms: list[Arm] = []
+    for arm in experiment.arms:
+        longest = f"{name}-{arm}-{max(experiment.seeds)}"
+        if not NAME.fullmatch(longest):
+            raise ConfigError(
+                f"{path}: arm {arm}: {longest!r} is not a run name",
+                "The file's name and the arm's make it: letters, digits, '.', '-', '_', at most 64 "
+                "with the seed.",
+            )
+        try:
+            arms.append(_arm(experiment, arm, path, words))
+        except SelfRewardError as error:
+            raise type(error)(f"{path}: arm {arm}: {error.message}", error.hint) from None
+        _check_alike(arms[0], arms[-1], path)
+    found = Arms(name, path, tuple(arms), experiment.seeds)
+    for one, seed in found.each:
+        _check_made(found.run(one.name, seed), one, seed)
+    return found
+
+
+def planned(arms: Arms) -> list[ArmRun]:
+    """What is left of each run, in the order in which they are worked on.
+
+    What a run is going to share is told as if all runs before it were finished.
+    """
+    found: list[ArmRun] = []
+    for arm, seed in arms.each:
+        run, config = arms.run(arm.name, seed), arm.config
+        order = [(t, s) for t in range(config.iterations + 1) for s in config.stages(t)]
+        if not is_there(run):
+            earlier = arms.arms[: arms.arms.index(arm)]
+            shares, count = _to_share(arms, arm, seed, earlier)
+            found.append(ArmRun(run.name, arm.name, seed, "new", shares, tuple(order[count:])))
+            continue
+        with run.store() as store:
+            made = {(row.iteration, row.stage) for row in store.stages()}
+        is_done = is_complete(run) and run.config.iterations >= config.iterations
+        left = () if is_done else tuple(key for key in order if key not in made)
+        state: Literal["begun", "finished"] = "finished" if is_done else "begun"
+        found.append(ArmRun(run.name, arm.name, seed, state, None, left))
+    return found
+
+
+def _to_share(arms: Arms, arm: Arm, seed: int, earlier: Sequence[Arm]) -> tuple[Shared | None, int]:
+    """From which run the most is going to be had, and how many stages."""
+    config, files = arm.with_seed(seed)
+    best: tuple[Shared | None, int] = (None, 0)
+    there: Beginning | None = beginning(config, files, arms.of_seed(seed))
+    if there is not None:
+        best = Shared(there.run.name, *there.stages[-1]), len(there.stages)
+    for other in earlier:
+        stages = alike(other.config, arm.config, differing(other.files, files))
+        if len(stages) > best[1]:
+            best = Shared(arms.run(other.name, seed).name, *stages[-1]), len(stages)
+    return best
+
+
+def _arm(experiment: Experiment, name: str, path: Path, words: Sequence[str]) -> Arm:
+    named = experiment.source(name)
+    beside = path.parent / named
+    source = beside if beside.is_file() else config_file(named)
+    own = [*experiment.words(name), *words, f"seed={experiment.seeds[0]}"]
+    config = load_config(source, own)
+    # A shipped recipe names shipped files alone; what the overrides name lies by the experiment.
+    lies_by = path if source in recipes().values() else source
+    files = check_run(config, lies_by)
+    return Arm(name, named, found_models(config, lies_by), files, lies_by)
+
+
+def _check_alike(first: Arm, other: Arm, path: Path) -> None:
+    """Refuse two arms whose difference would tell nothing of how they are trained."""
+    differ = changes(first.config, other.config)
+    for what, groups in _COMMON.items():
+        for key, (one, another) in differ.items():
+            if any(key == group or key.startswith(f"{group}.") for group in groups):
+                raise ConfigError(
+                    f"{path}: arms {first.name} and {other.name} do not have {what}: {key} is "
+                    f"{one!r:.60} and {another!r:.60}",
+                    "What all arms have stands in `base` or `common`; to compare other models or "
+                    "data, write another experiment.",
+                )
+    held_out = [f"seeds/{name}" for name in ("heldout", "questions", "canaries", "benchmark-")]
+    fixed = (*(f"seeds/{name}.jsonl" for name in _SEED_FILES), *held_out)
+    for name in differing(first.files, other.files):
+        if name.startswith(fixed):
+            raise ConfigError(
+                f"{path}: arms {first.name} and {other.name} differ in {name}, though their "
+                "configs name it alike: beside "
+                f"{first.source} lies another file than beside {other.source}",
+                "Name it in `common`.",
+            )
+
+
+def _check_made(run: Run, arm: Arm, seed: int) -> None:
+    """Refuse a run that has made something otherwise than its arm says now."""
+    if not is_there(run):
+        return
+    config, files = arm.with_seed(seed)
+    anew = f"Give the arm another name, set it back, or remove {run.path} to run it anew."
+    with run.store() as store:
+        made = made_stages(store, run.config)
+    changed = changes(run.config, config)
+    try:
+        refuse_frozen(run.name, run.config, config, changed, made)
+    except SelfRewardError as error:
+        raise IntegrityError(f"arm {arm.name}, run {run.name}: {error.message}", anew) from None
+    for name in differing(copied_files(run), files):
+        raise IntegrityError(
+            f"arm {arm.name}, run {run.name}: was made with another {name} than there is now", anew
+        )
+
+
+def brought_up(run: Run, config: Config) -> None:
+    """Give a run that is there what its arm has since got, of which it has made nothing yet.
+
+    Raises:
+        SelfRewardError: See ``Run.configure``.
+    """
+    changed = changes(run.config, config)
+    words = [f"{key}={json.dumps(now)}" for key, (_, now) in changed.items()]
+    if words:
+        run.configure(words, partial(check_changed, run))
