@@ -1,0 +1,300 @@
+"""Experiments: arms run, resumed, added to, and held against each other; and what is refused."""
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from selfreward.cli.main import invoke
+from selfreward.config.load import load_config
+from selfreward.controller import launch
+from selfreward.errors import StoppedError
+from selfreward.inputs.collect import create_run
+from selfreward.inputs.shipped import config_file
+from selfreward.storage.directory import list_runs, open_run
+from selfreward.verbs.arms_text import compare_text
+from selfreward.verbs.compare import Compared, ComparedArm, ComparedRun, Use
+from selfreward.verbs.console import unmarked
+from selfreward.verbs.maintenance import verify
+from selfreward.workers import children
+from tests.support import cli_driver
+from tests.support.runs import facts
+
+COMMON = [
+    "iterations=1", "sft.max_length=4096", "prompts.count=5", "prompts.window=4", "responses.n=3",
+    "judge.form=written", "judge.template=judge/additive.jinja", "judge.min_parse_rate=0",
+    "evaluation.limit=2", "evaluation.canaries=false",
+    "evaluation.questions={path: seed/questions.jsonl, limit: 20}",
+]  # fmt: skip
+TEXT = """
+base: quickstart
+common:
+{common}
+arms:
+  plain: {{}}
+  rpo: {{dpo: {{loss_type: [sigmoid, sft], loss_weights: [1.0, 1.0]}}}}
+  jury: {{judge.jury: [{{function: "selfreward.rewards.repetition:ended"}}]}}
+seeds: [1, 2]
+"""
+
+
+class Workers(cli_driver.Workers):
+    """Counts trainings, and may fail or be cut off at one."""
+
+    trained: ClassVar[list[str]] = []
+    cut_at: int | None = None
+    stops: tuple[str, ...] = ()
+
+    def train(self, iteration: int, stage: str = "train") -> None:
+        if len(Workers.trained) == Workers.cut_at:
+            Workers.cut_at = None
+            raise KeyboardInterrupt
+        if iteration and self.run.name in self.stops:
+            raise StoppedError("no pairs")
+        Workers.trained.append(f"{self.run.name} {iteration}")
+        super().train(iteration, stage)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr(children, "Children", Workers)
+    monkeypatch.setattr(Workers, "trained", [])
+    monkeypatch.setattr(Workers, "stops", ())
+    return tmp_path
+
+
+def write(path: str = "e.yaml", **changed: str) -> str:
+    """An experiment; ``changed`` replaces text of it."""
+    common = "\n".join("  " + word.replace("=", ": ", 1) for word in COMMON)
+    text = TEXT.format(common=common)
+    for old, new in changed.items():
+        wanted = {"plain": "plain: {}", "seeds": "seeds: [1, 2]", "base": "base: quickstart"}[old]
+        assert wanted in text
+        text = text.replace(wanted, new)
+    Path(path).write_text(text)
+    return path
+
+
+def compare(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    code = invoke(["compare", *words])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def names() -> list[str]:
+    return [run.name for run in list_runs()]
+
+
+def test_arms_are_run_once_resumed_and_equal_the_same_arms_run_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write()
+    Workers.cut_at = 3
+    code, out, err = compare(capsys, "e.yaml")
+    assert (code, out) == (130, "")
+    assert "saved; the same command goes on: selfreward compare e.yaml" in err
+    cut = [*Workers.trained]
+
+    code, out, err = compare(capsys, "e.yaml", "--plot", "e.svg")
+    assert code == 0 and "<svg" in Path("e.svg").read_text()
+    assert names() == [f"e-{arm}-{seed}" for arm in ("jury", "plain", "rpo") for seed in (1, 2)]
+    # M1 is made once a seed; every arm trains its own M2
+    assert sorted(Workers.trained) == sorted(
+        [*(f"e-plain-{seed} 0" for seed in (1, 2)), *(f"{name} 1" for name in names())]
+    )
+    assert cut == ["e-plain-1 0", "e-plain-1 1", "e-rpo-1 1"]
+    for line in (
+        "run 3 of 6: arm jury, seed 1 (e-jury-1)",
+        "run 5 of 6: arm rpo, seed 2 (e-rpo-2); begins as e-plain-2 up to pairs 1; about ",
+    ):
+        assert line in err
+    assert "run 1 of 6" not in err
+    for head in ("verifiable, share", "judge agreement, share", "answer length, characters, mean",
+                 "win rate over M1, selfreward.rewards.constraints:strict, share",
+                 "what a run took, mean over seeds"):  # fmt: skip
+        assert head in out
+    assert "last less plain's" in out and "rpo    2 of 2" in out
+    for run in list_runs():
+        assert all(check["ok"] for check in verify(run)), verify(run)
+
+    words = [*COMMON, "judge.jury=[{function: 'selfreward.rewards.repetition:ended'}]", "seed=2"]
+    alone = create_run(load_config(config_file("quickstart"), words), "alone")
+    launch(alone, lambda: None, cli_driver.Workers(alone, None, lambda: None))
+    assert facts(open_run("e-jury-2")) == facts(alone)
+
+    Workers.trained.clear()
+    for more in ([], ["--so-far"]):
+        code, again, err = compare(capsys, "e.yaml", *more)
+        assert (code, again, err, Workers.trained) == (0, out, "", [])
+
+
+def test_arms_seeds_and_iterations_are_added_by_editing_the_file(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write(seeds="seeds: [1]")
+    assert compare(capsys, "e.yaml")[0] == 0
+    Workers.trained.clear()
+    write(seeds="seeds: [1, 4]", plain="plain: {}\n  none: {train.method: none}")
+    code, out, err = compare(capsys, "e.yaml")
+    assert code == 0 and "none   2 of 2" in out
+    assert "e-none-1); begins as e-plain-1 up to pairs 1" in err
+    new = [
+        "e-none-1 1",
+        "e-plain-4 0",
+        *(f"e-{arm}-4 1" for arm in ("plain", "none", "rpo", "jury")),
+    ]
+    assert sorted(Workers.trained) == sorted(new)
+
+    Workers.trained.clear()
+    code, out, err = compare(capsys, "e.yaml", "iterations=2", "health.max_ties=0.9")
+    assert code == 0
+    assert sorted(Workers.trained) == sorted(f"{name} 2" for name in names())
+    assert open_run("e-rpo-4").config.health.max_ties == 0.9
+
+
+def test_an_arm_that_was_changed_after_it_ran_is_refused_with_the_key(
+    capsys: pytest.CaptureFixture[str], here: Path
+) -> None:
+    write(seeds="seeds: [1]")
+    assert compare(capsys, "e.yaml")[0] == 0
+    write(seeds="seeds: [1]", plain="plain: {dpo.beta: 0.3}")
+    code, out, err = compare(capsys, "e.yaml")
+    assert (code, out) == (5, "")
+    assert "error: arm plain, run e-plain-1: dpo.beta is frozen: train of iteration 1" in err
+    assert "Give the arm another name, set it back, or remove" in err
+    write(seeds="seeds: [1]")
+    with open(here / "runs" / "e-plain-1" / "templates" / "judge.jinja", "a") as file:
+        file.write("\n")
+    code, out, err = compare(capsys, "e.yaml")
+    assert code == 5 and "was made with another templates/judge.jinja" in err
+
+
+def test_what_a_run_has_not_made_yet_may_still_change(capsys: pytest.CaptureFixture[str]) -> None:
+    write(seeds="seeds: [1]")
+    Workers.cut_at = 1  # M1 is made, and nothing of it is trained
+    assert compare(capsys, "e.yaml")[0] == 130
+    write(seeds="seeds: [1]", plain="plain: {dpo.beta: 0.3}")
+    assert compare(capsys, "e.yaml")[0] == 0
+    assert open_run("e-plain-1").config.dpo.beta == 0.3
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        ("model: org/other", "arms plain and odd do not have one M0: model is "
+                             "'bundled:smollm2-135m' and 'org/other'"),
+        ("model: org/other, revision: main", "one M0: model"),
+        ("sft.ift.limit: 5", "one seed set: sft.ift.limit is 24 and 5"),
+        ("sft.eft: null", "one seed set: sft.eft"),
+        ("prompts.dataset: seed/constraints.jsonl", "one seed set: prompts.dataset"),
+        ("evaluation.limit: 3", "one measure: evaluation.limit is 2 and 3"),
+        ("evaluation.temperature: 0.5", "one measure: evaluation.temperature"),
+        ("best.by: win_rate", "one measure: best.by is 'verifiable' and 'win_rate'"),
+        ("responses.max_new_tokens: 9", "one measure: responses.max_new_tokens"),
+        ("recipe: creme", "arm odd: creme: no such config file or recipe"),
+        ("dpo.bet: 0.1", "arm odd: dpo.bet: DPOConfig has no such option"),
+        ("responses.n: 0", "arm odd: override responses.n=0: responses.n: "),
+        ("judge.jury: [{function: 'nowhere:f'}]", "arm odd: judge.jury.0.function=nowhere:f"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_arm_that_cannot_be_compared_is_refused_in_a_line_before_anything_is_made(
+    capsys: pytest.CaptureFixture[str], own: str, said: str
+) -> None:
+    write(plain=f"plain: {{}}\n  odd: {{{own}}}")
+    code, out, err = compare(capsys, "e.yaml")
+    assert (code, out) == (2, "")
+    first, *rest = err.splitlines()
+    assert first.startswith("error: e.yaml: ") and said in first
+    assert len(rest) <= 1 and names() == [] and Workers.trained == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["quik"], "quik: no such experiment file or shipped experiment"),
+        (["."], ".: is a directory, not an experiment file"),
+        (["e.yaml", "--plot", "e.pdf"], "--plot e.pdf"),
+        (["e.yaml", "--dry-run", "--so-far"], "--dry-run runs and finds nothing"),
+        (["e.yaml", "seed=3", "dpo.beta=x"], "e.yaml: arm plain: override dpo.beta=x"),
+    ],
+    ids=str,
+)
+def test_wrong_words_are_told(
+    capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    write()
+    code, out, err = compare(capsys, *words)
+    assert (code, out) == (2, "") and f"error: {said}" in err and names() == []
+
+
+def test_a_name_that_no_run_can_have_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = compare(capsys, write("an experiment.yaml"))
+    assert code == 2 and "'an experiment-plain-2' is not a run name" in err
+
+
+def test_an_arm_that_cannot_go_on_keeps_no_other_from_its_turn(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(seeds="seeds: [1]")
+    monkeypatch.setattr(Workers, "stops", ("e-rpo-1",))
+    code, out, err = compare(capsys, "e.yaml", "--plot", "e.png")
+    assert code == 6 and Path("e.png").stat().st_size > 1000
+    assert "e-rpo-1 cannot go on: no pairs" in err and "e-rpo-1 cannot go on: no pairs" in out
+    assert "rpo    0 of 1" in out and "jury   1 of 1" in out
+    monkeypatch.setattr(Workers, "stops", ())
+    code, out, err = compare(capsys, "e.yaml")
+    assert code == 0 and "rpo    1 of 1" in out
+
+
+def test_a_dry_run_makes_nothing_and_tells_what_would_be_shared(
+    capsys: pytest.CaptureFixture[str], here: Path
+) -> None:
+    write(plain="plain: {}\n  wide: {responses.n: 6}")
+    code, out, err = compare(capsys, "e.yaml", "--dry-run", "--json")
+    assert (code, err, (here / "runs").exists()) == (0, "", False)
+    plan = json.loads(out)
+    shares = {run["run"]: run["shares"] for run in plan["runs"]}
+    assert shares["e-plain-1"] is None
+    assert shares["e-wide-2"] == {"run": "e-plain-2", "iteration": 1, "stage": "prompts"}
+    assert shares["e-rpo-1"] == {"run": "e-plain-1", "iteration": 1, "stage": "pairs"}
+    assert shares["e-jury-1"] == {"run": "e-plain-1", "iteration": 1, "stage": "judgments"}
+    apart = {each["arm"]: each["apart"] for each in plan["budgets"]}
+    assert apart == {"plain": [], "wide": ["tokens"], "rpo": [], "jury": []}
+    code, out, _ = compare(capsys, "e.yaml", "--dry-run")
+    assert "e-jury-2   new    e-plain-2 up to judgments 1" in out
+    assert "8 runs of 8 to go; time: unknown" in out
+
+
+def test_the_plan_of_an_arm_is_what_is_then_shared(capsys: pytest.CaptureFixture[str]) -> None:
+    write(seeds="seeds: [1]")
+    plan = json.loads(compare(capsys, "e.yaml", "--dry-run", "--json")[1])
+    assert compare(capsys, "e.yaml")[0] == 0
+    for row in plan["runs"]:
+        run = open_run(row["run"])
+        with run.store() as store:
+            made = [(stage.iteration, stage.stage) for stage in store.stages()]
+        assert made[len(made) - len(row["left"]) :] == [tuple(key) for key in row["left"]]
+    after = json.loads(compare(capsys, "e.yaml", "--dry-run", "--json")[1])
+    assert {(run["state"], len(run["left"])) for run in after["runs"]} == {("finished", 0)}
+    assert after["seconds"] == 0
+
+
+def arm(name: str, apart: tuple[str, ...] = (), **use: Any) -> ComparedArm:
+    spent = {"prompts": 9, "responses": 36, "votes": 36, "tokens": 1000, "steps": 8, "seconds": 60}
+    run = ComparedRun(f"e-{name}-1", 1, True, "M2", "M2", None, None)
+    return ComparedArm(name, "quickstart", (run,), Use(**{**spent, **use}), apart, ())
+
+
+def test_what_an_arm_uses_more_of_is_marked_and_a_narrow_terminal_loses_nothing() -> None:
+    arms = (arm("plain"), arm("wide", ("tokens",), tokens=1101))
+    found = Compared("e", "e.yaml", "verifiable", (1,), arms)
+    wide, narrow = (unmarked(compare_text(found, width)) for width in (120, 40))
+    assert "1,101 !" in wide and "1,000 !" not in wide
+    assert "! differs from the first arm's by more than 10%" in wide
+    assert max(map(len, narrow.splitlines())) <= 40
+    assert "tokens sampled 1,101 !" in " ".join(narrow.split())
