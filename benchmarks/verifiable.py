@@ -1,36 +1,24 @@
 """Whether the loop learns what can be checked: the share of constraints that M1 to M4 keep.
 
-    python benchmarks/verifiable.py DIR [--seeds 1 2 3] [--arms self jury] [--set KEY=VALUE ...]
-        [--out FILE]
+    python benchmarks/verifiable.py DIR [words of selfreward compare, such as --json --plot FILE]
 
 M1 is the instructed model as it comes. Prompts state a constraint on the form of the answer and
 carry it as a column. 32 subjects are for training, 8 others are held out; the 8 constraints are the
 same. In arm ``self`` the model's own
 scores make the pairs; in arm ``jury`` a function sits beside it, which gives the share of the
 constraints that an answer keeps (``selfreward.rewards.constraints:strict``). In both, that function
-measures every model on the held-out prompts. Runs lie in DIR, and go on where they were cut off.
-
-Printed: the share by model for each run, and for each arm the change from M1 to the last model,
-with a 95% interval by bootstrap over the held-out prompts, the seeds of a prompt kept together.
+measures every model on the held-out prompts. Data, the experiment file and its runs lie in DIR;
+edit the file's seeds, and say the same again, for more of them.
 """
 
-import argparse
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
-import numpy as np
 import yaml
-
-from selfreward.measures.agreement import RESAMPLES
-from selfreward.measures.bootstrap import Bootstrap
-from selfreward.measures.reports import Estimate, Verified
-from selfreward.storage.directory import Run
-from selfreward.verbs.layout import percent
 
 STRICT = "selfreward.rewards.constraints:strict"
 CONSTRAINTS = {
@@ -57,10 +45,9 @@ SUBJECTS = """
 """
 HELD_OUT = 8
 """The last subjects."""
-MODELS = 4
 CONFIG = {
     "model": "bundled:smollm2-135m",
-    "iterations": MODELS - 1,
+    "iterations": 3,
     "sft": None,
     # the constraints are worded alike on purpose, so nothing is dropped for eight words in a row
     "prompts": {"dataset": "train.jsonl", "count": 32, "overlap_words": None},
@@ -83,32 +70,27 @@ CONFIG = {
         "save_steps": 0.5,
     },
 }
-ARMS = {"self": [], "jury": [f"judge.jury=[{{function: '{STRICT}'}}]"]}
+EXPERIMENT = {
+    "base": "config.yaml",
+    "arms": {"self": {}, "jury": {"judge.jury": [{"function": STRICT}]}},
+    "seeds": [1, 2, 3],
+}
 
 
 def main() -> None:
-    """Run each arm with each seed, then print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("directory", type=Path)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
-    parser.add_argument("--set", nargs="*", default=[], help="key=value for the runs")
-    parser.add_argument("--out", type=Path, help="write the figures here")
-    arguments = parser.parse_args()
-    root: Path = arguments.directory.resolve()
-    write_inputs(root)
+    """Write what is missing, then compare the arms."""
+    root = Path(sys.argv[1]).resolve()
+    experiment = root / "verifiable.yaml"
+    if not experiment.exists():
+        write_inputs(root)
+        experiment.write_text(yaml.safe_dump(EXPERIMENT, sort_keys=False), encoding="utf-8")
     os.environ["SELFREWARD_RUNS"] = str(root)
-    shares: dict[str, list[np.ndarray]] = {arm: [] for arm in arguments.arms}
-    for seed, arm in product(arguments.seeds, arguments.arms):
-        shares[arm].append(made(root, arm, seed, arguments.set))
-    figures = {arm: figures_of(shares[arm], arguments.seeds) for arm in arguments.arms}
-    print(table(figures))
-    if arguments.out:
-        arguments.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    verb = [sys.executable, "-m", "selfreward", "compare", str(experiment), *sys.argv[2:]]
+    sys.exit(subprocess.run(verb).returncode)
 
 
 def write_inputs(root: Path) -> None:
-    """The config, and the prompts with their constraints."""
+    """The config of both arms, and the prompts with their constraints."""
     root.mkdir(parents=True, exist_ok=True)
     subjects = [" ".join(subject.split()) for subject in SUBJECTS.split("|")]
     parts = {"train": subjects[:-HELD_OUT], "held_out": subjects[-HELD_OUT:]}
@@ -119,56 +101,7 @@ def write_inputs(root: Path) -> None:
         ]
         lines = (json.dumps(row) + "\n" for row in rows)
         (root / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
-    (root / "verifiable.yaml").write_text(yaml.safe_dump(CONFIG), encoding="utf-8")
-
-
-def made(root: Path, arm: str, seed: int, words: Sequence[str]) -> np.ndarray:
-    """Run one arm, or find it run.
-
-    Returns:
-        What each model's answers keep of their constraints, 0 to 1; shape (models, questions).
-    """
-    name = f"{arm}-{seed}"
-    chosen = [f"seed={seed}", *ARMS[arm], *words]
-    verb = ["resume", name]
-    if not (root / name).exists():
-        verb = ["run", str(root / "verifiable.yaml"), "--name", name, *chosen]
-    subprocess.run([sys.executable, "-m", "selfreward", *verb], check=True, stdout=sys.stderr)
-    run = Run(root / name)
-    with run.store() as store:
-        found = [store.report(t, "verified", Verified) for t in range(run.config.iterations + 1)]
-    return np.array([verified.functions[0].values for verified in found if verified], float)
-
-
-def figures_of(shares: Sequence[np.ndarray], seeds: Sequence[int]) -> dict[str, object]:
-    """Means by model, for each seed and over all, and the change from the first to the last."""
-    every = np.stack(shares)
-    means = every.mean(axis=0)
-    resampled = Bootstrap(means.shape[1], RESAMPLES, seed=0)
-    ones = np.ones(means.shape[1])
-    by_model = [resampled.share((model, ones)) for model in means]
-    gain = resampled.difference((means[-1], ones), (means[0], ones))
-    return {
-        "seeds": {
-            str(seed): run.mean(axis=1).tolist() for seed, run in zip(seeds, every, strict=True)
-        },
-        "all": [[one.value, one.low, one.high] for one in by_model],
-        "gain": [gain.value, gain.low, gain.high],
-    }
-
-
-def table(figures: dict[str, dict]) -> str:
-    """Markdown: a line for each run, and one for each arm."""
-    models = " | ".join(f"M{t}" for t in range(1, MODELS + 1))
-    lines = [f"| arm | seed | {models} | change |", "|---|---|" + "---|" * (MODELS + 1)]
-    for arm, found in figures.items():
-        for seed, means in found["seeds"].items():
-            cells = " | ".join(f"{100 * mean:.1f}" for mean in means)
-            lines.append(f"| {arm} | {seed} | {cells} | {100 * (means[-1] - means[0]):+.1f} |")
-        cells = " | ".join(percent(Estimate(*mean, n=0)) for mean in found["all"])
-        value, low, high = (100 * part for part in found["gain"])
-        lines.append(f"| **{arm}** | all | {cells} | {value:+.1f} [{low:+.1f}, {high:+.1f}] |")
-    return "\n".join(lines)
+    (root / "config.yaml").write_text(yaml.safe_dump(CONFIG), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -34,3 +34,6 @@ def test_a_wheel_carries_recipes_templates_and_seed_data(tmp_path: Path) -> None
     assert {path.name for path in (site / "selfreward" / "viewer" / "static").iterdir()} == pages
     made = {path.parent.name for path in tmp_path.glob("*/records.db")}
     assert made == {path.stem for path in (ROOT / "runs").glob("*.yaml")}
+    shipped = {path.name for path in (ROOT / "runs" / "experiments").iterdir()}
+    share = site / "selfreward" / "share" / "runs" / "experiments"
+    assert shipped and {path.name for path in share.iterdir()} == shipped

@@ -67,6 +67,8 @@ class ArmMeasure:
     best: Estimate
     """The best model of each seed by ``best.by``. Where that is this measure, it is chosen by the
     same answers that it is measured by here, which flatters it."""
+    seeds: dict[str, float | None]
+    """Mean of the newest model by seed: how far apart they are is no part of the intervals."""
     gain: Estimate | None
     """Last less M1; None of a win rate over M1, in whose place it is."""
     over_first: Estimate | None
@@ -131,6 +133,7 @@ def _measure(name: str, runs: Sequence[RunValues], first: Sequence[RunValues] | 
         models={f"M{number}": estimate(shares) for number in numbers if (shares := of(number))},
         last=estimate([*last.values()]),
         best=estimate(best),
+        seeds={str(seed): estimate([share]).value for seed, share in last.items()},
         gain=difference([*last.values()], ones) if len(ones) == len(last) else None,
         over_first=difference(*both) if both is not None else None,
     )

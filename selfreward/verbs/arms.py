@@ -4,9 +4,10 @@ experiment file -> Arm, one config each -> ArmRun, one for each arm and seed: ru
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import permutations, takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +17,7 @@ from selfreward.config.readers import StageKey, alike
 from selfreward.config.run import Config
 from selfreward.errors import ConfigError, IntegrityError, SelfRewardError
 from selfreward.inputs.collect import found_models
-from selfreward.inputs.shared import Beginning, beginning, copied_files, differing
+from selfreward.inputs.shared import copied_files, differing
 from selfreward.inputs.shipped import config_file, recipes
 from selfreward.storage.changes import made_stages, refuse_frozen
 from selfreward.storage.create import is_empty
@@ -89,6 +90,8 @@ class Arms:
     path: Path
     arms: tuple[Arm, ...]
     seeds: tuple[int, ...]
+    alike: Mapping[tuple[str, str], tuple[StageKey, ...]]
+    """The first stages that two arms make the same with one seed, by their names."""
 
     def run(self, arm: str, seed: int) -> Run:
         """A run, which may not be there yet."""
@@ -137,7 +140,11 @@ def arms_of(path: Path, words: Sequence[str] = ()) -> Arms:
         except SelfRewardError as error:
             raise type(error)(f"{path}: arm {arm}: {error.message}", error.hint) from None
         _check_alike(arms[0], arms[-1], path)
-    found = Arms(name, path, tuple(arms), experiment.seeds)
+    same = {
+        (a.name, b.name): tuple(alike(a.config, b.config, differing(a.files, b.files)))
+        for a, b in permutations(arms, 2)
+    }
+    found = Arms(name, path, tuple(arms), experiment.seeds, same)
     for one, seed in found.each:
         _check_made(found.run(one.name, seed), one, seed)
     return found
@@ -148,36 +155,42 @@ def planned(arms: Arms) -> list[ArmRun]:
 
     What a run is going to share is told as if all runs before it were finished.
     """
-    found: list[ArmRun] = []
-    for arm, seed in arms.each:
-        run, config = arms.run(arm.name, seed), arm.config
-        order = [(t, s) for t in range(config.iterations + 1) for s in config.stages(t)]
-        if not is_there(run):
-            earlier = arms.arms[: arms.arms.index(arm)]
-            shares, count = _to_share(arms, arm, seed, earlier)
-            found.append(ArmRun(run.name, arm.name, seed, "new", shares, tuple(order[count:])))
-            continue
-        with run.store() as store:
-            made = {(row.iteration, row.stage) for row in store.stages()}
-        is_done = is_complete(run) and run.config.iterations >= config.iterations
-        left = () if is_done else tuple(key for key in order if key not in made)
-        state: Literal["begun", "finished"] = "finished" if is_done else "begun"
-        found.append(ArmRun(run.name, arm.name, seed, state, None, left))
-    return found
+    return [_planned(arms, arm, seed) for arm, seed in arms.each]
 
 
-def _to_share(arms: Arms, arm: Arm, seed: int, earlier: Sequence[Arm]) -> tuple[Shared | None, int]:
+def _planned(arms: Arms, arm: Arm, seed: int) -> ArmRun:
+    run = arms.run(arm.name, seed)
+    order = [(t, s) for t in range(arm.config.iterations + 1) for s in arm.config.stages(t)]
+    if not is_there(run):
+        shares, count = _to_share(arms, arm, seed)
+        return ArmRun(run.name, arm.name, seed, "new", shares, tuple(order[count:]))
+    if is_complete(run) and run.settings["iterations"] >= arm.config.iterations:
+        return ArmRun(run.name, arm.name, seed, "finished", None, ())
+    made = _made(run)
+    left = tuple(key for key in order if key not in made)
+    return ArmRun(run.name, arm.name, seed, "begun", None, left)
+
+
+def _to_share(arms: Arms, arm: Arm, seed: int) -> tuple[Shared | None, int]:
     """From which run the most is going to be had, and how many stages."""
-    config, files = arm.with_seed(seed)
     best: tuple[Shared | None, int] = (None, 0)
-    there: Beginning | None = beginning(config, files, arms.of_seed(seed))
-    if there is not None:
-        best = Shared(there.run.name, *there.stages[-1]), len(there.stages)
-    for other in earlier:
-        stages = alike(other.config, arm.config, differing(other.files, files))
+    is_earlier = True
+    for other in arms.arms:
+        if other is arm:
+            is_earlier = False
+            continue
+        run, stages = arms.run(other.name, seed), arms.alike[other.name, arm.name]
+        if not is_earlier:
+            made = _made(run) if is_there(run) else set()
+            stages = tuple(takewhile(made.__contains__, stages))
         if len(stages) > best[1]:
-            best = Shared(arms.run(other.name, seed).name, *stages[-1]), len(stages)
+            best = Shared(run.name, *stages[-1]), len(stages)
     return best
+
+
+def _made(run: Run) -> set[StageKey]:
+    with run.store() as store:
+        return {(row.iteration, row.stage) for row in store.stages()}
 
 
 def _arm(experiment: Experiment, name: str, path: Path, words: Sequence[str]) -> Arm:

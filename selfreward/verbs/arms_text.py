@@ -86,7 +86,8 @@ def compare_text(found: Compared, width: int = 80) -> str:
 def _measure(found: Compared, name: str, width: int) -> str:
     """A measure of all arms, a row each."""
     first = found.arms[0].name
-    rows = [["arm", "M1", "last", "best", "last less M1", f"last less {first}'s"]]
+    apart = ["last less M1", f"last less {first}'s"]
+    rows = [["arm", "M1", "last", "by seed", "best", *apart]]
     unit: Unit = "share"
     for arm in found.arms:
         one = next((each for each in arm.measures if each.measure == name), None)
@@ -94,8 +95,7 @@ def _measure(found: Compared, name: str, width: int) -> str:
             continue
         unit = one.unit
         rows.append([arm.name, *_cells(one)])
-    kept = [at for at in range(len(rows[0])) if at < 2 or any(r[at] != MISSING for r in rows[1:])]
-    kept = [at for at in kept if at != 1 or any(row[1] != MISSING for row in rows[1:])]
+    kept = [at for at in range(len(rows[0])) if any(row[at] != MISSING for row in rows[1:])]
     rows = [[row[at] for at in kept] for row in rows]
     of = {"share": "share", "characters": "characters, mean", "reward": "mean"}[unit]
     return f"{bold(name)}, {of}\n{_table(rows, width)}"
@@ -109,8 +109,11 @@ def _cells(one: ArmMeasure) -> list[str]:
             return MISSING
         return estimated(estimate, f"{sign}{form}", scale, "" if sign else unit)
 
-    values = [cell(one.models.get("M1")), cell(one.last), cell(one.best)]
-    return [*values, cell(one.gain, "+"), cell(one.over_first, "+")]
+    each = [MISSING if v is None else f"{scale * v:{form}}" for v in one.seeds.values()]
+    return [
+        cell(one.models.get("M1")), cell(one.last), " ".join(each) if len(each) > 1 else MISSING,
+        cell(one.best), cell(one.gain, "+"), cell(one.over_first, "+"),
+    ]  # fmt: skip
 
 
 def _uses(found: Compared, width: int) -> str:

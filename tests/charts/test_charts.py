@@ -14,9 +14,10 @@ import pytest
 
 from selfreward.charts import CHARTS, ChartData, Theme, chart_data, charts_of, css, draw, list_links
 from selfreward.charts.base import PALETTES, Palette
-from selfreward.charts.files import save_calibration, save_charts, save_overview
+from selfreward.charts.files import save_arms, save_calibration, save_charts, save_overview
 from selfreward.charts.training import MOST_POINTS, thinned
 from selfreward.errors import ConfigError, NotFoundError
+from selfreward.measures.arms import ArmMeasure
 from selfreward.measures.curves import Curve
 from selfreward.measures.diversity import DataFigures, Diversity
 from selfreward.measures.evaluated import BenchmarkFigures, CanaryFigures
@@ -296,3 +297,39 @@ def test_a_calibration_has_a_second_panel_where_people_gave_points(tmp_path: Pat
     for name, bins in (("a", BINS), ("b", [replace(row, human_score=none) for row in BINS])):
         save_calibration(bins, tmp_path / f"{name}.svg", "model")
     assert [panels(tmp_path / f"{name}.svg") for name in "ab"] == [2, 1]
+
+
+def test_arms_have_a_panel_for_each_measure_and_a_mark_for_each_model(tmp_path: Path) -> None:
+    def measured_by(name: str, *values: float) -> ArmMeasure:
+        models = {
+            f"M{number}": Estimate(value, value - 0.1, value + 0.1, 9)
+            for number, value in enumerate(values, 1)
+        }
+        last = models[f"M{len(models)}"]
+        return ArmMeasure(name, "share", models, last, last, {"1": last.value}, None, None)
+
+    long = "win rate over M1, " + PAYLOAD
+    found = {
+        "plain": [measured_by("verifiable", 0.2, 0.4), measured_by(long, 0.5)],
+        "rpo": [measured_by("verifiable", 0.2)],
+        "none": [],
+    }
+    path = tmp_path / "a.svg"
+    save_arms(found, "verifiable", path, "an experiment")
+    assert panels(path) == 2
+    text = path.read_text(encoding="utf-8")
+    tips = re.findall(r"<title>([^<]*)</title>", text)
+    assert tips == [
+        "plain, M1: 20.0 %",
+        "plain, M2: 40.0 %",
+        "rpo, M1: 20.0 %",
+        "plain, M1: 50.0 %",
+    ]
+    assert text.index(">verifiable<") < text.index(">win rate over M1, ")
+    assert "<script" not in text and not UNSAFE & set(text)
+    assert all(text.count(f">{arm}<") == 1 for arm in found)  # one legend for both panels
+    save_arms(found, None, tmp_path / "a.png", "an experiment")
+    with pytest.raises(NotFoundError, match="experiment e has no model to plot"):
+        save_arms({"none": []}, None, path, "e")
+    with pytest.raises(ConfigError, match=r"a\.pdf"):
+        save_arms(found, None, tmp_path / "a.pdf", "e")

@@ -38,6 +38,7 @@ def test_a_figure_is_the_mean_over_questions_of_all_seeds() -> None:
     found = only([run(1, [1, 0, 0, 1], [1, 1, 0, 1]), run(2, [0, 0, 0, 1], [1, 1, 1, 1])])
     assert found.models["M1"].value == 3 / 8 and found.models["M1"].n == 8
     assert found.last.value == found.models["M2"].value == 7 / 8
+    assert found.seeds == {"1": 3 / 4, "2": 1}
     assert found.gain is not None and found.gain.value == 4 / 8
     assert found.over_first is None
 

@@ -11,7 +11,7 @@ from selfreward.config.load import load_config
 from selfreward.controller import launch
 from selfreward.errors import StoppedError
 from selfreward.inputs.collect import create_run
-from selfreward.inputs.shipped import config_file
+from selfreward.inputs.shipped import config_file, experiments
 from selfreward.storage.directory import list_runs, open_run
 from selfreward.verbs.arms_text import compare_text
 from selfreward.verbs.compare import Compared, ComparedArm, ComparedRun, Use
@@ -282,6 +282,20 @@ def test_the_plan_of_an_arm_is_what_is_then_shared(capsys: pytest.CaptureFixture
     after = json.loads(compare(capsys, "e.yaml", "--dry-run", "--json")[1])
     assert {(run["state"], len(run["left"])) for run in after["runs"]} == {("finished", 0)}
     assert after["seconds"] == 0
+
+
+@pytest.mark.parametrize("name", experiments())
+def test_a_shipped_experiment_has_arms_of_one_budget_that_share_what_they_can(
+    capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    code, out, _ = compare(capsys, name, "--dry-run", "--json")
+    plan = json.loads(out)
+    assert code == 0
+    assert {
+        each["arm"]: each["apart"] for each in plan["budgets"] if "tokens" in each["apart"]
+    } == {}
+    first, *others = [run for run in plan["runs"] if run["seed"] == plan["runs"][0]["seed"]]
+    assert first["shares"] is None and all(run["shares"] for run in others)
 
 
 def arm(name: str, apart: tuple[str, ...] = (), **use: Any) -> ComparedArm:
