@@ -25,14 +25,14 @@ from selfreward.storage.directory import NAME, Run, runs_root
 from selfreward.verbs.status import is_complete
 from selfreward.workers.checks import check_changed, check_run
 
-_COMMON = {
+_COMMON: dict[str, tuple[str, ...]] = {
     "one M0": ("model", "revision", "trust_remote_code", "system_prompt", "chat_template"),
     "one seed set": ("sft.ift", "sft.eft", "sft.selection.ranked", "prompts.dataset",
                      "prompts.seeds"),
     "one measure": ("evaluation", "best.by", "responses.max_new_tokens"),
 }  # fmt: skip
 """Keys, and groups of them, in which arms may not differ; the last one cuts the answers by which
-models are measured."""
+models are measured, and where these are sampled, they are as ``responses`` says."""
 _SEED_FILES = ("ift", "eft", "ranked", "dataset", "prompts")
 
 
@@ -208,7 +208,10 @@ def _arm(experiment: Experiment, name: str, path: Path, words: Sequence[str]) ->
 def _check_alike(first: Arm, other: Arm, path: Path) -> None:
     """Refuse two arms whose difference would tell nothing of how they are trained."""
     differ = changes(first.config, other.config)
-    for what, groups in _COMMON.items():
+    common = dict(_COMMON)
+    if first.config.evaluation.temperature:
+        common["one measure"] += ("responses.top_p", "responses.top_k")
+    for what, groups in common.items():
         for key, (one, another) in differ.items():
             if any(key == group or key.startswith(f"{group}.") for group in groups):
                 raise ConfigError(
@@ -255,6 +258,8 @@ def brought_up(run: Run, config: Config) -> None:
         SelfRewardError: See ``Run.configure``.
     """
     changed = changes(run.config, config)
+    if is_complete(run) and "iterations" not in changed:
+        return  # what is left are keys of no record, such as limits that it has passed
     words = [f"{key}={json.dumps(now)}" for key, (_, now) in changed.items()]
     if words:
         run.configure(words, partial(check_changed, run))

@@ -173,6 +173,21 @@ def test_an_arm_that_was_changed_after_it_ran_is_refused_with_the_key(
     assert code == 5 and "was made with another templates/judge.jinja" in err
 
 
+def test_answers_that_are_sampled_are_sampled_alike(capsys: pytest.CaptureFixture[str]) -> None:
+    write(plain="plain: {}\n  odd: {responses.top_k: 9}")
+    assert compare(capsys, "e.yaml", "--dry-run")[0] == 0  # they are greedy
+    code, _, err = compare(capsys, "e.yaml", "evaluation.temperature=0.5")
+    assert code == 2 and "one measure: responses.top_k is 64 and 9" in err
+
+
+def test_a_limit_that_changes_makes_no_finished_run_anew(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write(seeds="seeds: [1]")
+    _, out, _ = compare(capsys, "e.yaml")
+    assert compare(capsys, "e.yaml", "health.max_ties=0.9") == (0, out, "")
+
+
 def test_what_a_run_has_not_made_yet_may_still_change(capsys: pytest.CaptureFixture[str]) -> None:
     write(seeds="seeds: [1]")
     Workers.cut_at = 1  # M1 is made, and nothing of it is trained
