@@ -113,6 +113,8 @@ def _explain(error: ValidationError, places: dict[Path_, str], name: str) -> Con
             f"{name}: the key {key} is missing", f"An experiment has {', '.join(names)}."
         )
     said = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "dict_type" and len(loc) == 1:
+        said = "Input should be a mapping, such as {name: {}}"
     if loc[0] == "arms" and len(loc) == 2 and problem["input"] is None:
         return ConfigError(f"{where}: {key}: has no overrides", f"Write `{loc[1]}: {{}}`.")
     return ConfigError(f"{where}: {key}: {said}, found {problem['input']!r:.80}")

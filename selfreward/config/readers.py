@@ -115,7 +115,7 @@ def _reading(config: Config, iteration: int, stage: str) -> dict[str, Any]:
     """All of a config that decides what a stage makes, or whether the run gets that far."""
     kind, _, juror = stage.partition("/")
     groups = (_LATER if iteration else _SEED)[kind]
-    left_out = {*EXTENDABLE, "track"}
+    left_out = {*EXTENDABLE, "track"} | {key for key, t in _FROM.items() if iteration < t}
     data = {
         key: value
         for key, value in config.model_dump(mode="json").items()
@@ -130,6 +130,9 @@ def _reading(config: Config, iteration: int, stage: str) -> dict[str, Any]:
     return data
 
 
+_FROM = {"health": 1, "best": 2}
+"""Groups that decide whether a run gets to an iteration, or from which model it starts, and the
+first iteration of which that is true."""
 _NOT_ANSWERED_BY = ("n", "anchors", "temperature")
 """Keys of ``responses`` that the answers to ``evaluation.questions`` have no use for."""
 

@@ -26,7 +26,8 @@ from selfreward.verbs.status import is_complete
 from selfreward.workers.checks import check_changed, check_run
 
 _COMMON: dict[str, tuple[str, ...]] = {
-    "one M0": ("model", "revision", "trust_remote_code", "system_prompt", "chat_template"),
+    "one M0": ("model", "revision", "trust_remote_code", "system_prompt", "chat_template",
+               "chat_template_kwargs"),
     "one seed set": ("sft.ift", "sft.eft", "sft.selection.ranked", "prompts.dataset",
                      "prompts.seeds"),
     "one measure": ("evaluation", "best.by", "responses.max_new_tokens"),

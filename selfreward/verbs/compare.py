@@ -23,6 +23,7 @@ from selfreward.storage.changes import branch_of
 from selfreward.storage.directory import Run
 from selfreward.verbs.arms import ArmRun, Arms, brought_up, is_there, planned
 from selfreward.verbs.layout import duration
+from selfreward.verbs.maintenance import told_as_damage
 from selfreward.verbs.plan import plan_of
 from selfreward.verbs.score_rows import tokens
 from selfreward.verbs.status import is_complete
@@ -180,6 +181,8 @@ def run_arms(arms: Arms, launch: Launch, say: Callable[[str], None]) -> dict[str
         except StoppedError as error:
             stopped[run.name] = error
             say(f"{run.name} cannot go on: {error.message}")
+            if error.hint:
+                say(f"hint: {error.hint}")
     return stopped
 
 
@@ -273,15 +276,15 @@ def _run(
     said = stopped.message if stopped else None
     if not is_there(run):
         return ComparedRun(run.name, seed, False, None, None, None, said), None, None
-    with run.store() as store:
-        branch = branch_of(store.events())
-    copied = branch.run if branch else None
-    if not is_complete(run):
-        return ComparedRun(run.name, seed, False, None, None, copied, said), None, None
-    with run.store() as store:
-        figures = [figures_of(store, t) for t in store.closed]
-    best = best_of(run, figures)
-    values = run_values(run, seed, best.number if best else None)
+    with told_as_damage(run):
+        with run.store() as store:
+            branch = branch_of(store.events())
+            figures = [figures_of(store, t) for t in store.closed]
+        copied = branch.run if branch else None
+        if not is_complete(run):
+            return ComparedRun(run.name, seed, False, None, None, copied, said), None, None
+        best = best_of(run, figures)
+        values = run_values(run, seed, best.number if best else None)
     last = f"M{values.last}" if values.models else None
     row = ComparedRun(run.name, seed, True, last, best.model if best else None, copied, said)
     return row, values if values.models else None, _use(figures)

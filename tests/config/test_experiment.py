@@ -72,5 +72,6 @@ def test_what_is_wrong_is_told_in_a_line_with_its_place(
 
 
 def test_an_experiment_without_arms_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="arms: "):
-        load_experiment(write(tmp_path / "e.yaml", "base: quickstart\narms: {}\n"))
+    for arms in ("{}", "[a, b]", "3"):
+        with pytest.raises(ConfigError, match=r"e\.yaml:2: arms: "):
+            load_experiment(write(tmp_path / "e.yaml", f"base: quickstart\narms: {arms}\n"))

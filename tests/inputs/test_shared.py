@@ -101,7 +101,8 @@ JURY = "judge.jury=[{model: M1, votes: 2, weight: 0.5}]"
         (["responses.max_new_tokens=100"], (0, "train")),
         (["sft.learning_rate=1e-5"], (0, None)),
         (["seed=7"], (0, None)),
-        (["health.stop_on=[ties]", "health.max_ties=1"], (0, None)),
+        (["health.stop_on=[ties]", "health.max_ties=1"], (0, "evaluate")),
+        (["best.by=judge_agreement", "best.continue_from=best"], (1, "evaluate")),
     ],
     ids=str,
 )
