@@ -121,7 +121,9 @@ def _reading(config: Config, iteration: int, stage: str) -> dict[str, Any]:
         for key, value in config.model_dump(mode="json").items()
         if (key in groups or key not in _GROUPS) and key not in left_out
     }
-    if "judge" in data and kind not in ("pairs", "comparisons"):
+    if "judge" in data and iteration == 0 and kind != "evaluate":
+        data["judge"] = {key: data["judge"][key] for key in _TAUGHT}
+    elif "judge" in data and kind not in ("pairs", "comparisons"):
         sits = config.judge.evaluated if kind == "evaluate" else int(juror or 0)
         data["judge"]["jury"] = data["judge"]["jury"][sits - 1] if sits else None
     if kind == "evaluate":
@@ -130,6 +132,8 @@ def _reading(config: Config, iteration: int, stage: str) -> dict[str, Any]:
     return data
 
 
+_TAUGHT = ("form", "template", "criteria_template")
+"""Keys of ``judge`` that the seed step reads: what EFT rows look like."""
 _FROM = {"health": 1, "best": 2}
 """Groups that decide whether a run gets to an iteration, or from which model it starts, and the
 first iteration of which that is true."""

@@ -94,7 +94,8 @@ JURY = "judge.jury=[{model: M1, votes: 2, weight: 0.5}]"
         (["train.method=none"], (1, "pairs")),
         (["pairs.min_margin=0.5"], (1, "judgments")),
         ([JURY], (1, "judgments")),
-        (["judge.weight=2"], (0, None)),  # SFT has no use for it, but the group is not looked into
+        (["judge.votes=2"], (0, "train")),  # by which M1 is measured as a judge, and not trained
+        (["judge.form=written_expected"], (0, None)),
         (["responses.n=4"], (1, "prompts")),
         (["prompts.temperature=0.5"], (0, "evaluate")),
         (["evaluation.limit=2"], (0, "train")),
