@@ -15,6 +15,7 @@ from selfreward.inputs.heldout import evaluation_inputs
 from selfreward.inputs.judge_templates import (
     COMPARE_TEMPLATE,
     COMPARE_VARIABLES,
+    META_VARIABLES,
     WORSE_VARIABLES,
     load_author_templates,
     load_jury_templates,
@@ -103,6 +104,9 @@ def run_inputs(config: Config, source: Path | None) -> dict[str, str]:
     if config.compares:
         compare = load_template(find_template(COMPARE_TEMPLATE, beside), COMPARE_VARIABLES)
         files["templates/compare.jinja"] = compare.source
+    if config.meta is not None:
+        meta = load_template(find_template(config.meta.template, beside), META_VARIABLES)
+        files["templates/meta.jinja"] = meta.source
     files |= selection_inputs(config, beside)
     files |= function_inputs(config, beside)
     return files | evaluation_inputs(config.evaluation, beside, files)

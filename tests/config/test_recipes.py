@@ -20,6 +20,11 @@ DIFFERENCES = {
         "judge.jury.0.weight": 0.0,
         "judge.max_new_tokens": 256,  # nothing is written
     },
+    "meta-rewarding": {
+        "iterations": 4, "responses.n": 7, "responses.temperature": 0.8, "responses.top_p": 0.95,
+        "judge.votes": 11, "pairs.rule": "length_control", "meta.iterations": [1, 2],
+        "meta.max_length": 1100,
+    },
     "positives-only": {
         "train.method": "sft", "train.sft.start": "M0", "train.sft.min_score": 5.0,
         "train.replay.seed": True, "train.replay.aift": True,
@@ -45,7 +50,7 @@ def test_a_recipe_differs_from_the_plain_loop_in_what_it_is_about(name: str) -> 
     assert {key: found.get(key) for key in expected} == expected
     # What stands in a group that the plain loop has not (a jury, evolve, the options of train.sft,
     # which are those of its seed step), or is not read by the method, belongs to it.
-    groups = ("judge.jury", "prompts.evolve", "train.sft")
+    groups = ("judge.jury", "prompts.evolve", "train.sft", "meta")
     groups += ("dpo",) if recipe.train.method == "sft" else ()
     assert {key for key in found if not key.startswith(groups)} <= expected.keys()
 
