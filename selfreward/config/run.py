@@ -218,6 +218,16 @@ class Config(Group):
         return self
 
     @model_validator(mode="after")
+    def _check_demonstrations(self) -> Self:
+        if self.responses.demonstrations and self.prompts.dataset is None:
+            raise ValueError(
+                "responses.demonstrations=true needs prompts that a person answered; set "
+                "prompts.dataset to rows with a column demonstration, such as {path: "
+                "seed/ift.jsonl, columns: {demonstration: response}}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_meta(self) -> Self:
         """Only what the policy itself wrote, more than once, can become a pair of its judgments."""
         meta, judge = self.meta, self.judge

@@ -205,7 +205,8 @@ def _training(config: Config, iteration: int, tokens: int) -> dict[str, Any]:
     if train.method == "none":
         return {"stage": "train", "records": 0}
     is_dpo = train.method == "dpo"
-    each = config.pairs.most(config.responses.n) if is_dpo else 1
+    answers = config.responses.n + config.responses.demonstrations
+    each = config.pairs.most(answers) if is_dpo else 1
     each += is_dpo and JUDGE_PAIRS in config.stages(iteration)
     records = config.prompts.count * each * (iteration if train.replay.aift else 1)
     group = config.dpo if is_dpo else train.sft

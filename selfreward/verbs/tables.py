@@ -23,7 +23,7 @@ from selfreward.storage.labels import reading
 from selfreward.storage.store import Store
 
 What = Literal[
-    "prompts", "responses", "judgments", "pairs", "judge_pairs", "labels", "wanted"
+    "prompts", "responses", "judgments", "pairs", "labels", "judge_pairs", "wanted"
 ]  # fmt: skip
 WHAT: tuple[What, ...] = get_args(What)
 """All tables."""

@@ -43,7 +43,7 @@ from selfreward.records import (
 from selfreward.stages.base import Ask, Work, seed_of
 from selfreward.stages.comparisons import comparisons_work
 from selfreward.stages.evolve import Parent, Rewriter
-from selfreward.stages.functions import Scorer
+from selfreward.stages.functions import CANDIDATES, Scorer
 from selfreward.stages.judgments import judgments_work
 from selfreward.stages.meta import contests, meta_work
 from selfreward.stages.overlap import HeldOut
@@ -130,7 +130,7 @@ async def generate_iteration(run: Run, store: Store, iteration: int, sessions: S
 def _function(run: Run, role: _Role) -> FunctionProcess:
     assert role.juror is not None
     judge = run.config.judge.jurors[role.juror]
-    columns = column_names(run.read_copy("seeds/dataset.jsonl"))
+    columns = [*column_names(run.read_copy("seeds/dataset.jsonl")), CANDIDATES]
     return function_process(run, judge, judge_key(role.juror), columns)
 
 
