@@ -448,12 +448,15 @@ AND b.sample = m.sample AND b.juror = 0 AND b.vote = m.second WHERE m.iteration 
 
 
 def _meta(store: Store, iteration: int) -> MetaFigures | None:
-    n, *counts = next(store.query(_META, (iteration,)))
+    n, *counts = (count or 0 for count in next(store.query(_META, (iteration,))))
     dropped = Counter(store.drop_reasons(iteration, JUDGE_PAIRS))
     if not n and not dropped:
         return None
     [(pairs,)] = store.query("SELECT count(*) FROM judge_pairs WHERE iteration = ?", (iteration,))
-    return MetaFigures(n, *(count or 0 for count in counts), pairs, _by_count(dropped))
+    names = ("with_verdict", "wins", "first_wins", "unequal", "higher_wins", "tokens")
+    return MetaFigures(
+        n=n, pairs=pairs, dropped=_by_count(dropped), **dict(zip(names, counts, strict=True))
+    )
 
 
 def _pairs(store: Store, iteration: int, finished: bool) -> PairFigures:

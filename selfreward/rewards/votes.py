@@ -58,6 +58,6 @@ def _braced(text: str) -> str:
 def _plain(answer: str) -> str | None:
     numbers = _NUMBER.findall(answer)
     if len(numbers) == 1:
-        number = numbers[0].replace(",", "").lstrip("+")
+        number: str = numbers[0].replace(",", "").lstrip("+")
         return number.rstrip("0").rstrip(".") if "." in number and "/" not in number else number
     return " ".join(answer.casefold().split()).strip(_FRAME).rstrip(".").strip(_FRAME) or None

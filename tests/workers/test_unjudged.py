@@ -1,5 +1,6 @@
 """SPIN and ScPO: runs in which what people wrote, or what samples agree on, stands for a judge."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from selfreward.config.load import build_config, load_config
 from selfreward.controller import launch
 from selfreward.errors import ConfigError
 from selfreward.inputs.collect import create_run
-from selfreward.inputs.shipped import recipes
+from selfreward.inputs.shipped import prompts_directory, recipes
 from selfreward.measures.figures import iteration_figures
 from selfreward.records import FinishReason, Judgment, PreferencePair, Prompt, Response
 from selfreward.storage.directory import Run
@@ -55,11 +56,8 @@ def test_in_spin_the_answer_of_a_person_is_chosen_over_the_one_of_the_policy() -
         rows, _ = dpo_rows(run, store, 1, ScriptedChat())  # type: ignore[arg-type]
         figures = iteration_figures(store, 1)
     human = {r.attempt: r.text for r in responses if r.author == "human"}
-    assert (
-        [(p.chosen, p.rejected, p.margin) for p in pairs]
-        == [(1, 0, 5)] * 6
-        == [(1, 0, 5)] * len(prompts)
-    )
+    assert len(prompts) == 6
+    assert [(p.chosen, p.rejected, p.margin) for p in pairs] == [(1, 0, 5)] * 6
     assert {(v.sample, v.score) for v in votes} == {(0, 0.0), (1, 5.0)}
     for row, pair in zip(rows, pairs, strict=True):
         assert "".join(map(chr, row.chosen_ids[:-1])) == human[pair.attempt]
@@ -96,10 +94,6 @@ def test_an_answer_that_is_the_persons_own_makes_no_pair() -> None:
 
 
 def shipped() -> list[dict[str, str]]:
-    import json
-
-    from selfreward.inputs.shipped import prompts_directory
-
     text = (prompts_directory() / "seed" / "ift.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
 
@@ -119,13 +113,10 @@ def test_a_score_of_scpo_is_the_share_of_samples_with_the_same_answer_and_weighs
         assert vote.score == 5 * of_prompt.count(of_prompt[vote.sample]) / 8
     assert pairs
     for row, pair in zip(rows, pairs, strict=True):
-        counts = [
-            ends[pair.attempt].count(ends[pair.attempt][s]) for s in (pair.chosen, pair.rejected)
-        ]
-        assert counts == [
-            max(map(ends[pair.attempt].count, "123")),
-            min(filter(None, map(ends[pair.attempt].count, "123"))),
-        ]
+        of_prompt = ends[pair.attempt]
+        counts = [of_prompt.count(of_prompt[s]) for s in (pair.chosen, pair.rejected)]
+        every = [of_prompt.count(answer) for answer in {*of_prompt}]
+        assert counts == [max(every), min(every)]
         assert (row.weight, row.turned) == (pytest.approx((counts[0] - counts[1]) / 8), 0)
 
 
