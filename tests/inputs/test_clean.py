@@ -48,7 +48,7 @@ def test_of_prompts_that_begin_alike_the_first_stays(tmp_path: Path) -> None:
     assert reasons(tmp_path, rows, prefix=12) == [None, "duplicate", None, None]
 
 
-def test_a_prompt_is_no_duplicate_of_one_that_only_begins_as_it_ends(tmp_path: Path) -> None:
+def test_a_short_prompt_is_no_duplicate_of_one_that_goes_on(tmp_path: Path) -> None:
     assert (
         reasons(tmp_path, [asked("Name a fruit"), asked("Name a fruit and a tree")]) == [None] * 2
     )
