@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,8 @@ class _Prompt:
     user: str
     rows: list[tuple[Row, dict[str, Any]]]
     """As found, and by our own names."""
+    said: dict[str, str] = field(default_factory=dict)
+    """Where each stands, by what it says of which answers."""
 
 
 def clean(source: SeedSource, out: Path, how: Cleaning) -> Cleaned:
@@ -144,10 +146,11 @@ def _prompts(source: SeedSource, how: Cleaning, drop: Drop) -> Iterator[_Prompt]
         key = text.strip() if is_compared else f"\0{alone}"
         alone += 1
         prompt = together.setdefault(key, _Prompt(text.strip(), user, []))
-        if any(ours == other for _, other in prompt.rows):
-            drop((at, row), "duplicate", f"the same as {prompt.rows[0][0][0]}")
-        else:
+        said = json.dumps([ours.get(name) for name in (*TEXTS, *_COMPARED, "label")], default=str)
+        if (first := prompt.said.setdefault(said, at)) == at:
             prompt.rows.append(((at, row), ours))
+        else:
+            drop((at, row), "duplicate", f"says what {first} does")
     yield from together.values()
 
 

@@ -64,7 +64,12 @@ def _is_phone(found: str) -> bool:
 
 
 def _is_global(found: str) -> bool:
-    """Whether it is an address that somebody on the Internet may have."""
+    """Whether it is an address that somebody on the Internet may have.
+
+    Of IPv6 at least three groups have to be there: ``[::2]`` and ``a::b`` are code.
+    """
+    if ":" in found and sum(map(bool, found.split(":"))) < 3:
+        return False
     try:
         return ipaddress.ip_address(found).is_global
     except ValueError:

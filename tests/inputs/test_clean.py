@@ -58,7 +58,7 @@ def test_rows_that_compare_answers_to_one_prompt_belong_together(tmp_path: Path)
     rows = [
         {"prompt": "Why?", "chosen": "So.", "rejected": "No."},
         {"prompt": "Why?", "chosen": "So.", "rejected": "Oh."},
-        {"prompt": "Why?", "chosen": "So.", "rejected": "No."},
+        {"prompt": "Why?", "chosen": "So.", "rejected": "No.", "id": 3},
         {"prompt": "How?", "response": "Well.", "rank": 0},
         {"prompt": "How?", "response": "Badly.", "rank": 1},
     ]
@@ -126,6 +126,7 @@ def test_no_user_is_on_both_sides_of_the_split_and_more_data_moves_nobody(tmp_pa
         ("Release 1.2.3.4.5 at 12:30:15, 300.1.1.1", []),
         ("It was 1999-2004, about 1,000,000 in 10 000 years; pi is 3.14159265358979", []),
         ("me@home, @jo and #12345678", []),
+        ("xs[::2] and a::b, 0xdead::beef", []),
         ("jo@a-mail.com, 5500 0000 0000 0004", ["email", "card"]),
     ],
 )
