@@ -28,6 +28,7 @@ from selfreward.measures.evaluated import (
     VerifiedFigures,
     evaluated,
 )
+from selfreward.measures.meta import MetaFigures, meta_figures
 from selfreward.measures.reports import Estimate, Gate, Health
 from selfreward.measures.selection import SelectionFigures
 from selfreward.measures.statistics import (
@@ -47,7 +48,7 @@ from selfreward.measures.votes import (
     read_votes,
     scored_responses,
 )
-from selfreward.records import FORMS, JUDGE_PAIRS
+from selfreward.records import FORMS
 from selfreward.stages.verdict import points
 from selfreward.storage.starts import start_of
 from selfreward.storage.store import Store
@@ -164,27 +165,6 @@ class ComparisonFigures:
     """In both orders."""
     told_apart: int
     """With the same winner in both."""
-
-
-@dataclass(frozen=True, slots=True)
-class MetaFigures:
-    """Of the judgments that were judged, and their pairs (Meta-Rewarding)."""
-
-    n: int
-    """Comparisons of two judgments, each order counted."""
-    with_verdict: int
-    wins: int
-    """Of one judgment; the other verdicts are ties."""
-    first_wins: int
-    """Of these, of the one that was shown first."""
-    unequal: int
-    """Wins where the two scores differ."""
-    higher_wins: int
-    """Of these, of the higher score. Towards all, the judge is taught to give more points."""
-    tokens: int
-    pairs: int
-    dropped: dict[str, int]
-    """Prompts without a pair of judgments, by reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,7 +303,7 @@ def iteration_figures(
             seconds=_seconds(store, iteration),
             data=store.report(iteration, "data", DataFigures),
             rewards=model.rewards,
-            meta=_meta(store, iteration),
+            meta=meta_figures(store, iteration),
             benchmarks=model.benchmarks,
         )
 
@@ -434,29 +414,6 @@ AND a.first = b.second AND a.second = b.first WHERE a.iteration = ? AND a.first 
 def _comparisons(store: Store, iteration: int) -> ComparisonFigures | None:
     n, with_verdict, told_apart = next(store.query(_COMPARED, (iteration,)))
     return ComparisonFigures(n, with_verdict, told_apart or 0) if n else None
-
-
-_META = """
-SELECT count(*), count(*) - count(m.reason), count(winner), sum(winner = first),
-sum(winner IS NOT NULL AND a.score <> b.score),
-sum(CASE winner WHEN first THEN a.score > b.score WHEN second THEN b.score > a.score END),
-sum(m.num_tokens) FROM meta_judgments AS m
-JOIN judgments AS a ON a.iteration = m.iteration AND a.attempt = m.attempt
-AND a.sample = m.sample AND a.juror = 0 AND a.vote = m.first
-JOIN judgments AS b ON b.iteration = m.iteration AND b.attempt = m.attempt
-AND b.sample = m.sample AND b.juror = 0 AND b.vote = m.second WHERE m.iteration = ?"""
-
-
-def _meta(store: Store, iteration: int) -> MetaFigures | None:
-    n, *counts = (count or 0 for count in next(store.query(_META, (iteration,))))
-    dropped = Counter(store.drop_reasons(iteration, JUDGE_PAIRS))
-    if not n and not dropped:
-        return None
-    [(pairs,)] = store.query("SELECT count(*) FROM judge_pairs WHERE iteration = ?", (iteration,))
-    names = ("with_verdict", "wins", "first_wins", "unequal", "higher_wins", "tokens")
-    return MetaFigures(
-        n=n, pairs=pairs, dropped=_by_count(dropped), **dict(zip(names, counts, strict=True))
-    )
 
 
 def _pairs(store: Store, iteration: int, finished: bool) -> PairFigures:
