@@ -40,9 +40,11 @@ from selfreward.measures.health import (
 from selfreward.measures.reports import Health
 from selfreward.measures.selection import selection_figures
 from selfreward.records import (
+    JUDGE_PAIRS,
     Comparison,
     GateName,
     Judgment,
+    MetaJudgment,
     PreferencePair,
     Prompt,
     Response,
@@ -125,6 +127,10 @@ def run_loop(run: Run, store: Store, workers: Workers) -> None:
             roll_out(run, store, workers, iteration)
         if not store.finished(iteration, "pairs"):
             pair_iteration(run, store, iteration)
+        if JUDGE_PAIRS in run.config.stages(iteration) and not store.finished(
+            iteration, JUDGE_PAIRS
+        ):
+            pair_judgments(run, store, iteration)
         if not store.finished(iteration, "train"):
             if run.config.train.method == "dpo":
                 require_pairs(run, store, iteration)
@@ -305,6 +311,22 @@ def pair_iteration(run: Run, store: Store, iteration: int) -> None:
             drops=len(drops),
             records=[*pairs, *drops],
         )
+
+
+def pair_judgments(run: Run, store: Store, iteration: int) -> None:
+    """Build and commit the pairs of judgments of an iteration, by Elo."""
+    from selfreward.stages.meta import judge_pairs
+
+    assert run.config.meta is not None
+    with Tracker(store, iteration, JUDGE_PAIRS, total=1) as tracker:
+        pairs, drops = judge_pairs(
+            store.records(Prompt, iteration),
+            store.records(Response, iteration),
+            store.records(Judgment, iteration),
+            store.records(MetaJudgment, iteration),
+            run.config.meta,
+        )
+        tracker.finish(run, rows=len(pairs), drops=len(drops), records=[*pairs, *drops])
 
 
 def require_pairs(run: Run, store: Store, iteration: int) -> None:

@@ -5,7 +5,9 @@
         Judgment (iteration, attempt, sample, juror, vote)  K per response and judge
       Criterion (iteration, attempt, juror, number)  what a judge asks of answers to the prompt
       Comparison (iteration, attempt, first, second) two responses, judged against each other
+      MetaJudgment (iteration, attempt, sample, first, second) two votes on a response, the same
       PreferencePair (iteration, attempt, chosen, rejected)
+      JudgePair (iteration, attempt, sample, chosen, rejected)
     Drop: what a stage left out, and why
     Stage, Progress: which stages are finished, and how far the others are
 
@@ -19,6 +21,8 @@ from typing import Literal, TypeVar
 
 TRAINING = ("sft", "train")
 """Stages that make a model."""
+META, JUDGE_PAIRS = "meta_judgments", "judge_pairs"
+"""Stages of Meta-Rewarding: judgments are judged, and become pairs."""
 
 
 def stage_order(
@@ -29,6 +33,7 @@ def stage_order(
     anchors: bool = False,
     jurors: int = 1,
     compared: bool = False,
+    meta_judged: bool = False,
     evaluated: bool = True,
 ) -> tuple[str, ...]:
     """The stages of an iteration; nothing else knows their order.
@@ -38,9 +43,10 @@ def stage_order(
     Args:
         trained: Iteration 0: whether there is a seed step.
         selected: Iteration 0: whether judgments are selected for it.
-        anchors: Iterations above 0, like the next two: whether M1 answers, too.
+        anchors: Iterations above 0, like the next three: whether M1 answers, too.
         jurors: Number of judges.
         compared: Whether ties are broken.
+        meta_judged: Whether judgments are judged.
         evaluated: Whether the new model is measured.
     """
     last = ("evaluate",) if evaluated else ()
@@ -49,6 +55,8 @@ def stage_order(
         return (*before, *(("train",) if trained else ()), *last)
     answered = ("responses", "anchors") if anchors else ("responses",)
     judged = (*map(judge_stage, range(jurors)), *(("comparisons",) if compared else ()))
+    if meta_judged:
+        return ("prompts", *answered, *judged, META, "pairs", JUDGE_PAIRS, "train", *last)
     return ("prompts", *answered, *judged, "pairs", "train", *last)
 
 
@@ -62,6 +70,7 @@ def stages_of(iteration: int, begun: Collection[str], evaluated: bool = True) ->
         anchors="anchors" in begun,
         jurors=1 + max(numbers, default=0),
         compared="comparisons" in begun,
+        meta_judged=META in begun or JUDGE_PAIRS in begun,
         evaluated=evaluated,
     )
 
@@ -264,6 +273,29 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class MetaJudgment:
+    """Two votes of the policy on one response judged against each other, in one of two orders."""
+
+    iteration: int
+    attempt: int
+    sample: int
+    """Of the response."""
+    first: int
+    """``vote`` of the judgment that was shown first."""
+    second: int
+    form: str
+    """``written`` or ``expected``."""
+    raw: str
+    winner: int | None
+    """``vote`` of the better one; None for a tie, and where there is no verdict."""
+    reason: str | None = None
+    """Why there is no verdict; None where there is one, be it a tie."""
+    probabilities: tuple[float, ...] | None = None
+    """``expected`` form: of naming the first and the second, not renormalized."""
+    num_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class PreferencePair:
     """A chosen and a rejected response to one prompt."""
 
@@ -280,6 +312,22 @@ class PreferencePair:
     def margin(self) -> float:
         """Score difference in points; 0 where comparisons broke a tie."""
         return self.chosen_score - self.rejected_score
+
+
+@dataclass(frozen=True, slots=True)
+class JudgePair:
+    """A chosen and a rejected judgment of one response."""
+
+    iteration: int
+    attempt: int
+    sample: int
+    """Of the response."""
+    chosen: int
+    """``vote`` of the chosen judgment."""
+    rejected: int
+    chosen_elo: float
+    """Elo points; the mean over the judgments that were compared is 0."""
+    rejected_elo: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,9 +349,15 @@ def kept(judgments: Iterable[Judgment], drops: Iterable[Drop]) -> list[Judgment]
     return [judgment for judgment in judgments if judgment.item not in dropped]
 
 
-Record = Prompt | Response | Judgment | Criterion | Comparison | PreferencePair | Drop
+Record = (
+    Prompt | Response | Judgment | Criterion | Comparison | MetaJudgment | PreferencePair
+    | JudgePair | Drop
+)  # fmt: skip
 """What stages make."""
-R = TypeVar("R", Prompt, Response, Judgment, Criterion, Comparison, PreferencePair, Drop)
+R = TypeVar(
+    "R", Prompt, Response, Judgment, Criterion, Comparison, MetaJudgment, PreferencePair, JudgePair,
+    Drop,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

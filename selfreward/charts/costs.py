@@ -5,7 +5,7 @@ from typing import Any
 from selfreward.charts.base import Pen, bars_above, over_iterations
 from selfreward.charts.data import ChartData
 from selfreward.measures.figures import IterationFigures
-from selfreward.records import judge_key, stages_of
+from selfreward.records import META, judge_key, stages_of
 
 _UNITS = ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
 MOST_STAGES = 7
@@ -61,6 +61,7 @@ def sampled(figures: IterationFigures) -> dict[str, int]:
         "answers of M1": figures.anchors.tokens if figures.anchors else 0,
         "judgments": figures.judgments.tokens,
     }
+    found[META] = figures.meta.tokens if figures.meta else 0
     for number, juror in enumerate(figures.jury.judges if figures.jury else ()):
         if number:
             found[judge_key(number)] = juror.tokens

@@ -177,3 +177,53 @@ def oasst(
         rows.append([name, listed(part), f"left out: {listed(dropped) or 'none'}"])
     console.data(table(rows))
     console.note(f"use it: sft.ift={out}/ift.jsonl sft.eft={out}/eft.jsonl judge.form=expected")
+
+
+def clean(
+    source: Annotated[str, typer.Argument(metavar="FILE", help="JSON, CSV, parquet or hub id.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="For train.jsonl and dropped.jsonl.")],
+    user: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Says whose a prompt is.")
+    ] = None,
+    per_user: Annotated[int, typer.Option(help="Most prompts of one user.", min=1)] = 200,
+    prefix: Annotated[
+        int, typer.Option(help="Characters by which prompts that begin alike are one.", min=1)
+    ] = 100,
+    test: Annotated[
+        float, typer.Option(help="Share of the users to hold out in test.jsonl.", min=0, max=0.9)
+    ] = 0.0,
+    keep_personal: Annotated[
+        bool, typer.Option("--keep-personal", help="Keep mail addresses, phone numbers and so on.")
+    ] = False,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OURS=THEIRS", help="Such as prompt=question; may be repeated."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of who is held out.")] = 0,
+    split: Annotated[str, typer.Option(help="Split of a hub data set.")] = "train",
+    revision: Annotated[str | None, typer.Option(help="Commit of a hub data set.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Drop duplicates, personal data, ties and what one user sent too much of; split by user."""
+    from selfreward.config import SeedSource
+    from selfreward.inputs.clean import Cleaning
+    from selfreward.inputs.clean import clean as clean_rows
+    from selfreward.verbs.layout import listed, table
+
+    pairs = [word.partition("=") for word in column or []]
+    if wrong := ["".join(pair) for pair in pairs if not (pair[0] and pair[2])]:
+        raise ConfigError(f"--column {wrong[0]}: expected OURS=THEIRS, such as prompt=question")
+    columns = {ours: theirs for ours, _, theirs in pairs}
+    given = SeedSource(path=source, split=split, revision=revision, columns=columns)
+    how = Cleaning(user, per_user, prefix, test, keep_personal, seed)
+    found = clean_rows(given, out, how)
+    if as_json:
+        console.data_json(found)
+        return
+    rows = [[path, f"{count:,} rows"] for path, count in found.files.items()]
+    console.data(table(rows))
+    kinds = f" (personal data: {listed(found.personal)})" if found.personal else ""
+    users = "" if found.users is None else f", of {found.users:,} users"
+    kept = found.read - sum(found.dropped.values())
+    console.data(f"read {found.read:,} rows, kept {kept:,}{users}")
+    console.data(f"dropped: {listed(found.dropped) or 'none'}{kinds}")

@@ -40,7 +40,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 config_app = typer.Typer(help="Look at configs: config show.", rich_markup_mode=None)
-data_app = typer.Typer(help="Build seed data: data oasst.", rich_markup_mode=None)
+data_app = typer.Typer(help="Seed data: data oasst, data clean.", rich_markup_mode=None)
 
 
 def main() -> None:
@@ -294,5 +294,6 @@ for verb in (
 app.command(hidden=True, context_settings={"ignore_unknown_options": True})(runs.repair)
 config_app.command("show")(setup.config_show)
 data_app.command("oasst")(data.oasst)
+data_app.command("clean")(data.clean)
 app.add_typer(config_app, name="config")
 app.add_typer(data_app, name="data")

@@ -1,8 +1,8 @@
 """Prompts, responses and preference pairs."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from selfreward.config.base import Group, SampledGroup, SeedSource, Source
 
@@ -146,8 +146,8 @@ class PromptsConfig(SampledGroup):
 class ResponsesConfig(SampledGroup):
     """Sampling candidate responses (SRLM 2.2)."""
 
-    n: int = Field(default=4, ge=2)
-    """SRLM 3.1.1: N = 4"""
+    n: int = Field(default=4, ge=1)
+    """SRLM 3.1.1: N = 4. One alone makes a pair only with ``demonstrations``."""
     temperature: float = Field(default=0.7, ge=0)
     """SRLM 3.1.1"""
     top_p: float = Field(default=0.9, gt=0, le=1)
@@ -160,9 +160,19 @@ class ResponsesConfig(SampledGroup):
     """Further answers that M1 gives to each prompt, from iteration 2 on, for
     ``pairs.rule=anchored``."""
 
+    demonstrations: bool = False
+    """One more answer to each prompt is the one that a person wrote: column ``demonstration`` of
+    ``prompts.dataset``. It is judged and paired like the others. See SPIN in docs/recipes.md."""
+
     def per_prompt(self, iteration: int) -> int:
         """Answers to a prompt, anchors included; in iteration 1 the policy is M1, and none are."""
-        return self.n + (self.anchors if iteration > 1 else 0)
+        return self.n + (self.anchors if iteration > 1 else 0) + self.demonstrations
+
+    @model_validator(mode="after")
+    def _check_n(self) -> Self:
+        if self.n == 1 and not self.demonstrations:
+            raise ValueError("n=1 makes no pair; set n=2 or more, or demonstrations=true")
+        return self
 
 
 class PairsConfig(Group):

@@ -243,6 +243,32 @@ class JudgeConfig(JurorConfig):
         return models.index("policy") if "policy" in models else 0
 
 
+class MetaConfig(Group):
+    """The policy judges its own judgments, and DPO trains it on pairs of these, too.
+
+    Source: Meta-Rewarding Language Models, arXiv 2407.19594.
+    """
+
+    iterations: tuple[int, ...] = Field(default=(1, 2), strict=False)
+    """In which iterations. The paper's: the first two of four, as the meta-judge becomes biased.
+    Those that are not judged yet may change on resume."""
+    judgments: int | None = Field(default=None, ge=2)
+    """Of one response, at most so many are compared, the first ones; null: all (the paper's; it
+    has 11). J of them take J (J - 1) requests."""
+    max_length: int | None = Field(default=1100, ge=1)
+    """Characters; a pair whose chosen judgment is longer is dropped. The paper's: 1100, later
+    1000."""
+    template: str = "judge/meta.jinja"
+    """What the meta-judge is asked: a shipped template or a file."""
+
+    @field_validator("iterations")
+    @classmethod
+    def _check_iterations(cls, iterations: tuple[int, ...]) -> tuple[int, ...]:
+        if min(iterations, default=1) < 1 or len({*iterations}) < len(iterations):
+            raise ValueError("names iterations from 1 on, each once, such as [1, 2]")
+        return iterations
+
+
 class ContestConfig(FunctionGroup):
     """A judge that compares the answers of two models, in both orders, and does not learn along.
 

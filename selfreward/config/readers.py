@@ -13,8 +13,9 @@ from selfreward.config.run import Config, is_runtime_key
 StageKey = tuple[int, str]
 """(iteration, stage)"""
 
-EXTENDABLE = frozenset({"iterations"})
-"""Keys that say how far a run goes, but decide none of its records."""
+EXTENDABLE = frozenset({"iterations", "meta.iterations"})
+"""Keys that say how far a run goes, or which stages it has, but decide none of its records;
+``keeps_order`` guards the stages that are made."""
 
 _SAMPLED: dict[str, tuple[str, ...]] = {
     "prompts": ("prompts", "engine"),
@@ -22,7 +23,9 @@ _SAMPLED: dict[str, tuple[str, ...]] = {
     "anchors": ("responses", "engine"),
     "judgments": ("judge", "engine"),
     "comparisons": ("judge", "engine"),
+    "meta_judgments": ("judge", "engine", "meta"),
     "pairs": ("pairs", "judge"),
+    "judge_pairs": ("judge", "meta"),
 }
 _LATER = _SAMPLED | {
     "train": ("train", "dpo", "lora", "launch"),

@@ -15,6 +15,7 @@ from selfreward.config.judging import (
     HealthConfig,
     JudgeConfig,
     JurorConfig,
+    MetaConfig,
 )
 from selfreward.config.training import (
     DpoConfig,
@@ -59,6 +60,8 @@ class Config(Group):
     prompts: PromptsConfig = PromptsConfig()
     responses: ResponsesConfig = ResponsesConfig()
     judge: JudgeConfig = JudgeConfig()
+    meta: MetaConfig | None = None
+    """Meta-Rewarding; null: judgments are not judged. See docs/recipes.md."""
     pairs: PairsConfig = PairsConfig()
     train: TrainConfig = TrainConfig()
     dpo: DpoConfig = DpoConfig()
@@ -102,6 +105,7 @@ class Config(Group):
             anchors=self.responses.anchors > 0 and iteration > 1,
             jurors=len(self.judge.jurors),
             compared=self.judge.break_ties,
+            meta_judged=self.meta is not None and iteration in self.meta.iterations,
             evaluated=self.evaluation.is_on,
         )
 
@@ -211,6 +215,42 @@ class Config(Group):
                     "dpo.weigh_by=consistency sets the policy's ranking against that of the model "
                     "before; set judge.model=policy and judge.jury=[{model: previous, weight: 0}]"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _check_demonstrations(self) -> Self:
+        if self.responses.demonstrations and self.prompts.dataset is None:
+            raise ValueError(
+                "responses.demonstrations=true needs prompts that a person answered; set "
+                "prompts.dataset to rows with a column demonstration, such as {path: "
+                "seed/ift.jsonl, columns: {demonstration: response}}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_meta(self) -> Self:
+        """Only what the policy itself wrote, more than once, can become a pair of its judgments."""
+        meta, judge = self.meta, self.judge
+        if meta is None:
+            return self
+        needs = {
+            f"judge.model={judge.model} is not what is trained; set judge.model=policy": (
+                judge.model == "policy"
+            ),
+            f"judge.form={judge.form} writes no judgments; set judge.form=written": (
+                judge.traits.writes
+            ),
+            "one judgment of a response makes no pair; set judge.votes=2 or more": judge.votes > 1,
+            f"train.method={self.train.method} trains on no pairs; set train.method=dpo": (
+                self.train.method == "dpo"
+            ),
+            f"dpo.weigh_by={self.dpo.weigh_by} is known of pairs of responses alone; set "
+            "dpo.weigh_by=null": self.dpo.weigh_by is None,
+            f"iterations={self.iterations} ends before the first of meta.iterations; name another, "
+            "or set meta=null": min(meta.iterations, default=0) <= self.iterations,
+        }
+        if wrong := [why for why, is_met in needs.items() if not is_met]:
+            raise ValueError(f"meta: {wrong[0]}")
         return self
 
     @model_validator(mode="after")

@@ -9,12 +9,18 @@ from selfreward.config.judging import OWN_MODELS, ContestConfig
 from selfreward.config.load import dump_config
 from selfreward.errors import ConfigError
 from selfreward.inputs import seeds
-from selfreward.inputs.columns import PromptRow, dump_prompt_rows, read_prompt_rows
+from selfreward.inputs.columns import (
+    PromptRow,
+    demonstration_of,
+    dump_prompt_rows,
+    read_prompt_rows,
+)
 from selfreward.inputs.functions import function_inputs
 from selfreward.inputs.heldout import evaluation_inputs
 from selfreward.inputs.judge_templates import (
     COMPARE_TEMPLATE,
     COMPARE_VARIABLES,
+    META_VARIABLES,
     WORSE_VARIABLES,
     load_author_templates,
     load_jury_templates,
@@ -103,6 +109,9 @@ def run_inputs(config: Config, source: Path | None) -> dict[str, str]:
     if config.compares:
         compare = load_template(find_template(COMPARE_TEMPLATE, beside), COMPARE_VARIABLES)
         files["templates/compare.jinja"] = compare.source
+    if config.meta is not None:
+        meta = load_template(find_template(config.meta.template, beside), META_VARIABLES)
+        files["templates/meta.jinja"] = meta.source
     files |= selection_inputs(config, beside)
     files |= function_inputs(config, beside)
     return files | evaluation_inputs(config.evaluation, beside, files)
@@ -112,7 +121,8 @@ def check_dataset(rows: Sequence[PromptRow], config: Config) -> None:
     """Refuse a data set of prompts that is used up before the last iteration, as none comes twice.
 
     Raises:
-        ConfigError: With how many there are and how many are needed.
+        ConfigError: With how many there are and how many are needed; or one that nobody answered,
+            with ``responses.demonstrations``.
     """
     there, needed = len(rows), config.iterations * config.prompts.count
     if there < needed:
@@ -121,6 +131,15 @@ def check_dataset(rows: Sequence[PromptRow], config: Config) -> None:
             f"of prompts.count={config.prompts.count} draw {needed}",
             "Give more rows, or a lower prompts.count or fewer iterations.",
         )
+    if config.responses.demonstrations:
+        for row in rows:
+            if not demonstration_of(row.columns):
+                raise ConfigError(
+                    f"prompts.dataset: no text in column 'demonstration' of the prompt "
+                    f"{row.prompt!r:.80}, which responses.demonstrations asks for",
+                    "Name the column that has it: prompts.dataset={path: ..., columns: "
+                    "{demonstration: response}}.",
+                )
 
 
 def read_demonstrations(config: Config, beside: Path | None) -> list[str]:

@@ -88,6 +88,12 @@ def values_of(columns: str | None) -> dict[str, Any]:
     return dict(json.loads(columns)) if columns else {}
 
 
+def demonstration_of(columns: str | None) -> str:
+    """What a person answered, column ``demonstration``; empty where there is no such text."""
+    found = values_of(columns).get("demonstration")
+    return found.strip() if isinstance(found, str) else ""
+
+
 def column_names(jsonl: str, known: frozenset[str] = frozenset({"prompt"})) -> list[str]:
     """Names of the further columns in a run's own copy of its prompts or questions.
 

@@ -21,9 +21,10 @@ TOPIC = "topic"
 EVOLVE_VARIABLES = {"prompt", "operation"}
 WORSE_VARIABLES = {"prompt"}
 COMPARE_VARIABLES = {"prompt", "response_a", "response_b"}
+META_VARIABLES = {"asked", "judgment_a", "judgment_b"}
 _VARIABLES = {
     "evolve": EVOLVE_VARIABLES, "worse": WORSE_VARIABLES, "compare": COMPARE_VARIABLES,
-    "criteria": {"prompt"},
+    "criteria": {"prompt"}, "meta": META_VARIABLES,
 }  # fmt: skip
 
 
@@ -151,8 +152,8 @@ def run_template(run: "Run", stage: str, juror: int = 0) -> Template:
     """A run's own copy of a template.
 
     Args:
-        stage: ``prompts``, ``evolve``, ``worse`` or ``compare``; or, of a judge, ``judge`` or
-            ``criteria``.
+        stage: ``prompts``, ``evolve``, ``worse``, ``compare`` or ``meta``; or, of a judge,
+            ``judge`` or ``criteria``.
         juror: Which of ``judge.jurors``.
     """
     path = run.path / "templates" / f"{template_name(stage, juror)}.jinja"
@@ -182,6 +183,7 @@ def run_templates(run: "Run", config: "Config") -> dict[str, Template]:
             wanted[template_name("criteria", juror)] = _VARIABLES["criteria"]
     worse = config.selection is not None and config.selection.ranked is None
     wanted |= {"compare": COMPARE_VARIABLES} if config.compares else {}
+    wanted |= {"meta": META_VARIABLES} if config.meta is not None else {}
     wanted |= {"worse": WORSE_VARIABLES} if worse else {}
     found = {}
     for name, variables in wanted.items():

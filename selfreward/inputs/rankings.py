@@ -34,7 +34,8 @@ _COLUMNS = (
     "prompt", "responses", "text", "response", "rank", "score", "quality",
     "response_a", "response_b", "label", "chosen", "rejected",
 )  # fmt: skip
-_TEXTS = ("prompt", "response", "response_a", "response_b", "chosen", "rejected")
+TEXTS = ("prompt", "response", "response_a", "response_b", "chosen", "rejected")
+"""Columns that hold a text, or messages that become one."""
 _LABELS = {"a": (1.0, 0.0), "b": (0.0, 1.0), "tie": (0.0, 0.0)}
 
 
@@ -120,9 +121,7 @@ def copy_ranked(source: SeedSource, beside: Path | None = None) -> str:
             copied["responses"] = [known(answer) for answer in answers]
         return copied
 
-    rows = (
-        known(our_row(row, source.columns, at, _TEXTS)) for at, row in read_rows(source, beside)
-    )
+    rows = (known(our_row(row, source.columns, at, TEXTS)) for at, row in read_rows(source, beside))
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
@@ -146,7 +145,7 @@ class _Reader:
 
     def read(self, at: str, row: dict[str, Any]) -> None:
         """Take in a row."""
-        whole, row = row, our_row(row, self._columns, at, _TEXTS)
+        whole, row = row, our_row(row, self._columns, at, TEXTS)
         prompt = self._text(at, row, "prompt")
         self._conversations.setdefault(prompt, kept_messages(row))
         if (nested := row.get("responses")) is not None:

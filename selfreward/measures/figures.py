@@ -28,6 +28,7 @@ from selfreward.measures.evaluated import (
     VerifiedFigures,
     evaluated,
 )
+from selfreward.measures.meta import MetaFigures, meta_figures
 from selfreward.measures.reports import Estimate, Gate, Health
 from selfreward.measures.selection import SelectionFigures
 from selfreward.measures.statistics import (
@@ -62,7 +63,7 @@ LIVE_ATTEMPTS = 10_000
 """Of an open iteration only so many attempts are counted, so that looking at it takes no second."""
 
 _RESPONSES = """
-SELECT attempt, sample, length(text), finish_reason, num_tokens, dropped, author = 'M1'
+SELECT attempt, sample, length(text), finish_reason, num_tokens, dropped, author
 FROM responses WHERE iteration = ? AND attempt < ? ORDER BY attempt, sample"""
 _MASS = " + ".join(f"json_extract(probabilities, '$[{score}]')" for score in range(6))
 
@@ -234,6 +235,8 @@ class IterationFigures:
     that were closed by a release that did not look."""
     rewards: tuple[FunctionFigures, ...] = ()
     """What the reward models of the contests give the new model's answers."""
+    meta: MetaFigures | None = None
+    """None where no judgment was judged."""
     benchmarks: dict[str, BenchmarkFigures] = field(default_factory=dict)
     """What the model that the iteration made knows, by ``evaluation.benchmarks``; not what
     ``selfreward benchmark`` found later."""
@@ -267,9 +270,9 @@ def iteration_figures(
         prompts = _prompts(store, iteration)
         is_part = attempts is not None and attempts < prompts.attempts
         key = (iteration, attempts if attempts is not None and is_part else ALL)
-        responses = list(store.query(_RESPONSES, key))
-        anchors = [row for row in responses if row[6]]
-        responses = [row for row in responses if not row[6]] if anchors else responses
+        answers = list(store.query(_RESPONSES, key))
+        anchors = [row for row in answers if row[6] == "M1"]
+        responses = [row for row in answers if row[6] == "policy" or iteration == 0]
         votes = read_votes(store, *key)
         scored = scored_responses(store, *key, votes)
         model = evaluated(store, iteration)
@@ -284,7 +287,7 @@ def iteration_figures(
             responses=_responses(responses),
             anchors=_anchors(anchors, scored) if anchors else None,
             judgments=_judgments(store, key, votes),
-            jury=jury_figures(votes, _whole([*responses, *anchors])),
+            jury=jury_figures(votes, _whole(answers)),
             scores=_scores(scored, responses),
             comparisons=_comparisons(store, iteration),
             pairs=_pairs(store, iteration, "pairs" in finished),
@@ -300,6 +303,7 @@ def iteration_figures(
             seconds=_seconds(store, iteration),
             data=store.report(iteration, "data", DataFigures),
             rewards=model.rewards,
+            meta=meta_figures(store, iteration),
             benchmarks=model.benchmarks,
         )
 

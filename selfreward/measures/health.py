@@ -68,7 +68,8 @@ _MEASURES: dict[GateName, _Measure] = {
         "max_ceiling", lambda f: f.scores.fives, "{:.1%}",
         "{} of the responses score 4.5 or more",
         "Scores that are all high choose nothing: go back to an earlier model, judge with "
-        "judge.model=M1, or give EFT data with more low scores.",
+        "judge.model=M1, or give EFT data with more low scores. Where judgments are judged, take "
+        "iterations from meta.iterations: pairs of judgments may teach to give more points.",
         computed="Scores that are all high choose nothing: take harder prompts, or a judge that "
         "asks for more.",
     ),

@@ -12,7 +12,8 @@ from selfreward.storage.store import Store
 PARTS = 10
 _LENGTHS = """
 SELECT attempt, sample, length(text) FROM responses
-WHERE iteration = ? AND attempt < ? AND finish_reason != 'length' AND author != 'M1'"""
+WHERE iteration = ? AND attempt < ? AND finish_reason != 'length'
+AND (author = 'policy' OR iteration = 0)"""
 
 
 @dataclass(frozen=True, slots=True)

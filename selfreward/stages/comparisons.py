@@ -7,9 +7,10 @@ where these disagree it is a tie, as in Self-Rewarding Language Models (arXiv 24
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from selfreward.config import Config, JurorConfig
 from selfreward.config.judging import ContestConfig
@@ -64,29 +65,68 @@ async def _compare(
     second: Response, settings: JurorConfig | ContestConfig, run_seed: int,
 ) -> Comparison:  # fmt: skip
     key = (prompt.iteration, prompt.attempt, first.sample, second.sample)
+
+    def render() -> tuple[str, str]:
+        asked = template.asked(prompt.text, prompt.columns)
+        return template.render(**asked, response_a=first.text, response_b=second.text)
+
+    seed = seed_of(run_seed, "comparisons", *key)
+    found = await choose(engine, chat, render, settings, seed, f"comparisons {key[1:]}")
+    return Comparison(*key, *found.of(first.sample, second.sample))
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A verdict on the two things that a request showed; as the fields of a ``Comparison``."""
+
+    form: str
+    raw: str
+    place: int | None
+    """Of the better one, 0 or 1; None for a tie, and where there is no verdict."""
+    reason: str | None = None
+    probabilities: tuple[float, ...] | None = None
+    num_tokens: int = 0
+
+    def of(self, first: int, second: int) -> tuple[Any, ...]:
+        """The same with the number of the better one in place of where it was shown."""
+        winner = None if self.place is None else (first, second)[self.place]
+        return self.form, self.raw, winner, self.reason, self.probabilities, self.num_tokens
+
+
+async def choose(
+    engine: Engine,
+    chat: ChatFormat,
+    render: Callable[[], tuple[str, str]],
+    settings: JurorConfig | ContestConfig,
+    seed: int,
+    name: str,
+) -> Choice:
+    """Ask a judge once which of two things is better; see ``compare_responses``.
+
+    Args:
+        render: Gives the user turn and the start of the judge's own; may raise TooLongError.
+        name: Of the request, for the log.
+    """
     form = form_of(settings)
     try:
-        asked = template.asked(prompt.text, prompt.columns)
-        user, started = template.render(**asked, response_a=first.text, response_b=second.text)
-        request = _request(chat, user, started, settings, seed_of(run_seed, "comparisons", *key))
-        [generation] = await engine.generate(request)
+        user, started = render()
+        [generation] = await engine.generate(_request(chat, user, started, settings, seed))
     except (RequestError, TooLongError) as error:
-        _LOG.warning("comparisons %d/%d/%d/%d: %s", *key, error)
-        why = error.reason if isinstance(error, RequestError) else "too long"
-        return Comparison(*key, form, "", None, why)
+        _LOG.warning("%s: %s", name, error)
+        return Choice(
+            form, "", None, error.reason if isinstance(error, RequestError) else "too long"
+        )
     if form == "expected":
         probabilities = generation.probabilities
         assert probabilities is not None
         if not math.isfinite(mass := math.fsum(probabilities)) or mass <= 0:
-            return Comparison(*key, form, "", None, "no probability", probabilities)
+            return Choice(form, "", None, "no probability", probabilities)
         ahead = probabilities[0] - probabilities[1]
-        winner = None if ahead == 0 else first.sample if ahead > 0 else second.sample
-        return Comparison(*key, form, "", winner, None, probabilities)
+        return Choice(form, "", None if ahead == 0 else int(ahead < 0), None, probabilities)
     _, verdict = chat.split_thinking(generation.text, started)
     choice, reason = parse_choice(verdict, generation.finish_reason)
-    winner = {"A": first.sample, "B": second.sample}.get(choice or "")
-    num_tokens = len(generation.token_ids)
-    return Comparison(*key, form, generation.text, winner, reason, None, num_tokens)
+    place = {"A": 0, "B": 1}.get(choice or "")
+    return Choice(form, generation.text, place, reason, None, len(generation.token_ids))
 
 
 def _request(

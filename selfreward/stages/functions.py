@@ -6,7 +6,7 @@ clipped values would all tie at an end, where nobody would notice.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +14,8 @@ from selfreward.config import JurorConfig
 from selfreward.inputs.columns import values_of
 from selfreward.records import MAX_SCORE, Judgment, Prompt, Response
 
+CANDIDATES = "candidates"
+"""The column that a judge has beside those of the data, unless these have one of the name."""
 _ROUNDING = 1e-9
 """Part of the scale by which a value may miss its ends."""
 
@@ -42,10 +44,20 @@ class Scorer(Protocol):
 
 
 async def judge_by_function(
-    scorer: Scorer, prompt: Prompt, response: Response, settings: JurorConfig, juror: int = 0
+    scorer: Scorer,
+    prompt: Prompt,
+    response: Response,
+    settings: JurorConfig,
+    juror: int = 0,
+    candidates: Sequence[str] = (),
 ) -> list[Judgment]:
-    """The one vote of a function on a response; without a score, with the reason, if it fails."""
-    given = await scorer.score(prompt.text, response.text, values_of(prompt.columns))
+    """The one vote of a function on a response; without a score, with the reason, if it fails.
+
+    Args:
+        candidates: All texts that the policy sampled for the prompt, in order; see ``CANDIDATES``.
+    """
+    columns = {CANDIDATES: [*candidates], **values_of(prompt.columns)}
+    given = await scorer.score(prompt.text, response.text, columns)
     share, reason = share_of(given, settings.scale)
     score = None if share is None else MAX_SCORE * share
     key = (response.iteration, response.attempt, response.sample)

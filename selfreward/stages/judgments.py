@@ -327,6 +327,7 @@ class _Juror:
         self._session, self._templates, self._run_seed = session, templates, config.seed
         self._number, self._tell, self._settings = number, tell, config.judge.jurors[number]
         self._judges_truncated, self._look_up = config.judge.truncated, look_up
+        self._num_samples = config.responses.n
         self._truncated: set[Key] = set()
         """Responses that are still to be judged."""
         self._judged: dict[Key, _Scores] = {}
@@ -421,12 +422,20 @@ class _Juror:
 
     async def _vote(self, session: Any, prompt: Prompt, response: Response) -> list[Judgment]:
         if not self._settings.traits.template:
-            return await judge_by_function(session, prompt, response, self._settings, self._number)
+            candidates = self._candidates(prompt) if self._settings.function else ()
+            return await judge_by_function(
+                session, prompt, response, self._settings, self._number, candidates
+            )
         return await judge_response(
             session.engine, session.chat, self._templates["judge"], prompt, response,
             self._settings, run_seed=self._run_seed, juror=self._number,
             criteria=self._criteria.of(prompt.attempt),
         )  # fmt: skip
+
+    def _candidates(self, prompt: Prompt) -> list[str]:
+        """What the policy sampled for a prompt: committed together, so all of it is there."""
+        samples = range(self._num_samples)
+        return [self._look_up(Response, prompt.attempt, sample).text for sample in samples]
 
     async def _criteria_of(self, session: Any, prompt: Prompt) -> list[Criterion]:
         return await write_criteria(

@@ -276,8 +276,14 @@ def few_pairs_remedy(config: Config, run_name: str, drops: Counter[str]) -> str:
             f"the same judgments with `selfreward pairs {run_name} --try all`."
         )
     if reason in ("tie", "below M1"):
+        taught = ""
+        if config.meta is not None:
+            taught = (
+                " Pairs of judgments may have taught it to: train again without them, `selfreward "
+                f"resume {run_name} --retrain T --name NEW meta.iterations=[]`."
+            )
         return (
             "A judge that always says the same needs EFT data, judge.form=expected, judge.votes of "
-            "2 or more, or another template."
+            f"2 or more, or another template.{taught}"
         )
     return "Start a run with more prompts (prompts.count) or answers (responses.n)."

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from selfreward.config import Config, ResponsesConfig
 from selfreward.engines.base import ChatFormat, Engine, Generation, RequestError
+from selfreward.inputs.columns import demonstration_of
 from selfreward.inputs.conversations import messages_of
 from selfreward.records import Prompt, Record, Response
 from selfreward.stages.base import Ask, Work, for_each_prompt, seed_of
@@ -30,7 +31,7 @@ async def sample_responses(
 
     Empty answers and answers that hold a control token of the chat format are kept but marked
     ``dropped``; truncated ones keep their finish reason. Where the engine cannot answer the
-    prompt, all N are empty, with its reason.
+    prompt, all N are empty, with its reason. A person's answer comes last, if there is one.
 
     Args:
         anchors: Whether the model is M1, which gives the ``anchors`` numbered after the N.
@@ -46,14 +47,26 @@ async def sample_responses(
     except RequestError as error:
         _LOG.warning("%s %d/%d: %s", stage, prompt.iteration, prompt.attempt, error)
         key = prompt.iteration, prompt.attempt
-        return [
+        made = [
             Response(*key, first + i, "", "error", 0, dropped=error.reason, author=author)
             for i in range(n)
         ]
-    return [
-        _response(chat, prompt, first + i, generation, author)
-        for i, generation in enumerate(generations)
-    ]
+    else:
+        made = [
+            _response(chat, prompt, first + i, generation, author)
+            for i, generation in enumerate(generations)
+        ]
+    return made if anchors else made + _demonstrated(chat, prompt, settings)
+
+
+def _demonstrated(chat: ChatFormat, prompt: Prompt, settings: ResponsesConfig) -> list[Response]:
+    """What a person answered, numbered after what models give; none where it is not asked for."""
+    if not settings.demonstrations:
+        return []
+    text, sample = demonstration_of(prompt.columns), settings.n + settings.anchors
+    dropped = "control token" if chat.control_token(text) else None
+    key = prompt.iteration, prompt.attempt, sample
+    return [Response(*key, text, "stop", 0, dropped=dropped, author="human")]
 
 
 def _response(
@@ -103,7 +116,8 @@ def responses_work(
         return partial(ask, run_seed=config.seed, anchors=anchors)
 
     settings = config.responses
-    stage, n = ("anchors", settings.anchors) if anchors else ("responses", settings.n)
+    n = settings.n + settings.demonstrations
+    stage, n = ("anchors", settings.anchors) if anchors else ("responses", n)
     done: set[int] = set()
     work = Work(stage, (), config.prompts.count * n, for_each_prompt(sample, done), is_mine)
     for response in filter(is_mine, committed):

@@ -141,14 +141,19 @@ def check_rows(store: Store) -> str:
 
 
 _SAME = "a.iteration = b.iteration AND a.attempt = b.attempt"
+_VOTE = f"{_SAME} AND a.sample = b.sample AND b.juror = 0"
 _BELONGS = [
     ("responses", "prompts", _SAME),
     ("judgments", "responses", f"{_SAME} AND a.sample = b.sample"),
     ("criteria", "prompts", _SAME),
     ("comparisons", "responses", f"{_SAME} AND a.first = b.sample"),
     ("comparisons", "responses", f"{_SAME} AND a.second = b.sample"),
+    ("meta_judgments", "judgments", f"{_VOTE} AND a.first = b.vote"),
+    ("meta_judgments", "judgments", f"{_VOTE} AND a.second = b.vote"),
     ("pairs", "responses", f"{_SAME} AND a.chosen = b.sample"),
     ("pairs", "responses", f"{_SAME} AND a.rejected = b.sample"),
+    ("judge_pairs", "judgments", f"{_VOTE} AND a.chosen = b.vote"),
+    ("judge_pairs", "judgments", f"{_VOTE} AND a.rejected = b.vote"),
 ]
 """Which row each row belongs to."""
 

@@ -10,7 +10,14 @@ from pathlib import Path
 from selfreward.errors import IntegrityError, LockedError, NotFoundError, PreflightError
 from selfreward.records import stages_of
 from selfreward.storage import seals
-from selfreward.storage.tables import PLANNED, RESTORE, SCHEMA, SCHEMA_VERSION, SEALS
+from selfreward.storage.tables import (
+    JUDGED_AGAIN,
+    PLANNED,
+    RESTORE,
+    SCHEMA,
+    SCHEMA_VERSION,
+    SEALS,
+)
 
 _UNPLANNED = 4
 """The oldest schema version that can be read: without table ``planned`` and ``token_ids``."""
@@ -18,6 +25,8 @@ _UNSEALED = 5
 """The one after it: without table ``seals``."""
 _BARE = 6
 """The one after that: prompts have no columns."""
+_UNJUDGED = 7
+"""The last one: without the tables ``JUDGED_AGAIN``."""
 _NOT_DAMAGE = ("SQLITE_FULL", "SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM", "SQLITE_NOMEM")
 _UNREADABLE = ("SQLITE_IOERR_SHORT_READ", "SQLITE_IOERR_CORRUPTFS", "SQLITE_IOERR_DATA")
 """Of the I/O errors those that are damage; the others say that the disk fails or is full."""
@@ -70,7 +79,7 @@ def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
     with errors(path):
         db, version = open_file(path, writes=writes)
         try:
-            if version not in (SCHEMA_VERSION, _BARE, _UNSEALED, _UNPLANNED):
+            if version not in (SCHEMA_VERSION, _UNJUDGED, _BARE, _UNSEALED, _UNPLANNED):
                 raise IntegrityError(
                     f"{path}: schema version {version}, this release reads {SCHEMA_VERSION}",
                     f"Take the release that made it. {RESTORE}",
@@ -121,7 +130,10 @@ def _connect(path: Path, options: str) -> tuple[sqlite3.Connection, int]:
 def _complete(db: sqlite3.Connection, version: int) -> None:
     """Give a connection that only reads what the schema of now has more."""
     db.execute("PRAGMA temp_store=MEMORY")
-    db.execute("CREATE TEMP VIEW prompts AS SELECT *, NULL AS columns FROM main.prompts")
+    for name, columns in JUDGED_AGAIN.items():
+        db.execute(f"CREATE TEMP TABLE {name} {columns}")
+    if version < _UNJUDGED:
+        db.execute("CREATE TEMP VIEW prompts AS SELECT *, NULL AS columns FROM main.prompts")
     if version < _BARE:
         db.execute(f"CREATE TEMP TABLE seals {SEALS}")
     if version == _UNPLANNED:
@@ -140,7 +152,10 @@ def upgrade(db: sqlite3.Connection) -> None:
     if version < _BARE:
         db.execute(f"CREATE TABLE seals {SEALS}")
         seals.seal_events(db)
-    db.execute("ALTER TABLE prompts ADD COLUMN columns TEXT")
+    if version < _UNJUDGED:
+        db.execute("ALTER TABLE prompts ADD COLUMN columns TEXT")
+    for name, columns in JUDGED_AGAIN.items():
+        db.execute(f"CREATE TABLE {name} {columns}")
     db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
 

@@ -14,17 +14,19 @@ from selfreward.records import (
     Comparison,
     Criterion,
     Drop,
+    JudgePair,
     Judgment,
+    MetaJudgment,
     PreferencePair,
     Prompt,
     Record,
     Response,
 )
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 """``PRAGMA user_version``; a release that changes a table below raises it and migrates, see
-``database.upgrade``. Version 4 had no ``planned``, version 5 no ``seals``, and version 6
-no columns of prompts."""
+``database.upgrade``. Version 4 had no ``planned``, version 5 no ``seals``, version 6 no
+columns of prompts, and version 7 no judged judgments."""
 RESTORE = "Restore the run from a copy; `selfreward verify RUN` lists all that is damaged."
 """What to do about damage."""
 
@@ -34,13 +36,27 @@ TABLES: dict[type, tuple[str, tuple[str, ...]]] = {
     Judgment: ("judgments", ("iteration", "attempt", "sample", "juror", "vote")),
     Criterion: ("criteria", ("iteration", "attempt", "juror", "number")),
     Comparison: ("comparisons", ("iteration", "attempt", "first", "second")),
+    MetaJudgment: ("meta_judgments", ("iteration", "attempt", "sample", "first", "second")),
     PreferencePair: ("pairs", ("iteration", "attempt", "chosen", "rejected")),
+    JudgePair: ("judge_pairs", ("iteration", "attempt", "sample", "chosen", "rejected")),
     Drop: ("drops", ("iteration", "stage", "item")),
 }
 """Table and unique key of each record type."""
 
 PLANNED = """(iteration INTEGER NOT NULL, position INTEGER NOT NULL, stage TEXT NOT NULL,
     UNIQUE (iteration, position))"""
+META_JUDGMENTS = """(iteration INTEGER NOT NULL, attempt INTEGER NOT NULL,
+    sample INTEGER NOT NULL, first INTEGER NOT NULL, second INTEGER NOT NULL, form TEXT NOT NULL,
+    raw TEXT NOT NULL, winner INTEGER, reason TEXT, probabilities TEXT,
+    num_tokens INTEGER NOT NULL, CHECK (winner IS NULL OR winner IN (first, second)),
+    CHECK (winner IS NULL OR reason IS NULL),
+    UNIQUE (iteration, attempt, sample, first, second))"""
+JUDGE_PAIRS = """(iteration INTEGER NOT NULL, attempt INTEGER NOT NULL,
+    sample INTEGER NOT NULL, chosen INTEGER NOT NULL, rejected INTEGER NOT NULL,
+    chosen_elo REAL NOT NULL, rejected_elo REAL NOT NULL CHECK (rejected_elo < chosen_elo),
+    UNIQUE (iteration, attempt, sample, chosen, rejected))"""
+JUDGED_AGAIN = {"meta_judgments": META_JUDGMENTS, "judge_pairs": JUDGE_PAIRS}
+"""Tables that schema version 7 did not have."""
 SEALS = """(iteration INTEGER NOT NULL, what TEXT NOT NULL, digest TEXT NOT NULL,
     UNIQUE (iteration, what))"""
 SCHEMA = f"""
@@ -86,6 +102,8 @@ CREATE TABLE progress (iteration INTEGER NOT NULL, stage TEXT NOT NULL, done INT
     UNIQUE (iteration, stage));
 CREATE TABLE reports (iteration INTEGER NOT NULL, name TEXT NOT NULL, data TEXT NOT NULL,
     UNIQUE (iteration, name));
+CREATE TABLE meta_judgments {META_JUDGMENTS};
+CREATE TABLE judge_pairs {JUDGE_PAIRS};
 CREATE TABLE planned {PLANNED};
 CREATE TABLE seals {SEALS};
 CREATE TABLE figures (iteration INTEGER NOT NULL UNIQUE, data TEXT NOT NULL);

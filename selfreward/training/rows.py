@@ -19,8 +19,10 @@ from selfreward.inputs.templates import Template
 from selfreward.measures.consistency import Consistency, consistency
 from selfreward.measures.votes import ALL, read_votes
 from selfreward.records import (
+    JUDGE_PAIRS,
     MAX_SCORE,
     Drop,
+    JudgePair,
     Judgment,
     PreferencePair,
     Prompt,
@@ -29,6 +31,7 @@ from selfreward.records import (
 )
 from selfreward.stages.criteria import GENERAL
 from selfreward.stages.jury import whole_responses
+from selfreward.stages.meta import judge_texts
 from selfreward.stages.positives import best_responses
 from selfreward.stages.verdict import points
 from selfreward.storage.directory import Run
@@ -186,7 +189,7 @@ def _positives(
 
 
 def dpo_rows(run: Run, store: Store, iteration: int, chat: Chat) -> tuple[list[DpoRow], list[Drop]]:
-    """One row per preference pair, and those that are replayed.
+    """One row per preference pair, one per pair of judgments, and those that are replayed.
 
     Drops are those of the iteration; what is replayed had its own when it was made.
 
@@ -224,6 +227,39 @@ def _pairs(run: Run, store: Store, iteration: int, chat: Chat) -> tuple[list[Dpo
             drops.append(Drop(iteration, "train", item, "too long", detail))
         else:
             rows.append(DpoRow(prompt_ids, chosen, rejected, *weigh(pair)))
+    if JUDGE_PAIRS in run.config.stages(iteration):
+        judged, left_out = _judge_pairs(run, store, iteration, chat)
+        return rows + judged, drops + left_out
+    return rows, drops
+
+
+def _judge_pairs(
+    run: Run, store: Store, iteration: int, chat: Chat
+) -> tuple[list[DpoRow], list[Drop]]:
+    """One row per pair of judgments: the judge's prompt, and the two texts as it wrote them."""
+    rows: list[DpoRow] = []
+    drops: list[Drop] = []
+    longest = run.config.dpo.max_length
+    for pair, user, started, *said in judge_texts(
+        store.records(JudgePair, iteration),
+        store.records(Prompt, iteration),
+        store.records(Response, iteration),
+        store.records(Judgment, iteration),
+        run_template(run, "judge"),
+    ):
+        item = f"judge:{pair.attempt}/{pair.sample}/{pair.chosen}/{pair.rejected}"
+        if (token := next(filter(None, map(chat.control_token, said)), None)) is not None:
+            drops.append(Drop(iteration, "train", item, "control token", token))
+            continue
+        (prompt_ids, chosen), (_, rejected) = (
+            chat.continuation(user, started, text) for text in said
+        )
+        row = DpoRow(prompt_ids, chosen, rejected)
+        if row.length > longest:
+            detail = f"{row.length} tokens > dpo.max_length {longest}"
+            drops.append(Drop(iteration, "train", item, "too long", detail))
+        else:
+            rows.append(row)
     return rows, drops
 
 

@@ -395,7 +395,8 @@ SELECT text, min(attempt) FROM prompts WHERE iteration = ? AND dropped IS NULL G
 ORDER BY 2"""
 _WHOLE = """
 SELECT attempt, sample FROM responses
-WHERE iteration = ? AND attempt < ? AND finish_reason != 'length' AND author != 'M1'"""
+WHERE iteration = ? AND attempt < ? AND finish_reason != 'length'
+AND (author = 'policy' OR iteration = 0)"""
 
 
 def _prompt(text: str, at_a: int, at_b: int, a: float | None, b: float | None) -> SharedPrompt:

@@ -22,7 +22,7 @@ from selfreward.errors import ConfigError, IntegrityError, NotFoundError
 from selfreward.storage import durable
 from selfreward.storage.directory import Run
 from selfreward.verbs.layout import size, table
-from selfreward.verbs.tables import SCHEMAS, WHAT, What, batches, iterations_of
+from selfreward.verbs.tables import RARE, SCHEMAS, WHAT, What, batches, iterations_of
 
 Format = Literal["parquet", "jsonl", "csv", "datasets"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -99,7 +99,7 @@ def export(
                 files.append(ExportedFile(str(found), rows, _bytes(path)))
             else:
                 _remove(path)
-                if what or name != "wanted":  # of which there is nothing unless a run waits
+                if what or name not in RARE:
                     empty.append(name)
         if not files:
             part = "" if iteration is None else f" in iteration {iteration}"

@@ -21,7 +21,7 @@ from selfreward.inputs.judge_templates import COMPARE_TEMPLATE
 from selfreward.inputs.questions import read_questions
 from selfreward.inputs.rankings import Ranking, read_ranked
 from selfreward.inputs.templates import find_template
-from selfreward.records import Stage, judge_stage
+from selfreward.records import JUDGE_PAIRS, META, Stage, judge_stage
 from selfreward.stages.comparisons import form_of
 from selfreward.storage.directory import Run, list_runs
 from selfreward.training.options import DEFAULTS
@@ -190,6 +190,7 @@ def _stages(
             for juror, rubric in enumerate(rubrics)
         ),
         _comparing(config, mean_prompt + _tokens(compared)),
+        _meta_judging(config, iteration, mean_prompt + _tokens(rubrics[0])),
         _training(config, iteration, mean_prompt + config.responses.max_new_tokens),
     ]
     return [row for row in rows if row["records"]]
@@ -205,7 +206,9 @@ def _training(config: Config, iteration: int, tokens: int) -> dict[str, Any]:
     if train.method == "none":
         return {"stage": "train", "records": 0}
     is_dpo = train.method == "dpo"
-    each = config.pairs.most(config.responses.n) if is_dpo else 1
+    answers = config.responses.n + config.responses.demonstrations
+    each = config.pairs.most(answers) if is_dpo else 1
+    each += is_dpo and JUDGE_PAIRS in config.stages(iteration)
     records = config.prompts.count * each * (iteration if train.replay.aift else 1)
     group = config.dpo if is_dpo else train.sft
     steps = _steps(train.method, group.options, records, config.launch.processes)
@@ -254,6 +257,27 @@ def _comparing(config: Config, asked: int) -> dict[str, Any]:
         "note": "at most; where scores tie, in both orders",
         "sampled": orders * written,
         "read": orders * (asked + 2 * config.responses.max_new_tokens),
+    }
+
+
+def _meta_judging(config: Config, iteration: int, asked: int) -> dict[str, Any]:
+    """The stage in which judgments of one response of each prompt are judged.
+
+    Args:
+        asked: Tokens of the rubric with a prompt.
+    """
+    judge, meta = config.judge, config.meta
+    is_on = meta is not None and META in config.stages(iteration)
+    compared = min(judge.votes, (meta and meta.judgments) or judge.votes) if is_on else 0
+    orders = config.prompts.count * compared * (compared - 1)
+    written = judge.max_new_tokens if form_of(judge) == "written" else 0
+    shown = asked + config.responses.max_new_tokens + 2 * judge.max_new_tokens
+    return {
+        "stage": META,
+        "records": orders,
+        "note": "at most; each two judgments of a response, in both orders",
+        "sampled": orders * written,
+        "read": orders * shown,
     }
 
 

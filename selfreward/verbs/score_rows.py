@@ -100,6 +100,9 @@ def _scored(rounds: Rounds) -> list[Row]:
         Row("spread of votes", _spread),
         Row("Spearman(length, score)", _spearman, short=True),
         Row("ties compared", _compared, short=True),
+        Row("judgments compared", _meta, short=True),
+        Row("  higher score wins", _higher, short=True),
+        Row("  first one wins", _first),
     ]
 
 
@@ -197,6 +200,21 @@ def _compared(figures: IterationFigures) -> str:
     return f"{compared.told_apart} of {compared.n} told apart" if compared else MISSING
 
 
+def _meta(figures: IterationFigures) -> str:
+    meta = figures.meta
+    return f"{meta.wins} of {meta.n} name a better one" if meta else MISSING
+
+
+def _higher(figures: IterationFigures) -> str:
+    meta = figures.meta
+    return share(meta.higher_wins, meta.unequal) if meta else MISSING
+
+
+def _first(figures: IterationFigures) -> str:
+    meta = figures.meta
+    return share(meta.first_wins, meta.wins) if meta else MISSING
+
+
 # Juries
 
 
@@ -248,6 +266,8 @@ def _paired(rounds: Rounds) -> list[Row]:
             short=True,
         ),
         Row("length chosen/rejected", _lengths, short=True),
+        Row("pairs of judgments", _judge_pairs, short=True),
+        *_reasons(rounds, lambda f: f.meta.dropped if f.meta else {}),
     ]
 
 
@@ -257,6 +277,13 @@ def _pairs(figures: IterationFigures) -> str:
     pairs = figures.pairs
     several = f"{pairs.n} from " if pairs.n > pairs.paired else ""
     return f"{several}{pairs.paired} of {pairs.prompts} prompts"
+
+
+def _judge_pairs(figures: IterationFigures) -> str:
+    meta = figures.meta
+    if meta is None:
+        return MISSING
+    return f"{meta.pairs} of {meta.pairs + sum(meta.dropped.values())} prompts"
 
 
 def _never_paired(figures: IterationFigures) -> str:
@@ -386,7 +413,8 @@ def tokens(figures: IterationFigures) -> int:
     """Tokens that models wrote in an iteration."""
     others = figures.jury.judges[1:] if figures.jury else ()  # the first is in ``judgments``
     anchors = (figures.anchors,) if figures.anchors else ()
-    made = (figures.prompts, figures.responses, *anchors, figures.judgments, *others)
+    meta = (figures.meta,) if figures.meta else ()
+    made = (figures.prompts, figures.responses, *anchors, figures.judgments, *others, *meta)
     return sum(part.tokens for part in made)
 
 

@@ -9,8 +9,10 @@ from selfreward.errors import ConfigError, NotFoundError
 from selfreward.measures.votes import Scored, scored_responses, scores_of
 from selfreward.records import (
     FORMS,
+    JUDGE_PAIRS,
     Comparison,
     Criterion,
+    JudgePair,
     Judgment,
     PreferencePair,
     Prompt,
@@ -91,6 +93,9 @@ class ShownPrompt:
     """Why there is none; None where there is."""
     branch: Branch | None
     """From which run it was copied; None if this run made it."""
+    judge_pairs: tuple[JudgePair, ...] = ()
+    no_judge_pair: str | None = None
+    """Why judgments gave no pair; None where they did, or are not judged."""
     origin: Origin | None = None
     """What it was made from; None where that is not known, and of prompts that people wrote."""
 
@@ -156,6 +161,8 @@ def prompt_of(run: Run, iteration: int | None, attempt: int) -> ShownPrompt:
         criteria = store.records(Criterion, iteration, attempt)
         comparisons = store.records(Comparison, iteration, attempt)
         drops = _drops(store, iteration, attempt)
+        judge_pairs = store.records(JudgePair, iteration, attempt)
+        unpaired = _drops(store, iteration, attempt, JUDGE_PAIRS).get(str(attempt))
         made = store.records(Response, iteration, attempt)
         judgments = store.records(Judgment, iteration, attempt)
         scores = scores_of(store, made, judgments)
@@ -183,6 +190,8 @@ def prompt_of(run: Run, iteration: int | None, attempt: int) -> ShownPrompt:
         pairs=tuple(ShownPair(**asdict(pair), margin=pair.margin) for pair in pairs),
         no_pair=None if pairs else _why(prompts[0], drops.get(str(attempt)), built),
         branch=branch if branch and iteration <= branch.iteration else None,
+        judge_pairs=tuple(judge_pairs),
+        no_judge_pair=unpaired,
         origin=origin,
     )
 
@@ -219,6 +228,13 @@ def prompt_text(shown: ShownPrompt) -> str:
     ]
     if shown.no_pair is not None:
         lines.append(bold("no pair: ") + shown.no_pair)
+    lines += [
+        bold("pair of judgments: ") + f"of response {pair.sample}, vote {pair.chosen} "
+        f"(Elo {pair.chosen_elo:+.0f}) over vote {pair.rejected} ({pair.rejected_elo:+.0f})"
+        for pair in shown.judge_pairs
+    ]
+    if shown.no_judge_pair is not None:
+        lines.append(bold("no pair of judgments: ") + shown.no_judge_pair)
     return "\n".join(lines)
 
 
@@ -309,13 +325,13 @@ def _roles(pairs: Sequence[PreferencePair], sample: int) -> tuple[str, ...]:
     return (*chosen, "rejected") if any(pair.rejected == sample for pair in pairs) else chosen
 
 
-def _drops(store: Store, iteration: int, attempt: int) -> dict[str, str]:
+def _drops(store: Store, iteration: int, attempt: int, stage: str | None = None) -> dict[str, str]:
     """Why the prompt (``attempt``), a response (``attempt/sample``) or a vote was left out."""
     query = (
         "SELECT item, reason, detail FROM drops WHERE iteration = ? AND stage = ?"
         " AND (item = ? OR item LIKE ?)"
     )
-    stage = "pairs" if iteration else "selection"
+    stage = stage or ("pairs" if iteration else "selection")
     rows = store.query(query, (iteration, stage, str(attempt), f"{attempt}/%"))
     return {item: f"{reason} ({detail})" if detail else reason for item, reason, detail in rows}
 

@@ -15,16 +15,20 @@ import pyarrow as pa
 from selfreward.errors import NotFoundError
 from selfreward.inputs.conversations import Message, messages_of
 from selfreward.measures.votes import scores_of
-from selfreward.records import Judgment, PreferencePair, Prompt, Response
+from selfreward.records import JudgePair, Judgment, PreferencePair, Prompt, Response
 from selfreward.storage.awaited import awaited
 from selfreward.storage.directory import Run
 from selfreward.storage.label import Content, Item, Label, in_force
 from selfreward.storage.labels import reading
 from selfreward.storage.store import Store
 
-What = Literal["prompts", "responses", "judgments", "pairs", "labels", "wanted"]
+What = Literal[
+    "prompts", "responses", "judgments", "pairs", "labels", "judge_pairs", "wanted"
+]  # fmt: skip
 WHAT: tuple[What, ...] = get_args(What)
 """All tables."""
+RARE: tuple[What, ...] = ("judge_pairs", "wanted")
+"""Of which most runs have nothing: where judgments are judged, and where a run waits."""
 AT_ONCE = 64
 """Prompts of a batch."""
 
@@ -52,6 +56,11 @@ SCHEMAS: dict[What, pa.Schema] = {
          ("score_chosen", pa.float64()), ("score_rejected", pa.float64()), ("margin", pa.float64()),
          ("chosen_sample", pa.int32()), ("rejected_sample", pa.int32())]
     ),
+    "judge_pairs": pa.schema(
+        [*_KEYS, ("sample", pa.int32()), ("prompt", _MESSAGES), ("chosen", _MESSAGES),
+         ("rejected", _MESSAGES), ("elo_chosen", pa.float64()), ("elo_rejected", pa.float64()),
+         ("chosen_vote", pa.int32()), ("rejected_vote", pa.int32())]
+    ),
     "labels": pa.schema(
         [*_KEYS, ("kind", pa.string()), ("labeler", pa.string()), ("samples", pa.list_(pa.int32())),
          ("ranks", pa.list_(pa.int32())), ("rating", pa.int32()), ("flags", pa.list_(pa.string())),
@@ -75,6 +84,7 @@ class _Batch:
     store: Store
     iteration: int
     attempts: range
+    run: Run
     system_prompt: str | None
 
 
@@ -108,7 +118,7 @@ def batches(run: Run, what: What, iteration: int | None = None) -> Iterator[pa.R
             query = f"SELECT min(attempt), max(attempt) FROM {what} WHERE iteration = ?"
             first, last = next(store.query(query, (number,)))
             for start in range(first or 0, 0 if last is None else last + 1, AT_ONCE):
-                some = _Batch(store, number, range(start, start + AT_ONCE), system_prompt)
+                some = _Batch(store, number, range(start, start + AT_ONCE), run, system_prompt)
                 if rows := _ROWS[what](some):
                     yield pa.RecordBatch.from_pylist(rows, SCHEMAS[what])
 
@@ -176,8 +186,38 @@ def _pairs(batch: _Batch) -> list[dict[str, Any]]:
     ]
 
 
+def _judge_pairs(batch: _Batch) -> list[dict[str, Any]]:
+    pairs = batch.store.records(JudgePair, batch.iteration, batch.attempts)
+    if not pairs:
+        return []
+    from selfreward.inputs.judge_templates import run_template
+    from selfreward.stages.meta import judge_texts
+
+    responses, prompts = _answers(batch)
+    judgments = batch.store.records(Judgment, batch.iteration, batch.attempts)
+    template = run_template(batch.run, "judge")
+    return [
+        {
+            "iteration": pair.iteration,
+            "attempt": pair.attempt,
+            "sample": pair.sample,
+            "prompt": _asked(Prompt(0, 0, user, "", None), batch.system_prompt),
+            "chosen": [_message("assistant", started + chosen)],
+            "rejected": [_message("assistant", started + rejected)],
+            "elo_chosen": pair.chosen_elo,
+            "elo_rejected": pair.rejected_elo,
+            "chosen_vote": pair.chosen,
+            "rejected_vote": pair.rejected,
+        }
+        for pair, user, started, chosen, rejected in judge_texts(
+            pairs, [*prompts.values()], responses, judgments, template
+        )
+    ]
+
+
 _ROWS: dict[What, Callable[[_Batch], list[dict[str, Any]]]] = {
     "prompts": _prompts, "responses": _responses, "judgments": _judgments, "pairs": _pairs,
+    "judge_pairs": _judge_pairs,
 }  # fmt: skip
 
 

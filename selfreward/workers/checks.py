@@ -246,7 +246,19 @@ def _check_engine(engine: EngineConfig, key: str, here: bool, known: bool) -> No
 def _check_templates(config: Config, templates: Mapping[str, Template]) -> None:
     """Check that each template can be filled in, and that a hosted judge's leaves its turn."""
     filled: dict[str, str | list[str]] = dict.fromkeys(
-        ("prompt", "response", "criterion", "response_a", "response_b", "topic", "operation"), "?"
+        (
+            "prompt",
+            "response",
+            "criterion",
+            "response_a",
+            "response_b",
+            "topic",
+            "operation",
+            "asked",
+            "judgment_a",
+            "judgment_b",
+        ),
+        "?",
     )
     filled["demonstrations"] = ["?"] * config.prompts.human_shots
     started = {

@@ -22,7 +22,7 @@ from selfreward.config.judging import ContestConfig
 from selfreward.config.run import all_judges
 from selfreward.errors import ConfigError, IntegrityError, PreflightError
 from selfreward.inputs.functions import Function, run_functions
-from selfreward.stages.functions import Given
+from selfreward.stages.functions import CANDIDATES, Given
 from selfreward.storage.directory import Run
 
 AT_ONCE = 16
@@ -231,7 +231,8 @@ def check_functions(found: Mapping[str, Function], config: Config, columns: Colu
         for key, judge in all_judges(config).items():
             if judge.function is None:
                 continue
-            given = columns.questions if isinstance(judge, ContestConfig) else columns.prompts
+            is_contest = isinstance(judge, ContestConfig)
+            given = columns.questions if is_contest else [*columns.prompts, CANDIDATES]
             function, at = found[judge.function], f"{key}.function"
             async with FunctionProcess(function, at, judge.timeout_s, given) as process:
                 await process.start()

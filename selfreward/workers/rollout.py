@@ -28,9 +28,11 @@ from selfreward.inputs.rankings import rankings_of
 from selfreward.inputs.topics import read_topics
 from selfreward.measures.votes import score_spreads
 from selfreward.records import (
+    META,
     Comparison,
     Criterion,
     Judgment,
+    MetaJudgment,
     Prompt,
     R,
     Record,
@@ -41,8 +43,9 @@ from selfreward.records import (
 from selfreward.stages.base import Ask, Work, seed_of
 from selfreward.stages.comparisons import comparisons_work
 from selfreward.stages.evolve import Parent, Rewriter
-from selfreward.stages.functions import Scorer
+from selfreward.stages.functions import CANDIDATES, Scorer
 from selfreward.stages.judgments import judgments_work
+from selfreward.stages.meta import contests, meta_work
 from selfreward.stages.overlap import HeldOut
 from selfreward.stages.pairs import tied_responses
 from selfreward.stages.pool import Pool
@@ -127,7 +130,7 @@ async def generate_iteration(run: Run, store: Store, iteration: int, sessions: S
 def _function(run: Run, role: _Role) -> FunctionProcess:
     assert role.juror is not None
     judge = run.config.judge.jurors[role.juror]
-    columns = column_names(run.read_copy("seeds/dataset.jsonl"))
+    columns = [*column_names(run.read_copy("seeds/dataset.jsonl")), CANDIDATES]
     return function_process(run, judge, judge_key(role.juror), columns)
 
 
@@ -159,6 +162,9 @@ def _roles(run: Run, store: Store, iteration: int) -> list[_Role]:
     if config.judge.break_ties:
         first = next(role for role in roles if role.juror == 0)
         roles.append(_Role("comparisons", first.engine, first.model, _comparisons))
+    if META in config.stages(iteration):
+        first = next(role for role in roles if role.juror == 0)
+        roles.append(_Role(META, first.engine, first.model, _meta_judgments))
     return roles
 
 
@@ -235,6 +241,16 @@ def _comparisons(run: Run, store: Store, iteration: int, session: Session) -> Wo
     return comparisons_work(session, committed, template, prompts, tied, config)
 
 
+def _meta_judgments(run: Run, store: Store, iteration: int, session: Session) -> Work:
+    config, prompts = run.config, store.records(Prompt, iteration)
+    assert config.meta is not None
+    responses, judgments = store.records(Response, iteration), store.records(Judgment, iteration)
+    chosen = contests(responses, judgments, config.meta)
+    templates = run_template(run, "judge"), run_template(run, "meta")
+    committed = store.records(MetaJudgment, iteration)
+    return meta_work(session, committed, templates, prompts, chosen, config)
+
+
 def _ranked(run: Run, store: Store, iteration: int, session: Session, stage: str) -> Work:
     config = run.config
     assert config.selection is not None
@@ -252,13 +268,13 @@ def _groups(roles: Sequence[_Role], staged: bool) -> list[list[_Role]]:
     """Roles that flow together: one model per engine, and one local engine at most.
 
     Judges need nothing of each other, so each joins the first stream that it can be in.
-    Comparisons need all of them, so they flow alone.
+    Comparisons need all of them, and judging judgments all of the first, so these flow alone.
     """
     groups: list[list[_Role]] = []
     first = 0
     for role in roles:
         is_judge = role.juror is not None
-        is_alone = staged or role.stage == "comparisons"
+        is_alone = staged or role.stage in ("comparisons", META)
         streams = [] if is_alone else groups[first:] if is_judge else groups[-1:]
         open_to = (g for g in streams if all(_go_together(role, other) for other in g))
         group = next(open_to, None)

@@ -5,6 +5,11 @@ import pytest
 from selfreward.config.load import changes, load_config
 from selfreward.inputs.shipped import config_file, recipes
 
+UNJUDGED = {
+    "judge.model": "function", "judge.form": "function", "judge.max_new_tokens": 256,
+    "sft.eft": None, "evaluation.ranked": None, "evaluation.canaries": False,
+}  # fmt: skip
+"""What goes with a function as the judge."""
 DIFFERENCES = {
     "iterative-rpo": {"dpo.loss_type": ["sigmoid", "sft"], "dpo.loss_weights": [1.0, 1.0]},
     "ipo": {"dpo.loss_type": "ipo"},
@@ -19,6 +24,25 @@ DIFFERENCES = {
         "judge.template": "judge/expected.jinja", "judge.jury.0.model": "previous",
         "judge.jury.0.weight": 0.0,
         "judge.max_new_tokens": 256,  # nothing is written
+    },
+    "meta-rewarding": {
+        "iterations": 4, "responses.n": 7, "responses.temperature": 0.8, "responses.top_p": 0.95,
+        "judge.votes": 11, "pairs.rule": "length_control", "meta.iterations": [1, 2],
+        "meta.max_length": 1100,
+    },
+    "scir": {
+        "judge.jury.0.form": "expected", "judge.jury.0.template": "judge/expected.jinja",
+        "pairs.min_jurors": 1.0,
+    },
+    "spin": {
+        "prompts.dataset.path": "seed/ift.jsonl", "prompts.count": 80, "responses.n": 1,
+        "prompts.dataset.columns.demonstration": "response", "responses.demonstrations": True,
+        "judge.function": "selfreward.rewards.demonstrations:written", **UNJUDGED,
+    },
+    "scpo": {
+        "responses.n": 8, "judge.function": "selfreward.rewards.votes:share", **UNJUDGED,
+        "pairs.min_margin": 1.25, "dpo.loss_type": ["sigmoid", "sft"],
+        "dpo.loss_weights": [1.0, 1.0], "dpo.weigh_by": "margin",
     },
     "positives-only": {
         "train.method": "sft", "train.sft.start": "M0", "train.sft.min_score": 5.0,
@@ -45,7 +69,8 @@ def test_a_recipe_differs_from_the_plain_loop_in_what_it_is_about(name: str) -> 
     assert {key: found.get(key) for key in expected} == expected
     # What stands in a group that the plain loop has not (a jury, evolve, the options of train.sft,
     # which are those of its seed step), or is not read by the method, belongs to it.
-    groups = ("judge.jury", "prompts.evolve", "train.sft")
+    groups = ("judge.jury", "prompts.evolve", "prompts.dataset", "train.sft", "meta")
+    groups += ("sft.eft.", "evaluation.ranked.") if recipe.judge.function else ()
     groups += ("dpo",) if recipe.train.method == "sft" else ()
     assert {key for key in found if not key.startswith(groups)} <= expected.keys()
 

@@ -10,6 +10,7 @@ from selfreward.inputs import shipped
 from selfreward.rewards.constraints import check, keeps, loose, loose_all, strict, strict_all
 from selfreward.rewards.mathematics import equal
 from selfreward.rewards.repetition import distinct, ended
+from selfreward.rewards.votes import final_answer, share
 
 
 @pytest.mark.parametrize(
@@ -124,3 +125,28 @@ def test_all_that_the_shipped_questions_are_held_to_can_be_computed() -> None:
     assert all(isinstance(keeps("An answer.", *one), bool) for of in held for one in of.items())
     assert strict(["It arrives at 17:25."], constraints=[rows[7]["constraints"]]) == [1]
     assert strict(["It arrives at 16:85."], constraints=[rows[7]["constraints"]]) == [0]
+
+
+@pytest.mark.parametrize(
+    ("text", "final"),
+    [
+        (r"So 6 x 7 = \boxed{42}.", "42"),
+        (r"\boxed{1} or rather \boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        ("2 + 2 = 4\nThe answer is 4.", "4"),
+        ("The answer is **(B)**, since A is 3.", "b"),
+        ("Answer: 1,250.00 dollars", "1250"),
+        ("#### -0.50", "-0.5"),
+        ("The answer is 7 because 3 + 4 is 7.", "7"),
+        ("First 3, then 12 in all", "12"),
+        ("Half of it, 1/2", "1/2"),
+        ("No idea.", None),
+        ("", None),
+    ],
+)
+def test_the_final_answer_of_a_text_is_found(text: str, final: str | None) -> None:
+    assert final_answer(text) == final
+
+
+def test_a_vote_is_the_share_of_all_that_was_sampled_with_the_same_final_answer() -> None:
+    texts = ["It is 12.", "Answer: 12", "The answer is 11.", "No idea."]
+    assert share(texts, [texts] * 4) == [0.5, 0.5, 0.25, None]

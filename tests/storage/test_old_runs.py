@@ -48,7 +48,8 @@ def timeless(figures: dict[str, Any]) -> dict[str, Any]:
     assert figures.get("verified") is None
     assert figures.get("start", figures["iteration"]) == figures["iteration"]
     assert not figures.get("benchmarks") and not figures.get("rewards")
-    later = ("contests", "verified", "start", "data", "benchmarks", "rewards")
+    assert figures.get("meta") is None
+    later = ("contests", "verified", "start", "data", "benchmarks", "rewards", "meta")
     figures = {k: v for k, v in figures.items() if k not in (*TIMES, *later)}
     training = dict(figures["training"])
     assert training.pop("consistency", None) is None

@@ -18,7 +18,9 @@ from selfreward.records import (
     Comparison,
     Criterion,
     Drop,
+    JudgePair,
     Judgment,
+    MetaJudgment,
     PreferencePair,
     Prompt,
     Response,
@@ -54,6 +56,13 @@ RECORDS: dict[type, st.SearchStrategy[Any]] = {
     Comparison: st.builds(
         Comparison, KEY, KEY, st.just(1), st.just(2), TEXT, TEXT, st.sampled_from([None, 1, 2]),
         st.none(), st.none() | st.tuples(st.floats(0, 1), st.floats(0, 1)), COUNT,
+    ),
+    MetaJudgment: st.builds(
+        MetaJudgment, KEY, KEY, KEY, st.just(1), st.just(2), TEXT, TEXT,
+        st.sampled_from([None, 1, 2]), st.none(), st.none() | st.tuples(st.floats(0, 1)), COUNT,
+    ),
+    JudgePair: st.builds(
+        JudgePair, KEY, KEY, KEY, KEY, KEY, st.floats(0, 400), st.floats(-400, -0.1)
     ),
 }  # fmt: skip
 
@@ -151,6 +160,8 @@ def test_every_table_has_a_unique_key(path: Path, kind: type) -> None:
         Drop: Drop(1, "pairs", "0", "tie"),
         Criterion: Criterion(1, 0, 0, 0, "Names the capital", 3.0),
         Comparison: Comparison(1, 0, 0, 1, "written", "", None),
+        MetaJudgment: MetaJudgment(1, 0, 0, 0, 1, "written", "", None),
+        JudgePair: JudgePair(1, 0, 0, 0, 1, 9.0, -9.0),
     }
     with Store.claim(path) as store:
         store.add([made[kind]])
@@ -390,6 +401,24 @@ def test_another_schema_version_is_refused_and_named(path: Path, version: int) -
     for open_ in (Store, Store.claim):
         with pytest.raises(IntegrityError, match=f"schema version {version}, this release reads"):
             open_(path)
+
+
+def test_one_of_the_version_before_is_read_as_it_is_and_upgraded_once_it_is_owned(
+    path: Path,
+) -> None:
+    with Store.claim(path) as store:
+        store.add([prompt(0)])
+    db = sqlite3.connect(path)
+    db.executescript("DROP TABLE meta_judgments; DROP TABLE judge_pairs; PRAGMA user_version=7")
+    db.close()
+    with Store(path) as store:
+        assert store.records(Prompt, 1) == [prompt(0)]
+        assert store.records(MetaJudgment, 1) == store.records(JudgePair, 1) == []
+    pair = JudgePair(1, 0, 0, 1, 2, 10.0, -10.0)
+    with Store.claim(path) as store:
+        store.add([pair])
+    with Store(path) as store:
+        assert (store.records(Prompt, 1), store.records(JudgePair, 1)) == ([prompt(0)], [pair])
 
 
 def test_create_does_not_touch_a_store_that_is_there(path: Path) -> None:

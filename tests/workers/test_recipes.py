@@ -29,9 +29,16 @@ TINY = [
 
 def listing(prompt: str, number: int) -> tuple[str, FinishReason]:
     """Some answers are lists, so that a program that checks them prefers some."""
+    if "<judgment_a>" in prompt:
+        return f"Better: {'AB'[number % 2]}", "stop"
     said, reason = scripted_reply(prompt, number)
     is_list = number % 3 == 0 and "Score: <" not in prompt
     return (said.replace(" ", "\n- ") if is_list else said), reason
+
+
+def counting(prompt: str, number: int) -> tuple[str, FinishReason]:
+    """All end in 1 or 2, so that votes can be counted."""
+    return f"{scripted_reply(prompt, number)[0]} {1 + number % 7 % 2}", "stop"
 
 
 @pytest.mark.slow
@@ -46,7 +53,8 @@ def test_a_recipe_trains_its_models(
     shutil.copyfile(digits / "tokenizer.json", model / "tokenizer.json")
     config = load_config(recipes()[name], [*TINY, f"model={model}"])
     run = create_run(config, "run")
-    launch(run, lambda: None, RealTraining(run, reply=listing))
+    reply = counting if name == "scpo" else listing
+    launch(run, lambda: None, RealTraining(run, reply=reply))
     digests = {durable.verify_directory(run.model_directory(i)) for i in (1, 2, 3)}
     assert len(digests) == 3
     assert all(check["ok"] for check in verify(run)), verify(run)
