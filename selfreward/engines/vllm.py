@@ -22,11 +22,17 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from selfreward.engines.vllm_build import is_cpu_build, ties_embeddings
+
 # Read when the library is imported.
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
+if not is_cpu_build():
+    # It forks by default, and a process that has so much as asked for a GPU hands its children a
+    # CUDA that does not work. Looking at a model with transformers asks.
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
 if hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) <= 4:
     # The CPU build keeps a core free for its scheduler: half of a machine that has two.
     os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")
@@ -47,7 +53,6 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 from selfreward.engines.base import Generation, Request, RequestError, check_room
 from selfreward.engines.chat import Chat
 from selfreward.engines.stops import Stops
-from selfreward.engines.vllm_build import ties_embeddings
 from selfreward.engines.vllm_log import ErrorLog
 from selfreward.errors import ConfigError
 
