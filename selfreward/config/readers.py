@@ -58,8 +58,10 @@ def decides(key: str) -> bool:
 
 def is_read(key: str, iteration: int, stage: str) -> bool:
     """Whether what a stage makes depends on a key, such as ``dpo.beta``."""
-    group = key.partition(".")[0]
+    group, _, name = key.partition(".")
     groups = (_LATER if iteration else _SEED)[stage.partition("/")[0]]
+    if stage == "evaluate" and group == "responses":
+        return decides(key) and name not in _NOT_ANSWERED_BY
     return decides(key) and (group in groups or group not in _GROUPS)
 
 

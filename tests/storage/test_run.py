@@ -175,6 +175,7 @@ def test_what_nothing_was_made_with_can_change_until_something_is() -> None:
         "seed=2": "train of iteration 0", "sft.learning_rate=1.0": "train of iteration 0",
         "lora={r: 4}": "train of iteration 0", "prompts.count=9": "prompts of iteration 1",
         "responses.n=9": "responses of iteration 1", "sft=null": "sft",
+        "responses.max_new_tokens=9": "evaluate of iteration 0",
         "engine.compute_type=float32": "evaluate of iteration 0",
         "judge.votes=7": "train of iteration 0", "judge.break_ties=true": "train of iteration 0",
     }.items():  # fmt: skip
