@@ -51,14 +51,15 @@ async def sample_responses(
             for i in range(n)
         ]
     return [
-        _response(chat, prompt, first + i, generation, author)
+        response_of(chat, prompt, first + i, generation, author)
         for i, generation in enumerate(generations)
     ]
 
 
-def _response(
-    chat: ChatFormat, prompt: Prompt, sample: int, generation: Generation, author: str
+def response_of(
+    chat: ChatFormat, prompt: Prompt, sample: int, generation: Generation, author: str = "policy"
 ) -> Response:
+    """What was sampled as a response; see ``sample_responses``."""
     thinking, text = chat.split_thinking(generation.text)
     text = text.strip()
     dropped = None

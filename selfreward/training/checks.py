@@ -12,7 +12,7 @@ from typing import Any
 
 from selfreward.config import LaunchConfig
 from selfreward.config.training import DpoConfig
-from selfreward.errors import ConfigError
+from selfreward.errors import ConfigError, PreflightError
 from selfreward.training.base import Method
 from selfreward.training.distributed import check_num_gpus, launch_command, not_started
 from selfreward.training.options import chosen_options, named_refusal, trl_arguments, trl_config
@@ -39,6 +39,7 @@ def check_training(
 
     Raises:
         ConfigError: TRL, transformers, accelerate or torch would refuse them.
+        PreflightError: They ask for vLLM, which is not installed.
     """
     group = group or method
     chosen = chosen_options(method, options, group)
@@ -47,9 +48,11 @@ def check_training(
     if launch.command is not None or not here:
         chosen |= dict.fromkeys(_OF_THE_MACHINE, False)
     arguments = trl_arguments(
-        chosen, checkpoints=Path("checkpoints"), seed=0, processes=launch.processes
+        method, chosen, checkpoints=Path("checkpoints"), seed=0, processes=launch.processes
     )
     _check_bf16(group, arguments)
+    if here and arguments.get("use_vllm"):
+        _check_vllm(group)
     _build(group, trl_config(method), arguments)
 
 
@@ -154,6 +157,16 @@ def _check_bf16(group: str, arguments: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"{group}.bf16: there is no GPU here that computes in bfloat16",
             f"Remove {group}.bf16, or set {group}.use_cpu=true to have a CPU compute in it.",
+        )
+
+
+def _check_vllm(group: str) -> None:
+    from trl.import_utils import is_vllm_available
+
+    if not is_vllm_available():
+        raise PreflightError(
+            f"{group}.use_vllm: vllm is not installed",
+            f'Install it (pip install -e ".[vllm]"), or remove {group}.use_vllm.',
         )
 
 
