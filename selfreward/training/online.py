@@ -21,6 +21,7 @@ from typing import Any
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
+from selfreward.measures.curves import NO_VERDICT, SAMPLED
 from selfreward.training.base import OnlineRow, OnLog, OnStep, Rewards, Training, Verdict
 from selfreward.training.loop import (
     Job,
@@ -31,10 +32,6 @@ from selfreward.training.loop import (
     train,
 )
 
-NO_VERDICT = "no_verdict"
-"""Logged figure: how many completions of a step have none; with ``/`` and a reason, for it."""
-SAMPLED = "sampled"
-"""Logged figure: how many completions were sampled for a step."""
 _ROW = "row"
 _GRID = 2**12
 """Rewards are rounded to so many parts of a point. TRL takes means in 32 bits: of equal rewards
