@@ -12,10 +12,16 @@ from typing import Any
 
 from selfreward.config import LaunchConfig
 from selfreward.config.training import DpoConfig
-from selfreward.errors import ConfigError, PreflightError
+from selfreward.errors import ConfigError
 from selfreward.training.base import Method
 from selfreward.training.distributed import check_num_gpus, launch_command, not_started
-from selfreward.training.options import chosen_options, named_refusal, trl_arguments, trl_config
+from selfreward.training.options import (
+    check_vllm,
+    chosen_options,
+    named_refusal,
+    trl_arguments,
+    trl_config,
+)
 
 _OF_THE_MACHINE = ("bf16", "fp16", "tf32")
 _OF_THE_LAUNCH = ("ddp_backend", "deepspeed", "fsdp", "fsdp_config", "parallelism_config")
@@ -52,7 +58,7 @@ def check_training(
     )
     _check_bf16(group, arguments)
     if here and arguments.get("use_vllm"):
-        _check_vllm(group)
+        check_vllm(group)
     _build(group, trl_config(method), arguments)
 
 
@@ -157,16 +163,6 @@ def _check_bf16(group: str, arguments: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"{group}.bf16: there is no GPU here that computes in bfloat16",
             f"Remove {group}.bf16, or set {group}.use_cpu=true to have a CPU compute in it.",
-        )
-
-
-def _check_vllm(group: str) -> None:
-    from trl.import_utils import is_vllm_available
-
-    if not is_vllm_available():
-        raise PreflightError(
-            f"{group}.use_vllm: vllm is not installed",
-            f'Install it (pip install -e ".[vllm]"), or remove {group}.use_vllm.',
         )
 
 

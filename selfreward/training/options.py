@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from selfreward.errors import ConfigError
+from selfreward.errors import ConfigError, PreflightError
 from selfreward.training.base import ONLINE, Method
 from selfreward.training.methods import METHODS
 
@@ -53,6 +53,7 @@ DEFAULTS: dict[Method, dict[str, Any]] = {
         "num_train_epochs": 1,
         "per_device_train_batch_size": 4,
         "gradient_accumulation_steps": 4,
+        "num_generations": 8,  # TRL's
         "disable_dropout": True,
     },
 }
@@ -228,6 +229,21 @@ def check_lora(options: Mapping[str, object]) -> dict[str, Any]:
     with named_refusal("lora", LoraConfig):
         LoraConfig(**checked)
     return checked
+
+
+def check_vllm(group: str) -> None:
+    """Check that TRL finds vLLM, for ``use_vllm``.
+
+    Raises:
+        PreflightError: It does not.
+    """
+    from trl.import_utils import is_vllm_available
+
+    if not is_vllm_available():
+        raise PreflightError(
+            f"{group}.use_vllm: TRL finds no vllm",
+            f'Install it (pip install -e ".[vllm]"), or remove {group}.use_vllm.',
+        )
 
 
 def chosen_options(

@@ -232,7 +232,7 @@ def test_what_cannot_be_trained_so_is_refused_in_one_line(words: list[str], said
         ("rloo.num_generation=4", "rloo.num_generation: RLOOConfig has no such option"),
         ("rloo.num_generations=5", r"rloo: generation_batch_size \(16\) must be divisible"),
         ("grpo.loss_type=ppo", "grpo.loss_type: found 'ppo'"),
-        ("rloo.use_vllm=true", "rloo.use_vllm: vllm is not installed"),
+        ("rloo.use_vllm=true", "rloo.use_vllm: TRL finds no vllm"),
     ],
 )
 def test_a_wrong_option_is_refused_before_any_model_is_loaded(
