@@ -31,17 +31,18 @@ HEAVY = {
     "torch", "transformers", "trl", "vllm", "ctranslate2", "openvino", "openvino_genai", "peft",
     "accelerate", "datasets", "trackio", "wandb", "tensorboard", "mlflow",
 }  # fmt: skip
+TRAINERS = ("dpo", "loop", "online", "options", "reward", "sft")
 TRACKERS = ("trackio", "wandb", "tensorboard", "mlflow")
 WRAPPERS = {
     "selfreward.engines.ctranslate2", "selfreward.engines.openvino",
     "selfreward.engines.openvino_graph", "selfreward.engines.transformers",
     "selfreward.engines.vllm",
     "selfreward.training.dpo", "selfreward.training.identity", "selfreward.training.loop",
-    "selfreward.training.reward", "selfreward.training.sft",
+    "selfreward.training.online", "selfreward.training.reward", "selfreward.training.sft",
     *(f"selfreward.tracking.{name}" for name in TRACKERS),
 }  # fmt: skip
 """The modules that wrap a heavy library; child processes alone import them."""
-RESTING = {"selfreward.training.none"}
+RESTING = {f"selfreward.training.{name}" for name in ("none", "rloo", "grpo")}
 """What only imports wrappers, and is imported as they are."""
 
 EXTRAS = {"selfreward.rewards.mathematics"}
@@ -170,7 +171,7 @@ def test_only_wrappers_import_heavy_libraries_at_the_top() -> None:
     [
         ("jinja2", {"selfreward.inputs.templates", "selfreward.verbs.report_page"}),
         ("ctranslate2", {"selfreward.engines.ctranslate2"}),
-        ("trl", {"selfreward.training." + m for m in ("dpo", "loop", "options", "reward", "sft")}),
+        ("trl", {f"selfreward.training.{name}" for name in TRAINERS}),
         ("openvino", {"selfreward.engines.openvino", "selfreward.engines.openvino_graph"}),
         ("openvino_genai", {"selfreward.engines.openvino"}),
         ("pickle", set()),

@@ -28,7 +28,7 @@ _SAMPLED: dict[str, tuple[str, ...]] = {
     "judge_pairs": ("judge", "meta"),
 }
 _LATER = _SAMPLED | {
-    "train": ("train", "dpo", "lora", "launch"),
+    "train": ("train", "dpo", "rloo", "grpo", "lora", "launch"),
     "evaluate": ("evaluation", "judge", "engine"),
 }
 _SEED = {stage: (*groups, "sft") for stage, groups in _SAMPLED.items()} | {

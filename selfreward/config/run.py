@@ -9,8 +9,10 @@ from selfreward.config.base import EngineConfig, Group, SeedSource
 from selfreward.config.evaluation import BestConfig, EvaluationConfig, benchmark_of
 from selfreward.config.generation import PairsConfig, PromptsConfig, ResponsesConfig
 from selfreward.config.judging import (
+    FUNCTION,
     HOSTED,
     PREVIOUS,
+    REWARD,
     ContestConfig,
     HealthConfig,
     JudgeConfig,
@@ -19,7 +21,10 @@ from selfreward.config.judging import (
 )
 from selfreward.config.training import (
     DpoConfig,
+    GrpoConfig,
     LaunchConfig,
+    OnlineConfig,
+    RlooConfig,
     SelectionConfig,
     SftConfig,
     TrainConfig,
@@ -65,6 +70,8 @@ class Config(Group):
     pairs: PairsConfig = PairsConfig()
     train: TrainConfig = TrainConfig()
     dpo: DpoConfig = DpoConfig()
+    rloo: RlooConfig = RlooConfig()
+    grpo: GrpoConfig = GrpoConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     best: BestConfig = BestConfig()
     health: HealthConfig = HealthConfig()
@@ -83,6 +90,18 @@ class Config(Group):
         if self.sft is not None and self.sft.ift is not None:
             return "sft.ift", self.sft.ift
         return "prompts.seeds", SHIPPED_PROMPTS
+
+    @property
+    def online(self) -> OnlineConfig | None:
+        """The group of a method that samples while it trains; None for the others."""
+        groups: dict[str, OnlineConfig] = {"rloo": self.rloo, "grpo": self.grpo}
+        return groups.get(self.train.method)
+
+    @property
+    def online_options(self) -> dict[str, Any]:
+        """All its options for TRL."""
+        assert self.online is not None
+        return {"max_completion_length": self.responses.max_new_tokens, **self.online.options}
 
     @property
     def selection(self) -> SelectionConfig | None:
@@ -204,10 +223,13 @@ class Config(Group):
         if replay.seed and method != "sft":
             raise ValueError(
                 f"train.replay.seed gives rows of one answer each, but train.method={method} takes "
-                "pairs; set train.replay.seed=false, or train.method=sft"
+                f"{'prompts' if self.online else 'pairs'}; set train.replay.seed=false, or "
+                "train.method=sft"
             )
         if replay.seed and self.sft is None:
             raise ValueError("train.replay.seed needs seed data, but sft is null")
+        if self.online is not None:
+            self._check_online(self.online)
         if self.dpo.weigh_by == "consistency" and method == "dpo":
             judged = (self.judge.model, *(juror.model for juror in self.judge.jury))
             if judged[0] != "policy" or PREVIOUS not in judged:
@@ -216,6 +238,33 @@ class Config(Group):
                     "before; set judge.model=policy and judge.jury=[{model: previous, weight: 0}]"
                 )
         return self
+
+    def _check_online(self, online: OnlineConfig) -> None:
+        """What samples while it trains asks its judges meanwhile, in the process that trains."""
+        method = self.train.method
+        for number, juror in enumerate(self.judge.jurors):
+            if juror.weight and juror.form not in (FUNCTION, REWARD):
+                raise ValueError(
+                    f"train.method={method} asks its judges while it trains, which have to be "
+                    f"functions or reward models, but {judge_key(number)} is {juror.name}; name a "
+                    "function, set form=reward, or give it weight=0"
+                )
+        if self.launch.processes > 1 or self.launch.command is not None:
+            key = "processes" if self.launch.processes > 1 else "command"
+            raise ValueError(
+                f"train.method={method} trains in one process so far; leave out launch.{key}"
+            )
+        if self.train.replay.aift:
+            raise ValueError(
+                f"train.replay.aift is for rows that were made before, but train.method={method} "
+                "samples anew; set train.replay.aift=false"
+            )
+        length = self.online_options["max_completion_length"]
+        if length >= online.max_length:
+            raise ValueError(
+                f"{method}.max_length={online.max_length} leaves no room for a prompt beside a "
+                f"response of {length} tokens; raise it, or lower {method}.max_completion_length"
+            )
 
     @model_validator(mode="after")
     def _check_demonstrations(self) -> Self:

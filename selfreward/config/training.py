@@ -1,4 +1,4 @@
-"""Seed step, DPO, and the processes that work."""
+"""Seed step, the methods of an iteration, and the processes that work."""
 
 from typing import Any, Literal
 
@@ -96,6 +96,43 @@ class PositivesConfig(Passthrough):
     """Tokens of prompt and response; longer rows are dropped and recorded, never cut."""
 
 
+class OnlineConfig(Passthrough):
+    """What methods have in common that sample while they train, rewarded by ``judge``."""
+
+    beta: float
+    """Weight of the KL to M(t), per nat; 0: none, and no reference is read."""
+    learning_rate: float = Field(default=1e-6, gt=0)
+    """TRL's default, and DeepSeekMath's."""
+    max_completion_length: int | None = Field(default=None, ge=1)
+    """Tokens of a response, at most; null: ``responses.max_new_tokens``."""
+    max_length: int = Field(default=1024, ge=8)
+    """Tokens of prompt and response; prompts that leave less room are dropped and recorded."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All options for TRL, but the default of ``max_completion_length``."""
+        ours = {"beta": self.beta, "learning_rate": self.learning_rate}
+        if self.max_completion_length is not None:
+            ours["max_completion_length"] = self.max_completion_length
+        return {**ours, **super().options}
+
+
+class RlooConfig(OnlineConfig):
+    """RLOO, M(t) -> M(t+1), reference M(t). Other keys are TRL's ``RLOOConfig``."""
+
+    beta: float = Field(default=0.05, ge=0)
+    """Points that a response loses for each nat by which it is more probable than under M(t), where
+    the judges give 0 to 5; 0: no reference is read. TRL's default."""
+
+
+class GrpoConfig(OnlineConfig):
+    """GRPO, M(t) -> M(t+1), reference M(t). Other keys are TRL's ``GRPOConfig``."""
+
+    beta: float = Field(default=0.04, ge=0)
+    """Weight in the loss of the KL to M(t), nats a token; 0: no reference is read. DeepSeekMath,
+    arXiv 2402.03300, 4.2: 0.04; TRL's default is 0."""
+
+
 class ReplayConfig(Group):
     """What an iteration is trained on again, beside what it made itself."""
 
@@ -108,10 +145,11 @@ class ReplayConfig(Group):
 class TrainConfig(Group):
     """How an iteration turns M(t) into M(t+1)."""
 
-    method: Literal["dpo", "sft", "none"] = "dpo"
+    method: Literal["dpo", "sft", "rloo", "grpo", "none"] = "dpo"
     """``dpo``: on the pairs, by the group ``dpo`` (SRLM 2.3). ``sft``: on the best-scored
-    responses, by ``train.sft``. ``none``: M(t+1) has the weights of M(t); all else is made and
-    measured."""
+    responses, by ``train.sft``. ``rloo``, ``grpo``: reinforcement learning on the prompts, by the
+    group of that name; the judges, which are functions and reward models, score what is sampled.
+    ``none``: M(t+1) has the weights of M(t); all else is made and measured."""
     sft: PositivesConfig = PositivesConfig()
     replay: ReplayConfig = ReplayConfig()
 
@@ -119,6 +157,11 @@ class TrainConfig(Group):
     def base(self) -> str:
         """Which model is trained in each iteration: ``policy``, ``M0`` or ``M1``."""
         return self.sft.start if self.method == "sft" else "policy"
+
+    @property
+    def is_online(self) -> bool:
+        """Whether it samples while it trains."""
+        return self.method in ("rloo", "grpo")
 
 
 class LaunchConfig(Group):

@@ -14,6 +14,11 @@ from dataclasses import dataclass
 from selfreward.measures.consistency import CONSISTENCY, Consistency
 from selfreward.storage.store import Store
 
+SAMPLED = "sampled"
+"""Logged by a method that samples: how many responses it sampled for a step."""
+NO_VERDICT = "no_verdict"
+"""How many of them have no verdict; with ``/`` and a reason behind it, for that reason."""
+
 
 @dataclass(frozen=True, slots=True)
 class Curve:
@@ -29,6 +34,26 @@ class Curve:
     """Mean over the first quarter of the values, rounded up; None also for a single value."""
     last: float | None
     """The same of the last quarter."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnlineFigures:
+    """What was sampled in training by RLOO or GRPO, and how it was judged."""
+
+    sampled: int
+    """Responses, over all steps."""
+    no_verdict: dict[str, int]
+    """How many of them have none, by reason; no mean takes them in."""
+    reward: Curve | None
+    """Mean points of the responses, 0 to 5 [``reward``]."""
+    kl: Curve | None
+    """KL divergence from the reference, M(t), nats a token [``kl``]: RLOO logs the mean of
+    log pi - log pi_ref, which may be below 0, GRPO the estimate that its loss takes, which may not
+    (Schulman 2020). None without a reference."""
+    length: Curve | None
+    """Mean tokens of the responses [``completions/mean_length``]."""
+    truncated: Curve | None
+    """Share of the responses that were cut off [``completions/clipped_ratio``]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +82,8 @@ class TrainingFigures:
     """Rows left out by reason."""
     consistency: Consistency | None = None
     """Of the policy and the model before, where pairs are weighted by it."""
+    online: OnlineFigures | None = None
+    """Where responses were sampled while it trained."""
 
 
 def training_figures(store: Store, iteration: int) -> TrainingFigures:
@@ -74,6 +101,26 @@ def training_figures(store: Store, iteration: int) -> TrainingFigures:
         rejected_logp=_curve(rows, "logps/rejected"),
         dropped=dict(sorted(dropped.items(), key=lambda item: (-item[1], item[0]))),
         consistency=store.report(iteration, CONSISTENCY, Consistency),
+        online=_online(rows),
+    )
+
+
+def _online(rows: Sequence[Mapping[str, float]]) -> OnlineFigures | None:
+    sampled = sum(row.get(SAMPLED, 0) for row in rows)
+    if not sampled:
+        return None
+    reasons: Counter[str] = Counter()
+    for row in rows:
+        for name, count in row.items():
+            if name.startswith(f"{NO_VERDICT}/"):
+                reasons[name.removeprefix(f"{NO_VERDICT}/")] += int(count)
+    return OnlineFigures(
+        sampled=int(sampled),
+        no_verdict=dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
+        reward=_curve(rows, "reward"),
+        kl=_curve(rows, "kl"),
+        length=_curve(rows, "completions/mean_length"),
+        truncated=_curve(rows, "completions/clipped_ratio"),
     )
 
 

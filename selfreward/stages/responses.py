@@ -53,7 +53,7 @@ async def sample_responses(
         ]
     else:
         made = [
-            _response(chat, prompt, first + i, generation, author)
+            response_of(chat, prompt, first + i, generation, author)
             for i, generation in enumerate(generations)
         ]
     return made if anchors else made + _demonstrated(chat, prompt, settings)
@@ -69,9 +69,10 @@ def _demonstrated(chat: ChatFormat, prompt: Prompt, settings: ResponsesConfig) -
     return [Response(*key, text, "stop", 0, dropped=dropped, author="human")]
 
 
-def _response(
-    chat: ChatFormat, prompt: Prompt, sample: int, generation: Generation, author: str
+def response_of(
+    chat: ChatFormat, prompt: Prompt, sample: int, generation: Generation, author: str = "policy"
 ) -> Response:
+    """What was sampled as a response; see ``sample_responses``."""
     thinking, text = chat.split_thinking(generation.text)
     text = text.strip()
     dropped = None

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-Method = Literal["sft", "dpo", "none", "reward"]
+Method = Literal["sft", "dpo", "none", "reward", "rloo", "grpo"]
 """See ``methods``."""
+ONLINE: tuple[Method, ...] = ("rloo", "grpo")
+"""Methods that sample while they train; see ``online``."""
 
 OnLog = Callable[[int, dict[str, float]], None]
 """Told an optimizer step, from 1, and its figures."""
@@ -66,7 +68,47 @@ class RankedRow:
         return max(map(len, self.answers))
 
 
-Row = SftRow | DpoRow | RankedRow
+@dataclass(frozen=True, slots=True)
+class OnlineRow:
+    """A prompt that is answered anew while training goes on."""
+
+    prompt_ids: tuple[int, ...]
+
+    @property
+    def length(self) -> int:
+        """Tokens."""
+        return len(self.prompt_ids)
+
+
+Row = SftRow | DpoRow | RankedRow | OnlineRow
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What judges give one completion."""
+
+    score: float | None
+    """Points, 0 to 5; None where there is no verdict, which is no 0."""
+    reason: str | None = None
+    """Why there is none."""
+
+
+class Rewards(Protocol):
+    """What completions that were just sampled are worth."""
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """Tokens that end a completion."""
+
+    def __call__(
+        self, samples: Sequence[tuple[int, Sequence[Sequence[int]]]]
+    ) -> list[list[Verdict]]:
+        """The verdicts on all completions of some prompts.
+
+        Args:
+            samples: (number of the row, from 0; the ids of each of its completions, with the token
+                that ends it, unless it was cut off).
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,13 @@ from selfreward.config.training import DpoConfig
 from selfreward.errors import ConfigError
 from selfreward.training.base import Method
 from selfreward.training.distributed import check_num_gpus, launch_command, not_started
-from selfreward.training.options import chosen_options, named_refusal, trl_arguments, trl_config
+from selfreward.training.options import (
+    check_vllm,
+    chosen_options,
+    named_refusal,
+    trl_arguments,
+    trl_config,
+)
 
 _OF_THE_MACHINE = ("bf16", "fp16", "tf32")
 _OF_THE_LAUNCH = ("ddp_backend", "deepspeed", "fsdp", "fsdp_config", "parallelism_config")
@@ -39,6 +45,7 @@ def check_training(
 
     Raises:
         ConfigError: TRL, transformers, accelerate or torch would refuse them.
+        PreflightError: They ask for vLLM, which is not installed.
     """
     group = group or method
     chosen = chosen_options(method, options, group)
@@ -47,9 +54,11 @@ def check_training(
     if launch.command is not None or not here:
         chosen |= dict.fromkeys(_OF_THE_MACHINE, False)
     arguments = trl_arguments(
-        chosen, checkpoints=Path("checkpoints"), seed=0, processes=launch.processes
+        method, chosen, checkpoints=Path("checkpoints"), seed=0, processes=launch.processes
     )
     _check_bf16(group, arguments)
+    if here and arguments.get("use_vllm"):
+        check_vllm(group)
     _build(group, trl_config(method), arguments)
 
 

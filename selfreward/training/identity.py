@@ -1,6 +1,7 @@
 """Proof, at each training, that it starts from M(t) and publishes what was trained.
 
-    first step       every reward is 0: the reference is the model that the policy starts as
+    first step       every reward of DPO, and the KL of a method that samples, is 0: the reference
+                     is the model that the policy starts as
     publishing       a few training rows have the log-probabilities in the published model that they
                      had in the trainer's
 
@@ -20,7 +21,7 @@ from transformers import (
 )
 
 from selfreward.errors import IntegrityError
-from selfreward.training.base import RankedRow, Row, SftRow
+from selfreward.training.base import OnlineRow, RankedRow, Row, SftRow
 
 START_NATS = 0.05
 """Most that a log-probability of a whole completion may differ between policy and reference at the
@@ -54,12 +55,28 @@ def check_start(figures: Mapping[str, float], beta: float, *, is_half: bool) -> 
             )
 
 
+def check_start_kl(figures: Mapping[str, float], *, is_half: bool) -> None:
+    """Check the KL to the reference, mean over tokens, that TRL logged at the first step.
+
+    Raises:
+        IntegrityError: It is not 0, so the reference is not the start model.
+    """
+    kl = figures.get("kl", 0.0)
+    if abs(kl) > PUBLISHED_NATS * (HALF if is_half else 1.0):
+        raise IntegrityError(
+            "the reference is not the model that training starts from: their KL divergence is "
+            f"{kl:.3g} nats a token at the first step, where it is 0 by definition",
+            "An option changes the policy or the reference before the first step; look at lora.",
+        )
+
+
 def told_by(model: Any, rows: Sequence[Row]) -> list[tuple[float, int]]:
     """What a model says of the completions of a few rows, each with its number of tokens.
 
     Args:
         model: Called as it is; in shards, by every process at once.
-        rows: The first few are taken; of a preference pair or a ranking all completions.
+        rows: The first few are taken; of a preference pair or a ranking all completions, and of a
+            prompt its own tokens after the first.
 
     Returns:
         (log-probability in nats, tokens) of each completion, cut to its first tokens; or, of a
@@ -125,6 +142,9 @@ def _completions(
     for row in rows:
         if isinstance(row, RankedRow):
             pairs += [((), answer) for answer in row.answers]
+            continue
+        if isinstance(row, OnlineRow):
+            pairs.append((row.prompt_ids[:1], row.prompt_ids[1 : _NUM_TOKENS + 1]))
             continue
         both = (
             (row.completion_ids,) if isinstance(row, SftRow) else (row.chosen_ids, row.rejected_ids)

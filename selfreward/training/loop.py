@@ -39,9 +39,19 @@ from transformers import (
 
 from selfreward.errors import ConfigError, IntegrityError, PreflightError, StoppedError
 from selfreward.storage import durable
-from selfreward.training.base import DpoRow, OnLog, OnStep, Row, SftRow, Training, num_processes
+from selfreward.training.base import (
+    ONLINE,
+    DpoRow,
+    OnlineRow,
+    OnLog,
+    OnStep,
+    Row,
+    SftRow,
+    Training,
+    num_processes,
+)
 from selfreward.training.checkpoints import seal_checkpoint, settle_checkpoint
-from selfreward.training.identity import check_published, check_start, told_by
+from selfreward.training.identity import check_published, check_start, check_start_kl, told_by
 from selfreward.training.options import check_lora, chosen_options, trl_arguments
 
 _TOKENS = "num_tokens.json"
@@ -99,7 +109,7 @@ def plan(training: Training, rows: Sequence[Row]) -> Job:
         told.append([training.eft_weight, [isinstance(r, SftRow) and r.is_eft for r in rows]])
     digest = hashlib.sha256(json.dumps(told, default=str, sort_keys=True).encode()).hexdigest()
     arguments = trl_arguments(
-        chosen, checkpoints=training.checkpoints, seed=seed, processes=processes
+        method, chosen, checkpoints=training.checkpoints, seed=seed, processes=processes
     )
     epochs = float(chosen["num_train_epochs"])
     config = None if adapter is None else LoraConfig(task_type="CAUSAL_LM", **adapter)
@@ -116,6 +126,8 @@ def _ids(row: Row) -> tuple[Any, ...]:
         return row.prompt_ids, row.completion_ids
     if isinstance(row, DpoRow):
         return row.prompt_ids, row.chosen_ids, row.rejected_ids
+    if isinstance(row, OnlineRow):
+        return (row.prompt_ids,)
     return row.answers, row.preferences
 
 
@@ -327,7 +339,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         self.job, self.tell_log, self.tell_step = job, on_log, on_step
         self.trainer = trainer
         keeps_dropout = not job.arguments.get("disable_dropout", True)  # whose draws are no reward
-        self.is_held_to_start = job.training.method == "dpo" and not keeps_dropout
+        self.is_held_to_start = job.training.method in ("dpo", *ONLINE) and not keeps_dropout
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -358,9 +370,14 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
                     _LOWER.format(self.job.training.key),
                 )
         if state.global_step == 1 and self.is_held_to_start:
-            check_start(logs, args.beta, is_half=bool(args.bf16 or args.fp16))
+            is_half = bool(args.bf16 or args.fp16)
+            if self.job.training.method == "dpo":
+                check_start(logs, args.beta, is_half=is_half)
+            else:
+                check_start_kl(logs, is_half=is_half)
         if state.is_world_process_zero:
-            figures = {name: float(value) for name, value in logs.items()}
+            # TRL logs None for the mean of nothing, as of the rewards where none was given.
+            figures = {name: float(v) for name, v in logs.items() if v is not None}
             figures["epoch"] = self.job.epochs * state.global_step / state.max_steps
             self.tell_log(state.global_step, figures)
 

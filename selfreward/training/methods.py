@@ -7,7 +7,7 @@ imported when it is asked for: all of them load torch, and those of TRL take sec
 from dataclasses import dataclass
 from importlib import import_module
 
-from selfreward.training.base import DpoRow, Fit, Method, RankedRow, Row, SftRow
+from selfreward.training.base import DpoRow, Fit, Method, OnlineRow, RankedRow, Row, SftRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,8 @@ METHODS: dict[Method, Seat] = {
     "dpo": Seat(DpoRow, "DPOConfig"),
     "none": Seat(SftRow, None),
     "reward": Seat(RankedRow, "RewardConfig"),
+    "rloo": Seat(OnlineRow, "RLOOConfig"),
+    "grpo": Seat(OnlineRow, "GRPOConfig"),
 }
 
 

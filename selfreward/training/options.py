@@ -16,8 +16,8 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from selfreward.errors import ConfigError
-from selfreward.training.base import Method
+from selfreward.errors import ConfigError, PreflightError
+from selfreward.training.base import ONLINE, Method
 from selfreward.training.methods import METHODS
 
 DEFAULTS: dict[Method, dict[str, Any]] = {
@@ -40,6 +40,21 @@ DEFAULTS: dict[Method, dict[str, Any]] = {
         "per_device_train_batch_size": 2,  # prompts, each with all its answers
         "gradient_accumulation_steps": 8,
         "learning_rate": 1e-5,  # TRL's 1e-4 is for adapters
+    },
+    # 16 responses a step. Dropout would be taken for a difference to the reference.
+    "rloo": {
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 4,
+        "num_generations": 4,  # arXiv 2402.14740 has 2 and 4; TRL 2
+        "disable_dropout": True,
+    },
+    "grpo": {
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 4,
+        "num_generations": 8,  # TRL's
+        "disable_dropout": True,
     },
 }
 """Ours where they differ from TRL's."""
@@ -78,6 +93,14 @@ _REFUSED = {
         "padding_free completion_only_loss assistant_only_loss remove_unused_columns "
         "train_sampling_strategy length_column_name dataloader_drop_last"
     ),
+    "the run's chat format asks, and its judges say what a response is worth": (
+        "chat_template_kwargs reward_weights max_tool_calling_iterations num_generations_eval"
+    ),
+    "responses are not printed": (
+        "log_completions log_multimodal num_completions_to_print log_unique_prompts "
+        "log_completions_hub_repo"
+    ),
+    "TRL keeps its state outside of what a checkpoint seals": "use_adaptive_entropy",
     "set `model`, `revision` and `trust_remote_code` of the run": (
         "model_init_kwargs trust_remote_code"
     ),
@@ -85,7 +108,9 @@ _REFUSED = {
         "sync_ref_model ref_model_mixup_alpha ref_model_sync_steps"
     ),
     "the launcher sets it": "local_rank",
-    "TRL is to remove it": "use_liger_kernel liger_kernel_config label_smoothing_factor",
+    "TRL is to remove it": (
+        "use_liger_kernel liger_kernel_config label_smoothing_factor use_transformers_paged"
+    ),
 }
 _REFUSED_LORA = {
     "the run decides it": (
@@ -102,9 +127,11 @@ the reference; the others of peft alter the weights below it, or start elsewhere
 _EMBEDDINGS = "embed_tokens embed_in wte word_embeddings tok_embeddings"
 """Names of input embeddings, which most models tie to their output."""
 _POSITIVE = (
-    "per_device_train_batch_size gradient_accumulation_steps num_train_epochs beta r lora_alpha"
+    "per_device_train_batch_size gradient_accumulation_steps num_train_epochs r lora_alpha "
+    "num_generations num_iterations steps_per_generation generation_batch_size temperature top_p "
+    "max_completion_length"
 )
-_NOT_NEGATIVE = "dataloader_num_workers neftune_noise_alpha"
+_NOT_NEGATIVE = "dataloader_num_workers neftune_noise_alpha top_k"
 # TRL 1.16, DPOTrainer; TRL itself looks when the trainer is made, or only at the first step
 _DPO_LOSSES = (
     "sigmoid hinge ipo exo_pair nca_pair robust bco_pair sppo_hard aot aot_unpaired apo_zero "
@@ -118,6 +145,13 @@ _READ_BY = {
     "discopop_tau": "discopop",
 }
 """Options that these losses read and all others pass over."""
+# TRL 1.16, GRPOTrainer, which looks when the trainer is made, or only at the first step
+_GRPO_CHOICES = {
+    "loss_type": "grpo dr_grpo bnpo dapo cispo sapo luspo vespo",
+    "importance_sampling_level": "token sequence",
+    "scale_rewards": "group batch none",
+    "multi_objective_aggregation": "sum_then_normalize normalize_then_sum",
+}
 
 
 def trl_config(method: Method) -> type:
@@ -145,6 +179,8 @@ def check_options(method: Method, options: Mapping[str, object], group: str = ""
     checked = _check(group, trl_config(method), _REFUSED, options)
     if method == "dpo":
         _check_losses(checked)
+    if method == "grpo":
+        _check_choices(checked, _GRPO_CHOICES, group)
     for name in _NOT_NEGATIVE.split():
         if (checked.get(name) or 0) < 0:
             raise ConfigError(f"{group}.{name}: found {checked[name]}, expected 0 or more")
@@ -195,6 +231,21 @@ def check_lora(options: Mapping[str, object]) -> dict[str, Any]:
     return checked
 
 
+def check_vllm(group: str) -> None:
+    """Check that TRL finds vLLM, for ``use_vllm``.
+
+    Raises:
+        PreflightError: It does not.
+    """
+    from trl.import_utils import is_vllm_available
+
+    if not is_vllm_available():
+        raise PreflightError(
+            f"{group}.use_vllm: TRL finds no vllm",
+            f'Install it (pip install -e ".[vllm]"), or remove {group}.use_vllm.',
+        )
+
+
 def chosen_options(
     method: Method, options: Mapping[str, object], group: str = ""
 ) -> dict[str, Any]:
@@ -203,7 +254,7 @@ def chosen_options(
 
 
 def trl_arguments(
-    chosen: Mapping[str, Any], *, checkpoints: Path, seed: int, processes: int
+    method: Method, chosen: Mapping[str, Any], *, checkpoints: Path, seed: int, processes: int
 ) -> dict[str, Any]:
     """Return all that TRL's config class is given for a training.
 
@@ -227,7 +278,7 @@ def trl_arguments(
         "seed": seed,
         "num_train_epochs": 1,  # the rows are laid out for all epochs, see `loop.Job.order`
         "train_sampling_strategy": "sequential",
-        "max_length": None,
+        **({"shuffle_dataset": False} if method in ONLINE else {"max_length": None}),
         "save_strategy": "steps",
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
@@ -254,6 +305,15 @@ def named_refusal(group: str, kind: type, *likely: str) -> Iterator[None]:
         keys = ", ".join(f"{group}.{name}" for name in likely or named)
         hint = f"Look at {keys}." if keys else f"See the options of {kind.__name__}."
         raise ConfigError(f"{group}: {said}", hint) from error
+
+
+def _check_choices(checked: Mapping[str, Any], choices: Mapping[str, str], group: str) -> None:
+    for name, known in choices.items():
+        if name in checked and str(checked[name]) not in known.split():
+            raise ConfigError(
+                f"{group}.{name}: found {checked[name]!r}",
+                _suggest(str(checked[name]), known.split()),
+            )
 
 
 def _check_losses(checked: Mapping[str, Any]) -> None:
@@ -322,7 +382,7 @@ def _check(
         choices = fields[name].metadata.get("choices")
         if choices and checked[name] not in choices:
             raise ConfigError(f"{where}: found {value!r}", f"one of: {', '.join(choices)}")
-        if name in _POSITIVE.split() and not checked[name] > 0:
+        if name in _POSITIVE.split() and checked[name] is not None and not checked[name] > 0:
             raise ConfigError(f"{where}: found {value!r}, expected more than 0")
     return checked
 

@@ -36,7 +36,7 @@ from selfreward.stages.positives import best_responses
 from selfreward.stages.verdict import points
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
-from selfreward.training.base import DpoRow, RankedRow, SftRow
+from selfreward.training.base import DpoRow, OnlineRow, RankedRow, SftRow
 
 UNJUSTIFIED = "no justification"
 """Reason of a drop that a run of an earlier version may have for all rows of ``sft.eft``; today
@@ -261,6 +261,38 @@ def _judge_pairs(
         else:
             rows.append(row)
     return rows, drops
+
+
+def online_rows(
+    run: Run, store: Store, iteration: int, chat: Chat
+) -> tuple[list[OnlineRow], list[Prompt], list[Drop]]:
+    """One row per accepted prompt to which an answer of any length fits, and the prompt of each.
+
+    Raises:
+        StoppedError: There is none.
+    """
+    online, method = run.config.online, run.config.train.method
+    assert online is not None
+    room = online.max_length - run.config.online_options["max_completion_length"]
+    rows: list[OnlineRow] = []
+    asked: list[Prompt] = []
+    drops: list[Drop] = []
+    for prompt in store.records(Prompt, iteration):
+        if prompt.dropped is not None:
+            continue
+        row = OnlineRow(chat.prompt_ids(messages_of(prompt.text, prompt.columns)))
+        if row.length > room:
+            detail = f"{row.length} tokens > {room}, what {method}.max_length leaves"
+            drops.append(Drop(iteration, "train", str(prompt.attempt), "too long", detail))
+        else:
+            rows.append(row)
+            asked.append(prompt)
+    if not rows:
+        raise StoppedError(
+            f"iteration {iteration} has no prompt to train on",
+            f"{_why(drops)}. `selfreward resume {run.handle} {method}.max_length=...` takes more.",
+        )
+    return rows, asked, drops
 
 
 def _weighing(

@@ -166,6 +166,8 @@ def _learned(made: Sequence[Ancestor]) -> str:
     ways = {
         "DPO": "learns from the best and the worst by DPO",
         "SFT": "learns from the best by SFT",
+        "RLOO": "learns from rewards of its answers by RLOO",
+        "GRPO": "learns from rewards of its answers by GRPO",
         "no training": "stays as it is",
     }
     methods = {ancestor.method for ancestor in made if ancestor.iteration} or {"DPO"}
@@ -179,7 +181,8 @@ def _lineage(base: Base, trained: Sequence[Ancestor]) -> str:
         rows.append([made.model, how, f"{made.rows:,}", f"`{made.digest}`"])
     note = (
         "The sha256 is over names and checksums of the files as `MANIFEST.json` of the run lists "
-        "them; each training began from exactly the model it names, which is the reference of DPO."
+        "them; each training began from exactly the model it names, which is the reference of all "
+        "but SFT."
     )
     return f"{_markdown(rows)}\n\n{note}"
 

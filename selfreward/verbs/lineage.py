@@ -7,8 +7,10 @@ from selfreward.storage.committed import model_of, trainings
 from selfreward.storage.starts import trained_of
 from selfreward.storage.store import Store
 
-_Method = Literal["SFT", "DPO", "no training"]
-_METHODS: dict[str, _Method] = {"sft": "SFT", "dpo": "DPO", "none": "no training"}
+_Method = Literal["SFT", "DPO", "RLOO", "GRPO", "no training"]
+_METHODS: dict[str, _Method] = {
+    "sft": "SFT", "dpo": "DPO", "rloo": "RLOO", "grpo": "GRPO", "none": "no training"
+}  # fmt: skip
 """By ``train.method``."""
 
 
@@ -19,7 +21,7 @@ class Ancestor:
     model: str
     """``SFT``, ``M1``, ``M2``, ..."""
     base: str
-    """From which it was made; of DPO also the reference."""
+    """From which it was made; but of SFT also the reference."""
     method: _Method
     iteration: int
     rows: int

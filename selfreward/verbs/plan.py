@@ -205,6 +205,8 @@ def _training(config: Config, iteration: int, tokens: int) -> dict[str, Any]:
     train = config.train
     if train.method == "none":
         return {"stage": "train", "records": 0}
+    if config.online is not None:
+        return _online(config, tokens - config.responses.max_new_tokens)
     is_dpo = train.method == "dpo"
     answers = config.responses.n + config.responses.demonstrations
     each = config.pairs.most(answers) if is_dpo else 1
@@ -220,6 +222,28 @@ def _training(config: Config, iteration: int, tokens: int) -> dict[str, Any]:
         "steps": steps,
         "sampled": 0,
         "read": (1 + is_dpo) * records * tokens,
+    }
+
+
+def _online(config: Config, prompt: int) -> dict[str, Any]:
+    """The stage that trains by a method that samples; its judges are asked of every response.
+
+    Args:
+        prompt: Tokens of one.
+    """
+    options, method = config.online_options, config.train.method
+    settings = {"num_iterations": 1, **DEFAULTS[method], **options}
+    updates, group = int(settings["num_iterations"]), int(settings["num_generations"])
+    steps = _steps(method, options, config.prompts.count * group * updates, 1)
+    per_step = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"]
+    sampled = math.ceil(steps * per_step / updates)
+    length = int(options["max_completion_length"])
+    return {
+        "stage": "train",
+        "records": math.ceil(sampled / group),
+        "note": f"prompts, {group} responses to each, {steps} steps",
+        "sampled": sampled * length,
+        "read": sampled * updates * (prompt + length),
     }
 
 

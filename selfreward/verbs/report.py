@@ -39,7 +39,8 @@ _SETTINGS = (
     "judge.break_ties", "pairs.rule", "pairs.min_margin", "pairs.max_per_prompt",
     "train.method", "train.sft.start", "train.sft.min_score", "train.replay.aift",
     "train.replay.seed", "dpo.beta", "dpo.learning_rate", "dpo.num_train_epochs", "dpo.loss_type",
-    "dpo.weigh_by", "dpo.max_length", "lora.r", "launch.processes",
+    "dpo.weigh_by", "dpo.max_length", "rloo.beta", "rloo.learning_rate", "rloo.num_generations",
+    "grpo.beta", "grpo.learning_rate", "grpo.num_generations", "lora.r", "launch.processes",
 )  # fmt: skip
 """Those that decide what a run finds; no others leave the machine with the page."""
 

@@ -34,6 +34,8 @@ def memory_of(config: Config) -> dict[str, Any] | None:
         return None
     asked_once = config.dpo.options.get("precompute_ref_log_probs", True)
     asked_once = asked_once or config.train.method != "dpo"
+    if config.online is not None:
+        asked_once = config.online.beta == 0
     each = 4 if config.lora is not None else 16 if asked_once else 20
     judges = [(f"{judge_key(k)}.engine", j.engine) for k, j in enumerate(config.judge.jurors)]
     told = {

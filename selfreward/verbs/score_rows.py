@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
-from selfreward.measures.curves import Curve, TrainingFigures
+from selfreward.measures.curves import Curve, OnlineFigures, TrainingFigures
 from selfreward.measures.evaluated import (
     JudgeFigures,
     PositionFigures,
@@ -311,6 +311,35 @@ def _trained(rounds: Rounds) -> list[Row]:
         Row("  reward rejected", _curve(lambda t: t.rejected_reward)),
         Row("  log-prob chosen", _curve(lambda t: t.chosen_logp, ".1f"), short=True),
         Row("  log-prob rejected", _curve(lambda t: t.rejected_logp, ".1f")),
+        *(_online(rounds) if any(figures.training.online for figures in rounds) else []),
+    ]
+
+
+def _online(rounds: Rounds) -> list[Row]:
+    """What was sampled in training."""
+
+    def curve(of: Callable[[OnlineFigures], Curve | None], form: str) -> Cell:
+        return _curve(lambda t: of(t.online) if t.online else None, form)
+
+    def sampled(figures: IterationFigures) -> str:
+        online = figures.training.online
+        return str(online.sampled) if online else MISSING
+
+    def without(figures: IterationFigures) -> str:
+        online = figures.training.online
+        return share(sum(online.no_verdict.values()), online.sampled) if online else MISSING
+
+    def reasons(figures: IterationFigures) -> dict[str, int]:
+        return figures.training.online.no_verdict if figures.training.online else {}
+
+    return [
+        Row("  responses", sampled, short=True),
+        Row("  without a verdict", without, short=True),
+        *_reasons(rounds, reasons),
+        Row("  mean points", curve(lambda o: o.reward, ".2f"), short=True),
+        Row("  KL to the reference", curve(lambda o: o.kl, ".4f"), short=True),
+        Row("  tokens", curve(lambda o: o.length, ".0f"), short=True),
+        Row("  truncated", curve(lambda o: o.truncated, ".2f")),
     ]
 
 

@@ -13,6 +13,7 @@ from selfreward.config import Config, EngineConfig, JurorConfig, SeedSource
 from selfreward.config.judging import HOSTED, OWN_MODELS, REWARD
 from selfreward.config.readers import decides
 from selfreward.config.run import all_judges, check_judges
+from selfreward.config.training import OnlineConfig
 from selfreward.engines.kinds import check_options as check_engine_options
 from selfreward.engines.reward import check_reward_model
 from selfreward.errors import ConfigError, PreflightError, SelfRewardError
@@ -42,6 +43,7 @@ from selfreward.stages.overlap import HeldOut
 from selfreward.storage.directory import Run
 from selfreward.tracking.base import check_installed
 from selfreward.training import checks, options
+from selfreward.training.base import Method
 from selfreward.workers import passed
 from selfreward.workers.functions import Columns, check_functions
 
@@ -219,6 +221,12 @@ def _check_training(config: Config, here: bool) -> None:
     checks.check_training("dpo", config.dpo.options, config.launch, here=here)
     checks.check_weights(config.dpo)
     train = config.train
+    online: dict[Method, OnlineConfig] = {"rloo": config.rloo, "grpo": config.grpo}
+    for method, group in online.items():
+        if train.method == method:
+            checks.check_training(method, config.online_options, config.launch, here=here)
+        elif group.model_extra:
+            checks.check_training(method, group.options, config.launch, here=here)
     if train.method == "sft" or train.sft.options:
         checks.check_training("sft", train.sft.options, config.launch, group="train.sft", here=here)
     if config.sft is not None:

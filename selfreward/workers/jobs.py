@@ -5,6 +5,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,22 +23,29 @@ from selfreward.inputs import models
 from selfreward.inputs.conversations import num_answered
 from selfreward.inputs.judge_templates import run_templates
 from selfreward.measures.consistency import CONSISTENCY
-from selfreward.records import Drop, model_name
+from selfreward.records import Drop, Prompt, model_name
 from selfreward.stages.comparisons import LABELS, STARTED, form_of
 from selfreward.storage import durable
 from selfreward.storage.directory import Run
 from selfreward.storage.starts import TRAINED, Trained, start_of, trained_of
 from selfreward.storage.store import Store
 from selfreward.storage.tracker import Tracker
-from selfreward.training.base import DpoRow, Fit, Method, SftRow, Training
+from selfreward.training.base import ONLINE, DpoRow, Fit, Method, OnlineRow, SftRow, Training
 from selfreward.training.distributed import train_processes
 from selfreward.training.methods import fit_of
-from selfreward.training.rows import dpo_rows, positive_rows, run_consistency, sft_rows
+from selfreward.training.rows import (
+    dpo_rows,
+    online_rows,
+    positive_rows,
+    run_consistency,
+    sft_rows,
+)
 from selfreward.workers.benchmark import check_benchmarks
 from selfreward.workers.checks import check_config, check_drawn, check_own_functions
 from selfreward.workers.evaluate import evaluate_iteration
 from selfreward.workers.fixed import hold_fixed
 from selfreward.workers.judge import judge_job
+from selfreward.workers.online import judge_rewards
 from selfreward.workers.parity import parity_job
 from selfreward.workers.rollout import generate_iteration
 
@@ -118,6 +126,8 @@ def _check_room(config: Config, chat: Chat) -> None:
     }
     if config.train.method == "dpo":
         asked["dpo.max_length"] = config.dpo.max_length
+    if config.online is not None:
+        asked[f"{config.train.method}.max_length"] = config.online.max_length
     if config.train.method == "sft":
         asked["train.sft.max_length"] = config.train.sft.max_length
     if config.sft is not None:
@@ -260,7 +270,8 @@ def train_iteration(
     config, start = run.config, trained_from(run, store, iteration)
     training = _training(run, iteration, model_name(iteration, stage), run.policy(start))
     how = Trained(training.method, start)
-    rows: list[SftRow] | list[DpoRow] = []
+    rows: list[SftRow] | list[DpoRow] | list[OnlineRow] = []
+    prompts: list[Prompt] = []
     drops: list[Drop] = []
     if iteration == 0:
         rows, drops = sft_rows(run, store, stage, chat)
@@ -268,10 +279,18 @@ def train_iteration(
         rows, drops = dpo_rows(run, store, iteration, chat)
     elif training.method == "sft":
         rows, drops = positive_rows(run, store, iteration, chat)
+    elif training.method in ONLINE:
+        rows, prompts, drops = online_rows(run, store, iteration, chat)
     reports: dict[str, object] = {TRAINED: how} if how != trained_of(store, iteration) else {}
     if training.method == "dpo" and config.dpo.weigh_by == "consistency":
         reports[CONSISTENCY] = run_consistency(run, store, iteration)
-    with Tracker(store, iteration, stage, total=0) as tracker:
+    with ExitStack() as stack:
+        if training.method in ONLINE:
+            tell, hold = partial(store.add_event, "warning"), partial(hold_fixed, store)
+            judges = judge_rewards(run, prompts, chat, _opener(run, tell, hold))
+            with_rewards: Any = fit
+            fit = partial(with_rewards, rewards=stack.enter_context(judges))
+        tracker = stack.enter_context(Tracker(store, iteration, stage, total=0))
 
         def log(step: int, metrics: dict[str, float]) -> None:
             store.log_training(iteration, step, metrics, stage)
@@ -298,15 +317,19 @@ def _training(run: Run, iteration: int, name: str, model: Path) -> Training:
     config, method = run.config, _method(run.config, iteration)
     groups: dict[Method, Passthrough | None] = {"sft": config.train.sft, "dpo": config.dpo}
     group, key = groups.get(method), "train.sft" if method == "sft" else ""
+    options = group.options if group else {}
+    if method in ONLINE:
+        options = config.online_options
     if iteration == 0:
-        group, key = config.sft, ""
+        assert config.sft is not None
+        options, key = config.sft.options, ""
     weighs_seed = config.sft is not None and (iteration == 0 or config.train.replay.seed)
     return Training(
         method=method,
         model=model,
         output=run.model_directory(name),
         checkpoints=run.checkpoints_directory(name),
-        options=group.options if group else {},
+        options=options,
         lora=config.lora if method != "none" else None,
         seed=config.seed + iteration,
         trust_remote_code=config.trust_remote_code,
@@ -317,8 +340,8 @@ def _training(run: Run, iteration: int, name: str, model: Path) -> Training:
 
 
 def _figures(metrics: Mapping[str, float]) -> str:
-    """Loss and, of DPO, reward margin at the last logged step, for people."""
-    named = {"loss": "loss", "rewards/margins": "margin"}
+    """Loss and what the method logs of rewards at the last logged step, for people."""
+    named = {"loss": "loss", "rewards/margins": "margin", "reward": "reward", "kl": "KL"}
     return ", ".join(f"{named[key]} {metrics[key]:.3g}" for key in named if key in metrics)
 
 

@@ -45,6 +45,9 @@ def name_of(config: Config, *, here: bool) -> str:
         "sft": config.sft and [config.sft.options, config.sft.eft_weight],
         "dpo": [config.dpo.options, config.dpo.weigh_by],
         "train.sft": config.train.sft.options,
+        "rloo": config.rloo.options,
+        "grpo": config.grpo.options,
+        "online": config.online and config.online_options,
         "lora": config.lora,
     }
     files = {value: _digest(Path(value)) for value in _texts(asked) if _is_file(value)}

@@ -286,7 +286,7 @@ def test_an_override_can_take_a_group_away() -> None:
         ("judge.form=]", "override judge.form=]:1: not valid YAML"),
         ("sft.ift={path:", "quote the whole, 'sft.ift={...}'"),
         ("dpo.beta", "No space around the ="),
-        ("learning_rate=1", "Did you mean dpo.learning_rate?"),
+        ("learning_rate=1", "mean dpo.learning_rate or rloo.learning_rate or grpo.learning_rate?"),
         ("engine=vllm", "such as engine.kind; it has kind, concurrency"),
         ("sft.ift=3", "such as sft.ift.path; it has path, split"),
         ("dpo=3", "dpo: is a group of keys, found 3"),

@@ -51,6 +51,11 @@ DIFFERENCES = {
     "rejection-sampling": {
         "train.method": "sft", "train.sft.start": "M1", "train.replay.aift": True, "responses.n": 8,
     },
+    "rlhf": {
+        "iterations": 1, "sft.eft.path": None, "responses.n": 2, "judge.model": "rewards/rlhf",
+        "judge.form": "reward", "judge.scale": [-10, 10], "judge.max_new_tokens": 256,
+        "train.method": "rloo", "rloo.beta": 0.005, "evaluation.canaries": False,
+    },
 }  # fmt: skip
 """What each changes of ``self-rewarding``."""
 OTHERS = {"quickstart", "self-rewarding", "constraints"}
@@ -71,7 +76,8 @@ def test_a_recipe_differs_from_the_plain_loop_in_what_it_is_about(name: str) -> 
     # which are those of its seed step), or is not read by the method, belongs to it.
     groups = ("judge.jury", "prompts.evolve", "prompts.dataset", "train.sft", "meta")
     groups += ("sft.eft.", "evaluation.ranked.") if recipe.judge.function else ()
-    groups += ("dpo",) if recipe.train.method == "sft" else ()
+    groups += ("dpo",) if recipe.train.method != "dpo" else ()
+    groups += ("rloo", "sft.eft", "evaluation.ranked") if recipe.train.is_online else ()
     assert {key for key in found if not key.startswith(groups)} <= expected.keys()
 
 

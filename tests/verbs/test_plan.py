@@ -43,6 +43,24 @@ def test_training_takes_so_many_bytes_a_parameter(override: str, each: int, mode
     assert found["lora"] == ("lora" in override)
 
 
+def test_a_method_that_samples_keeps_its_reference_unless_it_has_no_kl(model: str) -> None:
+    words = ["train.method=rloo", "judge.function=selfreward.rewards.repetition:distinct",
+             "sft=null", "evaluation.ranked=null", "evaluation.canaries=false"]  # fmt: skip
+    assert memory(model, *words)["training"] == 20 * PARAMETERS
+    assert memory(model, *words, "rloo.beta=0")["training"] == 16 * PARAMETERS
+
+
+def test_what_is_sampled_in_training_is_planned(model: str) -> None:
+    """10 prompts, 4 responses to each, 16 responses a step, each used for 2 updates: 5 steps."""
+    words = ["train.method=rloo", "judge.function=selfreward.rewards.repetition:distinct",
+             "sft=null", "evaluation.ranked=null", "evaluation.canaries=false", "prompts.count=10",
+             "rloo.max_completion_length=50", "rloo.num_iterations=2"]  # fmt: skip
+    plan: dict[str, Any] = plan_of(build_config({"model": model}, words), None)
+    row = next(row for row in plan["per_iteration"] if row["stage"] == "train")
+    assert (row["records"], row["sampled"]) == (10, 40 * 50)
+    assert row["note"] == "prompts, 4 responses to each, 5 steps"
+
+
 def test_engines_take_what_they_are_told(model: str) -> None:
     assert memory(model)["engine"] == {}
     words = [

@@ -124,7 +124,10 @@ def test_sft_that_finds_nothing_good_enough_stops_with_the_scores_and_goes_on_wi
         (["train.method=none", "train.replay.aift=true"], "train.method=none trains nothing"),
         (["train.replay.seed=true"], "takes pairs; set train.replay.seed=false"),
         (["train.method=sft", "train.replay.seed=true", "sft=null"], "but sft is null"),
-        (["train.method=sfd"], "train.method: Input should be 'dpo', 'sft' or 'none'"),
+        (
+            ["train.method=sfd"],
+            "Input should be 'dpo', 'sft', 'rloo', 'grpo' or 'none'",
+        ),
         (["train.sft.min_score=6"], "train.sft.min_score: Input should be less than or equal to 5"),
     ],
 )

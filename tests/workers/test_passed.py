@@ -80,7 +80,8 @@ def test_what_passed_is_not_asked_again(asked: list[object]) -> None:
         assert len(asked) == times
     for times, word in enumerate(
         ("dpo.learning_rate=1e-5", "dpo.beta=0.2", "sft.max_steps=3", "sft.eft_weight=2",
-         "lora={r: 8}", "launch.processes=2", "engine={kind: vllm}", "sft=null"), 2,
+         "lora={r: 8}", "launch.processes=2", "engine={kind: vllm}", "sft=null",
+         "rloo.num_generations=2", "grpo.top_p=0.9"), 2,
     ):  # fmt: skip
         check(word)
         check(word)

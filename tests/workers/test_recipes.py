@@ -1,5 +1,6 @@
 """Every recipe makes models: two iterations of two steps, a tiny model, the real trainers."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from selfreward.inputs.shipped import recipes
 from selfreward.records import FinishReason
 from selfreward.storage import durable
 from selfreward.verbs.maintenance import verify
-from tests.support.families import make_family
+from tests.support.families import make_family, make_reward_model
 from tests.support.models import MERGES, make_model
 from tests.support.scripted import scripted_reply
 from tests.workers.test_jobs import RealTraining
@@ -41,6 +42,16 @@ def counting(prompt: str, number: int) -> tuple[str, FinishReason]:
     return f"{scripted_reply(prompt, number)[0]} {1 + number % 7 % 2}", "stop"
 
 
+def rewarded(directory: Path) -> list[str]:
+    """A reward model for conversations of any length, and two steps of training on it."""
+    path = make_reward_model(directory / "reward")
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 8192}))
+    # A random model does not end what it says.
+    return [f"judge.model={path}", "judge.truncated=true", "rloo.max_completion_length=16",
+            "rloo.max_steps=2", "judge.scale=[-50, 50]"]  # fmt: skip
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", recipes())
 def test_a_recipe_trains_its_models(
@@ -51,7 +62,8 @@ def test_a_recipe_trains_its_models(
     model = make_family(tmp_path / "model", "SmolLM 2", max_position_embeddings=8192)
     digits = make_model(tmp_path / "digits", merges=MERGES[:1])  # each score is a token
     shutil.copyfile(digits / "tokenizer.json", model / "tokenizer.json")
-    config = load_config(recipes()[name], [*TINY, f"model={model}"])
+    words = rewarded(tmp_path) if name == "rlhf" else []
+    config = load_config(recipes()[name], [*TINY, f"model={model}", *words])
     run = create_run(config, "run")
     reply = counting if name == "scpo" else listing
     launch(run, lambda: None, RealTraining(run, reply=reply))

@@ -144,12 +144,20 @@ function training(name, { iteration, training: found }) {
   const curve = (label, values, digits = 3) => values
     ? [label, fixed(values.mean, digits),
       isNumber(values.first) ? `${fixed(values.first, digits)} → ${fixed(values.last, digits)}` : ""] : null;
-  return card(iteration ? "Training by DPO" : "Seed SFT", null,
+  const online = found.online;
+  const method = online ? "Training on rewards" : "Training by DPO";
+  return card(iteration ? method : "Seed SFT", null,
     facts([
       ["steps", count(found.steps)], curve("loss", found.loss), curve("accuracy", found.accuracy),
       curve("reward margin", found.reward_margin), curve("reward chosen", found.chosen_reward),
       curve("reward rejected", found.rejected_reward), curve("log-prob chosen", found.chosen_logp, 1),
       curve("log-prob rejected", found.rejected_logp, 1),
+      ...(online ? [
+        ["responses", count(online.sampled)],
+        ["without a verdict", count(Object.values(online.no_verdict).reduce((sum, n) => sum + n, 0))],
+        curve("mean points", online.reward, 2), curve("KL to the reference", online.kl, 4),
+        curve("tokens", online.length, 0),
+      ] : []),
     ]),
     h("p.note", {}, "Means over all steps; first → last quarter. ",
       h("a", { href: at(name, "training", iteration) }, "All steps")));

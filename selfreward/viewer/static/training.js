@@ -14,7 +14,8 @@ const NAMES = {
   loss: "loss", "rewards/accuracies": "accuracy", "rewards/margins": "reward margin",
   "rewards/chosen": "reward chosen", "rewards/rejected": "reward rejected",
   "logps/chosen": "log-prob chosen", "logps/rejected": "log-prob rejected",
-  learning_rate: "learning rate", grad_norm: "gradient norm", epoch: "epoch",
+  reward: "mean points", kl: "KL to the reference", no_verdict: "without a verdict",
+  sampled: "responses", "completions/mean_length": "tokens", learning_rate: "learning rate", grad_norm: "gradient norm", epoch: "epoch",
 };
 
 const CHARTS = new Set(["loss", "accuracy", "rewards", "logprobs"]);

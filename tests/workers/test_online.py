@@ -1,0 +1,256 @@
+"""Reinforcement learning over the loop: the judges of the run say what samples are worth."""
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfreward.config.load import build_config
+from selfreward.controller import launch
+from selfreward.engines.chat import Chat
+from selfreward.engines.sessions import Session
+from selfreward.errors import ConfigError, PreflightError
+from selfreward.inputs.collect import create_run
+from selfreward.measures.figures import IterationFigures
+from selfreward.records import Prompt
+from selfreward.storage import durable
+from selfreward.storage.directory import Run, open_run
+from selfreward.training.base import Verdict
+from selfreward.verbs.lineage import lineage
+from selfreward.verbs.maintenance import verify
+from selfreward.verbs.scores import scores_of, scores_text
+from selfreward.workers.checks import check_run
+from selfreward.workers.online import judge_rewards
+from tests.support import plain
+from tests.support.families import make_family, make_reward_model
+from tests.support.models import make_model
+from tests.support.training import weights
+from tests.workers.test_jobs import RealTraining
+
+SOURCE = """
+def vowels(completions, **rest):
+    if "boom" in completions:
+        raise ValueError("boom")
+    return [sum(c in "aeiou" for c in text) / len(text) for text in completions]
+
+def odd(completions, **rest):
+    return [None if len(text) % 2 else 0.5 for text in completions]
+
+def hangs(completions, **rest):
+    while True:
+        pass
+"""
+ALONE = [
+    "sft=null", "prompts.count=4", "responses.n=3", "evaluation.ranked=null", "iterations=1",
+    "evaluation.questions=null", "evaluation.canaries=false", "judge.min_parse_rate=0",
+]  # fmt: skip
+VOWELS = "judge.function=my_rewards:vowels"
+SHORT = [
+    "rloo.max_completion_length=12", "grpo.max_completion_length=12", "grpo.num_generations=4",
+    "rloo.learning_rate=1e-3", "grpo.learning_rate=1e-3",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("SELFREWARD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_rewards.py").write_text(SOURCE)
+    return tmp_path
+
+
+def new_run(*words: str, model: Path | None = None, name: str = "run") -> Run:
+    data = {"model": str(model)} if model else {}
+    return create_run(build_config(data, [*ALONE, *SHORT, *words]), name)
+
+
+def refused(settings: Any, model: Any) -> Session:
+    raise AssertionError("no model is asked")
+
+
+PROMPTS = [Prompt(1, 7, "Sing.", "Sing.", None), Prompt(1, 9, "Count.", "Count.", None)]
+
+
+def judged(
+    run: Run, texts: Sequence[str], open_session: Any = refused, cut: Sequence[str] = ()
+) -> list[Verdict]:
+    """The verdicts on answers to one prompt; those in ``cut`` do not end."""
+    chat = Chat(make_model(Path("policy")))
+
+    def ids(text: str) -> tuple[int, ...]:
+        said = tuple(chat.tokenizer(text, add_special_tokens=False).input_ids)
+        return said if text in cut else (*said, chat.end_id)
+
+    with judge_rewards(run, PROMPTS, chat, open_session) as rewards:
+        assert chat.end_id in rewards.end_ids
+        [found] = rewards([(1, [ids(text) for text in texts])])
+    return found
+
+
+def test_a_function_that_raises_for_one_response_loses_that_one_alone() -> None:
+    found = judged(new_run("train.method=rloo", VOWELS), ["ab", "boom", "aaab", "zz"])
+    assert found == [
+        Verdict(2.5), Verdict(None, "raised ValueError"), Verdict(3.75), Verdict(0.0),
+    ]  # fmt: skip
+
+
+def test_what_is_off_the_scale_empty_or_cut_off_has_no_verdict() -> None:
+    run = new_run("train.method=rloo", VOWELS, "judge.scale=[0, 0.6]")
+    found = judged(run, ["aa", "", "ab", "<|end|>", "abab"], cut=["abab"])
+    reasons = [verdict.reason for verdict in found]
+    assert reasons == ["off the scale", "empty", None, "control token", "cut off"]
+    assert found[2].score == pytest.approx(5 * 0.5 / 0.6)
+    judges_all = new_run("train.method=rloo", VOWELS, "judge.truncated=true", name="other")
+    assert judged(judges_all, ["abab"], cut=["abab"]) == [Verdict(2.5)]
+
+
+def test_a_jury_gives_the_weighted_mean_over_those_that_sit() -> None:
+    jury = "judge.jury=[{function: 'my_rewards:odd', weight: 3}]"
+    run = new_run("train.method=rloo", VOWELS, jury)
+    # odd gives 2.5 to an even number of letters and nothing to an odd one; it weighs 3 of 4
+    found = judged(run, ["aa", "zz", "aaa"])
+    assert found[:2] == [Verdict((5 + 3 * 2.5) / 4), Verdict(3 * 2.5 / 4)]
+    assert found[2] == Verdict(None, "no value")
+
+
+def test_a_judge_without_weight_is_not_asked() -> None:
+    jury = "judge.jury=[{function: 'my_rewards:hangs', weight: 0, timeout_s: 0.1}]"
+    assert judged(new_run("train.method=rloo", VOWELS, jury), ["ab"]) == [Verdict(2.5)]
+
+
+def test_a_judge_that_hangs_on_everything_ends_the_training() -> None:
+    run = new_run("train.method=rloo", "judge.function=my_rewards:hangs", "judge.timeout_s=0.05")
+    with pytest.raises(PreflightError, match="5 calls in a row timed out"):
+        judged(run, [letter * 3 for letter in "abcdefgh"])
+
+
+def test_a_reward_model_gives_the_points_that_its_reward_has_on_the_scale(here: Path) -> None:
+    from selfreward.engines.base import Request
+    from selfreward.engines.reward import RewardModel
+
+    path = make_reward_model(here / "reward")
+    run = new_run(
+        "train.method=rloo", f"judge.model={path}", "judge.form=reward", "judge.scale=[-9, 9]"
+    )
+    chat, closed = Chat(path), []
+
+    class Watched(RewardModel):
+        async def close(self) -> None:
+            closed.append(True)
+            await super().close()
+
+    found = judged(run, ["a", "b c"], lambda *_: Session(Watched(path, chat), chat))
+    assert closed == [True]
+    import asyncio
+
+    for verdict, text in zip(found, ["a", "b c"], strict=True):
+
+        async def reward(text: str = text) -> float | None:
+            model = RewardModel(path, chat)
+            [given] = await model.generate(Request(chat.conversation_ids("Count.", text)))
+            await model.close()
+            return given.reward
+
+        given = asyncio.run(reward())
+        assert given is not None and verdict.score == pytest.approx(5 * (given + 9) / 18, abs=1e-5)
+
+
+@pytest.mark.parametrize("method", ["rloo", "grpo"])
+def test_a_run_trains_on_rewards_and_says_what_they_were(method: str, here: Path) -> None:
+    model = make_family(here / "model", "SmolLM 2")
+    run = new_run(f"train.method={method}", VOWELS, "judge.truncated=true", model=model)
+    launch(run, lambda: None, RealTraining(run))
+    before, after = weights(model), weights(run.policy(2))
+    assert all(not before[name].equal(after[name]) for name in before)
+    assert all(check["ok"] for check in verify(run)), verify(run)
+    with run.store() as store:
+        [made] = lineage(store)
+        figures = store.figures(1, IterationFigures)
+        log = store.train_log(1)
+    assert (made.base, made.method, made.rows) == ("M1", method.upper(), 4)
+    assert figures is not None and figures.training.online is not None
+    online = figures.training.online
+    assert online.sampled == 16 and online.reward is not None and online.kl is not None
+    counted = sum(int(row["no_verdict"]) for row in log)
+    assert sum(online.no_verdict.values()) == counted < 16
+    assert 0 <= online.reward.mean <= 5 if online.reward.mean is not None else False
+    shown = plain(scores_text(scores_of(run)))
+    for row in ("  responses  ", "  without a verdict  ", "  mean points  ", "  KL to the ref"):
+        assert row in shown, shown
+
+
+def test_a_run_that_ended_in_training_goes_on_to_the_model_of_an_undisturbed_one(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from selfreward.storage.tracker import Tracker
+
+    model = make_family(here / "model", "SmolLM 2")
+    words = ("train.method=rloo", VOWELS, "judge.truncated=true", "rloo.save_steps=1",
+             "prompts.count=8")  # fmt: skip
+    whole, cut = (new_run(*words, model=model, name=name) for name in ("whole", "cut"))
+    launch(whole, lambda: None, RealTraining(whole))
+    advance = Tracker.advance
+
+    def killed(tracker: Tracker, done: int, total: int | None = None) -> None:
+        if tracker._stage == "train" and done == 2:
+            raise KeyboardInterrupt
+        advance(tracker, done, total)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Tracker, "advance", killed)
+        launch(cut, lambda: None, RealTraining(cut))
+    again = open_run("cut")
+    launch(again, lambda: None, RealTraining(again))
+    digests = {durable.verify_directory(run.model_directory(2)) for run in (whole, again)}
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "which have to be functions or reward models, but judge is policy"),
+        ([VOWELS, "judge.jury=[{imported: ann}]"], "but judge.jury.0 is ann"),
+        ([VOWELS, "launch.processes=2"], "trains in one process so far; leave out launch.proc"),
+        ([VOWELS, "train.replay.aift=true"], "samples anew; set train.replay.aift=false"),
+        ([VOWELS, "train.replay.seed=true"], "takes prompts; set train.replay.seed=false"),
+        ([VOWELS, "rloo.max_length=12"], "rloo.max_length=12 leaves no room for a prompt"),
+        ([VOWELS, "rloo.beta=-1"], "rloo.beta: Input should be greater than or equal to 0"),
+    ],
+)
+def test_what_cannot_be_trained_so_is_refused_in_one_line(words: list[str], said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        build_config({}, [*ALONE, *SHORT, "train.method=rloo", *words])
+    assert said in error.value.message and "\n" not in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("rloo.num_generation=4", "rloo.num_generation: RLOOConfig has no such option"),
+        ("rloo.num_generations=5", r"rloo: generation_batch_size \(16\) must be divisible"),
+        ("grpo.loss_type=ppo", "grpo.loss_type: found 'ppo'"),
+        ("rloo.use_vllm=true", "rloo.use_vllm: TRL finds no vllm"),
+    ],
+)
+def test_a_wrong_option_is_refused_before_any_model_is_loaded(
+    word: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trl = import_module("trl.import_utils")
+    monkeypatch.setattr(trl, "is_vllm_available", lambda: False)
+    with pytest.raises((ConfigError, PreflightError), match=said):
+        check_run(build_config({}, [*ALONE, *SHORT, "train.method=rloo", VOWELS, word]), None)
+
+
+def test_prompts_that_leave_no_room_for_a_response_are_dropped_and_recorded(here: Path) -> None:
+    model = make_family(here / "model", "SmolLM 2")
+    run = new_run("train.method=rloo", VOWELS, "judge.truncated=true", "rloo.max_length=89",
+                  model=model)  # fmt: skip
+    launch(run, lambda: None, RealTraining(run))
+    with run.store() as store:
+        stage = store.finished(1, "train")
+        reasons = store.drop_reasons(1, "train")
+    assert stage is not None and stage.rows + stage.drops == 4
+    assert stage.rows and set(reasons) == {"too long"}
