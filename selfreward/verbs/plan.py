@@ -5,7 +5,6 @@ Time is what earlier runs of the same model took here.
 """
 
 import itertools
-import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,16 +20,21 @@ from selfreward.inputs.judge_templates import COMPARE_TEMPLATE
 from selfreward.inputs.questions import read_questions
 from selfreward.inputs.rankings import Ranking, read_ranked
 from selfreward.inputs.templates import find_template
-from selfreward.records import JUDGE_PAIRS, META, Stage, judge_stage
+from selfreward.records import Stage
 from selfreward.stages.comparisons import form_of
 from selfreward.storage.directory import Run, list_runs
-from selfreward.training.options import DEFAULTS
 from selfreward.verbs.layout import counted, duration, table
+from selfreward.verbs.planned_stages import (
+    CHARACTERS_PER_TOKEN,
+    mean_prompt_of,
+    prompts_stage,
+    stages_of,
+    steps_of,
+    tokens_of,
+)
 from selfreward.verbs.resources import disk_of, disk_text, memory_of, memory_text
 from selfreward.workers.checks import check_run
 
-CHARACTERS_PER_TOKEN = 4
-"""Of English text with the vocabularies in use now; an estimate."""
 _SEED_STAGES = {
     "sft": "sft", "train": "sft", "judgments": "selection", "evaluate": "evaluate",
 }  # fmt: skip
@@ -55,9 +59,9 @@ def plan_of(config: Config, source: Path | None) -> dict[str, Any]:
     compared = len(find_template(COMPARE_TEMPLATE, beside).read_text(encoding="utf-8"))
     evolve = config.prompts.evolve
     evolving = len(find_template(evolve.template, beside).read_text("utf-8")) if evolve else 0
-    written = _written(config, _mean_prompt(prompts), evolving)
+    written = prompts_stage(config, mean_prompt_of(prompts), evolving)
     parts = (prompts, written, rubrics, compared)
-    each = [_stages(config, t, *parts) for t in range(1, config.iterations + 1)]
+    each = [stages_of(config, t, *parts) for t in range(1, config.iterations + 1)]
     stages = [row for iteration in each for row in iteration]
     sft = _sft(config, beside, rubrics[0])
     evaluation = _evaluation(config, beside, rubrics[config.judge.evaluated])
@@ -67,7 +71,7 @@ def plan_of(config: Config, source: Path | None) -> dict[str, Any]:
         "iterations": config.iterations,
         "sft": sft,
         "demonstrations": _demonstrations(config, len(prompts)),
-        "per_iteration": each[-1] if each else _stages(config, 1, *parts),
+        "per_iteration": each[-1] if each else stages_of(config, 1, *parts),
         "tokens": {
             "sampled_at_most": sum(row["sampled"] for row in stages),
             "read_estimate": sum(row["read"] for row in stages),
@@ -124,187 +128,6 @@ def _demonstrations(config: Config, count: int) -> dict[str, Any] | None:
     return {"prompts": count, "path": source.path, "key": key}
 
 
-def _written(config: Config, mean_prompt: int, evolving: int) -> dict[str, Any]:
-    """The stage of prompts.
-
-    Args:
-        mean_prompt: Tokens of a prompt.
-        evolving: Characters of the template of rewrites.
-    """
-    settings = config.prompts
-    if settings.dataset is not None:
-        return {
-            "stage": "prompts",
-            "records": settings.count,
-            "note": "drawn",
-            "sampled": 0,
-            "read": 0,
-        }
-    rewritten = settings.most_evolved
-    shown = (settings.count - rewritten) * settings.shots * mean_prompt
-    rewrites = f", {rewritten} of them rewrites" if rewritten else ""
-    return {
-        "stage": "prompts",
-        "records": settings.count,
-        "note": f"accepted of at most {settings.budget} tried{rewrites}",
-        "sampled": settings.budget * settings.max_new_tokens,
-        "read": shown + rewritten * (mean_prompt + _tokens(evolving)),
-    }
-
-
-def _stages(
-    config: Config,
-    iteration: int,
-    prompts: list[str],
-    written: dict[str, Any],
-    rubrics: list[int],
-    compared: int,
-) -> list[dict[str, Any]]:
-    """The stages that take time.
-
-    Args:
-        written: That of prompts.
-        rubrics: Characters of the judges' templates.
-        compared: Of the template of comparisons.
-    """
-    count, n, anchors = config.prompts.count, config.responses.n, config.responses.anchors
-    mean_prompt = _mean_prompt(prompts)
-    rows = [
-        written,
-        {
-            "stage": "responses",
-            "records": count * n,
-            "note": f"{n} per prompt",
-            "sampled": count * n * config.responses.max_new_tokens,
-            "read": count * mean_prompt,
-        },
-        {
-            "stage": "anchors",
-            "records": count * anchors if iteration > 1 else 0,
-            "note": f"{anchors} per prompt by M1, from iteration 2 on",
-            "sampled": count * anchors * config.responses.max_new_tokens,
-            "read": count * mean_prompt,
-        },
-        *(
-            _judging(config, iteration, juror, mean_prompt + _tokens(rubric))
-            for juror, rubric in enumerate(rubrics)
-        ),
-        _comparing(config, mean_prompt + _tokens(compared)),
-        _meta_judging(config, iteration, mean_prompt + _tokens(rubrics[0])),
-        _training(config, iteration, mean_prompt + config.responses.max_new_tokens),
-    ]
-    return [row for row in rows if row["records"]]
-
-
-def _training(config: Config, iteration: int, tokens: int) -> dict[str, Any]:
-    """The stage that trains, with what is replayed of the iterations before.
-
-    Args:
-        tokens: Of a prompt with a response.
-    """
-    train = config.train
-    if train.method == "none":
-        return {"stage": "train", "records": 0}
-    if config.online is not None:
-        return _online(config, tokens - config.responses.max_new_tokens)
-    is_dpo = train.method == "dpo"
-    answers = config.responses.n + config.responses.demonstrations
-    each = config.pairs.most(answers) if is_dpo else 1
-    each += is_dpo and JUDGE_PAIRS in config.stages(iteration)
-    records = config.prompts.count * each * (iteration if train.replay.aift else 1)
-    group = config.dpo if is_dpo else train.sft
-    steps = _steps(train.method, group.options, records, config.launch.processes)
-    seed = " beside the seed data" if train.replay.seed else ""
-    return {
-        "stage": "train",
-        "records": records,
-        "note": f"{'pairs' if is_dpo else 'responses'} at most, {steps} steps{seed}",
-        "steps": steps,
-        "sampled": 0,
-        "read": (1 + is_dpo) * records * tokens,
-    }
-
-
-def _online(config: Config, prompt: int) -> dict[str, Any]:
-    """The stage that trains by a method that samples; its judges are asked of every response.
-
-    Args:
-        prompt: Tokens of one.
-    """
-    options, method = config.online_options, config.train.method
-    settings = {"num_iterations": 1, **DEFAULTS[method], **options}
-    updates, group = int(settings["num_iterations"]), int(settings["num_generations"])
-    steps = _steps(method, options, config.prompts.count * group * updates, 1)
-    per_step = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"]
-    sampled = math.ceil(steps * per_step / updates)
-    length = int(options["max_completion_length"])
-    return {
-        "stage": "train",
-        "records": math.ceil(sampled / group),
-        "note": f"prompts, {group} responses to each, {steps} steps",
-        "sampled": sampled * length,
-        "read": sampled * updates * (prompt + length),
-    }
-
-
-def _judging(config: Config, iteration: int, juror: int, asked: int) -> dict[str, Any]:
-    """The stage of one judge.
-
-    Args:
-        asked: Tokens of the rubric with a prompt.
-    """
-    judge, count = config.judge.jurors[juror], config.prompts.count
-    answers = count * config.responses.per_prompt(iteration)
-    votes = judge.num_votes
-    model = f"{judge.name}, " if config.judge.jury or judge.function else ""
-    return {
-        "stage": judge_stage(juror),
-        "records": answers * votes,
-        "note": f"{model}{judge.form}, {votes} per response",
-        "sampled": judge.num_texts(count, answers) * judge.max_new_tokens,
-        "read": answers * judge.num_reads * (asked + config.responses.max_new_tokens),
-    }
-
-
-def _comparing(config: Config, asked: int) -> dict[str, Any]:
-    """The stage of comparisons, as if all responses tied.
-
-    Args:
-        asked: Tokens of the template with a prompt.
-    """
-    n = config.responses.n
-    orders = config.prompts.count * n * (n - 1)
-    written = config.judge.max_new_tokens if form_of(config.judge) == "written" else 0
-    return {
-        "stage": "comparisons",
-        "records": orders if config.judge.break_ties else 0,
-        "note": "at most; where scores tie, in both orders",
-        "sampled": orders * written,
-        "read": orders * (asked + 2 * config.responses.max_new_tokens),
-    }
-
-
-def _meta_judging(config: Config, iteration: int, asked: int) -> dict[str, Any]:
-    """The stage in which judgments of one response of each prompt are judged.
-
-    Args:
-        asked: Tokens of the rubric with a prompt.
-    """
-    judge, meta = config.judge, config.meta
-    is_on = meta is not None and META in config.stages(iteration)
-    compared = min(judge.votes, (meta and meta.judgments) or judge.votes) if is_on else 0
-    orders = config.prompts.count * compared * (compared - 1)
-    written = judge.max_new_tokens if form_of(judge) == "written" else 0
-    shown = asked + config.responses.max_new_tokens + 2 * judge.max_new_tokens
-    return {
-        "stage": META,
-        "records": orders,
-        "note": "at most; each two judgments of a response, in both orders",
-        "sampled": orders * written,
-        "read": orders * shown,
-    }
-
-
 def _sft(config: Config, beside: Path | None, rubric: int) -> dict[str, Any] | None:
     """Rows and steps of the seed step; what needs the tokenizer to be left out is counted too."""
     if config.sft is None:
@@ -322,8 +145,8 @@ def _sft(config: Config, beside: Path | None, rubric: int) -> dict[str, Any] | N
         "ift_rows": len(ift),
         "eft_rows": len(eft),
         "eft_without_justification": len(scored) - len(eft),
-        "steps": _steps("sft", config.sft.options, rows, config.launch.processes),
-        "tokens_estimate": _tokens(sum(texts)),
+        "steps": steps_of("sft", config.sft.options, rows, config.launch.processes),
+        "tokens_estimate": tokens_of(sum(texts)),
     }
 
 
@@ -350,30 +173,12 @@ def _selection(
         texts = [len(row.prompt) + length for row in ift for length in (len(row.response), made)]
         writing *= len(ift)
     return {
-        "steps": _steps("sft", sft.options, rows, config.launch.processes),
+        "steps": steps_of("sft", sft.options, rows, config.launch.processes),
         "responses": len(texts),
         "votes": selection.votes,
         "sampled": len(texts) * selection.votes * selection.max_new_tokens + writing,
-        "read": sum(_tokens(rubric + text) for text in texts),
+        "read": sum(tokens_of(rubric + text) for text in texts),
     }
-
-
-def _steps(method: Any, options: dict[str, Any], rows: int, processes: int) -> int:
-    """Optimizer steps; batch sizes are per process, and the rows of all epochs follow on."""
-    settings = {**DEFAULTS[method], **options}
-    if settings.get("max_steps", -1) > 0:
-        return int(settings["max_steps"])
-    per_step = int(settings["per_device_train_batch_size"]) * processes
-    per_step *= int(settings["gradient_accumulation_steps"])
-    return math.ceil(max(1, round(rows * float(settings["num_train_epochs"]))) / per_step)
-
-
-def _mean_prompt(prompts: list[str]) -> int:
-    return math.ceil(sum(map(len, prompts)) / len(prompts) / CHARACTERS_PER_TOKEN)
-
-
-def _tokens(characters: int) -> int:
-    return math.ceil(characters / CHARACTERS_PER_TOKEN)
 
 
 def _evaluation(config: Config, beside: Path | None, rubric: int) -> dict[str, Any] | None:
@@ -402,7 +207,7 @@ def _evaluation(config: Config, beside: Path | None, rubric: int) -> dict[str, A
     characters = judge.num_reads * sum(rubric + len(prompt) + len(text) for prompt, text in texts)
     answered, contests, sampled, read = _contests(config, beside)
     taken = (c for each in settings.benchmarks for c in read_choices(each, beside))
-    weighed = [_tokens(len(c.question) + len(one)) for c in taken for one in c.choices]
+    weighed = [tokens_of(len(c.question) + len(one)) for c in taken for one in c.choices]
     return {
         "models": models,
         "texts": len(texts),
@@ -427,7 +232,7 @@ def _contests(config: Config, beside: Path | None) -> tuple[int, int, int, int]:
     length = config.responses.max_new_tokens
     models = [judge for judge in settings.judges if judge.traits.template]
     writes = [judge.max_new_tokens for judge in models if form_of(judge) == "written"]
-    asked = sum(_tokens(len(question.prompt)) for question in questions)
+    asked = sum(tokens_of(len(question.prompt)) for question in questions)
     sampled = (last + 1) * len(questions) * length
     sampled += 2 * len(questions) * opponents * sum(writes)
     read = (last + 1) * asked + 2 * opponents * len(models) * (asked + 2 * length * len(questions))

@@ -23,7 +23,7 @@ from selfreward.inputs.templates import Template, find_template
 from selfreward.inputs.topics import read_topics
 from selfreward.records import judge_key
 from selfreward.verbs.layout import counted
-from selfreward.verbs.plan import CHARACTERS_PER_TOKEN
+from selfreward.verbs.planned_stages import CHARACTERS_PER_TOKEN
 from selfreward.workers.checks import check_run
 
 if TYPE_CHECKING:

@@ -1,0 +1,213 @@
+"""What the stages of one iteration take, by the config alone: records, tokens, optimizer steps."""
+
+import math
+from typing import Any
+
+from selfreward.config.run import Config
+from selfreward.records import JUDGE_PAIRS, META, judge_stage
+from selfreward.stages.comparisons import form_of
+from selfreward.training.options import DEFAULTS
+
+CHARACTERS_PER_TOKEN = 4
+"""Of English text with the vocabularies in use now; an estimate."""
+
+
+def prompts_stage(config: Config, mean_prompt: int, evolving: int) -> dict[str, Any]:
+    """The stage of prompts.
+
+    Args:
+        mean_prompt: Tokens of a prompt.
+        evolving: Characters of the template of rewrites.
+    """
+    settings = config.prompts
+    if settings.dataset is not None:
+        return {
+            "stage": "prompts",
+            "records": settings.count,
+            "note": "drawn",
+            "sampled": 0,
+            "read": 0,
+        }
+    rewritten = settings.most_evolved
+    shown = (settings.count - rewritten) * settings.shots * mean_prompt
+    rewrites = f", {rewritten} of them rewrites" if rewritten else ""
+    return {
+        "stage": "prompts",
+        "records": settings.count,
+        "note": f"accepted of at most {settings.budget} tried{rewrites}",
+        "sampled": settings.budget * settings.max_new_tokens,
+        "read": shown + rewritten * (mean_prompt + tokens_of(evolving)),
+    }
+
+
+def stages_of(
+    config: Config,
+    iteration: int,
+    prompts: list[str],
+    written: dict[str, Any],
+    rubrics: list[int],
+    compared: int,
+) -> list[dict[str, Any]]:
+    """The stages that take time.
+
+    Args:
+        written: That of prompts.
+        rubrics: Characters of the judges' templates.
+        compared: Of the template of comparisons.
+    """
+    count, n, anchors = config.prompts.count, config.responses.n, config.responses.anchors
+    mean_prompt = mean_prompt_of(prompts)
+    rows = [
+        written,
+        {
+            "stage": "responses",
+            "records": count * n,
+            "note": f"{n} per prompt",
+            "sampled": count * n * config.responses.max_new_tokens,
+            "read": count * mean_prompt,
+        },
+        {
+            "stage": "anchors",
+            "records": count * anchors if iteration > 1 else 0,
+            "note": f"{anchors} per prompt by M1, from iteration 2 on",
+            "sampled": count * anchors * config.responses.max_new_tokens,
+            "read": count * mean_prompt,
+        },
+        *(
+            _judging(config, iteration, juror, mean_prompt + tokens_of(rubric))
+            for juror, rubric in enumerate(rubrics)
+        ),
+        _comparing(config, mean_prompt + tokens_of(compared)),
+        _meta_judging(config, iteration, mean_prompt + tokens_of(rubrics[0])),
+        _training(config, iteration, mean_prompt + config.responses.max_new_tokens),
+    ]
+    return [row for row in rows if row["records"]]
+
+
+def _training(config: Config, iteration: int, tokens: int) -> dict[str, Any]:
+    """The stage that trains, with what is replayed of the iterations before.
+
+    Args:
+        tokens: Of a prompt with a response.
+    """
+    train = config.train
+    if train.method == "none":
+        return {"stage": "train", "records": 0}
+    if config.online is not None:
+        return _online(config, tokens - config.responses.max_new_tokens)
+    is_dpo = train.method == "dpo"
+    answers = config.responses.n + config.responses.demonstrations
+    each = config.pairs.most(answers) if is_dpo else 1
+    each += is_dpo and JUDGE_PAIRS in config.stages(iteration)
+    records = config.prompts.count * each * (iteration if train.replay.aift else 1)
+    group = config.dpo if is_dpo else train.sft
+    steps = steps_of(train.method, group.options, records, config.launch.processes)
+    seed = " beside the seed data" if train.replay.seed else ""
+    return {
+        "stage": "train",
+        "records": records,
+        "note": f"{'pairs' if is_dpo else 'responses'} at most, {steps} steps{seed}",
+        "steps": steps,
+        "sampled": 0,
+        "read": (1 + is_dpo) * records * tokens,
+    }
+
+
+def _online(config: Config, prompt: int) -> dict[str, Any]:
+    """The stage that trains by a method that samples; its judges are asked of every response.
+
+    Args:
+        prompt: Tokens of one.
+    """
+    options, method = config.online_options, config.train.method
+    settings = {"num_iterations": 1, **DEFAULTS[method], **options}
+    updates, group = int(settings["num_iterations"]), int(settings["num_generations"])
+    steps = steps_of(method, options, config.prompts.count * group * updates, 1)
+    per_step = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"]
+    sampled = math.ceil(steps * per_step / updates)
+    length = int(options["max_completion_length"])
+    return {
+        "stage": "train",
+        "records": math.ceil(sampled / group),
+        "note": f"prompts, {group} responses to each, {steps} steps",
+        "sampled": sampled * length,
+        "read": sampled * updates * (prompt + length),
+    }
+
+
+def _judging(config: Config, iteration: int, juror: int, asked: int) -> dict[str, Any]:
+    """The stage of one judge.
+
+    Args:
+        asked: Tokens of the rubric with a prompt.
+    """
+    judge, count = config.judge.jurors[juror], config.prompts.count
+    answers = count * config.responses.per_prompt(iteration)
+    votes = judge.num_votes
+    model = f"{judge.name}, " if config.judge.jury or judge.function else ""
+    return {
+        "stage": judge_stage(juror),
+        "records": answers * votes,
+        "note": f"{model}{judge.form}, {votes} per response",
+        "sampled": judge.num_texts(count, answers) * judge.max_new_tokens,
+        "read": answers * judge.num_reads * (asked + config.responses.max_new_tokens),
+    }
+
+
+def _comparing(config: Config, asked: int) -> dict[str, Any]:
+    """The stage of comparisons, as if all responses tied.
+
+    Args:
+        asked: Tokens of the template with a prompt.
+    """
+    n = config.responses.n
+    orders = config.prompts.count * n * (n - 1)
+    written = config.judge.max_new_tokens if form_of(config.judge) == "written" else 0
+    return {
+        "stage": "comparisons",
+        "records": orders if config.judge.break_ties else 0,
+        "note": "at most; where scores tie, in both orders",
+        "sampled": orders * written,
+        "read": orders * (asked + 2 * config.responses.max_new_tokens),
+    }
+
+
+def _meta_judging(config: Config, iteration: int, asked: int) -> dict[str, Any]:
+    """The stage in which judgments of one response of each prompt are judged.
+
+    Args:
+        asked: Tokens of the rubric with a prompt.
+    """
+    judge, meta = config.judge, config.meta
+    is_on = meta is not None and META in config.stages(iteration)
+    compared = min(judge.votes, (meta and meta.judgments) or judge.votes) if is_on else 0
+    orders = config.prompts.count * compared * (compared - 1)
+    written = judge.max_new_tokens if form_of(judge) == "written" else 0
+    shown = asked + config.responses.max_new_tokens + 2 * judge.max_new_tokens
+    return {
+        "stage": META,
+        "records": orders,
+        "note": "at most; each two judgments of a response, in both orders",
+        "sampled": orders * written,
+        "read": orders * shown,
+    }
+
+
+def steps_of(method: Any, options: dict[str, Any], rows: int, processes: int) -> int:
+    """Optimizer steps; batch sizes are per process, and the rows of all epochs follow on."""
+    settings = {**DEFAULTS[method], **options}
+    if settings.get("max_steps", -1) > 0:
+        return int(settings["max_steps"])
+    per_step = int(settings["per_device_train_batch_size"]) * processes
+    per_step *= int(settings["gradient_accumulation_steps"])
+    return math.ceil(max(1, round(rows * float(settings["num_train_epochs"]))) / per_step)
+
+
+def mean_prompt_of(prompts: list[str]) -> int:
+    """Tokens of a prompt such as these, on average."""
+    return math.ceil(sum(map(len, prompts)) / len(prompts) / CHARACTERS_PER_TOKEN)
+
+
+def tokens_of(characters: int) -> int:
+    """About how many tokens so many characters are."""
+    return math.ceil(characters / CHARACTERS_PER_TOKEN)
