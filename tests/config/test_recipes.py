@@ -52,7 +52,7 @@ def test_a_recipe_differs_from_the_plain_loop_in_what_it_is_about(name: str) -> 
     # which are those of its seed step), or is not read by the method, belongs to it.
     groups = ("judge.jury", "prompts.evolve", "train.sft")
     groups += ("dpo",) if recipe.train.method != "dpo" else ()
-    groups += ("rloo", "sft.eft", "evaluation.ranked") if recipe.train.is_online else ()
+    groups += ("rloo", "sft.eft", "evaluation.ranked") if recipe.online else ()
     assert {key for key in found if not key.startswith(groups)} <= expected.keys()
 
 
