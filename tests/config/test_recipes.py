@@ -28,7 +28,7 @@ DIFFERENCES = {
         "train.method": "sft", "train.sft.start": "M1", "train.replay.aift": True, "responses.n": 8,
     },
     "rlhf": {
-        "iterations": 1, "sft.eft.path": None, "responses.n": 2, "judge.model": "rewards/rlhf",
+        "iterations": 1, "sft.eft.path": None, "responses.n": 2, "judge.model": "./rewards/rlhf",
         "judge.form": "reward", "judge.scale": [-10, 10], "judge.max_new_tokens": 256,
         "train.method": "rloo", "rloo.beta": 0.005, "evaluation.canaries": False,
     },
