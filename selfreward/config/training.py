@@ -158,11 +158,6 @@ class TrainConfig(Group):
         """Which model is trained in each iteration: ``policy``, ``M0`` or ``M1``."""
         return self.sft.start if self.method == "sft" else "policy"
 
-    @property
-    def is_online(self) -> bool:
-        """Whether it samples while it trains."""
-        return self.method in ("rloo", "grpo")
-
 
 class LaunchConfig(Group):
     """Processes and devices."""

@@ -30,7 +30,7 @@ METHODS: dict[Method, Seat] = {
 
 
 def fit_of(method: Method) -> Fit:
-    """The function that trains by a method."""
+    """The function that trains by a method; one of ``ONLINE`` takes ``rewards``, too."""
     module = import_module(f"selfreward.training.{method}")
     fit: Fit = getattr(module, f"train_{method}")
     return fit

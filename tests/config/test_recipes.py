@@ -52,7 +52,7 @@ DIFFERENCES = {
         "train.method": "sft", "train.sft.start": "M1", "train.replay.aift": True, "responses.n": 8,
     },
     "rlhf": {
-        "iterations": 1, "sft.eft.path": None, "responses.n": 2, "judge.model": "rewards/rlhf",
+        "iterations": 1, "sft.eft.path": None, "responses.n": 2, "judge.model": "./rewards/rlhf",
         "judge.form": "reward", "judge.scale": [-10, 10], "judge.max_new_tokens": 256,
         "train.method": "rloo", "rloo.beta": 0.005, "evaluation.canaries": False,
     },
@@ -77,7 +77,7 @@ def test_a_recipe_differs_from_the_plain_loop_in_what_it_is_about(name: str) -> 
     groups = ("judge.jury", "prompts.evolve", "prompts.dataset", "train.sft", "meta")
     groups += ("sft.eft.", "evaluation.ranked.") if recipe.judge.function else ()
     groups += ("dpo",) if recipe.train.method != "dpo" else ()
-    groups += ("rloo", "sft.eft", "evaluation.ranked") if recipe.train.is_online else ()
+    groups += ("rloo", "sft.eft", "evaluation.ranked") if recipe.online else ()
     assert {key for key in found if not key.startswith(groups)} <= expected.keys()
 
 

@@ -669,13 +669,12 @@ def test_every_recipe_validates_but_for_its_options(monkeypatch: pytest.MonkeyPa
     for name, path in recipes().items():
         said = {part["name"] for part in validate(load_config(path), path)}
         asked = {"judge template", "prompts template", "seed prompts", "IFT", "EFT"}
-        if name in (
-            "constraints",
-            "spin",
-        ):  # whose judge is a function, and whose prompts are drawn
+        if name in ("constraints", "spin"):  # the judge is a function, and prompts are drawn
             asked = {"function", "prompts data set", "IFT"}
         if name == "scpo":  # whose judge is a function
             asked = asked - {"judge template", "EFT"} | {"function"}
+        if name == "rlhf":  # whose judge is a reward model
+            asked -= {"judge template", "EFT"}
         assert asked <= said, name
 
 
