@@ -92,6 +92,8 @@ class Training:
     """Published as the tokenizer's own; None leaves that of ``model``."""
     eft_weight: float = 1.0
     """SFT: weight in the loss of a target token of an EFT row; see ``sft.Weighted``."""
+    demonstrations: tuple[tuple[int, ...], ...] = ()
+    """Reward model: whole conversations whose mean reward is to be 0; see ``reward.Centered``."""
     group: str = ""
     """Where ``options`` stand in the config, such as ``train.sft``; empty: under ``method``."""
 

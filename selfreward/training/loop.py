@@ -97,6 +97,8 @@ def plan(training: Training, rows: Sequence[Row]) -> Job:
         told.append([(row.weight, row.turned) for row in rows if isinstance(row, DpoRow)])
     if training.eft_weight != 1:
         told.append([training.eft_weight, [isinstance(r, SftRow) and r.is_eft for r in rows]])
+    if training.demonstrations:
+        told.append(training.demonstrations)
     digest = hashlib.sha256(json.dumps(told, default=str, sort_keys=True).encode()).hexdigest()
     arguments = trl_arguments(
         chosen, checkpoints=training.checkpoints, seed=seed, processes=processes
