@@ -44,6 +44,9 @@ class DpoRow:
     """Of the pair in the loss; see ``dpo.Weighted``."""
     turned: float = field(default=0.0, repr=False)
     """Of the same pair with chosen and rejected exchanged."""
+    reference: tuple[float, float] | None = field(default=None, repr=False)
+    """Log-probabilities, in nats, of the whole chosen and rejected completion under the reference,
+    where they are known without asking it."""
 
     @property
     def length(self) -> int:
