@@ -18,6 +18,7 @@ from selfreward.config.reference import explain
 from selfreward.config.run import RUNTIME_KEYS, Config
 from selfreward.engines import kinds
 from selfreward.errors import ConfigError
+from selfreward.training.options import DEFAULTS
 from tests.support import ROOT
 
 PACKAGE = Path(selfreward.__file__).parent
@@ -111,7 +112,8 @@ def exists(key: str) -> bool:
         explain(key)
     except ConfigError:
         group, _, name = key.rpartition(".")
-        return name in OPTIONS.get(re.sub(r"^judge(\.jury\.\d+)?\.engine$", "engine", group), ())
+        engine = re.sub(r"^judge(\.jury\.\d+)?\.engine$", "engine", group)
+        return name in OPTIONS.get(engine, ()) or name in DEFAULTS.get(group, ())
     return True
 
 

@@ -134,6 +134,10 @@ def train_reward(
     ] = None,
     max_length: Annotated[int, typer.Option(help="Tokens of prompt and answer.", min=8)] = 1024,
     limit: Annotated[int | None, typer.Option(help="Take the first N prompts.", min=1)] = None,
+    demonstrations: Annotated[
+        str,
+        typer.Option(metavar="FILE", help="Good answers whose mean reward is set to 0; or none."),
+    ] = "seed/ift.jsonl",
     seed: Annotated[int, typer.Option(help="Of the head and the order.", min=0)] = 0,
     as_json: Json = False,
 ) -> None:
@@ -143,7 +147,8 @@ def train_reward(
 
     found = train(
         model, data, out, overrides or [], test=test, seed=seed, max_length=max_length,
-        limit=limit, report=console.note,
+        limit=limit, demonstrations=None if demonstrations == "none" else demonstrations,
+        report=console.note,
     )  # fmt: skip
     if as_json:
         console.data_json(found)

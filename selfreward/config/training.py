@@ -73,6 +73,12 @@ class DpoConfig(Passthrough):
     ``consistency``: CREAM's C (arXiv 2410.12735) for the pair as it is, and 1 - C for the same pair
     with its responses exchanged; needs ``judge.jury: [{model: previous}]``. Goes with ``loss_type``
     sigmoid and sft."""
+    reference_logprobs: Literal["trl", "engine"] = "trl"
+    """Where the reference's log-probabilities of a pair come from. ``trl``: a pass of TRL's before
+    the first step. ``engine``: what the engine said of the tokens as it sampled them, which saves
+    the pass and differs by 1e-5 nats a token (docs/benchmarks.md); needs ``engine.kind``
+    ctranslate2 or transformers, named and in float32. Pairs of which it did not say them all, as
+    with anchors, are passed as with ``trl``."""
     train_thinking: bool = True
     """Train what the model thought before it answered too, as it was sampled; false: the answer
     alone, in the format of a finished turn."""

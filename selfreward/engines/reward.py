@@ -2,7 +2,8 @@
 
 A conversation in the model's own chat template -> the label's logit, which is the reward: trained
 on pairs (Bradley-Terry, as in InstructGPT, arXiv 2203.02155, 3.5), so that only the differences
-between answers to one prompt mean anything.
+between answers to one prompt mean anything. A model whose config has a ``reward_bias`` (see
+``training/reward.py``) has that added to each of its rewards.
 """
 
 from collections.abc import Sequence
@@ -117,4 +118,6 @@ class RewardModel:
                 input_ids=torch.tensor(ids, device=self._model.device),
                 attention_mask=torch.tensor(mask, device=self._model.device),
             ).logits
-        return [[Generation("", (), "stop", reward=float(row[0]))] for row in logits.float()]
+        bias = getattr(self._model.config, "reward_bias", 0.0)
+        rewards = (logits.double()[:, 0] + bias).tolist()
+        return [[Generation("", (), "stop", reward=reward)] for reward in rewards]

@@ -46,6 +46,9 @@ class DpoRow:
     """Of the pair in the loss; see ``dpo.Weighted``."""
     turned: float = field(default=0.0, repr=False)
     """Of the same pair with chosen and rejected exchanged."""
+    reference: tuple[float, float] | None = field(default=None, repr=False)
+    """Log-probabilities, in nats, of the whole chosen and rejected completion under the reference,
+    where they are known without asking it."""
 
     @property
     def length(self) -> int:
@@ -134,6 +137,8 @@ class Training:
     """Published as the tokenizer's own; None leaves that of ``model``."""
     eft_weight: float = 1.0
     """SFT: weight in the loss of a target token of an EFT row; see ``sft.Weighted``."""
+    demonstrations: tuple[tuple[int, ...], ...] = ()
+    """Reward model: whole conversations whose mean reward is to be 0; see ``reward.Centered``."""
     group: str = ""
     """Where ``options`` stand in the config, such as ``train.sft``; empty: under ``method``."""
 

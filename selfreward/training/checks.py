@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from selfreward.config import LaunchConfig
+from selfreward.config import EngineConfig, LaunchConfig
 from selfreward.config.training import DpoConfig
+from selfreward.engines.proved import has_gpu
 from selfreward.errors import ConfigError
 from selfreward.training.base import Method
 from selfreward.training.distributed import check_num_gpus, launch_command, not_started
@@ -25,6 +26,10 @@ from selfreward.training.options import (
 
 _OF_THE_MACHINE = ("bf16", "fp16", "tf32")
 _OF_THE_LAUNCH = ("ddp_backend", "deepspeed", "fsdp", "fsdp_config", "parallelism_config")
+_DTYPES = {"ctranslate2": "compute_type", "transformers": "dtype"}
+"""Option that says how finely an engine computes, of those whose log-probabilities are near enough
+to training's: 1e-5 nats a token by ``benchmarks/reference_pass.py``. OpenVINO's are too high by
+1.3e-4 a token (``engines/proof.py``), vLLM's on GPUs and those of endpoints are rounded."""
 _STEPS = 10
 
 
@@ -108,6 +113,38 @@ def check_weights(dpo: DpoConfig) -> None:
             raise ConfigError(
                 f"dpo.weigh_by={dpo.weigh_by} does not go with dpo.{name}={dpo.options[name]}",
                 f"Remove dpo.{name}, or set dpo.weigh_by=null.",
+            )
+
+
+def check_reference(dpo: DpoConfig, engine: EngineConfig) -> None:
+    """Check that what the engine says of its answers can stand for the reference's pass.
+
+    Raises:
+        ConfigError: The engine computes otherwise than training does, or might; or an option of TRL
+            wants more of the reference than two sums a pair, or wants it rounded.
+    """
+    if dpo.reference_logprobs == "trl":
+        return
+    kept = "or dpo.reference_logprobs=trl."
+    if engine.kind not in _DTYPES:
+        raise ConfigError(
+            f"dpo.reference_logprobs=engine does not go with engine.kind={engine.kind}",
+            f"Set engine.kind=ctranslate2 or transformers, {kept}",
+        )
+    dtype = _DTYPES[engine.kind]
+    unsaid = "auto" if engine.kind == "transformers" and has_gpu() else "float32"
+    found = str(engine.options.get(dtype, unsaid)).removeprefix("torch.")
+    if found != "float32":
+        raise ConfigError(
+            f"dpo.reference_logprobs=engine does not go with engine.{dtype}={found}",
+            f"Set engine.{dtype}=float32, {kept}",
+        )
+    plain = {"precompute_ref_log_probs": True, "ld_alpha": None, "bf16": False, "fp16": False}
+    for name, value in plain.items():
+        if dpo.options.get(name, value) != value:
+            raise ConfigError(
+                f"dpo.reference_logprobs=engine does not go with dpo.{name}={dpo.options[name]}",
+                f"Remove dpo.{name}, or set dpo.reference_logprobs=trl.",
             )
 
 

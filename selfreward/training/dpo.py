@@ -100,7 +100,8 @@ def make_trainer(job: Job, rows: Sequence[DpoRow]) -> DPOTrainer:
     """Return TRL's trainer, its data set laid out row by row as it will be trained on.
 
     With ``precompute_ref_log_probs``, which is our default, the data set holds the reference's
-    log-probabilities already.
+    log-probabilities already: those that a row brings along, and of the other rows the answers of
+    the reference.
     """
     trust = job.training.trust_remote_code
     ours = {"precompute_ref_log_probs": False, "trust_remote_code": trust}
@@ -129,7 +130,7 @@ def make_trainer(job: Job, rows: Sequence[DpoRow]) -> DPOTrainer:
         _fill_shards(trainer)
     data = _dataset(rows)
     if asked_once:
-        data = _with_reference(trainer, data, [row.length for row in rows])
+        data = _with_reference(trainer, data, rows)
         trainer.ref_model = None
         trainer.precompute_ref_logps = True
     if weighted:
@@ -167,15 +168,25 @@ def _fill_shards(trainer: DPOTrainer) -> None:
     set_model_state_dict(trainer.ref_model, state, options=whole)
 
 
-def _with_reference(trainer: DPOTrainer, data: Dataset, lengths: Sequence[int]) -> Dataset:
-    """Add the reference's log-probabilities; TRL's own way tolerates no tokenized rows.
+def _with_reference(trainer: DPOTrainer, data: Dataset, rows: Sequence[DpoRow]) -> Dataset:
+    """Add the reference's log-probabilities; TRL's own way tolerates no tokenized rows."""
+    found = {i: row.reference for i, row in enumerate(rows) if row.reference is not None}
+    order = sorted({*range(len(rows))} - found.keys(), key=lambda i: -rows[i].length)
+    if order:
+        found |= zip(order, _asked(trainer, data.select(order)), strict=True)
+    for at, column in enumerate(("ref_chosen_logps", "ref_rejected_logps")):
+        data = data.add_column(column, [found[i][at] for i in range(len(rows))])
+    return data
+
+
+def _asked(trainer: DPOTrainer, data: Dataset) -> list[tuple[float, float]]:
+    """What the reference gives chosen and rejected completions, in nats.
 
     Each process asks for its share of the rows, and gets all of them.
     """
     config, reference = trainer.args, trainer.ref_model or trainer.model
-    order = sorted(range(len(data)), key=lambda row: -lengths[row])
     loader = DataLoader(
-        data.select(order),
+        data,
         batch_size=config.precompute_ref_batch_size or config.per_device_train_batch_size,
         collate_fn=trainer.data_collator,
     )
@@ -183,9 +194,5 @@ def _with_reference(trainer: DPOTrainer, data: Dataset, lengths: Sequence[int]) 
         trainer.accelerator.gather_for_metrics(trainer.compute_ref_log_probs(reference, batch))
         for batch in trainer.accelerator.prepare(loader)
     ]
-    back = torch.argsort(torch.tensor(order))
-    for column, parts in zip(
-        ("ref_chosen_logps", "ref_rejected_logps"), zip(*batches, strict=True), strict=True
-    ):
-        data = data.add_column(column, torch.cat(parts).cpu()[back].tolist())
-    return data
+    chosen, rejected = (torch.cat(parts).tolist() for parts in zip(*batches, strict=True))
+    return list(zip(chosen, rejected, strict=True))

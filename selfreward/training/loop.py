@@ -105,8 +105,13 @@ def plan(training: Training, rows: Sequence[Row]) -> Job:
         told.append(processes)  # batch sizes are per process
     if any(is_weighted(row) for row in rows):
         told.append([(row.weight, row.turned) for row in rows if isinstance(row, DpoRow)])
+    known = [row.reference for row in rows if isinstance(row, DpoRow)]
+    if any(known):
+        told.append(known)
     if training.eft_weight != 1:
         told.append([training.eft_weight, [isinstance(r, SftRow) and r.is_eft for r in rows]])
+    if training.demonstrations:
+        told.append(training.demonstrations)
     digest = hashlib.sha256(json.dumps(told, default=str, sort_keys=True).encode()).hexdigest()
     arguments = trl_arguments(
         method, chosen, checkpoints=training.checkpoints, seed=seed, processes=processes

@@ -1,5 +1,6 @@
 """Reward model: ranked answers in, a model that gives each a number out, with TRL's trainer."""
 
+import math
 from collections.abc import Sequence
 from itertools import permutations
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch.nn.functional import logsigmoid
-from transformers import AutoModelForSequenceClassification, set_seed
+from transformers import AutoModelForSequenceClassification, TrainerCallback, set_seed
 from trl import RewardConfig, RewardTrainer
 from trl.trainer.utils import pad
 
@@ -28,7 +29,7 @@ def train_reward(
     Arguments, resume and errors are those of ``sft.train_sft``, with TRL's ``RewardConfig``.
     ``on_log`` gets, besides ``loss`` and ``grad_norm``, TRL's ``accuracy`` (share of the pairs
     whose better answer has the higher reward), ``margin``, ``min_reward``, ``mean_reward`` and
-    ``max_reward``.
+    ``max_reward``. With ``training.demonstrations`` the rewards are shifted, see ``Centered``.
 
     Source: InstructGPT (Ouyang et al. 2022, arXiv 2203.02155, section 3.5).
     """
@@ -79,6 +80,31 @@ class KWise(RewardTrainer):  # type: ignore[misc]
         return (loss, outputs) if return_outputs else loss
 
 
+class Centered(TrainerCallback):  # type: ignore[misc]
+    """Once trained, gives the model the bias with which demonstrations have a mean reward of 0.
+
+    The scalar heads of transformers have no bias, so it is ``reward_bias`` of the model's config,
+    which ``engines/reward.py`` adds. No difference between two answers depends on it.
+
+    Source: InstructGPT, arXiv 2203.02155, section 3.5, where it is set before the model rewards.
+    """
+
+    def __init__(self, demonstrations: Sequence[Sequence[int]]) -> None:
+        self.demonstrations = demonstrations
+
+    def on_train_end(self, *_: Any, model: Any, **__: Any) -> None:
+        """Told by the trainer after the last step, before the model is published."""
+        was_training = model.training
+        model.eval()
+        with torch.no_grad():
+            rewards = [
+                float(model(torch.tensor([ids], device=model.device), use_cache=False).logits)
+                for ids in self.demonstrations
+            ]
+        model.train(was_training)
+        model.config.reward_bias = -math.fsum(rewards) / len(rewards)
+
+
 def make_trainer(job: Job, rows: Sequence[RankedRow]) -> KWise:
     """Return TRL's trainer, its data set laid out row by row as it will be trained on."""
     config = RewardConfig(**job.arguments)
@@ -87,6 +113,8 @@ def make_trainer(job: Job, rows: Sequence[RankedRow]) -> KWise:
     trainer = KWise(
         policy, args=config, train_dataset=_PLACEHOLDER, processing_class=tokenizer,
     )  # fmt: skip
+    if job.training.demonstrations:
+        trainer.add_callback(Centered(job.training.demonstrations))
     pad_id = policy.config.get_text_config().pad_token_id
     trainer.data_collator = lambda examples: _batch(examples, pad_id)
     columns = {name: [getattr(row, name) for row in rows] for name in _COLUMNS}

@@ -4,7 +4,8 @@ rows in = rows out + drops
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from selfreward.config import SeedSource
@@ -201,7 +202,9 @@ def dpo_rows(run: Run, store: Store, iteration: int, chat: Chat) -> tuple[list[D
         raise StoppedError(f"iteration {iteration} has no pair to train on", _why(drops))
     if run.config.train.replay.aift:
         for earlier in range(1, iteration):
-            rows += _pairs(run, store, earlier, chat)[0]
+            # What sampled their responses is no more the reference.
+            replayed = _pairs(run, store, earlier, chat)[0]
+            rows += [replace(row, reference=None) for row in replayed]
     return rows, drops
 
 
@@ -210,27 +213,41 @@ def _pairs(run: Run, store: Store, iteration: int, chat: Chat) -> tuple[list[Dpo
     responses = {(r.attempt, r.sample): r for r in store.records(Response, iteration)}
     weigh = _weighing(run, store, iteration)
     thinks = run.config.dpo.train_thinking
+    from_engine = run.config.dpo.reference_logprobs == "engine"
     rows: list[DpoRow] = []
     drops: list[Drop] = []
     longest = run.config.dpo.max_length
     for pair in store.records(PreferencePair, iteration):
         prompt = messages_of(prompts[pair.attempt].text, prompts[pair.attempt].columns)
         prompt_ids = chat.prompt_ids(prompt)
-        chosen, rejected = (
-            _completion(chat, prompt, responses[pair.attempt, sample], thinks)
-            for sample in (pair.chosen, pair.rejected)
-        )
+        both = [responses[pair.attempt, sample] for sample in (pair.chosen, pair.rejected)]
+        chosen, rejected = (_completion(chat, prompt, response, thinks) for response in both)
         length = len(prompt_ids) + max(len(chosen), len(rejected))
         if length > longest:
             detail = f"{length} tokens > dpo.max_length {longest}"
             item = f"{pair.attempt}/{pair.chosen}/{pair.rejected}"
             drops.append(Drop(iteration, "train", item, "too long", detail))
         else:
-            rows.append(DpoRow(prompt_ids, chosen, rejected, *weigh(pair)))
+            told = _told(chat, both, thinks) if from_engine else None
+            rows.append(DpoRow(prompt_ids, chosen, rejected, *weigh(pair), reference=told))
     if JUDGE_PAIRS in run.config.stages(iteration):
         judged, left_out = _judge_pairs(run, store, iteration, chat)
         return rows + judged, drops + left_out
     return rows, drops
+
+
+def _told(chat: Chat, both: Sequence[Response], thinks: bool) -> tuple[float, float] | None:
+    """What the engine said of the two completions as it sampled them for M(t); None where it did
+    not of both, or perhaps of other tokens: another end of turn, or thinking that is not trained.
+    """
+    told = tuple(
+        response.logprob
+        for response in both
+        if response.author == "policy"
+        and response.logprob is not None
+        and (thinks or not response.thinking)
+    )
+    return (told[0], told[1]) if len(told) == 2 and chat.end_ids == {chat.end_id} else None
 
 
 def _judge_pairs(

@@ -45,6 +45,10 @@ class RewardReport:
     answers: int
     left_out: dict[str, int]
     """Answers and prompts by reason, those that could not be read among them."""
+    demonstrations: int
+    """Good answers whose mean reward is 0."""
+    bias: float | None
+    """Added to each reward for it, ``reward_bias`` of the model's config; None where nothing is."""
     log: dict[str, float]
     """TRL's figures of the last step; empty where the model was there already."""
     test: Ordered | None
@@ -61,6 +65,7 @@ def train_reward(
     seed: int,
     max_length: int,
     limit: int | None,
+    demonstrations: str | None,
     report: Callable[[str], None],
 ) -> RewardReport:
     """Train a reward model on answers that people put in order; called again, it goes on.
@@ -73,6 +78,8 @@ def train_reward(
         test: Further rankings, held out.
         max_length: Tokens of a prompt with an answer.
         limit: Rankings to take, the first ones.
+        demonstrations: Rows of prompt and response whose mean reward is set to 0; None: the rewards
+            are left as they come.
         report: Told what is being done, one line each.
 
     Raises:
@@ -81,11 +88,13 @@ def train_reward(
         IntegrityError: ``out`` is a model that was trained on other rows or options.
     """
     from selfreward.inputs.rankings import read_ranked
+    from selfreward.inputs.seeds import read_ift
 
     options = _options(words)
     launch = LaunchConfig()
     check_training("reward", options, launch)
     check_gpus(launch)
+    shown = read_ift(SeedSource(path=demonstrations)) if demonstrations else []
     human = read_ranked(SeedSource(path=data), limit=limit)
     held_out = read_ranked(SeedSource(path=test)).rankings if test else []
     known = {ranking.prompt for ranking in human.rankings}
@@ -108,6 +117,7 @@ def train_reward(
         options=options,
         max_length=max_length,
         seed=seed,
+        demonstrations=shown,
         chat=chat,
     )
     report(f"loading the model; {counted(len(human.rankings), 'ranking')} to train on")
@@ -121,6 +131,8 @@ def train_reward(
         prompts=done.prompts,
         answers=done.answers,
         left_out=dict(Counter(human.left_out) + Counter(done.left_out)),
+        demonstrations=done.demonstrations,
+        bias=done.bias,
         log=done.log,
         test=_ordered(held_out, done.rewards) if held_out else None,
         seconds=time.monotonic() - start,
@@ -159,6 +171,9 @@ def reward_text(found: RewardReport) -> str:
         ["trained on", f"{counted(found.answers, 'answer')} to {counted(found.prompts, 'prompt')}"],
         ["left out", listed(found.left_out) or "none"],
     ]
+    if found.bias is not None:
+        shown = counted(found.demonstrations, "demonstration")
+        rows.append(["mean reward 0", f"of {shown}, by a bias of {found.bias:+.3f}"])
     if found.log:
         last = f"loss {found.log['loss']:.3f}, {found.log['accuracy']:.1%} of its pairs in order"
         rows.append(["last step", last])

@@ -110,6 +110,7 @@ def check_config(
         _check_trackers(config)
     _check_templates(config, templates)
     checks.check_command(config.launch, here=here)
+    checks.check_reference(config.dpo, config.engine)
     if not known:
         _check_training(config, here)
         passed.keep(name)

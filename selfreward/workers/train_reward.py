@@ -1,5 +1,6 @@
 """Training a reward model in a child process: the one that asks never holds a model."""
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import msgspec
 from selfreward.errors import ConfigError
 from selfreward.inputs.conversations import messages_of
 from selfreward.inputs.rankings import Ranking
+from selfreward.inputs.seeds import IftExample
 from selfreward.training.base import Training
 from selfreward.training.methods import fit_of
 from selfreward.training.rows import ranked_rows
@@ -37,6 +39,8 @@ class RewardJob:
     max_length: int
     """Tokens of a prompt with an answer; longer answers are left out."""
     seed: int = 0
+    demonstrations: Sequence[IftExample] = ()
+    """Good answers whose mean reward is to be 0; none: the rewards are left as they come."""
     chat: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of ``Chat``."""
 
@@ -54,6 +58,10 @@ class RewardResult:
     """TRL's figures of the last step; empty where the model was there already."""
     rewards: list[list[float | None]]
     """Of ``test``; None for an answer that is too long."""
+    demonstrations: int
+    """That fitted, and have a mean reward of 0."""
+    bias: float | None
+    """Added to each reward for it; None where nothing is."""
 
 
 def train_in_child(job: RewardJob, on_step: Callable[[int, int], None]) -> RewardResult:
@@ -91,6 +99,7 @@ def reward_job(job: dict[str, Any], say: Callable[[Any], None]) -> None:
             f"--data: no ranking can be trained on; left out: {why}",
             f"Each needs two answers that fit into --max-length {asked.max_length}.",
         )
+    shown = _demonstrations(asked, chat)
     out = Path(asked.out)
     training = Training(
         method="reward",
@@ -102,6 +111,7 @@ def reward_job(job: dict[str, Any], say: Callable[[Any], None]) -> None:
         seed=asked.seed,
         trust_remote_code=bool(asked.chat.get("trust_remote_code")),
         chat_template=asked.chat.get("chat_template"),
+        demonstrations=shown,
     )
     log: dict[str, float] = {}
 
@@ -114,8 +124,27 @@ def reward_job(job: dict[str, Any], say: Callable[[Any], None]) -> None:
     fit_of("reward")(training, rows, on_log=on_log, on_step=on_step)
     rewards = _rewards(out, asked, _chat(out, asked.chat)) if asked.test else []
     num_answers = sum(len(row.answers) for row in rows)
-    found = RewardResult(len(rows), num_answers, dict(left_out), log, rewards)
+    bias = json.loads((out / "config.json").read_bytes()).get("reward_bias")
+    found = RewardResult(len(rows), num_answers, dict(left_out), log, rewards, len(shown), bias)
     say({"found": msgspec.to_builtins(found)})
+
+
+def _demonstrations(asked: RewardJob, chat: "Chat") -> tuple[tuple[int, ...], ...]:
+    """Whole conversations; what a ranked answer would be left out for is left out here too."""
+    found = []
+    for example in asked.demonstrations:
+        turns = messages_of(example.prompt, example.columns)
+        texts = (*(turn["content"] for turn in turns), example.response)
+        ids = chat.conversation_ids(turns, example.response)
+        if len(ids) <= asked.max_length and not any(map(chat.control_token, texts)):
+            found.append(ids)
+    if asked.demonstrations and not found:
+        raise ConfigError(
+            f"--demonstrations: none of {len(asked.demonstrations)} can be scored; --max-length is "
+            f"{asked.max_length}",
+            "Name shorter ones, or `--demonstrations none` to leave rewards as they come.",
+        )
+    return tuple(found)
 
 
 def _chat(model: Path, options: Mapping[str, Any]) -> "Chat":

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,15 @@ def rewards(
         return [each.value for each in given]
 
     return asyncio.run(score())
+
+
+def test_the_bias_of_a_model_is_added_to_each_of_its_rewards(path: Path, tmp_path: Path) -> None:
+    shifted = tmp_path / "shifted"
+    shutil.copytree(path, shifted)
+    config = json.loads((shifted / "config.json").read_text())
+    (shifted / "config.json").write_text(json.dumps(config | {"reward_bias": 2.5}))
+    for before, after in zip(rewards(path, ASKED), rewards(shifted, ASKED), strict=True):
+        assert before is not None and after == pytest.approx(before + 2.5, abs=1e-6)
 
 
 @pytest.mark.parametrize("pad", [100, None])

@@ -169,6 +169,39 @@ def test_a_published_reward_model_is_a_classifier_with_one_label_and_every_weigh
     assert (output / "tokenizer.json").is_file()
 
 
+def test_demonstrations_get_a_mean_reward_of_0_and_no_weight_depends_on_them(
+    start: Path, tmp_path: Path
+) -> None:
+    from selfreward.training.reward import train_reward
+
+    rows, shown = ranked_rows(4), ranked_rows(1, num_answers=3, seed=7)[0]
+    plain, _ = trained(start, tmp_path / "plain", rows)
+    training = replace(training_of(start, tmp_path / "c"), demonstrations=shown.answers)
+    train_reward(training, rows, on_log=lambda *_: None, on_step=lambda *_: None)
+    model = loaded(training.output)
+    assert model.config.reward_bias != 0
+    assert sum(rewards_of(model, shown)) / 3 + model.config.reward_bias == pytest.approx(
+        0, abs=1e-6
+    )
+    old, new = weights(plain), weights(training.output)
+    assert all(bool((old[name] == new[name]).all()) for name in old | new)
+    assert not hasattr(loaded(plain).config, "reward_bias")
+
+
+def test_a_reward_model_of_other_demonstrations_is_another_model(
+    start: Path, tmp_path: Path
+) -> None:
+    from selfreward.errors import IntegrityError
+
+    rows = ranked_rows(4)
+    trained(start, tmp_path, rows)
+    training = replace(training_of(start, tmp_path), demonstrations=rows[0].answers)
+    from selfreward.training.reward import train_reward
+
+    with pytest.raises(IntegrityError, match="other rows or options"):
+        train_reward(training, rows, on_log=lambda *_: None, on_step=lambda *_: None)
+
+
 def test_a_resumed_training_gives_the_same_rewards(start: Path, tmp_path: Path) -> None:
     rows = ranked_rows(8)
     whole, logs = trained(start, tmp_path / "whole", rows, save_steps=1)

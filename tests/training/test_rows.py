@@ -1,15 +1,20 @@
 """Rows of the seed step, all counted; and of pairs: the ids that were sampled."""
 
 import json
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from selfreward.config.load import build_config
-from selfreward.errors import StoppedError
+from selfreward.errors import ConfigError, StoppedError
 from selfreward.inputs.collect import create_run
 from selfreward.records import PreferencePair, Prompt, Response
 from selfreward.storage.directory import Run
+from selfreward.training.base import DpoRow
+from selfreward.training.checks import check_reference
 from selfreward.training.rows import dpo_rows, sft_rows
 from selfreward.verbs.plan import plan_of
 from selfreward.verbs.validate import validate
@@ -42,6 +47,83 @@ def test_dpo_trains_the_ids_that_were_sampled(
     assert {row.prompt_ids for row in rows} == {ScriptedChat().prompt_ids("Name a fruit.")}
     assert {row.rejected_ids for row in rows} == {(777, 46, 0)}
     assert [row.chosen_ids for row in rows] == [(*map(ord, "An apple."), 0), chosen]
+
+
+def row(name: str, chosen: Response, *words: str, ends: frozenset[int]) -> DpoRow:
+    """Of a pair with a rejected answer of log-probability -2, in a run of its own."""
+    run = create_run(build_config({}, ["dpo.reference_logprobs=engine", *words]), name)
+    chat: Any = ScriptedChat()
+    chat.end_id, chat.end_ids = 0, ends
+    with run.owned() as store:
+        store.add([Prompt(1, 0, "Name a fruit.", "", None), chosen, replace(ODD, logprob=-2.0)])
+        store.add([PreferencePair(1, 0, chosen.sample, 1, 4.0, 1.0)])
+        [made], _ = dpo_rows(run, store, 1, chat)
+    return made
+
+
+def test_the_engine_stands_for_the_reference_only_for_what_it_sampled_and_training_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
+    number = count()
+
+    def known(
+        chosen: Response, *words: str, ends: frozenset[int] = frozenset({0})
+    ) -> tuple[float, float] | None:
+        return row(f"run-{next(number)}", chosen, *words, ends=ends).reference
+
+    sampled, thought = replace(PLAIN, logprob=-5.5), replace(THOUGHT, logprob=-7.0)
+    assert known(sampled) == (-5.5, -2.0)
+    assert known(thought) == (-7.0, -2.0)
+    assert known(sampled, "dpo.reference_logprobs=trl") is None
+    assert known(PLAIN) is None  # the engine did not say
+    assert known(replace(sampled, author="human")) is None
+    assert known(thought, "dpo.train_thinking=false") is None  # it said it of the thinking too
+    assert known(sampled, ends=frozenset({0, 7})) is None  # which of them it was is not kept
+
+
+def test_what_is_replayed_was_sampled_by_a_model_that_is_no_more_the_reference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
+    words = ["dpo.reference_logprobs=engine", "train.replay.aift=true"]
+    chat: Any = ScriptedChat()
+    chat.end_id, chat.end_ids = 0, frozenset({0})
+    run = create_run(build_config({}, words), "run")
+    with run.owned() as store:
+        for t in (1, 2):
+            store.add([Prompt(t, 0, f"Name fruit {t}.", "", None)])
+            store.add([replace(r, iteration=t, logprob=-float(t)) for r in (PLAIN, ODD)])
+            store.add([PreferencePair(t, 0, 0, 1, 4.0, 1.0)])
+        rows, _ = dpo_rows(run, store, 2, chat)
+    assert [row.reference for row in rows] == [(-2.0, -2.0), None]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "does not go with engine.kind=auto"),
+        (["engine.kind=vllm"], "does not go with engine.kind=vllm"),
+        (["engine.kind=openvino"], "does not go with engine.kind=openvino"),
+        (["engine.compute_type=int8"], "does not go with engine.compute_type=int8"),
+        (["engine.kind=transformers", "engine.dtype=bfloat16"], "engine.dtype=bfloat16"),
+        (["dpo.ld_alpha=0.5"], "does not go with dpo.ld_alpha=0.5"),
+        (["dpo.bf16=true"], "does not go with dpo.bf16=True"),
+        (["dpo.precompute_ref_log_probs=false"], "dpo.precompute_ref_log_probs=False"),
+    ],
+)
+def test_an_engine_that_computes_otherwise_than_training_does_is_no_reference(
+    words: list[str], said: str
+) -> None:
+    def check(*more: str) -> None:
+        config = build_config({}, ["dpo.reference_logprobs=engine", *more])
+        check_reference(config.dpo, config.engine)
+
+    own = [] if said.endswith("=auto") else ["engine.kind=ctranslate2"]
+    check("engine.kind=ctranslate2")
+    check("engine.kind=transformers", "engine.dtype=float32")
+    with pytest.raises(ConfigError, match=said):
+        check(*own, *words)
 
 
 def sft_run(

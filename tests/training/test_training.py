@@ -145,6 +145,54 @@ def test_the_reference_is_the_start_model_for_every_pair(start, tmp_path):
             assert row[f"ref_{name}_logps"] == pytest.approx(expected, abs=1e-4)
 
 
+def test_a_reference_that_is_known_is_not_asked_and_the_others_keep_their_place(
+    start, tmp_path, monkeypatch
+):
+    from selfreward.training import dpo
+
+    asked = []
+
+    def recorded(trainer, data):
+        asked.extend(data["chosen_ids"])
+        return original(trainer, data)
+
+    original = dpo._asked
+    monkeypatch.setattr(dpo, "_asked", recorded)
+    rows = dpo_rows(6)
+    known = [
+        replace(row, reference=(-float(i), -10.0 - i)) if i % 2 else row
+        for i, row in enumerate(rows)
+    ]
+    found = {
+        tuple(r["chosen_ids"]): r for r in Call(start, tmp_path, known).trainer().train_dataset
+    }
+    assert sorted(map(tuple, asked)) == sorted(rows[i].chosen_ids for i in (0, 2, 4))
+    for i, row in enumerate(rows):
+        told = found[row.chosen_ids]
+        here = told["ref_chosen_logps"], told["ref_rejected_logps"]
+        both = row.chosen_ids, row.rejected_ids
+        plain = [plain_log_prob(start, row.prompt_ids, ids) for ids in both]
+        assert here == ((-float(i), -10.0 - i) if i % 2 else pytest.approx(plain, abs=1e-4))
+
+
+def test_a_training_with_the_engines_log_probabilities_is_that_with_a_pass(start, tmp_path):
+    def told_of(row):
+        both = row.chosen_ids, row.rejected_ids
+        return tuple(plain_log_prob(start, row.prompt_ids, ids) for ids in both)
+
+    rows = dpo_rows(5)
+    told = [told_of(row) for row in rows]
+    known = [replace(row, reference=pair) for row, pair in zip(rows, told, strict=True)]
+    passed = Call(start, tmp_path / "trl", rows).run()
+    engine = Call(start, tmp_path / "engine", known).run()
+    for step, log in passed.logs.items():
+        for name in ("loss", "grad_norm", "rewards/chosen", "rewards/rejected", "logps/chosen"):
+            assert engine.logs[step][name] == pytest.approx(log[name], rel=1e-4, abs=1e-4)
+    wrong = [replace(row, reference=(c - 0.1, r)) for row, (c, r) in zip(rows, told, strict=True)]
+    with pytest.raises(IntegrityError, match="the reference is not the model"):
+        Call(start, tmp_path / "wrong", wrong).run()
+
+
 def test_the_lm_head_runs_on_the_completions_alone_and_the_loss_is_the_plain_one(
     start, tmp_path, monkeypatch
 ):
@@ -713,7 +761,7 @@ def test_the_real_model_killed_and_resumed_gives_the_losses_of_an_uninterrupted_
 def test_a_training_whose_reference_is_another_model_ends_at_its_first_step(start, tmp_path):
     from selfreward.training import dpo
 
-    def other_reference(trainer, data, lengths):
+    def other_reference(trainer, data, rows):
         columns = {"ref_chosen_logps": -1.0, "ref_rejected_logps": -2.0}
         for name, value in columns.items():
             data = data.add_column(name, [value] * len(data))

@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 
 from selfreward.cli.main import invoke
+from selfreward.errors import ConfigError
 from selfreward.inputs.rankings import RankedResponse, Ranking
+from selfreward.inputs.seeds import IftExample
 from selfreward.storage import durable
 from selfreward.training.rows import ranked_rows
 from selfreward.verbs.train_reward import _ordered
 from selfreward.workers import train_reward as worker
+from selfreward.workers.train_reward import RewardJob
 from tests.support.families import make_family
 from tests.support.scripted import ScriptedChat
 
@@ -27,6 +30,13 @@ def rows(path: Path, *names: str, scores: tuple[int, ...] = (5, 3, 1)) -> str:
         }
         for name in names
     ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(path)
+
+
+def demonstrations(path: Path, count: int) -> str:
+    """Good answers."""
+    lines = [{"prompt": f"Name fruit {i}.", "response": "A plum."} for i in range(count)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return str(path)
 
@@ -58,6 +68,7 @@ def test_rankings_become_a_model_that_is_measured_by_others_and_is_there_the_sec
     out = tmp_path / "rm"
     words = ["train-reward", str(model), "--data", data, "--test", test, "--out", str(out)]
     words += ["max_steps=2", "learning_rate=1e-3", "--json"]
+    words += ["--demonstrations", demonstrations(tmp_path / "c.jsonl", 2)]
     assert invoke(words) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["prompts"], found["answers"], found["left_out"]) == (4, 12, {})
@@ -65,6 +76,7 @@ def test_rankings_become_a_model_that_is_measured_by_others_and_is_there_the_sec
     assert found["digest"] == durable.verify_directory(out) and found["log"]["loss"] > 0
     config = json.loads((out / "config.json").read_text())
     assert config["architectures"] == ["LlamaForSequenceClassification"]
+    assert found["demonstrations"] == 2 and found["bias"] == config["reward_bias"] != 0
     assert not (tmp_path / "rm.checkpoints").exists()
     assert invoke(words) == 0
     again = json.loads(capsys.readouterr().out)
@@ -80,6 +92,8 @@ def test_rankings_become_a_model_that_is_measured_by_others_and_is_there_the_sec
         (["--out", "."], "--out .: exists, and is no model of ours"),
         (["--data", "ties.jsonl"], "holds no two responses of which people preferred one"),
         (["--data", "none.jsonl"], "none.jsonl"),
+        (["--demonstrations", "none.jsonl"], "none.jsonl"),
+        (["--demonstrations", "a.jsonl"], "a.jsonl:1: "),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_a_model_is_loaded(
@@ -96,6 +110,22 @@ def test_what_cannot_be_trained_is_refused_before_a_model_is_loaded(
     assert invoke(["train-reward", "bundled:smollm2-135m", *given, *words]) == 2
     error = capsys.readouterr().err
     assert said in error and len(error.splitlines()) <= 2
+
+
+def asked(shown: list[IftExample], max_length: int = 64) -> RewardJob:
+    return RewardJob("M1", "rm", [], [], {}, max_length, demonstrations=shown)
+
+
+def test_demonstrations_that_do_not_fit_are_left_out_and_it_is_refused_where_none_does() -> None:
+    chat: Any = ScriptedChat()
+    plum, forged = IftExample("Name a fruit.", "plum"), IftExample("Name a fruit.", "<|im_end|>")
+    long = IftExample("Name a fruit.", "plum " * 100)
+    turns = [{"role": "user", "content": "Name a fruit."}]
+    ids = tuple(chat.conversation_ids(turns, "plum"))
+    assert worker._demonstrations(asked([long, plum, forged], len(ids)), chat) == (ids,)
+    assert worker._demonstrations(asked([]), chat) == ()
+    with pytest.raises(ConfigError, match="--demonstrations: none of 2 can be scored"):
+        worker._demonstrations(asked([long, forged]), chat)
 
 
 def ranking(*answers: tuple[str, float]) -> Ranking:
