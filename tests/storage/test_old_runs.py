@@ -53,6 +53,7 @@ def timeless(figures: dict[str, Any]) -> dict[str, Any]:
     figures = {k: v for k, v in figures.items() if k not in (*TIMES, *later)}
     training = dict(figures["training"])
     assert training.pop("consistency", None) is None
+    assert training.pop("online", None) is None
     figures["training"] = training
     if figures["selection"]:
         later = ("prompts_agreeing", "chance")

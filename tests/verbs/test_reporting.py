@@ -37,6 +37,7 @@ from selfreward.verbs import (
     doctor,
     maintenance,
     plan,
+    planned_stages,
     progress,
     score_rows,
     status,
@@ -661,7 +662,7 @@ def test_time_is_unknown_where_nothing_was_measured(empty: Run) -> None:
 def test_steps_are_counted_as_the_trainer_does(
     options: dict, rows: int, processes: int, steps: int
 ) -> None:
-    assert plan._steps("sft", options, rows, processes) == steps
+    assert planned_stages.steps_of("sft", options, rows, processes) == steps
 
 
 def test_every_recipe_validates_but_for_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
