@@ -110,6 +110,15 @@ def test_no_user_is_on_both_sides_of_the_split_and_more_data_moves_nobody(tmp_pa
     assert train and test and not train & test and len(train | test) == 20
 
 
+def test_what_two_users_asked_alike_is_no_prompt_of_both(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "Hi", "chosen": "x", "rejected": "y", "who": "a"},
+        {"prompt": "Hi", "chosen": "y", "rejected": "z", "who": "b"},
+        asked("One", who="b"),
+    ]
+    assert reasons(tmp_path, rows, user="who") == [None, "duplicate", None]
+
+
 @pytest.mark.parametrize(
     ("text", "kinds"),
     [
