@@ -156,7 +156,7 @@ def _prompts(source: SeedSource, how: Cleaning, drop: Drop) -> Iterator[_Prompt]
 
 def _nothing_in(ours: Mapping[str, Any]) -> str | None:
     """Why a row teaches nothing by itself; None if it does."""
-    for name in ("prompt", "response"):
+    for name in TEXTS:
         if isinstance(ours.get(name), str) and not ours[name].strip():
             return "empty"
     for one, other in (("chosen", "rejected"), ("response_a", "response_b")):

@@ -76,10 +76,12 @@ def test_what_prefers_nothing_goes(tmp_path: Path) -> None:
         {"prompt": "F", "responses": [{"text": "x", "score": 3}, {"text": "y", "score": 3}]},
         {"prompt": "G", "responses": [{"text": "x", "rank": 1}, {"text": "y", "rank": 2}]},
         {"prompt": "H", "response": "  "},
+        {"prompt": "I", "chosen": "x", "rejected": " "},
+        {"prompt": "J", "response_a": "", "response_b": "x", "label": "B"},
     ]
     assert reasons(tmp_path, rows) == [
         "equal texts", "equal texts", "all tied", "all tied", "all tied", "all tied", None, None,
-        "empty",
+        "empty", "empty", "empty",
     ]  # fmt: skip
 
 
