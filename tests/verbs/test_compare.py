@@ -7,12 +7,13 @@ from typing import Any, ClassVar
 import pytest
 
 from selfreward.cli.main import invoke
-from selfreward.config.load import load_config
+from selfreward.config.load import changes, load_config
 from selfreward.controller import launch
 from selfreward.errors import StoppedError
 from selfreward.inputs.collect import create_run
 from selfreward.inputs.shipped import config_file, experiments
 from selfreward.storage.directory import list_runs, open_run
+from selfreward.verbs.arms import brought_up
 from selfreward.verbs.arms_text import compare_text
 from selfreward.verbs.compare import Compared, ComparedArm, ComparedRun, Use
 from selfreward.verbs.console import unmarked
@@ -195,6 +196,25 @@ def test_what_a_run_has_not_made_yet_may_still_change(capsys: pytest.CaptureFixt
     write(seeds="seeds: [1]", plain="plain: {dpo.beta: 0.3}")
     assert compare(capsys, "e.yaml")[0] == 0
     assert open_run("e-plain-1").config.dpo.beta == 0.3
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (["dpo.loss_type=[sigmoid, sft]", "dpo.loss_weights=[1.0, 1.0]"], []),
+        (["lora={r: 8}"], []),
+    ],
+    ids=str,
+)
+def test_a_run_is_brought_to_the_very_config_that_its_arm_has(
+    before: list[str], after: list[str]
+) -> None:
+    old, new = (
+        load_config(config_file("quickstart"), [*COMMON, *words]) for words in (before, after)
+    )
+    run = create_run(old, "run")
+    brought_up(run, new)
+    assert changes(run.config, new) == {} and open_run("run").config == new
 
 
 @pytest.mark.parametrize(
