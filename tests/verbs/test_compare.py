@@ -133,6 +133,16 @@ def test_arms_are_run_once_resumed_and_equal_the_same_arms_run_alone(
         assert (code, again, err, Workers.trained) == (0, out, "", [])
 
 
+def test_where_it_is_cut_off_the_command_with_all_its_words_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("e.yaml").write_text("base: quickstart\narms: {plain: {}}\nseeds: [1]\n")
+    Workers.cut_at = 0
+    code, _, err = compare(capsys, "e.yaml", "pairs={min_margin: 0.5}", "--plot", "e.svg", "--json")
+    said = "selfreward compare e.yaml 'pairs={min_margin: 0.5}' --plot e.svg --json"
+    assert code == 130 and f"saved; the same command goes on: {said}\n" in err
+
+
 def test_arms_seeds_and_iterations_are_added_by_editing_the_file(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
