@@ -213,7 +213,8 @@ def _check_alike(first: Arm, other: Arm, path: Path) -> None:
         common["one measure"] += ("responses.top_p", "responses.top_k")
     for what, groups in common.items():
         for key, (one, another) in differ.items():
-            if any(key == group or key.startswith(f"{group}.") for group in groups):
+            # Of a group that one arm lacks, the first key that has a value says so.
+            if one != another and any(f"{key}.".startswith(f"{group}.") for group in groups):
                 raise ConfigError(
                     f"{path}: arms {first.name} and {other.name} do not have {what}: {key} is "
                     f"{one!r:.60} and {another!r:.60}",

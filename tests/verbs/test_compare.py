@@ -234,7 +234,7 @@ def test_a_run_is_brought_to_the_very_config_that_its_arm_has(
                              "'bundled:smollm2-135m' and 'org/other'"),
         ("model: org/other, revision: main", "one M0: model"),
         ("sft.ift.limit: 5", "one seed set: sft.ift.limit is 24 and 5"),
-        ("sft.eft: null", "one seed set: sft.eft"),
+        ("sft.eft: null", "one seed set: sft.eft.limit is 16 and None"),
         ("prompts.dataset: seed/constraints.jsonl", "one seed set: prompts.dataset"),
         ("evaluation.limit: 3", "one measure: evaluation.limit is 2 and 3"),
         ("evaluation.temperature: 0.5", "one measure: evaluation.temperature"),
