@@ -1,5 +1,6 @@
 """The verb that runs experiments; see ``main.py``."""
 
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -50,8 +51,10 @@ def compare(
 
         console.data(plan_text(plan, console.width()))
         return
-    again = f"saved; the same command goes on: selfreward compare {experiment}"
-    stopped = {} if so_far else run_arms(arms, partial(work, hint=again), console.note)
+    said = [experiment, *(overrides or []), *(["--plot", str(plot)] if plot else [])]
+    again = shlex.join(["selfreward", "compare", *said, *(["--json"] if as_json else [])])
+    hint = f"saved; the same command goes on: {again}"
+    stopped = {} if so_far else run_arms(arms, partial(work, hint=hint), console.note)
     _show(compared(arms, stopped), plot, as_json)
     if stopped:
         raise typer.Exit(StoppedError.exit_code)

@@ -6,6 +6,7 @@ Errors are one line: where the value stands, which key, what is wrong, and what 
 import difflib
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from pathlib import Path
@@ -24,6 +25,8 @@ _EARLIER = {
     "evaluation.questions": "null",
 }
 """What runs did before there was the key, where that is not its default now."""
+_SURROGATES = re.compile(r"\\u[dD][89abAB]..\\u[dD][c-fC-F]..")
+"""How JSON writes a character beyond the first 65,536."""
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -97,7 +100,21 @@ def words_of(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
         if isinstance(value, Mapping) and value:
             yield from words_of(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}={json.dumps(value, default=str)}"
+            yield word_of(f"{prefix}{key}", value)
+
+
+def word_of(key: str, value: object) -> str:
+    """A ``dotted.key=value`` word of plain data, which is read back as it was.
+
+    JSON is YAML but for what it writes as two halves of a surrogate pair.
+    """
+    text = json.dumps(value, default=str)
+    return f"{key}={_SURROGATES.sub(_joined, text)}"
+
+
+def _joined(match: re.Match[str]) -> str:
+    character = json.loads(f'"{match[0]}"')
+    return f"\\U{ord(character):08x}"
 
 
 def dump_config(config: Config) -> str:

@@ -66,7 +66,7 @@ class Cleaned:
 
 @dataclass(slots=True)
 class _Prompt:
-    """The rows of one prompt, or one row that stands alone."""
+    """The rows of one prompt of a user, or one row that stands alone."""
 
     text: str
     user: str
@@ -127,7 +127,7 @@ def clean(source: SeedSource, out: Path, how: Cleaning) -> Cleaned:
 
 def _prompts(source: SeedSource, how: Cleaning, drop: Drop) -> Iterator[_Prompt]:
     """All prompts with their rows, in the order in which each begins; what is empty is dropped."""
-    together: dict[str, _Prompt] = {}
+    together: dict[tuple[str, str], _Prompt] = {}
     alone = 0
     for at, row in read_rows(source):
         ours = our_row(row, source.columns, at, TEXTS)
@@ -143,7 +143,7 @@ def _prompts(source: SeedSource, how: Cleaning, drop: Drop) -> Iterator[_Prompt]
             continue
         user = _user(at, row, how.user)
         is_compared = any(ours.get(name) not in (None, "") for name in _COMPARED)
-        key = text.strip() if is_compared else f"\0{alone}"
+        key = (user, text.strip()) if is_compared else ("", f"\0{alone}")
         alone += 1
         prompt = together.setdefault(key, _Prompt(text.strip(), user, []))
         said = json.dumps([ours.get(name) for name in (*TEXTS, *_COMPARED, "label")], default=str)
@@ -156,7 +156,7 @@ def _prompts(source: SeedSource, how: Cleaning, drop: Drop) -> Iterator[_Prompt]
 
 def _nothing_in(ours: Mapping[str, Any]) -> str | None:
     """Why a row teaches nothing by itself; None if it does."""
-    for name in ("prompt", "response"):
+    for name in TEXTS:
         if isinstance(ours.get(name), str) and not ours[name].strip():
             return "empty"
     for one, other in (("chosen", "rejected"), ("response_a", "response_b")):

@@ -14,6 +14,7 @@ import numpy as np
 
 from selfreward.inputs.heldout import read_held_out
 from selfreward.measures.agreement import RESAMPLES
+from selfreward.measures.best import EVEN
 from selfreward.measures.bootstrap import Bootstrap, Share
 from selfreward.measures.contests import known_means
 from selfreward.measures.differences import accuracy_share
@@ -124,8 +125,7 @@ def _measure(name: str, runs: Sequence[RunValues], first: Sequence[RunValues] | 
 
     numbers = sorted({number for run in runs for number in run.models})
     last, ones = newest(runs), of(1)
-    chosen = [(run.models, run.best or run.last) for run in runs]
-    best = [models[number][name] for models, number in chosen if name in models.get(number, {})]
+    best = [share for run in runs if (share := _of_best(run, name)) is not None]
     both = _paired(last, newest(first)) if first is not None else None
     return ArmMeasure(
         measure=name,
@@ -137,6 +137,15 @@ def _measure(name: str, runs: Sequence[RunValues], first: Sequence[RunValues] | 
         gain=difference([*last.values()], ones) if len(ones) == len(last) else None,
         over_first=difference(*both) if both is not None else None,
     )
+
+
+def _of_best(run: RunValues, name: str) -> Share | None:
+    """What the best model is given; M1 wins a half against itself, which nobody measures."""
+    number = run.best or run.last
+    if number == 1 and name.startswith(WIN_RATE) and name in run.models[run.last]:
+        _, counts = run.models[run.last][name]
+        return EVEN * counts, counts
+    return run.models.get(number, {}).get(name)
 
 
 def _paired(

@@ -3,7 +3,6 @@
 experiment file -> Arm, one config each -> ArmRun, one for each arm and seed: runs/EXP-ARM-SEED
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from selfreward.config.experiment import Experiment, load_experiment
-from selfreward.config.load import changes, dump_config, load_config
+from selfreward.config.load import changes, dump_config, load_config, word_of
 from selfreward.config.readers import StageKey, alike
 from selfreward.config.run import Config
 from selfreward.errors import ConfigError, IntegrityError, SelfRewardError
@@ -214,7 +213,8 @@ def _check_alike(first: Arm, other: Arm, path: Path) -> None:
         common["one measure"] += ("responses.top_p", "responses.top_k")
     for what, groups in common.items():
         for key, (one, another) in differ.items():
-            if any(key == group or key.startswith(f"{group}.") for group in groups):
+            # Of a group that one arm lacks, the first key that has a value says so.
+            if one != another and any(f"{key}.".startswith(f"{group}.") for group in groups):
                 raise ConfigError(
                     f"{path}: arms {first.name} and {other.name} do not have {what}: {key} is "
                     f"{one!r:.60} and {another!r:.60}",
@@ -261,6 +261,8 @@ def brought_up(run: Run, config: Config) -> None:
     changed = changes(run.config, config)
     if is_complete(run) and "iterations" not in changed:
         return  # what is left are keys of no record, such as limits that it has passed
-    words = [f"{key}={json.dumps(now)}" for key, (_, now) in changed.items()]
+    now = config.model_dump(mode="json")
+    # Whole groups: no word for a single key says that it is gone.
+    words = [word_of(group, now[group]) for group in sorted({k.partition(".")[0] for k in changed})]
     if words:
         run.configure(words, partial(check_changed, run))

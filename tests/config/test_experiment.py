@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from selfreward.config.experiment import load_experiment
+from selfreward.config.load import words_of
 from selfreward.config.yamlfile import parse_overrides
 from selfreward.errors import ConfigError
 
@@ -38,6 +39,16 @@ def test_an_arm_is_its_base_or_recipe_with_the_overrides_of_all_arms_then_its_ow
         (("dpo", "loss_type"), ["sigmoid", "sft"]), (("dpo", "beta"), 0.2), (("dpo", "beta"), 0.3),
     ]  # fmt: skip
     assert parse_overrides(found.words("other")) == [*common, (("responses", "n"), 4)]
+
+
+def test_overrides_are_read_back_as_they_were() -> None:
+    said = {
+        "system_prompt": '\U0001f600 \u2028 \\ud83d\\ude00 \x7f "{[',
+        "judge": {"jury": [{"x": "\U0010ffff"}]},
+    }
+    assert parse_overrides([*words_of(said)]) == [
+        (("system_prompt",), said["system_prompt"]), (("judge", "jury"), [{"x": "\U0010ffff"}]),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

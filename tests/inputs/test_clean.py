@@ -76,10 +76,12 @@ def test_what_prefers_nothing_goes(tmp_path: Path) -> None:
         {"prompt": "F", "responses": [{"text": "x", "score": 3}, {"text": "y", "score": 3}]},
         {"prompt": "G", "responses": [{"text": "x", "rank": 1}, {"text": "y", "rank": 2}]},
         {"prompt": "H", "response": "  "},
+        {"prompt": "I", "chosen": "x", "rejected": " "},
+        {"prompt": "J", "response_a": "", "response_b": "x", "label": "B"},
     ]
     assert reasons(tmp_path, rows) == [
         "equal texts", "equal texts", "all tied", "all tied", "all tied", "all tied", None, None,
-        "empty",
+        "empty", "empty", "empty",
     ]  # fmt: skip
 
 
@@ -108,6 +110,15 @@ def test_no_user_is_on_both_sides_of_the_split_and_more_data_moves_nobody(tmp_pa
     assert sides[0] == sides[1]
     train, test = sides[0]
     assert train and test and not train & test and len(train | test) == 20
+
+
+def test_what_two_users_asked_alike_is_no_prompt_of_both(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "Hi", "chosen": "x", "rejected": "y", "who": "a"},
+        {"prompt": "Hi", "chosen": "y", "rejected": "z", "who": "b"},
+        asked("One", who="b"),
+    ]
+    assert reasons(tmp_path, rows, user="who") == [None, "duplicate", None]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from selfreward.measures.arms import (
     LENGTH,
     VERIFIABLE,
+    WIN_RATE,
     ArmMeasure,
     RunValues,
     arm_measures,
@@ -55,6 +56,13 @@ def test_last_and_best_are_those_of_each_run() -> None:
     assert found.last.value == 3 / 4  # M2 of one, M3 of the other
     assert found.best.value == 2 / 4
     assert found.models["M3"].value == 1 and found.models["M3"].n == 2
+
+
+def test_a_run_whose_best_is_m1_counts_with_a_half_in_the_win_rate_over_m1() -> None:
+    name = f"{WIN_RATE}judge"
+    worse, better = ({1: {}, 2: {name: share(values)}} for values in ([0, 0.5, None], [1, 1, 1]))
+    [found] = arm_measures([RunValues(1, worse, 1), RunValues(2, better, 2)], None)
+    assert (found.best.value, found.best.n) == ((2 * 0.5 + 3) / 5, 5)
 
 
 def test_another_arm_is_held_against_the_first_over_the_seeds_that_both_have() -> None:

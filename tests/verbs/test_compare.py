@@ -7,12 +7,13 @@ from typing import Any, ClassVar
 import pytest
 
 from selfreward.cli.main import invoke
-from selfreward.config.load import load_config
+from selfreward.config.load import changes, load_config
 from selfreward.controller import launch
 from selfreward.errors import StoppedError
 from selfreward.inputs.collect import create_run
 from selfreward.inputs.shipped import config_file, experiments
 from selfreward.storage.directory import list_runs, open_run
+from selfreward.verbs.arms import brought_up
 from selfreward.verbs.arms_text import compare_text
 from selfreward.verbs.compare import Compared, ComparedArm, ComparedRun, Use
 from selfreward.verbs.console import unmarked
@@ -132,6 +133,16 @@ def test_arms_are_run_once_resumed_and_equal_the_same_arms_run_alone(
         assert (code, again, err, Workers.trained) == (0, out, "", [])
 
 
+def test_where_it_is_cut_off_the_command_with_all_its_words_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("e.yaml").write_text("base: quickstart\narms: {plain: {}}\nseeds: [1]\n")
+    Workers.cut_at = 0
+    code, _, err = compare(capsys, "e.yaml", "pairs={min_margin: 0.5}", "--plot", "e.svg", "--json")
+    said = "selfreward compare e.yaml 'pairs={min_margin: 0.5}' --plot e.svg --json"
+    assert code == 130 and f"saved; the same command goes on: {said}\n" in err
+
+
 def test_arms_seeds_and_iterations_are_added_by_editing_the_file(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -198,13 +209,32 @@ def test_what_a_run_has_not_made_yet_may_still_change(capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (["dpo.loss_type=[sigmoid, sft]", "dpo.loss_weights=[1.0, 1.0]"], []),
+        (["lora={r: 8}"], []),
+    ],
+    ids=str,
+)
+def test_a_run_is_brought_to_the_very_config_that_its_arm_has(
+    before: list[str], after: list[str]
+) -> None:
+    old, new = (
+        load_config(config_file("quickstart"), [*COMMON, *words]) for words in (before, after)
+    )
+    run = create_run(old, "run")
+    brought_up(run, new)
+    assert changes(run.config, new) == {} and open_run("run").config == new
+
+
+@pytest.mark.parametrize(
     ("own", "said"),
     [
         ("model: org/other", "arms plain and odd do not have one M0: model is "
                              "'bundled:smollm2-135m' and 'org/other'"),
         ("model: org/other, revision: main", "one M0: model"),
         ("sft.ift.limit: 5", "one seed set: sft.ift.limit is 24 and 5"),
-        ("sft.eft: null", "one seed set: sft.eft"),
+        ("sft.eft: null", "one seed set: sft.eft.limit is 16 and None"),
         ("prompts.dataset: seed/constraints.jsonl", "one seed set: prompts.dataset"),
         ("evaluation.limit: 3", "one measure: evaluation.limit is 2 and 3"),
         ("evaluation.temperature: 0.5", "one measure: evaluation.temperature"),
