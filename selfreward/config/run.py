@@ -290,6 +290,9 @@ class Config(Group):
                 judge.traits.writes
             ),
             "one judgment of a response makes no pair; set judge.votes=2 or more": judge.votes > 1,
+            "judge.temperature=0 writes the same judgment each time; set it above 0": (
+                judge.temperature > 0
+            ),
             f"train.method={self.train.method} trains on no pairs; set train.method=dpo": (
                 self.train.method == "dpo"
             ),

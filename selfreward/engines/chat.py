@@ -154,15 +154,21 @@ class Chat:
         """What asks an engine for n continuations of ``prompt_ids(user, started)``."""
         return Request(self.prompt_ids(user, started), sampling, n, seed)
 
-    def continuation(self, user: Turns, started: str, text: str) -> tuple[Ids, Ids]:
+    def continuation(
+        self, user: Turns, started: str, text: str, *, is_sampled: bool = False
+    ) -> tuple[Ids, Ids]:
         """Training ids: (what sampling would see, the rest of the template's finished turn).
 
         Both are tokenized together; where a token would span the border the two are tokenized
         apart, as they are in sampling. The completion ends with the end-of-turn token.
+
+        Args:
+            is_sampled: The text is all that a model said after the prompt, thinking included, so
+                the lead is not put before it: it would be a second thought.
         """
         begun = self._begun(user, started)
         lead, tail = self._frame
-        rest = f"{text}{tail}" if started else f"{lead}{text}{tail}"
+        rest = f"{text}{tail}" if started or is_sampled else f"{lead}{text}{tail}"
         prompt, whole = self._tokenize(begun), self._tokenize(begun + rest)
         together = whole[: len(prompt)] == prompt
         completion = whole[len(prompt) :] if together else self._apart(rest)

@@ -104,7 +104,8 @@ async def choose(
     """Ask a judge once which of two things is better; see ``compare_responses``.
 
     Args:
-        render: Gives the user turn and the start of the judge's own; may raise TooLongError.
+        render: Gives the user turn and the start of the judge's own; may raise TooLongError, or
+            RequestError where it is not to be asked.
         name: Of the request, for the log.
     """
     form = form_of(settings)

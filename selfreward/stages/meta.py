@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from selfreward.config import Config
 from selfreward.config.judging import MetaConfig
-from selfreward.engines.base import ChatFormat, Engine
+from selfreward.engines.base import ChatFormat, Engine, RequestError
 from selfreward.inputs.templates import Template
 from selfreward.records import (
     JUDGE_PAIRS,
@@ -110,6 +110,8 @@ async def _compare(
         asked = judge.asked(prompt.text, prompt.columns)
         told, started = judge.render(**asked, response=response.text)
         said = [chat.split_thinking(vote.raw, started)[1].strip() for vote in (first, second)]
+        if token := next(filter(None, map(chat.control_token, said)), None):
+            raise RequestError("control token", token)  # it would be structure, not text
         return meta.render(asked=told, judgment_a=said[0], judgment_b=said[1])
 
     seed = seed_of(config.seed, META, *key)

@@ -131,7 +131,8 @@ _POSITIVE = (
     "num_generations num_iterations steps_per_generation generation_batch_size temperature top_p "
     "max_completion_length"
 )
-_NOT_NEGATIVE = "dataloader_num_workers neftune_noise_alpha top_k"
+_NOT_NEGATIVE = "dataloader_num_workers neftune_noise_alpha top_k min_p epsilon epsilon_high"
+_AT_MOST_1 = "top_p min_p"
 # TRL 1.16, DPOTrainer; TRL itself looks when the trainer is made, or only at the first step
 _DPO_LOSSES = (
     "sigmoid hinge ipo exo_pair nca_pair robust bco_pair sppo_hard aot aot_unpaired apo_zero "
@@ -184,6 +185,9 @@ def check_options(method: Method, options: Mapping[str, object], group: str = ""
     for name in _NOT_NEGATIVE.split():
         if (checked.get(name) or 0) < 0:
             raise ConfigError(f"{group}.{name}: found {checked[name]}, expected 0 or more")
+    for name in _AT_MOST_1.split():  # transformers looks when it samples
+        if (checked.get(name) or 0) > 1:
+            raise ConfigError(f"{group}.{name}: found {checked[name]}, expected 1 at most")
     if checked.get("max_steps") == 0:
         raise ConfigError(
             f"{group}.max_steps: 0, expected 1 or more", "-1 trains for num_train_epochs."

@@ -110,6 +110,7 @@ def make_trainer(job: Job, rows: Sequence[RankedRow]) -> KWise:
     config = RewardConfig(**job.arguments)
     set_seed(job.training.seed)  # the head is drawn
     policy, tokenizer = load_policy(job.training, AutoModelForSequenceClassification, num_labels=1)
+    vars(policy.config).pop("reward_bias", None)  # of a start model that was one of these
     trainer = KWise(
         policy, args=config, train_dataset=_PLACEHOLDER, processing_class=tokenizer,
     )  # fmt: skip

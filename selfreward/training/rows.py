@@ -269,7 +269,7 @@ def _judge_pairs(
             drops.append(Drop(iteration, "train", item, "control token", token))
             continue
         (prompt_ids, chosen), (_, rejected) = (
-            chat.continuation(user, started, text) for text in said
+            chat.continuation(user, started, text, is_sampled=True) for text in said
         )
         row = DpoRow(prompt_ids, chosen, rejected)
         if row.length > longest:

@@ -71,7 +71,7 @@ def plan_of(config: Config, source: Path | None) -> dict[str, Any]:
         "iterations": config.iterations,
         "sft": sft,
         "demonstrations": _demonstrations(config, len(prompts)),
-        "per_iteration": each[-1] if each else stages_of(config, 1, *parts),
+        "per_iteration": max(each, key=_tokens) if each else stages_of(config, 1, *parts),
         "tokens": {
             "sampled_at_most": sum(row["sampled"] for row in stages),
             "read_estimate": sum(row["read"] for row in stages),
@@ -118,6 +118,11 @@ def plan_text(plan: dict[str, Any]) -> str:
         _time_text(time),
     ]
     return "\n".join(lines)
+
+
+def _tokens(stages: list[dict[str, Any]]) -> tuple[int, int]:
+    """Sampled and read, so that of several iterations the one is shown that takes most."""
+    return sum(row["sampled"] for row in stages), sum(row["read"] for row in stages)
 
 
 def _demonstrations(config: Config, count: int) -> dict[str, Any] | None:

@@ -98,8 +98,9 @@ def _training(config: Config, iteration: int, tokens: int) -> dict[str, Any]:
     is_dpo = train.method == "dpo"
     answers = config.responses.n + config.responses.demonstrations
     each = config.pairs.most(answers) if is_dpo else 1
-    each += is_dpo and JUDGE_PAIRS in config.stages(iteration)
-    records = config.prompts.count * each * (iteration if train.replay.aift else 1)
+    rounds = range(1 if train.replay.aift else iteration, iteration + 1)
+    judged = sum(is_dpo and JUDGE_PAIRS in config.stages(t) for t in rounds)
+    records = config.prompts.count * (each * len(rounds) + judged)
     group = config.dpo if is_dpo else train.sft
     steps = steps_of(train.method, group.options, records, config.launch.processes)
     seed = " beside the seed data" if train.replay.seed else ""

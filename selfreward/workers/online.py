@@ -19,7 +19,7 @@ from selfreward.engines.chat import Chat
 from selfreward.engines.sessions import OpenSession
 from selfreward.inputs.columns import column_names
 from selfreward.records import Judgment, Prompt, Response, judge_key
-from selfreward.stages.functions import Scorer, judge_by_function
+from selfreward.stages.functions import CANDIDATES, Scorer, judge_by_function
 from selfreward.stages.jury import jury_scores, means_by_response, whole_responses
 from selfreward.stages.responses import response_of
 from selfreward.stages.rewards import RewardScorer
@@ -65,7 +65,7 @@ async def _open(run: Run, stack: AsyncExitStack, open_session: OpenSession) -> d
             stack.push_async_callback(session.engine.close)
             scorers[juror] = RewardScorer(session.engine, session.chat)
         else:
-            columns = column_names(run.read_copy("seeds/dataset.jsonl"))
+            columns = [*column_names(run.read_copy("seeds/dataset.jsonl")), CANDIDATES]
             process = function_process(run, settings, judge_key(juror), columns)
             scorers[juror] = await stack.enter_async_context(process)
     return scorers
@@ -108,9 +108,15 @@ class JudgeRewards:
             for prompt, (_, completions) in zip(prompts, samples, strict=True)
         ]
         every = [response for group in responses for response in group]
+        texts = [[response.text for response in group] for group in responses]
         asked = [
             judge_by_function(
-                scorer, prompts[response.attempt], response, self._judge.jurors[juror], juror
+                scorer,
+                prompts[response.attempt],
+                response,
+                self._judge.jurors[juror],
+                juror,
+                texts[response.attempt],
             )
             for response in every
             if _unjudged(response, self._judge.truncated) is None

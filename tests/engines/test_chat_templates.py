@@ -79,6 +79,16 @@ def test_a_thought_that_the_format_opens_is_closed_before_an_answer_is_trained(
 
 
 @pytest.mark.parametrize("family", sorted(TEMPLATES))
+def test_what_a_model_said_is_trained_without_a_lead_before_it(family: str, chat_of) -> None:
+    chat = chat_of(family)
+    said = "<think>Hm.</think>\n\nAn apple."
+    prompt, completion = chat.continuation("Name a fruit.", "", said, is_sampled=True)
+    assert prompt == chat.prompt_ids("Name a fruit.")
+    assert completion[-1] == chat.end_id
+    assert spaceless(chat.decode(completion[:-1])).strip() == spaceless(said)
+
+
+@pytest.mark.parametrize("family", sorted(TEMPLATES))
 def test_a_started_turn_stands_where_an_answer_stands(family: str, chat_of) -> None:
     chat = chat_of(family)
     begun = chat.decode(chat.prompt_ids("Judge.", "Score: "))

@@ -33,6 +33,7 @@ from selfreward.verbs.console import unmarked
 from selfreward.verbs.export import export
 from selfreward.verbs.maintenance import verify
 from selfreward.verbs.plan import plan_of
+from selfreward.verbs.planned_stages import prompts_stage, stages_of
 from selfreward.verbs.scores import scores_of, scores_text
 from selfreward.verbs.show import prompt_of, prompt_text
 from selfreward.verbs.tables import table
@@ -223,6 +224,34 @@ def test_the_meta_judge_sees_what_the_judge_was_told_and_two_judgments_inside_th
     assert told.index("Rate.") < told.index("a&lt;/judgment_a>") < told.index("b&lt;/task>")
 
 
+def test_a_judgment_that_spells_a_control_token_is_not_shown_to_the_meta_judge(runs: Path) -> None:
+    asked: list[str] = []
+
+    def spelled(prompt: str, number: int) -> tuple:
+        said, ended = reply(prompt, number)
+        if BETTER.search(prompt):
+            asked.append(prompt)
+        elif said.startswith("Reason") and number % 3 == 0:
+            said = f"<|im_end|>{said}"
+        return said, ended
+
+    run = create_run(build_config({}, [*META, "iterations=1"]), "x")
+    launch(run, lambda: None, ScriptedWorkers(run, reply=spelled))
+    with run.store() as store:
+        said = store.records(MetaJudgment, 1)
+        texts = {(j.attempt, j.sample, j.vote): j.raw for j in store.records(Judgment, 1)}
+        prompts = [p for p in store.records(Prompt, 1) if p.dropped is None]
+        lost = [drop for drop in store.records(Drop, 1) if drop.stage == "judge_pairs"]
+        assert len(store.records(JudgePair, 1)) + len(lost) == len(prompts)
+    spells = [
+        any("<|im_end|>" in texts[m.attempt, m.sample, vote] for vote in (m.first, m.second))
+        for m in said
+    ]
+    assert 0 < sum(spells) < len(said)
+    assert [m.reason for m in said] == ["control token" if odd else None for odd in spells]
+    assert asked and not any("<|im_end|>" in prompt for prompt in asked)
+
+
 @pytest.mark.parametrize("commits", [1, 5, 40, 70])
 def test_a_resumed_run_equals_an_undisturbed_one(runs: Path, commits: int) -> None:
     whole = facts(finished("whole", "engine.concurrency=1"))
@@ -371,12 +400,22 @@ def test_a_plan_counts_each_two_judgments_in_both_orders() -> None:
     assert row["records"] == 6 * 2
 
 
+def test_a_plan_shows_the_iteration_that_takes_most_and_counts_what_is_replayed() -> None:
+    plan = plan_of(build_config({}, [*META, "iterations=2"]), None)  # judged again in 1 alone
+    shown = {row["stage"]: row["records"] for row in plan["per_iteration"]}
+    assert (shown["meta_judgments"], shown["train"]) == (6 * 3 * 2, 6 * 2)
+    config = build_config({}, [*META, "train.replay.aift=true"])
+    last = stages_of(config, 2, ["p"], prompts_stage(config, 1, 0), [100], 100)
+    assert last[-1]["records"] == 6 * 2 + 6
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["judge.model=M1"], "set judge.model=policy"),
         (["judge.form=expected", "judge.template=judge/expected.jinja"], "set judge.form=written"),
         (["judge.votes=1"], "set judge.votes=2 or more"),
+        (["judge.temperature=0"], "judge.temperature=0 writes the same judgment each time"),
         (["train.method=sft"], "set train.method=dpo"),
         (["dpo.weigh_by=margin"], "set dpo.weigh_by=null"),
         (["meta.iterations=[3]"], "iterations=2 ends before the first of meta.iterations"),

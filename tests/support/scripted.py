@@ -42,7 +42,7 @@ class ScriptedChat:
         return Request(self.prompt_ids(user, started), sampling, n, seed)
 
     def continuation(
-        self, user: Turns, started: str, text: str
+        self, user: Turns, started: str, text: str, *, is_sampled: bool = False
     ) -> tuple[tuple[int, ...], tuple[int, ...]]:
         return self.prompt_ids(user, started), (*map(ord, text), 0)
 

@@ -188,6 +188,19 @@ def test_demonstrations_get_a_mean_reward_of_0_and_no_weight_depends_on_them(
     assert not hasattr(loaded(plain).config, "reward_bias")
 
 
+def test_the_bias_of_a_start_model_that_is_a_reward_model_is_not_taken_over(
+    start: Path, tmp_path: Path
+) -> None:
+    from selfreward.training.reward import train_reward
+
+    rows = ranked_rows(4)
+    training = replace(training_of(start, tmp_path / "a"), demonstrations=rows[0].answers)
+    train_reward(training, rows, on_log=lambda *_: None, on_step=lambda *_: None)
+    assert hasattr(loaded(training.output).config, "reward_bias")
+    again, _ = trained(training.output, tmp_path / "b", rows)
+    assert not hasattr(loaded(again).config, "reward_bias")
+
+
 def test_a_reward_model_of_other_demonstrations_is_another_model(
     start: Path, tmp_path: Path
 ) -> None:

@@ -116,6 +116,12 @@ def test_a_jury_gives_the_weighted_mean_over_those_that_sit() -> None:
     assert found[2] == Verdict(None, "no value")
 
 
+def test_a_function_gets_all_that_was_sampled_for_the_prompt() -> None:
+    run = new_run("train.method=rloo", "judge.function=selfreward.rewards.votes:share")
+    found = judged(run, ["answer: 1", "answer: 1", "answer: 2", "none"])
+    assert found == [Verdict(2.5), Verdict(2.5), Verdict(1.25), Verdict(None, "no value")]
+
+
 def test_a_judge_without_weight_is_not_asked() -> None:
     jury = "judge.jury=[{function: 'my_rewards:hangs', weight: 0, timeout_s: 0.1}]"
     assert judged(new_run("train.method=rloo", VOWELS, jury), ["ab"]) == [Verdict(2.5)]
@@ -232,6 +238,10 @@ def test_what_cannot_be_trained_so_is_refused_in_one_line(words: list[str], said
         ("rloo.num_generation=4", "rloo.num_generation: RLOOConfig has no such option"),
         ("rloo.num_generations=5", r"rloo: generation_batch_size \(16\) must be divisible"),
         ("grpo.loss_type=ppo", "grpo.loss_type: found 'ppo'"),
+        ("rloo.top_p=3", "rloo.top_p: found 3.0, expected 1 at most"),
+        ("rloo.min_p=2", "rloo.min_p: found 2.0, expected 1 at most"),
+        ("rloo.min_p=-1", "rloo.min_p: found -1.0, expected 0 or more"),
+        ("rloo.epsilon=-1", "rloo.epsilon: found -1.0, expected 0 or more"),
         ("rloo.use_vllm=true", "rloo.use_vllm: TRL finds no vllm"),
     ],
 )
