@@ -94,7 +94,7 @@ def train_reward(
     launch = LaunchConfig()
     check_training("reward", options, launch)
     check_gpus(launch)
-    shown = read_ift(SeedSource(path=demonstrations)) if demonstrations else []
+    shown = [] if demonstrations is None else read_ift(SeedSource(path=demonstrations))
     human = read_ranked(SeedSource(path=data), limit=limit)
     held_out = read_ranked(SeedSource(path=test)).rankings if test else []
     known = {ranking.prompt for ranking in human.rankings}
