@@ -67,6 +67,7 @@ def main() -> None:
     figures: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
     figures = {k: v for k, v in figures.items() if figures["machine"] == machine}
     figures |= {"machine": machine}
+    failed = []
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as made:
         work = (arguments.work or Path(made)).resolve()
         for check in arguments.checks:
@@ -76,9 +77,9 @@ def main() -> None:
                     print(f"{name} ...", flush=True)
                     found = in_child(f"{check}:{size}:{work}", arguments)
                     figures[name] = {"command": command, **found}
+                    failed += [name] if "error" in found else []
                     print(f"{name}: {json.dumps(figures[name])}", flush=True)
                     out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    failed = [name for name, found in figures.items() if "error" in found]
     print(f"{out}: " + (f"failed: {', '.join(failed)}" if failed else "all checks passed"))
     sys.exit(1 if failed else 0)
 
@@ -258,8 +259,7 @@ def changed_copy(model: Path, directory: Path) -> Path:
     """The same model with its last norm a little off, as training would leave it."""
     from safetensors.torch import load_file, save_file
 
-    if directory.exists():
-        return directory
+    shutil.rmtree(directory, ignore_errors=True)
     shutil.copytree(model, directory)
     for file in sorted(directory.glob("*.safetensors")):
         tensors = load_file(file)
@@ -333,6 +333,7 @@ def run(size: str, work: Path, prompts: int) -> None:
         words.append("lora={r: 16, target_modules: all-linear}")
     environment = os.environ | {"SELFREWARD_RUNS": str(work / "runs")}
     name = f"gpu-{size}"
+    shutil.rmtree(work / "runs" / name, ignore_errors=True)
     command = [sys.executable, "-m", "selfreward"]
 
     def say(*arguments: str) -> str:

@@ -106,7 +106,7 @@ def sft_rows(run: Run, store: Store, stage: str, chat: Chat) -> tuple[list[SftRo
         for judgment, user, started in _selected(run, store):
             name = f"selected:{judgment.item}"
             if plain(name, judgment.raw):
-                keep(name, *chat.continuation(user, started, judgment.raw))
+                keep(name, *chat.continuation(user, started, judgment.raw, is_sampled=True))
     if not rows:
         raise StoppedError("the seed step has no row to train on", _why(drops))
     for source in ("ift", "eft"):
