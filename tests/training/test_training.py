@@ -639,20 +639,22 @@ def test_every_refused_or_preset_option_still_exists_in_trl_and_peft():
     import dataclasses
 
     from peft import LoraConfig
-    from trl import DPOConfig, SFTConfig
+    from trl import DPOConfig, GRPOConfig, RLOOConfig, SFTConfig
 
     from selfreward.training import options
 
-    sft, dpo, lora = (
+    sft, dpo, rloo, grpo, lora = (
         {field.name for field in dataclasses.fields(kind)}
-        for kind in (SFTConfig, DPOConfig, LoraConfig)
+        for kind in (SFTConfig, DPOConfig, RLOOConfig, GRPOConfig, LoraConfig)
     )
     refused = {name for names in options._REFUSED.values() for name in names.split()}
-    assert refused <= sft | dpo
+    assert refused <= sft | dpo | rloo | grpo
     assert {*options._REFUSED_LORA["the run decides it"].split()} <= lora
     assert {*options.COMMON, *options.DEFAULTS["sft"]} <= sft
     assert {*options.COMMON, *options.DEFAULTS["dpo"]} <= dpo
-    assert {*options._POSITIVE.split()} <= sft | dpo | lora
+    assert {*options.COMMON, *options.DEFAULTS["rloo"]} <= rloo
+    assert {*options.COMMON, *options.DEFAULTS["grpo"], *options._GRPO_CHOICES} <= grpo
+    assert {*options._POSITIVE.split()} <= sft | dpo | rloo | grpo | lora
 
 
 def test_no_rows_is_an_error(start, tmp_path):
