@@ -32,7 +32,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 class Experiment(Group):
     """Arms from one base model and one seed set, that are measured alike."""
 
-    base: str
+    base: str = Field(min_length=1)
     """A config file or a recipe's name; what each arm is, but for its overrides."""
     common: dict[str, Any] = Field(default={})
     """Overrides of every arm, applied before its own: nested as in a config, or dotted keys."""
@@ -53,6 +53,9 @@ class Experiment(Group):
                 raise ValueError(f"{name!r} is no name of an arm: letters, digits, '.', '-', '_'")
             if (other := seen.setdefault(name.lower(), name)) != name:
                 raise ValueError(f"two arms of one name: {other} and {name}")
+            recipe = arms[name].get("recipe", "base")
+            if not (isinstance(recipe, str) and recipe):
+                raise ValueError(f"{name}.recipe is {recipe!r}, no name of a recipe or config file")
         return arms
 
     @field_validator("seeds")
@@ -115,6 +118,8 @@ def _explain(error: ValidationError, places: dict[Path_, str], name: str) -> Con
     said = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "dict_type" and len(loc) == 1:
         said = "Input should be a mapping, such as {name: {}}"
-    if loc[0] == "arms" and len(loc) == 2 and problem["input"] is None:
-        return ConfigError(f"{where}: {key}: has no overrides", f"Write `{loc[1]}: {{}}`.")
+    if loc[0] == "arms" and len(loc) == 2 and problem["type"] == "dict_type":
+        found = problem["input"]
+        what = "has no overrides" if found is None else f"found {found!r:.80}, no mapping"
+        return ConfigError(f"{where}: {key}: {what}", f"Write `{loc[1]}: {{}}`, or what differs.")
     return ConfigError(f"{where}: {key}: {said}, found {problem['input']!r:.80}")

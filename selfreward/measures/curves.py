@@ -55,6 +55,11 @@ class OnlineFigures:
     truncated: Curve | None
     """Share of the responses that were cut off [``completions/clipped_ratio``]."""
 
+    @property
+    def tokens(self) -> int:
+        """Of all responses; each step samples as many."""
+        return round(self.sampled * self.length.mean) if self.length and self.length.mean else 0
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingFigures:

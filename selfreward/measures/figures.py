@@ -165,6 +165,8 @@ class ComparisonFigures:
     """In both orders."""
     told_apart: int
     """With the same winner in both."""
+    tokens: int = 0
+    """In both orders; 0, too, where an earlier version closed the iteration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,14 +408,15 @@ def _scores(scored: Sequence[Scored], responses: Sequence[tuple[Any, ...]]) -> S
 
 
 _COMPARED = """
-SELECT count(*), sum(a.reason IS NULL AND b.reason IS NULL), sum(a.winner = b.winner)
+SELECT count(*), sum(a.reason IS NULL AND b.reason IS NULL), sum(a.winner = b.winner),
+sum(a.num_tokens + b.num_tokens)
 FROM comparisons AS a JOIN comparisons AS b ON a.iteration = b.iteration AND a.attempt = b.attempt
 AND a.first = b.second AND a.second = b.first WHERE a.iteration = ? AND a.first < a.second"""
 
 
 def _comparisons(store: Store, iteration: int) -> ComparisonFigures | None:
-    n, with_verdict, told_apart = next(store.query(_COMPARED, (iteration,)))
-    return ComparisonFigures(n, with_verdict, told_apart or 0) if n else None
+    n, with_verdict, told_apart, tokens = next(store.query(_COMPARED, (iteration,)))
+    return ComparisonFigures(n, with_verdict, told_apart or 0, tokens) if n else None
 
 
 def _pairs(store: Store, iteration: int, finished: bool) -> PairFigures:

@@ -74,9 +74,10 @@ class Use:
     """Accepted, over all iterations, as in what follows."""
     responses: float
     votes: float
-    """Judgments asked of all judges."""
+    """Judgments asked of all judges; comparisons count by their tokens alone."""
     tokens: float
-    """Sampled for prompts, responses and judgments; not those of the evaluation."""
+    """Sampled for prompts, responses and judgments, and in training by RL; not those of the
+    evaluation."""
     steps: float
     """Of the optimizer, those of the seed step among them."""
     seconds: float

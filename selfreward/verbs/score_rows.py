@@ -439,12 +439,13 @@ def _spent(rounds: Rounds) -> list[Row]:
 
 
 def tokens(figures: IterationFigures) -> int:
-    """Tokens that models wrote in an iteration."""
-    others = figures.jury.judges[1:] if figures.jury else ()  # the first is in ``judgments``
-    anchors = (figures.anchors,) if figures.anchors else ()
-    meta = (figures.meta,) if figures.meta else ()
-    made = (figures.prompts, figures.responses, *anchors, figures.judgments, *others, *meta)
-    return sum(part.tokens for part in made)
+    """Tokens that models wrote in an iteration, the first judge counted in ``judgments``."""
+    made = figures.prompts.tokens + figures.responses.tokens + figures.judgments.tokens
+    made += sum(juror.tokens for juror in figures.jury.judges[1:]) if figures.jury else 0
+    made += figures.anchors.tokens if figures.anchors else 0
+    made += figures.comparisons.tokens if figures.comparisons else 0
+    made += figures.meta.tokens if figures.meta else 0
+    return made + (figures.training.online.tokens if figures.training.online else 0)
 
 
 def _stage_time(stage: str, figures: IterationFigures) -> str:

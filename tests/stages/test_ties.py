@@ -4,6 +4,7 @@ import asyncio
 import random
 import re
 from collections import Counter
+from dataclasses import replace
 from itertools import combinations, permutations
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from selfreward.verbs.console import unmarked
 from selfreward.verbs.maintenance import verify
 from selfreward.verbs.pairs import compare_rules
 from selfreward.verbs.plan import plan_of
+from selfreward.verbs.score_rows import tokens
 from selfreward.verbs.scores import scores_of, scores_text
 from selfreward.verbs.show import ShownPrompt, prompt_of, prompt_text
 from selfreward.workers.rollout import generate_iteration
@@ -211,7 +213,11 @@ def test_every_reader_tells_what_was_compared(runs: Path) -> None:
         figures = iteration_figures(store, 1)
         comparisons = store.records(Comparison, 1)
     n = len(comparisons) // 2
-    assert figures.comparisons == ComparisonFigures(n, n, n)
+    wrote = sum(comparison.num_tokens for comparison in comparisons)
+    assert wrote > 0
+    assert figures.comparisons == ComparisonFigures(n, n, n, wrote)
+    without = replace(figures, comparisons=None)
+    assert tokens(figures) == tokens(without) + wrote
     assert f"{n} of {n} told apart" in scores_text(scores_of(run))
     shown = prompt_of(run, 1, comparisons[0].attempt)
     low, high = sorted((comparisons[0].first, comparisons[0].second))

@@ -55,6 +55,8 @@ def timeless(figures: dict[str, Any]) -> dict[str, Any]:
     assert training.pop("consistency", None) is None
     assert training.pop("online", None) is None
     figures["training"] = training
+    if figures.get("comparisons"):  # whose tokens were not counted
+        figures["comparisons"] = {k: v for k, v in figures["comparisons"].items() if k != "tokens"}
     if figures["selection"]:
         later = ("prompts_agreeing", "chance")
         figures["selection"] = {k: v for k, v in figures["selection"].items() if k not in later}

@@ -20,6 +20,7 @@ from selfreward.storage.directory import Run, open_run
 from selfreward.training.base import Verdict
 from selfreward.verbs.lineage import lineage
 from selfreward.verbs.maintenance import verify
+from selfreward.verbs.score_rows import tokens
 from selfreward.verbs.scores import scores_of, scores_text
 from selfreward.workers.checks import check_run
 from selfreward.workers.online import judge_rewards
@@ -180,6 +181,9 @@ def test_a_run_trains_on_rewards_and_says_what_they_were(method: str, here: Path
     assert figures is not None and figures.training.online is not None
     online = figures.training.online
     assert online.sampled == 16 and online.reward is not None and online.kl is not None
+    in_training = sum(row["sampled"] * row["completions/mean_length"] for row in log)
+    judged = figures.prompts.tokens + figures.responses.tokens + figures.judgments.tokens
+    assert in_training > 0 and tokens(figures) == judged + round(in_training)
     counted = sum(int(row["no_verdict"]) for row in log)
     assert sum(online.no_verdict.values()) == counted < 16
     assert 0 <= online.reward.mean <= 5 if online.reward.mean is not None else False
