@@ -35,6 +35,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from selfreward.engines.vllm_build import vllm_problem
+
 ROOT = Path(__file__).parents[1]
 SIZES = ("135m", "1.5b", "8b")
 CHECKS = ("suite", "parity", "engine", "plain", "run")
@@ -61,6 +63,8 @@ def main() -> None:
         CHILDREN[check](size, Path(work), arguments.prompts)
         return
     machine = machine_of()
+    if problem := vllm_problem():
+        sys.exit(f"make gpu-check: {problem.message}. {problem.fix}")
     out = arguments.out or ROOT / f"benchmarks/results/gpu-{machine['name']}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     command = " ".join(["python benchmarks/gpu_check.py", *sys.argv[1:]])

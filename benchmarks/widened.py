@@ -90,15 +90,7 @@ def widen(small: Path, shape: Shape, directory: Path, device: str = "cpu") -> in
         tensors = {}
         for name, (rows, columns) in sizes.items():
             key = f"model.layers.{index}.{name}.weight"
-            weight = torch.randn(rows, columns, device=device, dtype=torch.bfloat16) * 0.02
-            reads = name.endswith(("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"))
-            if not reads:
-                weight.zero_()
-            if key in old:
-                r, c = old[key].shape
-                weight[:r] = 0  # what was there reads nothing new
-                weight[:r, :c] = old[key].to(weight)
-            tensors[key] = weight.cpu()
+            tensors[key] = _matrix(old.get(key), key, rows, columns, device)
         for name in norms:
             key = f"model.layers.{index}.{name}.weight"
             tensors[key] = norm(key)
@@ -120,6 +112,19 @@ def widen(small: Path, shape: Shape, directory: Path, device: str = "cpu") -> in
     index_json = {"metadata": {}, "weight_map": written}
     (directory / "model.safetensors.index.json").write_text(json.dumps(index_json))
     return count + embedding.numel() + wide
+
+
+def _matrix(
+    old: torch.Tensor | None, key: str, rows: int, columns: int, device: str
+) -> torch.Tensor:
+    """A matrix with the old one in its corner; the rest is random, or zero where it writes."""
+    weight = torch.randn(rows, columns, device=device, dtype=torch.bfloat16) * 0.02
+    if key.endswith(("o_proj.weight", "down_proj.weight")):
+        weight.zero_()
+    if old is not None:
+        weight[: old.shape[0]] = 0  # what was there reads nothing new
+        weight[: old.shape[0], : old.shape[1]] = old.to(weight)
+    return weight.cpu()
 
 
 if __name__ == "__main__":

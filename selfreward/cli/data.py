@@ -219,6 +219,8 @@ def clean(
     if wrong := ["".join(pair) for pair in pairs if not (pair[0] and pair[2])]:
         raise ConfigError(f"--column {wrong[0]}: expected OURS=THEIRS, such as prompt=question")
     columns = {ours: theirs for ours, _, theirs in pairs}
+    if len(columns) < len(pairs):
+        raise ConfigError("--column: one of our names is given twice", "Give each once.")
     given = SeedSource(path=source, split=split, revision=revision, columns=columns)
     how = Cleaning(user, per_user, prefix, test, keep_personal, seed)
     found = clean_rows(given, out, how)

@@ -228,3 +228,5 @@ def test_the_verb_says_how_many_went_and_why(
     assert found["dropped"] == {"duplicate": 1, "personal data": 1} and found["read"] == 3
     assert invoke([*words, "--column", "prompt", "--out", str(tmp_path / "x")]) == 2
     assert "expected OURS=THEIRS" in capsys.readouterr().err
+    assert invoke([*words, "--out", str(tmp_path / "third"), "--column", "prompt=text"]) == 2
+    assert "one of our names is given twice" in capsys.readouterr().err
