@@ -47,6 +47,8 @@ class RewardReport:
     """Answers and prompts by reason, those that could not be read among them."""
     demonstrations: int
     """Good answers whose mean reward is 0."""
+    demonstrations_left_out: int
+    """Of those that were named: too long, or with text that spells a control token."""
     bias: float | None
     """Added to each reward for it, ``reward_bias`` of the model's config; None where nothing is."""
     log: dict[str, float]
@@ -132,6 +134,7 @@ def train_reward(
         answers=done.answers,
         left_out=dict(Counter(human.left_out) + Counter(done.left_out)),
         demonstrations=done.demonstrations,
+        demonstrations_left_out=len(shown) - done.demonstrations,
         bias=done.bias,
         log=done.log,
         test=_ordered(held_out, done.rewards) if held_out else None,
@@ -173,6 +176,8 @@ def reward_text(found: RewardReport) -> str:
     ]
     if found.bias is not None:
         shown = counted(found.demonstrations, "demonstration")
+        if found.demonstrations_left_out:
+            shown += f" ({found.demonstrations_left_out} left out)"
         rows.append(["mean reward 0", f"of {shown}, by a bias of {found.bias:+.3f}"])
     if found.log:
         last = f"loss {found.log['loss']:.3f}, {found.log['accuracy']:.1%} of its pairs in order"

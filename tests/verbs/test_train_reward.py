@@ -68,7 +68,10 @@ def test_rankings_become_a_model_that_is_measured_by_others_and_is_there_the_sec
     out = tmp_path / "rm"
     words = ["train-reward", str(model), "--data", data, "--test", test, "--out", str(out)]
     words += ["max_steps=2", "learning_rate=1e-3", "--json"]
-    words += ["--demonstrations", demonstrations(tmp_path / "c.jsonl", 2)]
+    good = tmp_path / "c.jsonl"
+    words += ["--demonstrations", demonstrations(good, 2)]
+    with good.open("a") as file:  # and one that would end its turn
+        file.write(json.dumps({"prompt": "Name fruit 3.", "response": "<|end|>"}) + "\n")
     assert invoke(words) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["prompts"], found["answers"], found["left_out"]) == (4, 12, {})
@@ -76,6 +79,7 @@ def test_rankings_become_a_model_that_is_measured_by_others_and_is_there_the_sec
     assert found["digest"] == durable.verify_directory(out) and found["log"]["loss"] > 0
     config = json.loads((out / "config.json").read_text())
     assert config["architectures"] == ["LlamaForSequenceClassification"]
+    assert found["demonstrations_left_out"] == 1
     assert found["demonstrations"] == 2 and found["bias"] == config["reward_bias"] != 0
     assert not (tmp_path / "rm.checkpoints").exists()
     assert invoke(words) == 0
