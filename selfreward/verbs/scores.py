@@ -33,8 +33,8 @@ from selfreward.verbs.score_rows import curve_text, score_rows
 
 FOOTNOTE = """\
 Scores are the judge's own opinion of the answers, never an external evaluation. ± is the standard \
-error of a mean, clustered by prompt; [ ] a 95% interval over prompts. DPO figures are means over \
-all steps (first quarter to last quarter). docs/scores.md explains every row."""
+error of a mean, clustered by prompt; [ ] a 95% interval over prompts. Training figures are means \
+over all steps (first quarter to last quarter). docs/scores.md explains every row."""
 SHORT_FOOTNOTE = "--all shows every row, --json every figure."
 
 

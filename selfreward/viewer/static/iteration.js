@@ -145,8 +145,8 @@ function training(name, { iteration, training: found }) {
     ? [label, fixed(values.mean, digits),
       isNumber(values.first) ? `${fixed(values.first, digits)} → ${fixed(values.last, digits)}` : ""] : null;
   const online = found.online;
-  const method = online ? "Training on rewards" : "Training by DPO";
-  return card(iteration ? method : "Seed SFT", null,
+  const kind = online ? "Training on rewards" : "Training";
+  return card(iteration ? kind : "Seed SFT", null,
     facts([
       ["steps", count(found.steps)], curve("loss", found.loss), curve("accuracy", found.accuracy),
       curve("reward margin", found.reward_margin), curve("reward chosen", found.chosen_reward),
