@@ -97,13 +97,15 @@ def model_card(run: Run, number: int, *, plot: bool, pairs: str | None) -> str:
 
     base, scores = base_of(run), scores_of(run)
     rounds = [f for f in scores.iterations if f.iteration < number]
-    data = ModelCardData(
-        base_model=base.hub, license=base.license, datasets=pairs, library_name="transformers",
-        pipeline_tag="text-generation", tags=["self-rewarding", "dpo", "selfreward"],
-    )  # fmt: skip
     with run.store() as store:
         trained = [s for s in trainings(store) if s.iteration < number]
         ancestors = [made for made in lineage(store) if made.iteration < number]
+    said = (made.method.lower() for made in ancestors if made.method != "no training")
+    methods = list(dict.fromkeys(said))
+    data = ModelCardData(
+        base_model=base.hub, license=base.license, datasets=pairs, library_name="transformers",
+        pipeline_tag="text-generation", tags=["self-rewarding", *methods, "selfreward"],
+    )  # fmt: skip
     blocks = [
         f"---\n{data.to_yaml()}\n---",
         f"# M{number} of {_code(run.name)}",

@@ -300,6 +300,9 @@ def test_the_card_has_the_lineage_with_the_digests_that_verify_has(run: Run) -> 
     assert str(run.path) not in text
     read = ModelCard(text)
     assert read.data.datasets == "o/p"
+    assert read.data.tags == ["self-rewarding", "sft", "dpo", "selfreward"]
+    of_m1 = ModelCard(card.model_card(run, 1, plot=False, pairs=None))
+    assert of_m1.data.tags == ["self-rewarding", "sft", "selfreward"]
     assert "license" not in read.data.to_dict()
     assert "it could not be read" in text
 
