@@ -13,13 +13,13 @@ its loss, is taken over all.
 """
 
 import math
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from datasets import Dataset
-from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from selfreward.measures.curves import NO_VERDICT, SAMPLED
 from selfreward.training.base import OnlineRow, OnLog, OnStep, Rewards, Training, Verdict
@@ -31,6 +31,11 @@ from selfreward.training.loop import (
     step_order,
     train,
 )
+
+with warnings.catch_warnings():
+    # Said wherever another vLLM is there; ``options.check_vllm`` says it where it is used.
+    warnings.filterwarnings("ignore", "TRL currently supports vLLM", UserWarning)
+    from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 _ROW = "row"
 _GRID = 2**12

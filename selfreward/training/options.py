@@ -9,6 +9,7 @@ import difflib
 import enum
 import re
 import typing
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -236,17 +237,25 @@ def check_lora(options: Mapping[str, object]) -> dict[str, Any]:
 
 
 def check_vllm(group: str) -> None:
-    """Check that TRL finds vLLM, for ``use_vllm``.
+    """Check that TRL finds vLLM, and supports its version, for ``use_vllm``.
 
     Raises:
         PreflightError: It does not.
     """
     from trl.import_utils import is_vllm_available
 
-    if not is_vllm_available():
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        is_there = is_vllm_available()
+    if not is_there:
         raise PreflightError(
             f"{group}.use_vllm: TRL finds no vllm",
             f'Install it (pip install -e ".[vllm]"), or remove {group}.use_vllm.',
+        )
+    if said:
+        raise PreflightError(
+            f"{group}.use_vllm: {said[0].message}",
+            f"Install a version that TRL supports, or remove {group}.use_vllm.",
         )
 
 

@@ -258,6 +258,16 @@ def test_a_wrong_option_is_refused_before_any_model_is_loaded(
         check_run(build_config({}, [*ALONE, *SHORT, "train.method=rloo", VOWELS, word]), None)
 
 
+def test_a_vllm_that_trl_does_not_support_is_refused_where_trl_is_to_sample_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trl = import_module("trl.import_utils")
+    monkeypatch.setattr(trl, "_is_package_available", lambda *_, **__: (True, "0.99.0+cpu"))
+    config = build_config({}, [*ALONE, *SHORT, "train.method=rloo", VOWELS, "rloo.use_vllm=true"])
+    with pytest.raises(PreflightError, match=r"TRL currently supports vLLM.* 0\.99\.0\+cpu"):
+        check_run(config, None)
+
+
 def test_prompts_that_leave_no_room_for_a_response_are_dropped_and_recorded(here: Path) -> None:
     model = make_family(here / "model", "SmolLM 2")
     run = new_run("train.method=rloo", VOWELS, "judge.truncated=true", "rloo.max_length=89",
