@@ -67,7 +67,6 @@ CONFIG = {
         "per_device_train_batch_size": 2,
         "gradient_accumulation_steps": 2,
         "num_train_epochs": 2,
-        "save_steps": 0.5,
     },
 }
 EXPERIMENT = {

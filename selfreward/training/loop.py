@@ -9,6 +9,7 @@ import json
 import math
 import random
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +37,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer_utils import SaveStrategy
 
 from selfreward.errors import ConfigError, IntegrityError, PreflightError, StoppedError
 from selfreward.storage import durable
@@ -56,6 +58,10 @@ from selfreward.training.options import check_lora, chosen_options, trl_argument
 
 _TOKENS = "num_tokens.json"
 """In a checkpoint: tokens trained on so far, which the trainer logs as ``num_tokens``."""
+CHECKPOINT_S = 600
+"""Seconds of training after which a checkpoint is written, unless ``save_steps`` says otherwise.
+
+At the last step there is none that is younger: what it holds is published at once."""
 _TOKENIZER_FILES = (".json", ".jinja", ".model", ".txt", ".py")  # and generation_config.json
 
 
@@ -100,7 +106,8 @@ def plan(training: Training, rows: Sequence[Row]) -> Job:
         raise ConfigError(f"{training.key}: no rows to train on")
     chosen = chosen_options(method, training.options, training.key)
     adapter = None if training.lora is None else check_lora(training.lora)
-    told: list[Any] = [method, [_ids(row) for row in rows], chosen, adapter, seed]
+    as_before = {"save_steps": 0.2, **chosen}  # so that checkpoints of earlier versions count
+    told: list[Any] = [method, [_ids(row) for row in rows], as_before, adapter, seed]
     if processes > 1:
         told.append(processes)  # batch sizes are per process
     if any(is_weighted(row) for row in rows):
@@ -343,6 +350,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
     def __init__(self, job: Job, on_log: OnLog, on_step: OnStep, trainer: Trainer) -> None:
         self.job, self.tell_log, self.tell_step = job, on_log, on_step
         self.trainer = trainer
+        self.saved_at = time.monotonic()
         keeps_dropout = not job.arguments.get("disable_dropout", True)  # whose draws are no reward
         self.is_held_to_start = job.training.method in ("dpo", *ONLINE) and not keeps_dropout
 
@@ -357,6 +365,12 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         if state.is_world_process_zero:
             self.tell_step(state.global_step, state.max_steps)
+        is_last = state.global_step == state.max_steps
+        by_clock = args.save_strategy == SaveStrategy.NO and state.global_step % args.save_steps == 0
+        if is_last or by_clock:
+            is_due = time.monotonic() - self.saved_at >= CHECKPOINT_S
+            # The processes save together, by the clock of the first.
+            control.should_save = broadcast_object_list([is_due])[0]
 
     def on_log(
         self,
@@ -394,6 +408,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
             tokens = self.job.training.checkpoints / f"checkpoint-{state.global_step}" / _TOKENS
             durable.write_file(tokens, json.dumps(int(self.trainer._total_train_tokens)))
             seal_checkpoint(self.job.training.checkpoints, state.global_step, self.job.digest)
+        self.saved_at = time.monotonic()
 
 
 def step_order(

@@ -62,7 +62,6 @@ DEFAULTS: dict[Method, dict[str, Any]] = {
 
 COMMON: dict[str, Any] = {
     "bf16": False,  # weights are float32; bf16 autocast only where it is asked for
-    "save_steps": 0.2,
     "save_total_limit": 2,
 }
 
@@ -292,7 +291,9 @@ def trl_arguments(
         "num_train_epochs": 1,  # the rows are laid out for all epochs, see `loop.Job.order`
         "train_sampling_strategy": "sequential",
         **({"shuffle_dataset": False} if method in ONLINE else {"max_length": None}),
-        "save_strategy": "steps",
+        # Where nothing is said of steps, `loop` writes checkpoints by the clock.
+        "save_strategy": "steps" if "save_steps" in chosen else "no",
+        "save_steps": chosen.get("save_steps", 1),
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
         "report_to": "none",

@@ -506,9 +506,38 @@ def test_a_resumed_training_gives_the_same_losses_and_weights(dropping, tmp_path
         assert torch.allclose(tensor, weights(resumed.output)[name], rtol=0, atol=1e-6)
 
 
-def test_a_training_that_failed_to_publish_publishes_without_training_again(start, tmp_path):
-    import torch
+def test_checkpoints_come_by_the_clock_and_none_before_what_is_published(
+    start, tmp_path, monkeypatch
+):
+    from selfreward.training import loop
 
+    seal = loop.seal_checkpoint
+
+    def sealed(name, **options):
+        steps = []
+        monkeypatch.setattr(
+            loop, "seal_checkpoint", lambda at, step, job: (steps.append(step), seal(at, step, job))
+        )
+        call = Call(start, tmp_path / name, sft_rows(16))
+        call.options = {k: v for k, v in call.options.items() if k != "save_steps"} | options
+        call.run()
+        assert durable.is_whole(call.output)
+        return steps
+
+    assert sealed("young") == []
+    assert sealed("named", save_steps=1) == [1, 2, 3]
+    monkeypatch.setattr(loop, "CHECKPOINT_S", 0)
+    assert sealed("old") == [1, 2, 3, 4]
+    assert sealed("named and old", save_steps=3) == [3, 4]
+
+
+def test_a_training_that_failed_to_publish_goes_on_from_its_last_checkpoint(
+    start, tmp_path, monkeypatch
+):
+    import torch
+    from selfreward.training import loop
+
+    monkeypatch.setattr(loop, "CHECKPOINT_S", 0)
     (tmp_path / "file").touch()
     failed = Call(start, tmp_path, sft_rows(10))
     failed.output = tmp_path / "file" / "M1"
