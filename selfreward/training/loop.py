@@ -366,8 +366,8 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         if state.is_world_process_zero:
             self.tell_step(state.global_step, state.max_steps)
         is_last = state.global_step == state.max_steps
-        by_clock = args.save_strategy == SaveStrategy.NO and state.global_step % args.save_steps == 0
-        if is_last or by_clock:
+        may_save = state.global_step % args.save_steps == 0
+        if is_last or (args.save_strategy == SaveStrategy.NO and may_save):
             is_due = time.monotonic() - self.saved_at >= CHECKPOINT_S
             # The processes save together, by the clock of the first.
             control.should_save = broadcast_object_list([is_due])[0]

@@ -1,6 +1,7 @@
 """A child process: takes jobs, one JSON line each, and answers each; see ``children``."""
 
 import json
+import logging
 import os
 import queue
 import shutil
@@ -35,16 +36,25 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     jobs: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_read_jobs, args=(jobs, *sys.argv[1:]), daemon=True).start()
-    error = None
+    code = 0
     try:
         with full_disk_named(os.getcwd()):
             _serve(jobs, say)
-    except SelfRewardError as raised:
-        error = raised
-    if error is not None:
+    except SelfRewardError as error:
         plain = {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
         say({"error": plain})
-        sys.exit(error.exit_code)
+        code = error.exit_code
+    except _Terminated:
+        code = 128 + signal.SIGTERM
+    # Everything is closed. To take an interpreter with torch and TRL apart takes a second more.
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+class _Terminated(BaseException):
+    """SIGTERM arrived."""
 
 
 def _serve(jobs: "queue.SimpleQueue[str]", say: Callable[[dict[str, Any]], None]) -> None:
@@ -104,7 +114,7 @@ def _read_jobs(jobs: "queue.SimpleQueue[str]", *scratch: str) -> None:
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
-    sys.exit(128 + signum)  # through all that frees engines and closes files
+    raise _Terminated  # through all that frees engines and closes files
 
 
 if __name__ == "__main__":

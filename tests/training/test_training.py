@@ -535,6 +535,7 @@ def test_a_training_that_failed_to_publish_goes_on_from_its_last_checkpoint(
     start, tmp_path, monkeypatch
 ):
     import torch
+
     from selfreward.training import loop
 
     monkeypatch.setattr(loop, "CHECKPOINT_S", 0)
