@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
+from selfreward.config.run import asked_models
 from selfreward.errors import IntegrityError, SelfRewardError, StoppedError, WaitingError
 from selfreward.inputs import models
 from selfreward.inputs.functions import run_functions
@@ -150,12 +151,9 @@ def check_base(run: Run, store: Store) -> None:
     """
     first = 0 if run.config.sft is not None else 1
     is_done = store.finished(first, "train") is not None
-    judges = [judge.model for judge in run.config.judge.jurors]
-    judges += [judge.model for judge in run.config.evaluation.judges]
-    asks_m1 = "M1" in judges
-    trained = run.config.train.base
-    is_m1 = first == 1 and (asks_m1 or bool(run.config.responses.anchors) or trained == "M1")
-    if not store.has_records() or (is_done and not is_m1 and trained != "M0"):
+    named = asked_models(run.config) | {run.config.train.base}
+    is_m1 = first == 1 and ("M1" in named or bool(run.config.responses.anchors))
+    if not store.has_records() or (is_done and not is_m1 and "M0" not in named):
         return
     base = run.base_model()
     if models.digest(Path(base["path"])) != base["digest"]:

@@ -103,7 +103,8 @@ GateName = Literal[
 
 
 FormName = Literal[
-    "written", "expected", "written_expected", "criteria", "reward", "function", "imported"
+    "written", "expected", "written_expected", "criteria", "reward", "implicit", "function",
+    "imported",
 ]  # fmt: skip
 """The forms of judging, see ``judge.form``."""
 
@@ -137,6 +138,7 @@ FORMS: dict[str, Form] = {
     "written_expected": Form("judge/additive.jinja", writes=True, weighs=True),
     "criteria": Form("judge/criterion.jinja", weighs=True, by_criterion=True),
     "reward": Form(""),
+    "implicit": Form(""),
     "function": Form(""),
     "imported": Form(""),
 }

@@ -11,12 +11,16 @@ from selfreward.records import FORMS, Form, FormName, GateName
 FUNCTION = "function"
 """``judge.model`` and ``judge.form`` of a judge that is no model."""
 _NAME = re.compile(r"(?:[^:]+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
+HOSTED = "hosted"
+"""``judge.model`` of a judge of which only its endpoints are known."""
 PREVIOUS = "previous"
 """``judge.model`` of the model that the policy was trained from."""
 REWARD: Final = "reward"
 """``judge.form`` of a reward model: a sequence classifier with one label."""
 REWARD_ENGINE = EngineConfig(kind=REWARD)
 """What runs one; no config can name it."""
+IMPLICIT: Final = "implicit"
+"""``judge.form`` of a language model whose reward is how DPO moved it."""
 IMPORTED = "imported"
 """``judge.model`` and ``judge.form`` of a judge whose votes come from elsewhere."""
 _IMPORT_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
@@ -31,9 +35,9 @@ class FunctionGroup(SampledGroup):
     among what is installed, such as ``selfreward.rewards.constraints:strict``. Its code runs
     with your rights. See docs/rewards.md."""
     scale: tuple[float, float] = Field(default=(0.0, 1.0), strict=False)
-    """``function``, and form ``reward`` in the jury: the least and the greatest value that it
-    gives. A score is 0 to 5 in proportion; a value outside gives none. Rewards have no scale of
-    their own, so there it has to be set."""
+    """``function``, and forms ``reward`` and ``implicit`` in the jury: the least and the greatest
+    value that it gives. A score is 0 to 5 in proportion; a value outside gives none. Rewards have
+    no scale of their own, so there it has to be set."""
     timeout_s: float = Field(default=60.0, gt=0)
     """``function``: seconds that a call of it may take, with up to 16 responses."""
 
@@ -105,7 +109,12 @@ class JurorConfig(FunctionGroup):
     of K justifications. ``criteria``: the judge writes what a good answer to this prompt needs, and
     gives an expected score for each criterion; their weighted mean is the score. ``reward``:
     ``model`` is a reward model, whose value on ``scale`` is the score (docs/rewards.md).
+    ``implicit``: ``model`` was trained from ``reference`` by DPO, and a response is worth by how
+    much more likely it has become, ln(pi / reference), on ``scale`` (DICE, arXiv 2406.09760).
     ``function`` and ``imported``: set by the keys of these names."""
+    reference: str | None = None
+    """``implicit``: ``M0``, ``M1`` or a model source; the model that DPO started from, with the
+    same tokenizer as ``model``."""
     imported: str | None = None
     """``judge.jury`` only: no model is asked; people or another program, who are called so, score
     the responses, and the run waits for ``selfreward import``. See docs/import.md."""
@@ -142,10 +151,38 @@ class JurorConfig(FunctionGroup):
 
     @model_validator(mode="after")
     def _check_reward_scale(self) -> Self:
-        if self.form == REWARD and "scale" not in self.model_fields_set:
+        such = {REWARD: "[-5, 5]", IMPLICIT: "[-100, 100]"}.get(self.form)
+        if such and "scale" not in self.model_fields_set:
             raise ValueError(
-                "form=reward needs scale, the least and the greatest reward, such as scale=[-5, 5]"
+                f"form={self.form} needs scale, the least and the greatest reward, such as "
+                f"scale={such}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_implicit(self) -> Self:
+        """How far a model has moved is known from two of them."""
+        if self.form != IMPLICIT:
+            if self.reference is not None:
+                raise ValueError(f"reference is of form=implicit, and form is {self.form}")
+            return self
+        if self.reference is None:
+            raise ValueError(
+                "form=implicit needs reference, the model that DPO started from: M0, M1 or a model "
+                "source"
+            )
+        if self.model in (PREVIOUS, HOSTED, IMPORTED):
+            raise ValueError(
+                f"form=implicit reads log-probabilities, which model={self.model} does not give; "
+                "set model to policy, M1 or a model source"
+            )
+        if self.model == self.reference:
+            raise ValueError(
+                f"model and reference are both {self.model}, so that each reward is 0; name the "
+                "model that DPO started from"
+            )
+        if self.engine is not None:
+            raise ValueError("engine goes without form=implicit: transformers reads both models")
         return self
 
     @model_validator(mode="after")
@@ -359,15 +396,18 @@ class HealthConfig(Group):
     above the 0.83 that the bundled 135M model gives before EFT."""
 
 
-HOSTED = "hosted"
-"""``judge.model`` of a judge of which only its endpoints are known."""
-
 RUN_MODELS = ("policy", "M1", PREVIOUS)
 """``judge.model`` where it names a model of the run."""
+BASES = ("M0", "M1")
+"""``judge.reference`` where it names a model of the run."""
 OWN_MODELS = (*RUN_MODELS, HOSTED, FUNCTION, IMPORTED)
 """``judge.model`` where it names no model source."""
 
 
 def engine_of(judge: JurorConfig | ContestConfig, policy: EngineConfig) -> EngineConfig:
     """How a judge is run, given how the policy is."""
-    return REWARD_ENGINE if judge.form == REWARD else judge.engine or policy
+    if judge.form == REWARD:
+        return REWARD_ENGINE
+    if isinstance(judge, JurorConfig) and judge.form == IMPLICIT:
+        return EngineConfig.model_validate({"kind": IMPLICIT, "reference": judge.reference})
+    return judge.engine or policy

@@ -11,6 +11,7 @@ from selfreward.config.generation import PairsConfig, PromptsConfig, ResponsesCo
 from selfreward.config.judging import (
     FUNCTION,
     HOSTED,
+    IMPLICIT,
     PREVIOUS,
     REWARD,
     ContestConfig,
@@ -176,7 +177,7 @@ class Config(Group):
         judge, sft, evaluation = self.judge, self.sft, self.evaluation
         if judge.traits.template:
             return self
-        who = f"judge.function={judge.function}" if judge.function else "judge.form=reward"
+        who = f"judge.function={judge.function}" if judge.function else f"judge.form={judge.form}"
         if models := [k for k, juror in enumerate(judge.jury) if juror.traits.template]:
             raise ValueError(
                 f"{who}, but judge.jury.{models[0]} is a model that is asked in words; let it be "
@@ -194,6 +195,19 @@ class Config(Group):
                 f"{who}: no judge is a model that is asked in words, which could be taught or "
                 f"measured as one; set {' '.join(wrong)}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_implicit(self) -> Self:
+        """Of a model that is its own reference nothing is known."""
+        first = ("M0", "M1") if self.sft is None else ("M1",)
+        same = {"policy", *first}
+        for number, juror in enumerate(self.judge.jurors):
+            if juror.form == IMPLICIT and juror.model in same and juror.reference in first:
+                raise ValueError(
+                    f"{judge_key(number)}.reference={juror.reference} is {juror.model} itself in "
+                    "iteration 1, so that each reward is 0; name the model that DPO made M1 from"
+                )
         return self
 
     @model_validator(mode="after")
@@ -356,6 +370,12 @@ def all_judges(config: Config) -> dict[str, JurorConfig | ContestConfig]:
     jurors = {judge_key(number): juror for number, juror in enumerate(config.judge.jurors)}
     contests = enumerate(config.evaluation.judges)
     return {**jurors, **{f"evaluation.contests.{number}": judge for number, judge in contests}}
+
+
+def asked_models(config: Config) -> set[str]:
+    """The models that judge, and those that these are held against, as the config names them."""
+    references = {juror.reference for juror in config.judge.jurors if juror.reference}
+    return references | {judge.model for judge in all_judges(config).values()}
 
 
 def check_judges(config: Config) -> None:

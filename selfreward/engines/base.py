@@ -35,6 +35,8 @@ class Request:
     seed: int = 0
     """Sample i uses seed + i, where the engine can seed single samples."""
     score_tokens: tuple[int, ...] = ()
+    answer: tuple[int, ...] = ()
+    """What follows the prompt, where it is asked how likely that is; nothing is sampled."""
     text: Turns | None = None
     """What is asked itself, for endpoints that show no tokenizer; other engines take ids alone."""
 
@@ -55,7 +57,8 @@ class Generation:
     probabilities: tuple[float, ...] | None = None
     """Same order as ``Request.score_tokens``; None where none were asked for."""
     reward: float | None = None
-    """Of a reward model what it gives the whole text, on a scale of its own; it samples nothing."""
+    """Of a reward model, also an implicit one, what it gives the whole text, on a scale of its own;
+    it samples nothing."""
 
 
 class Engine(Protocol):
@@ -102,6 +105,12 @@ class ChatFormat(Protocol):
 
     def conversation_ids(self, user: Turns, answer: str) -> tuple[int, ...]:
         """Ids of a finished conversation, as a reward model is shown it."""
+        ...
+
+    def continuation(
+        self, user: Turns, started: str, text: str
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Ids of the turns, and of the answer to them up to its end."""
         ...
 
     def score_prompt(

@@ -149,7 +149,7 @@ class Batcher:
 
 def _length(request: Request) -> int:
     new = request.sampling.max_new_tokens if request.sampling else 1
-    return len(request.token_ids) + new
+    return len(request.token_ids) + len(request.answer) + new
 
 
 def _window(alike: Sequence[_Waiting], at: int, size: int) -> Sequence[_Waiting]:

@@ -8,7 +8,7 @@ from typing import Any
 from selfreward.engines.reference import loaded
 from selfreward.errors import ConfigError, PreflightError
 
-_BATCH_TOKENS = 1024
+BATCH_TOKENS = 1024
 """Of a forward pass, padding included: past it CPUs get no faster, and memory grows."""
 
 
@@ -42,7 +42,9 @@ def log_likelihoods(
         on_done(0)
         done = 0
         for batch in _batches([len(ids) for ids, _ in rows]):
-            for at, value in zip(batch, _batch(opened, [rows[at] for at in batch]), strict=True):
+            for at, value in zip(
+                batch, summed_logprobs(opened, [rows[at] for at in batch]), strict=True
+            ):
                 found[at] = value
             done += len(batch)
             on_done(done)
@@ -90,14 +92,20 @@ def _batches(lengths: Sequence[int]) -> list[list[int]]:
     """Places of rows of about one length, the longest first, as many as fit into a pass."""
     batches: list[list[int]] = []
     for at in sorted(range(len(lengths)), key=lambda at: -lengths[at]):
-        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= _BATCH_TOKENS:
+        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= BATCH_TOKENS:
             batches[-1].append(at)
         else:
             batches.append([at])
     return batches
 
 
-def _batch(model: Any, rows: Sequence[tuple[list[int], int]]) -> list[float]:
+def summed_logprobs(model: Any, rows: Sequence[tuple[list[int], int]]) -> list[float]:
+    """Natural log-probability of the end of each row after its beginning, in one pass.
+
+    Args:
+        model: Of transformers, in inference mode.
+        rows: Token ids, and how many of them, at least one, are the beginning.
+    """
     import torch
 
     longest = max(len(ids) for ids, _ in rows)

@@ -50,6 +50,24 @@ def check_reward_model(model: Path, key: str, trust_remote_code: bool = False) -
         )
 
 
+def open_on_device(kind: Any, model: Path, trust_remote_code: bool) -> Any:
+    """A model of transformers to be asked: on the GPU as it was saved, else in float32.
+
+    Args:
+        kind: The auto class that it is loaded as.
+    """
+    import torch
+
+    cuda = torch.cuda.is_available()
+    return kind.from_pretrained(
+        model,
+        local_files_only=True,
+        trust_remote_code=trust_remote_code,
+        dtype="auto" if cuda else "float32",
+        device_map="cuda" if cuda else "cpu",
+    ).eval()
+
+
 class RewardModel:
     """See ``base.Engine``; a request is a whole conversation, and its generation the reward.
 
@@ -82,17 +100,10 @@ class RewardModel:
         self._model = None
 
     def _open(self, model: Path) -> Any:
-        import torch
         from transformers import AutoModelForSequenceClassification
 
-        cuda = torch.cuda.is_available()
-        opened = AutoModelForSequenceClassification.from_pretrained(
-            model,
-            local_files_only=True,
-            trust_remote_code=self._chat.trust_remote_code,
-            dtype="auto" if cuda else "float32",
-            device_map="cuda" if cuda else "cpu",
-        ).eval()
+        trust = self._chat.trust_remote_code
+        opened = open_on_device(AutoModelForSequenceClassification, model, trust)
         self._pad_id = opened.config.get_text_config().pad_token_id
         return opened
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from selfreward.config import Config, JudgeConfig, JurorConfig
-from selfreward.config.judging import OWN_MODELS, ContestConfig
+from selfreward.config.judging import BASES, OWN_MODELS, ContestConfig
 from selfreward.config.load import dump_config
 from selfreward.errors import ConfigError
 from selfreward.inputs import seeds
@@ -54,10 +54,9 @@ def found_models(config: Config, source: Path | None) -> Config:
     beside = source.parent if source else None
 
     def found(judge: J) -> J:
-        fixed = judge.model not in OWN_MODELS
-        return judge.model_copy(
-            update={"model": beside_config(judge.model, beside)} if fixed else {}
-        )
+        named = {"model": judge.model, "reference": getattr(judge, "reference", None)}
+        fixed = {k: name for k, name in named.items() if name not in (None, *OWN_MODELS, *BASES)}
+        return judge.model_copy(update={k: beside_config(fixed[k], beside) for k in fixed})
 
     jury = tuple(map(found, config.judge.jury))
     contests = tuple(map(found, config.evaluation.contests))

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from selfreward.config import Config, JurorConfig
-from selfreward.config.judging import REWARD
+from selfreward.config.judging import IMPLICIT, REWARD
 from selfreward.engines.base import (
     FAILURES,
     ChatFormat,
@@ -273,7 +273,7 @@ def judgments_work(
             return tell(found)
         better = "More EFT data, a larger judge.max_new_tokens or judge.form=expected"
         better = "A mended function or judge.scale" if config.judge.function else better
-        better = "A wider judge.scale" if config.judge.form == REWARD else better
+        better = "A wider judge.scale" if config.judge.form in (REWARD, IMPLICIT) else better
         raise StoppedError(
             f"iteration {iteration}: {found}",
             f"Read some with `selfreward show {run_name} --failed`. {better} helps, in a new run; "

@@ -7,7 +7,7 @@ from itertools import combinations, groupby, product
 from operator import attrgetter
 
 from selfreward.config import Config, PairsConfig
-from selfreward.config.judging import REWARD
+from selfreward.config.judging import IMPLICIT, REWARD
 from selfreward.records import (
     FORMS,
     Comparison,
@@ -249,7 +249,7 @@ def few_pairs_remedy(config: Config, run_name: str, drops: Counter[str]) -> str:
             f"Answers to a prompt are the same text at responses.temperature="
             f"{config.responses.temperature:g}: start a run with a higher one, or shorter prompts."
         )
-    if config.judge.form == REWARD and reason == "no verdict":
+    if config.judge.form in (REWARD, IMPLICIT) and reason == "no verdict":
         return (
             f"{config.judge.model} gives no reward on judge.scale (`selfreward show {run_name} "
             "--failed` has the reasons): start a run with a wider one, or shorter answers."

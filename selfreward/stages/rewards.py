@@ -1,4 +1,4 @@
-"""Scoring responses by a reward model: as by a function, whose value is the reward."""
+"""Scoring responses by a reward model, or an implicit one: as by a function that gives rewards."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,9 +30,19 @@ class RewardScorer:
         turns: Turns = columns.get(MESSAGES) or prompt
         if self._chat.left_out(turns):
             return Given(None, LEFT_OUT, "")
-        ids = self._chat.conversation_ids(turns, completion)
         try:
-            [generation] = await self._engine.generate(Request(ids))
+            [generation] = await self._engine.generate(self._request(turns, completion))
         except RequestError as error:
             return Given(None, error.reason, error.detail)
         return Given(generation.reward, None, f"{generation.reward:.6g}")
+
+    def _request(self, turns: Turns, completion: str) -> Request:
+        return Request(self._chat.conversation_ids(turns, completion))
+
+
+class ImplicitScorer(RewardScorer):
+    """Of two language models, see ``engines.implicit``."""
+
+    def _request(self, turns: Turns, completion: str) -> Request:
+        prompt, answer = self._chat.continuation(turns, "", completion)
+        return Request(prompt, answer=answer)

@@ -5,7 +5,7 @@ records of every finished stage, and the models that the next stages start from 
 """
 
 from selfreward.config.judging import PREVIOUS
-from selfreward.config.run import all_judges
+from selfreward.config.run import asked_models
 from selfreward.errors import IntegrityError
 from selfreward.records import TRAINING, Stage, model_name
 from selfreward.storage import durable, seals
@@ -169,7 +169,7 @@ def needed_models(run: Run, store: Store) -> set[str]:
     if not trained:
         return set()
     needed = {model_of(trained[-1]), f"M{start_of(store, trained[-1].iteration + 1)}"}
-    judges = {judge.model for judge in all_judges(run.config).values()}
+    judges = asked_models(run.config)
     if PREVIOUS in judges:
         needed.add(f"M{before(store, trained[-1].iteration + 1)}")
     if "M1" in judges or run.config.responses.anchors or run.config.train.base == "M1":

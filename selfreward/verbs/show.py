@@ -290,7 +290,7 @@ def _vote_lines(vote: ShownVote) -> list[str]:
     if vote.selection is not None and vote.score is not None:
         verdict += f"  {vote.selection}"
     who = f"{judge_key(vote.juror)}, " if vote.juror else ""
-    if vote.form in ("function", "reward"):
+    if vote.form in ("function", "reward", "implicit"):
         name = "function" if vote.form == "function" else "reward model"
         return [f"  {who}{name} gave {vote.raw}: {verdict}"]
     if vote.probabilities is None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from selfreward.config import Config, EngineConfig, JurorConfig, SeedSource
-from selfreward.config.judging import HOSTED, OWN_MODELS, REWARD
+from selfreward.config.judging import BASES, HOSTED, OWN_MODELS, REWARD
 from selfreward.config.readers import decides
 from selfreward.config.run import all_judges, check_judges
 from selfreward.config.training import OnlineConfig
@@ -101,6 +101,9 @@ def check_config(
     for key, judge in all_judges(config).items():
         if judge.model not in OWN_MODELS:
             check_source(judge.model, key=f"{key}.model")
+        reference = getattr(judge, "reference", None)
+        if reference not in (None, *BASES):
+            check_source(reference, key=f"{key}.reference")
         if here and judge.form == REWARD and Path(judge.model).is_dir():
             check_reward_model(Path(judge.model), f"{key}.model")
         if judge.engine is not None:

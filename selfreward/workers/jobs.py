@@ -10,11 +10,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from selfreward.config import EngineConfig
+from selfreward.config import EngineConfig, JurorConfig
 from selfreward.config.base import Passthrough
-from selfreward.config.judging import HOSTED, PREVIOUS, REWARD, REWARD_ENGINE, RUN_MODELS
-from selfreward.config.run import Config, all_judges
+from selfreward.config.judging import (
+    BASES,
+    HOSTED,
+    IMPLICIT,
+    PREVIOUS,
+    REWARD,
+    REWARD_ENGINE,
+    RUN_MODELS,
+)
+from selfreward.config.run import Config, all_judges, asked_models
 from selfreward.engines.chat import Chat
+from selfreward.engines.implicit import ImplicitReward, check_reference
 from selfreward.engines.proved import open_proved
 from selfreward.engines.reward import RewardModel, check_reward_model
 from selfreward.engines.sessions import OpenSession, Session, Sessions
@@ -83,7 +92,7 @@ def prepare(run: Run) -> None:
     if any(form_of(judge) == "expected" for judge in comparing):
         chat.label_prompt("", STARTED, LABELS)
     _check_contests(config, chat)
-    _check_reward_models(run)
+    _check_reward_models(run, model.path)
     check_benchmarks(run, model.path)
     facts = {
         "path": str(model.path), "digest": model.digest,
@@ -109,13 +118,23 @@ def _check_contests(config: Config, chat: Chat) -> None:
         ) from None
 
 
-def _check_reward_models(run: Run) -> None:
-    """Find the reward models that judge, and check that they are some and have a chat template."""
+def _check_reward_models(run: Run, base: Path) -> None:
+    """Find what judges by rewards: reward models with a chat template, or two of one tokenizer.
+
+    Args:
+        base: M0.
+    """
     for key, judge in all_judges(run.config).items():
         if judge.form == REWARD:
             path = models.resolve(judge.model).path
             check_reward_model(path, f"{key}.model")
             _chat(run, path, is_policy=False)
+        if isinstance(judge, JurorConfig) and judge.form == IMPLICIT:
+            of_run = judge.model in RUN_MODELS, judge.reference in BASES
+            model = base if of_run[0] else models.resolve(judge.model).path
+            reference = base if of_run[1] else models.resolve(str(judge.reference)).path
+            trust = run.config.trust_remote_code
+            check_reference(model, reference, f"{key}.reference", trust)
 
 
 def _check_room(config: Config, chat: Chat) -> None:
@@ -157,9 +176,10 @@ class Generator:
 
     def generate(self, run: Run, store: Store, iteration: int) -> None:
         """Make what is missing of an iteration."""
-        judged = {judge.model for judge in run.config.judge.jurors}
-        asks_base = run.config.sft is None or PREVIOUS in judged
-        if asks_base and iteration > 0 and start_of(store, iteration) == 1:
+        asked = asked_models(run.config)
+        asks_base = run.config.sft is None or PREVIOUS in asked
+        is_first = iteration > 0 and start_of(store, iteration) == 1
+        if (asks_base and is_first) or (iteration > 0 and "M0" in asked):
             _check_base(run, models.digest(run.policy(0)))
         self._runner.run(generate_iteration(run, store, iteration, self._open(run, store)))
 
@@ -217,12 +237,24 @@ def _opener(
         chat = _chat(run, path, is_policy=not fixed)
         if settings == REWARD_ENGINE:
             return Session(RewardModel(path, chat), chat)
+        if settings.kind == IMPLICIT:
+            reference = _reference(run, str(settings.options["reference"]), hold)
+            return Session(ImplicitReward(path, reference, chat), chat)
         engine = await open_proved(
             settings.kind, path, chat, settings.options, fixed=fixed, tell=tell
         )
         return Session(engine, chat)
 
     return open_session
+
+
+def _reference(run: Run, name: str, hold: Callable[[models.Model], None]) -> Path:
+    """The directory of what an implicit reward is held against."""
+    if name in BASES:
+        return run.policy(int(name[1:]))
+    resolved = models.resolve(name)
+    hold(resolved)
+    return resolved.path
 
 
 def train(run: Run, store: Store, iteration: int, stage: str = "train") -> None:

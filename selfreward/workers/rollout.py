@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from selfreward.config import EngineConfig, SeedSource
-from selfreward.config.judging import FUNCTION, REWARD_ENGINE, RUN_MODELS, engine_of
+from selfreward.config.judging import FUNCTION, IMPLICIT, REWARD, RUN_MODELS, engine_of
 from selfreward.engines.base import FAILURES
 from selfreward.engines.sessions import Session, Sessions, is_local
 from selfreward.inputs import seeds
@@ -56,7 +56,7 @@ from selfreward.stages.ranked import (
     ranked_responses_work,
 )
 from selfreward.stages.responses import responses_work
-from selfreward.stages.rewards import RewardScorer
+from selfreward.stages.rewards import ImplicitScorer, RewardScorer
 from selfreward.storage.directory import Run
 from selfreward.storage.starts import before, start_of
 from selfreward.storage.store import Store
@@ -65,6 +65,8 @@ from selfreward.workers.functions import FunctionProcess, function_process
 
 _PART = 1000
 """Records that are in memory at once when a rollout goes on."""
+_SCORERS = {REWARD: RewardScorer, IMPLICIT: ImplicitScorer}
+"""What asks an engine that gives rewards, by its kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +115,8 @@ async def generate_iteration(run: Run, store: Store, iteration: int, sessions: S
                         session = await stack.enter_async_context(_function(run, role))
                     else:
                         session = await sessions.get(role.engine, role.model)
-                        if role.engine == REWARD_ENGINE:
-                            session = RewardScorer(session.engine, session.chat)
+                        if scorer := _SCORERS.get(role.engine.kind):
+                            session = scorer(session.engine, session.chat)
                 except FAILURES as error:
                     if not role.juror:
                         raise

@@ -58,7 +58,7 @@ DIFFERENCES = {
     },
 }  # fmt: skip
 """What each changes of ``self-rewarding``."""
-OTHERS = {"quickstart", "self-rewarding", "constraints"}
+OTHERS = {"quickstart", "self-rewarding", "constraints", "dice"}
 
 
 def test_every_recipe_is_in_this_table_or_is_another_loop() -> None:

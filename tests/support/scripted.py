@@ -109,7 +109,11 @@ class ScriptedEngine:
             probabilities = tuple(part / (sum(parts) + 100) for part in parts)
             return [Generation("", (), "stop", probabilities=probabilities)]
         if request.sampling is None:
-            return [Generation("", (), "stop", reward=len(request.token_ids) / 10)]
+            return [
+                Generation(
+                    "", (), "stop", reward=(len(request.token_ids) + len(request.answer)) / 10
+                )
+            ]
         return [self._sample(request, sample) for sample in range(request.n)]
 
     async def load(self, model: Path) -> None:

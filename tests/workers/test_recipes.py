@@ -63,6 +63,9 @@ def test_a_recipe_trains_its_models(
     digits = make_model(tmp_path / "digits", merges=MERGES[:1])  # each score is a token
     shutil.copyfile(digits / "tokenizer.json", model / "tokenizer.json")
     words = rewarded(tmp_path) if name == "rlhf" else []
+    if name == "dice":
+        start = shutil.copytree(model, tmp_path / "start")
+        words = [f"judge.reference={start}"]
     config = load_config(recipes()[name], [*TINY, f"model={model}", *words])
     run = create_run(config, "run")
     reply = counting if name == "scpo" else listing

@@ -67,6 +67,16 @@ class HostedChat:
         """
         raise ConfigError("a reward model is none that endpoints serve", "Name a directory.")
 
+    def continuation(
+        self, user: Turns, started: str, text: str
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Not to be had.
+
+        Raises:
+            ConfigError: Always.
+        """
+        raise ConfigError("endpoints do not say how likely a text is", "Name a model directory.")
+
     def score_prompt(
         self, user: str, before: str = "", started: str = ""
     ) -> tuple[tuple[int, ...], tuple[int, ...]]:
