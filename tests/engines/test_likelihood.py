@@ -36,7 +36,7 @@ def test_a_batch_gives_what_each_text_gives_alone(
     found = log_likelihoods(model_dir, TEXTS, said.append)
     assert found == pytest.approx([alone(model_dir, *text) for text in TEXTS], abs=1e-4)
     assert said[0] == 0 and said[-1] == len(TEXTS)
-    monkeypatch.setattr(likelihood, "_BATCH_TOKENS", 1)
+    monkeypatch.setattr(likelihood, "BATCH_TOKENS", 1)
     assert log_likelihoods(model_dir, TEXTS, said.append) == pytest.approx(found, abs=1e-4)
     assert log_likelihoods(model_dir, TEXTS[::-1], said.append)[::-1] == pytest.approx(
         found, abs=1e-4

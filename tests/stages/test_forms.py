@@ -359,7 +359,7 @@ def test_a_template_that_does_not_fit_the_form_is_refused_with_key_and_remedy(
 
 
 def test_each_form_has_a_name_a_row_and_something_that_it_does() -> None:
-    asks_no_model_in_words = ("reward", "function", "imported")
+    asks_no_model_in_words = ("reward", "implicit", "function", "imported")
     names = (*judgments._VOTES, *asks_no_model_in_words)
     assert get_args(records.FormName) == tuple(records.FORMS) == names
 
