@@ -268,6 +268,11 @@ class Config(Group):
             raise ValueError(
                 f"train.method={method} trains in one process so far; leave out launch.{key}"
             )
+        if online.ptx and self.sft is None:
+            raise ValueError(
+                f"{method}.ptx={online.ptx:g} mixes in the rows of the seed step, but sft is null; "
+                f"set {method}.ptx=0"
+            )
         if self.train.replay.aift:
             raise ValueError(
                 f"train.replay.aift is for rows that were made before, but train.method={method} "

@@ -113,6 +113,10 @@ class OnlineConfig(Passthrough):
     """Tokens of a response, at most; null: ``responses.max_new_tokens``."""
     max_length: int = Field(default=1024, ge=8)
     """Tokens of prompt and response; prompts that leave less room are dropped and recorded."""
+    ptx: float = Field(default=0.0, ge=0)
+    """Weight of an SFT loss on the rows of the seed step, mean over their target tokens, that is
+    added to the loss: the pretraining mix of InstructGPT (arXiv 2203.02155, 3.5, equation 2), whose
+    texts nobody here has. 0: none."""
 
     @property
     def options(self) -> dict[str, Any]:

@@ -19,6 +19,9 @@ SAMPLED = "sampled"
 NO_VERDICT = "no_verdict"
 """How many of them have no verdict; with ``/`` and a reason behind it, for that reason."""
 
+MIXED = "ptx"
+"""Mean SFT loss of the rows that are mixed in, nats a token, before its weight."""
+
 
 @dataclass(frozen=True, slots=True)
 class Curve:
@@ -54,6 +57,8 @@ class OnlineFigures:
     """Mean tokens of the responses [``completions/mean_length``]."""
     truncated: Curve | None
     """Share of the responses that were cut off [``completions/clipped_ratio``]."""
+    mixed: Curve | None = None
+    """Mean SFT loss of the rows of the seed step that were mixed in, nats a token [``ptx``]."""
 
     @property
     def tokens(self) -> int:
@@ -126,6 +131,7 @@ def _online(rows: Sequence[Mapping[str, float]]) -> OnlineFigures | None:
         kl=_curve(rows, "kl"),
         length=_curve(rows, "completions/mean_length"),
         truncated=_curve(rows, "completions/clipped_ratio"),
+        mixed=_curve(rows, MIXED),
     )
 
 

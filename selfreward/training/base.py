@@ -139,6 +139,10 @@ class Training:
     """SFT: weight in the loss of a target token of an EFT row; see ``sft.Weighted``."""
     demonstrations: tuple[tuple[int, ...], ...] = ()
     """Reward model: whole conversations whose mean reward is to be 0; see ``reward.Centered``."""
+    ptx: float = 0.0
+    """``ONLINE``: weight of the mix, see ``online.Sampled``."""
+    mix: tuple[SftRow, ...] = ()
+    """What is mixed in; empty where ``ptx`` is 0."""
     group: str = ""
     """Where ``options`` stand in the config, such as ``train.sft``; empty: under ``method``."""
 

@@ -119,6 +119,8 @@ def plan(training: Training, rows: Sequence[Row]) -> Job:
         told.append([training.eft_weight, [isinstance(r, SftRow) and r.is_eft for r in rows]])
     if training.demonstrations:
         told.append(training.demonstrations)
+    if training.mix:
+        told.append([training.ptx, [_ids(row) for row in training.mix]])
     digest = hashlib.sha256(json.dumps(told, default=str, sort_keys=True).encode()).hexdigest()
     arguments = trl_arguments(
         method, chosen, checkpoints=training.checkpoints, seed=seed, processes=processes

@@ -7,6 +7,9 @@ TRL has no PPO any more. What PPO clips, the ratio of the policy to the one that
 too, once samples are used for several updates (``num_iterations``); what it lacks is PPO's value
 model, in whose place the completions of a prompt are each other's baseline.
 
+With ``ptx`` the loss has a second term: an SFT loss on rows of the seed step, as many of them as
+there are completions in a micro-batch. It keeps the policy near what people wrote.
+
 TRL 1.16 takes a completion without a reward out of its group: it is in no mean, and its advantage
 is 0. In a group with less than two rewards nobody has an advantage. GRPO's KL, which is a part of
 its loss, is taken over all.
@@ -19,10 +22,20 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from datasets import Dataset
+from torch.nn.functional import cross_entropy
 
-from selfreward.measures.curves import NO_VERDICT, SAMPLED
-from selfreward.training.base import OnlineRow, OnLog, OnStep, Rewards, Training, Verdict
+from selfreward.measures.curves import MIXED, NO_VERDICT, SAMPLED
+from selfreward.training.base import (
+    OnlineRow,
+    OnLog,
+    OnStep,
+    Rewards,
+    SftRow,
+    Training,
+    Verdict,
+)
 from selfreward.training.loop import (
     Job,
     is_published,
@@ -69,10 +82,27 @@ class Sampled:
 
     config: type
 
-    def __init__(self, *args: Any, rewards: Rewards, **named: Any) -> None:
+    def __init__(self, *args: Any, rewards: Rewards, training: Training, **named: Any) -> None:
         self._rewards = rewards
         self._found: Counter[str] = Counter()
+        self._mix, self._ptx = training.mix, training.ptx
+        self._mixed: list[float] = []
         super().__init__(*args, reward_funcs=self.points, **named)  # type: ignore[call-arg]
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **named: Any) -> torch.Tensor:
+        """TRL's, and the mix."""
+        loss: torch.Tensor = super().compute_loss(model, inputs, *args, **named)  # type: ignore[misc]
+        if not self._mix:
+            return loss
+        trainer: Any = self
+        at_once, parts = len(inputs["completion_ids"]), trainer.current_gradient_accumulation_steps
+        part = (trainer._step - 1) % parts  # which counts anew after a resume
+        first = (trainer.state.global_step * parts + part) * at_once
+        rows = [self._mix[at % len(self._mix)] for at in range(first, first + at_once)]
+        mixed = sft_loss(model, rows, trainer.processing_class.pad_token_id, loss.device)
+        self._mixed.append(mixed.item())
+        # GRPO's loss is divided by the parts of a step already, RLOO's is afterwards.
+        return loss + self._ptx * mixed / (parts if trainer.loss_is_scaled_for_ga else 1)
 
     def _tokenize_prompts(self, prompts: list[list[int]]) -> tuple[list[list[int]], None, Any]:
         return prompts, None, {}
@@ -93,6 +123,9 @@ class Sampled:
             logs[NO_VERDICT] = sampled - self._found.pop(SAMPLED, 0)
             logs.update(self._found)
             self._found = Counter()
+        if "loss" in logs and self._mixed:
+            logs[MIXED] = sum(self._mixed) / len(self._mixed)
+            self._mixed = []
         super().log(logs, start_time)  # type: ignore[misc]
 
 
@@ -106,6 +139,24 @@ class GrpoSampled(Sampled, GRPOTrainer):  # type: ignore[misc]
     """``GRPOTrainer`` with our prompts and rewards."""
 
     config = GRPOConfig
+
+
+def sft_loss(model: Any, rows: Sequence[SftRow], pad_id: int, device: torch.device) -> torch.Tensor:
+    """Mean negative log-likelihood of all target tokens of some rows, in nats.
+
+    Args:
+        pad_id: Fills rows up, seen by nobody.
+    """
+    longest = max(row.length for row in rows)
+    ids = torch.full((len(rows), longest), pad_id)
+    labels, mask = torch.full_like(ids, -100), torch.zeros_like(ids)
+    for at, row in enumerate(rows):
+        ids[at, : row.length] = torch.tensor([*row.prompt_ids, *row.completion_ids])
+        labels[at, len(row.prompt_ids) : row.length] = torch.tensor(row.completion_ids)
+        mask[at, : row.length] = 1
+    logits = model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
+    targets = labels[:, 1:].to(device)
+    return cross_entropy(logits[:, :-1].flatten(0, 1).float(), targets.flatten())
 
 
 def _figure(verdict: Verdict) -> str:
@@ -151,6 +202,7 @@ def make_trainer(kind: type[Sampled], job: Job, rows: Sequence[OnlineRow], rewar
     return kind(
         policy,
         rewards=rewards,
+        training=job.training,
         args=config,
         train_dataset=Dataset.from_dict(
             {"prompt": [list(rows[i].prompt_ids) for i in order], _ROW: order}

@@ -332,6 +332,8 @@ def _online(rounds: Rounds) -> list[Row]:
     def reasons(figures: IterationFigures) -> dict[str, int]:
         return figures.training.online.no_verdict if figures.training.online else {}
 
+    online = [figures.training.online for figures in rounds]
+    mixed = [Row("  loss of seed rows", curve(lambda o: o.mixed, ".3f"), short=True)]
     return [
         Row("  responses", sampled, short=True),
         Row("  without a verdict", without, short=True),
@@ -339,6 +341,7 @@ def _online(rounds: Rounds) -> list[Row]:
         Row("  mean points", curve(lambda o: o.reward, ".2f"), short=True),
         Row("  KL to the reference", curve(lambda o: o.kl, ".4f"), short=True),
         Row("  tokens", curve(lambda o: o.length, ".0f"), short=True),
+        *(mixed if any(each and each.mixed for each in online) else []),
         Row("  truncated", curve(lambda o: o.truncated, ".2f")),
     ]
 

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -313,6 +314,9 @@ def train_iteration(
         rows, drops = positive_rows(run, store, iteration, chat)
     elif training.method in ONLINE:
         rows, prompts, drops = online_rows(run, store, iteration, chat)
+        if training.ptx:
+            mix, _ = sft_rows(run, store, "train", chat)
+            training = replace(training, mix=tuple(mix))
     reports: dict[str, object] = {TRAINED: how} if how != trained_of(store, iteration) else {}
     if training.method == "dpo" and config.dpo.weigh_by == "consistency":
         reports[CONSISTENCY] = run_consistency(run, store, iteration)
@@ -366,6 +370,7 @@ def _training(run: Run, iteration: int, name: str, model: Path) -> Training:
         seed=config.seed + iteration,
         trust_remote_code=config.trust_remote_code,
         chat_template=_chat_template(run),
+        ptx=config.online.ptx if config.online and method in ONLINE else 0.0,
         eft_weight=config.sft.eft_weight if config.sft and weighs_seed else 1.0,
         group=key,
     )

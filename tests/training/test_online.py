@@ -8,7 +8,7 @@ from selfreward.errors import ConfigError, IntegrityError, StoppedError
 from selfreward.storage import durable
 from selfreward.training.base import OnlineRow, Training, Verdict
 from selfreward.training.options import check_options
-from tests.support.training import EOS, some_ids, tiny_model, weights
+from tests.support.training import EOS, sft_rows, some_ids, tiny_model, weights
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,8 @@ class Call:
     end_ids = frozenset({EOS})
 
     def __init__(self, method, start, root, judge=by_length, *, rows=8, die_at=None, lora=None,
-                 **options):  # fmt: skip
+                 ptx=0.0, mix=(), **options):  # fmt: skip
+        self.ptx, self.mix = ptx, mix
         self.method, self.start, self.rows = method, start, online_rows(rows)
         self.judge, self.lora, self.die_at = judge, lora, die_at
         self.output, self.checkpoints = root / "M1", root / "checkpoints"
@@ -50,8 +51,9 @@ class Call:
     @property
     def training(self):
         return Training(
-            self.method, self.start, self.output, self.checkpoints, self.options, self.lora, 0
-        )
+            self.method, self.start, self.output, self.checkpoints, self.options, self.lora, 0,
+            ptx=self.ptx, mix=tuple(self.mix),
+        )  # fmt: skip
 
     def trainer(self):
         from selfreward.training import loop, online
@@ -108,6 +110,46 @@ def test_every_weight_changes_and_the_reference_does_not(method, start, tmp_path
     reference = trainer.ref_model.state_dict()
     assert all(torch.equal(before[name], reference[name]) for name in before)
     assert call.logs[1]["kl"] == pytest.approx(0, abs=1e-6) and call.logs[4]["kl"] != 0
+
+
+@BOTH
+def test_the_mix_adds_the_gradient_of_sft_on_its_rows(method, start, tmp_path):
+    """A constant reward without KL has no gradient, so what is left of a step is that of SFT."""
+    import torch
+    from torch.nn.functional import cross_entropy
+    from transformers import AutoModelForCausalLM
+
+    rows = sft_rows(8)  # as many as completions in a step: each of them once
+    options = {"beta": 0.0, "num_generations": 4, "max_steps": 1, "max_grad_norm": 0.0}
+    call = Call(method, start, tmp_path, lambda *_: Verdict(1.0), ptx=0.5, mix=rows, **options)
+    trainer = call.trainer()
+    found = {}
+
+    def keep(optimizer, *_):
+        named = trainer.model.named_parameters()
+        found.update({name: p.grad.clone() for name, p in named if p.grad is not None})
+
+    trainer.create_optimizer()
+    trainer.optimizer.register_step_pre_hook(keep)
+    call.run(trainer)
+    model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
+    parts = []
+    for part in (rows[:4], rows[4:]):
+        losses = []
+        for row in part:
+            ids = torch.tensor([[*row.prompt_ids, *row.completion_ids]])
+            logits = model(input_ids=ids).logits[0, len(row.prompt_ids) - 1 : -1]
+            losses.append(cross_entropy(logits, torch.tensor(row.completion_ids), reduction="none"))
+        parts.append(torch.cat(losses).mean())
+    loss = sum(parts) / 2
+    (0.5 * loss).backward()
+    for name, parameter in model.named_parameters():
+        assert torch.allclose(found[name], parameter.grad, atol=1e-6), name
+    assert call.logs[1]["ptx"] == pytest.approx(loss.item(), abs=1e-5)
+
+
+def test_without_a_mix_none_is_logged(start, tmp_path):
+    assert "ptx" not in Call("rloo", start, tmp_path, rows=2).run().logs[1]
 
 
 @BOTH
@@ -171,6 +213,7 @@ CASES = {
     "a sample serves two updates": (4, {"num_iterations": 2}),
     "two steps share a sample": (4, {"steps_per_generation": 4}),
     "a step samples twice": (3, {"steps_per_generation": 1}),
+    "seed rows are mixed in": (3, {"ptx": 0.5, "mix": sft_rows(7)}),
     "an adapter": (3, {"lora": {"r": 4, "target_modules": ["q_proj"]}}),
 }
 """The step of the last checkpoint, where one was asked for at every third, and options."""

@@ -13,11 +13,13 @@ from selfreward.engines.chat import Chat
 from selfreward.engines.sessions import Session
 from selfreward.errors import ConfigError, PreflightError
 from selfreward.inputs.collect import create_run
+from selfreward.measures.curves import training_figures
 from selfreward.measures.figures import IterationFigures
 from selfreward.records import Prompt
 from selfreward.storage import durable
 from selfreward.storage.directory import Run, open_run
 from selfreward.training.base import Verdict
+from selfreward.training.rows import sft_rows
 from selfreward.verbs.lineage import lineage
 from selfreward.verbs.maintenance import verify
 from selfreward.verbs.score_rows import tokens
@@ -278,3 +280,22 @@ def test_prompts_that_leave_no_room_for_a_response_are_dropped_and_recorded(here
         reasons = store.drop_reasons(1, "train")
     assert stage is not None and stage.rows + stage.drops == 4
     assert stage.rows and set(reasons) == {"too long"}
+
+
+def test_the_mix_is_what_the_seed_step_trained_on(here: Path) -> None:
+    model = make_family(here / "model", "SmolLM 2", max_position_embeddings=2048)
+    seed = ["sft.ift={path: seed/ift.jsonl, limit: 8}", "sft.eft=null", "sft.max_length=2000"]
+    run = new_run("train.method=rloo", VOWELS, "judge.truncated=true", "rloo.ptx=0.5", *seed,
+                  model=model)  # fmt: skip
+    launch(run, lambda: None, RealTraining(run))
+    with run.store() as store:
+        rows, stage = sft_rows(run, store, "train", Chat(model)), store.finished(0, "train")
+        figures = training_figures(store, 1).online
+    assert stage is not None and stage.rows == len(rows[0]) == 8
+    assert figures is not None and figures.mixed is not None and figures.mixed.mean
+    assert "loss of seed rows" in plain(scores_text(scores_of(run), 120, everything=True))
+
+
+def test_a_mix_without_seed_data_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"rloo\.ptx=0\.5 mixes in the rows of the seed step"):
+        build_config({}, [*ALONE, *SHORT, "train.method=rloo", VOWELS, "sft=null", "rloo.ptx=0.5"])
