@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from selfreward.config.load import build_config
 from selfreward.inputs.collect import create_run
-from selfreward.records import Judgment, Prompt, Response
+from selfreward.records import Drop, JudgePair, Judgment, Prompt, Response
 from selfreward.storage.directory import Run
 from tests.support.browser import (
     TOKEN,
@@ -68,6 +68,7 @@ def server(runs: Path) -> Iterator[Server]:
         patch.setenv("SELFREWARD_RUNS", str(runs))
         add(create_run(build_config({}, SMALL), "many"), range(160))
         ask_four(create_run(build_config({}, SMALL), "asked"))
+        judge_judgments(create_run(build_config({}, SMALL), "metajudged"))
     server = Server(runs)
     yield server
     server.stop()
@@ -157,6 +158,20 @@ def test_a_prompt_shows_answers_votes_and_why(visitor: Visitor, attempts: list[i
     assert page.locator("article.answer details[open]").count() == 0
     page.locator("article.answer details summary").first.click()
     assert page.locator("article.answer details[open] .model").first.is_visible()
+
+
+def test_a_prompt_shows_the_pair_of_its_judgments(visitor: Visitor) -> None:
+    page = visitor.open("/run/metajudged/prompt/1/0")
+    pair = text_of(page, "section.outcome p.pair")
+    assert re.fullmatch(
+        r"judgments of answer 0:\s+vote 1\s*12\s*over\s*vote 0\s*-12\s*Elo", pair
+    ), pair
+    ballots = page.locator("article.answer .ballot")
+    expect(ballots.nth(1).locator(".badge.chosen")).to_have_count(1)
+    expect(ballots.nth(0).locator(".badge.rejected")).to_have_count(1)
+    expect(page.locator(".ballot .badge.chosen")).to_have_count(1)
+    visitor.open("/run/metajudged/prompt/1/1")
+    assert "no pair of judgments tie" in " ".join(text_of(page, "section.outcome").split())
 
 
 def test_a_list_can_be_filtered_sorted_and_searched(visitor: Visitor) -> None:
@@ -569,6 +584,14 @@ def made(attempts: range) -> list:
             Judgment(1, a, 0, 0, "written", f"Score: {a % 6}", float(a % 6)),
         )
     ]
+
+
+def judge_judgments(run: Run) -> None:
+    """Of two prompts the judgments of the first gave a pair."""
+    with run.owned() as store:
+        store.plan({1: run.config.stages(1)})
+        store.add([*made(range(2)), Judgment(1, 0, 0, 1, "written", "Score: 4", 4.0)])
+        store.add([JudgePair(1, 0, 0, 1, 0, 12.0, -12.0), Drop(1, "judge_pairs", "1", "tie")])
 
 
 def add(run: Run, attempts: range) -> None:

@@ -92,16 +92,35 @@ function outcome(data, context, found) {
     h("span.over", {}, "over"),
     badge("rejected", `answer ${pair.rejected}`), h("span.number", {}, fixed(pair.rejected_score)),
     h("span.margin", {}, "margin ", h("strong", {}, fixed(pair.margin)), " points")));
+  const judged = judgePairs(data);
   const why = data.why ?? [];
   const place = `${data.iteration}-${data.attempt}-pair`;
-  if (!pairs.length && data.no_pair === null && !why.length) return null;
+  if (!pairs.length && data.no_pair === null && !why.length && !judged.length) return null;
   return h("section.card.outcome", { "aria-label": "Pair" },
     pairs, !pairs.length && data.no_pair !== null ? h("p", {}, badge("none", "no pair"), " ",
       line(data.no_pair, `${place}-no-pair`)) : null,
     why.filter((one) => one !== data.no_pair).map((one, n) => h("p.why", {}, line(one, `${place}-why-${n}`))),
+    judged,
     found === "long" ? h("p.hint", {}, "These two answers are too long to compare by words.") : null,
     found && found !== "long" ? h("p.legend", {}, h("ins", {}, "only in the chosen answer"), " ",
       h("del", {}, "only in the rejected answer")) : null);
+}
+
+/** The pairs of judgments of one answer, by Elo, or why there is none. */
+function judgePairs({ iteration, attempt, judge_pairs: pairs, no_judge_pair: none }) {
+  if (none !== null) return [h("p", {}, badge("none", "no pair of judgments"), " ",
+    line(none, `${iteration}-${attempt}-no-judge-pair`))];
+  return pairs.map((pair) => h("p.pair", {}, `judgments of answer ${pair.sample}: `,
+    badge("chosen", `vote ${pair.chosen}`), h("span.number", {}, fixed(pair.chosen_elo, 0)),
+    h("span.over", {}, "over"),
+    badge("rejected", `vote ${pair.rejected}`), h("span.number", {}, fixed(pair.rejected_elo, 0)),
+    h("span.margin", {}, "Elo")));
+}
+
+/** What a vote is in the pair of judgments: chosen, rejected or nothing. */
+function roleOf(vote, sample, pairs) {
+  const own = vote.juror ? undefined : pairs.find((pair) => pair.sample === sample);
+  return own && ["chosen", "rejected"].find((role) => own[role] === vote.vote);
 }
 
 function lengthOf(record, field) {
@@ -142,10 +161,10 @@ function answer(one, data, isOpen, found, url) {
     parts ? h("div.model.diff", { data: { key: `${key}-diff` }, dir: "auto" }, marked(...parts)) : blockOf(one, "text",
       `${key}-text`, url),
     one.votes.length ? h("div.votes", {}, one.votes.length > 1 ? h("h3", {}, `${one.votes.length} votes`) : null,
-      one.votes.map((vote) => ballot(vote, data, key, isOpen, url))) : null);
+      one.votes.map((vote) => ballot(vote, data, key, isOpen, url, roleOf(vote, one.sample, data.judge_pairs)))) : null);
 }
 
-function ballot(vote, data, key, isOpen, url) {
+function ballot(vote, data, key, isOpen, url, role) {
   const id = `${key}-vote-${vote.juror}-${vote.vote}`;
   const who = vote.juror ? `jury ${vote.juror}, vote ${vote.vote}` : `vote ${vote.vote}`;
   const criterion = vote.form === "criteria" ? data.criteria.find((one) => one.juror === vote.juror && one.number === vote.vote) : null;
@@ -153,7 +172,7 @@ function ballot(vote, data, key, isOpen, url) {
     ? [badge("bad", "no verdict"), " ", line(vote.reason ?? "", `${id}-reason`)]
     : [h("strong.number", {}, fixed(vote.score)),
       vote.selection ? h("span.sub", {}, " ", shown(vote.selection)) : null];
-  const top = [h("span.who", {}, who), " ", verdict,
+  const top = [h("span.who", {}, who), " ", verdict, role ? [" ", badge(role, role)] : null,
     criterion ? h("span.sub", {}, ` weight ${fixed(vote.weight, 1)}: `, shown(criterion.text.slice(0, 120))) : null];
   const share = vote.probabilities ? h("p.sub", {},
     `probability on scores at all: ${fixed(vote.probabilities.reduce((sum, p) => sum + p, 0), 3)}`) : null;
