@@ -163,7 +163,8 @@ def test_a_prompt_shows_answers_votes_and_why(visitor: Visitor, attempts: list[i
 def test_a_prompt_shows_the_pair_of_its_judgments(visitor: Visitor) -> None:
     page = visitor.open("/run/metajudged/prompt/1/0")
     pair = text_of(page, "section.outcome p.pair")
-    assert pair.split() == "judgments of answer 0: vote 1 12 over vote 0 \u221212 Elo".split()
+    said = " ".join(pair.split())
+    assert said == "judgments of answer 0: vote 1 12 over vote 0 \u221212 Elo"
     ballots = page.locator("article.answer .ballot")
     expect(ballots.nth(1).locator(".badge.chosen")).to_have_count(1)
     expect(ballots.nth(0).locator(".badge.rejected")).to_have_count(1)
