@@ -115,6 +115,10 @@ CHARTS: dict[str, Chart] = {
                      lambda f: bool(f.training.chosen_reward), each=True),
     "logprobs": Chart("Log-probabilities", training.logprobs,
                       lambda f: bool(f.training.chosen_logp), each=True),
+    "points": Chart("Mean points of what was sampled in training", training.points,
+                    lambda f: bool(f.training.online and f.training.online.reward), each=True),
+    "kl": Chart("KL to the reference", training.kl,
+                lambda f: bool(f.training.online and f.training.online.kl), each=True),
 }  # fmt: skip
 """By name, in the order of a page."""
 

@@ -18,10 +18,13 @@ _SERIES: dict[str, dict[str, str]] = {
     "rewards": {"chosen": "rewards/chosen", "rejected": "rewards/rejected",
                 "margin": "rewards/margins"},
     "logprobs": {"chosen": "logps/chosen", "rejected": "logps/rejected"},
+    "points": {"mean points": "reward"},
+    "kl": {"KL to M(t)": "kl"},
 }  # fmt: skip
 _UNIT = {
     "loss": "loss", "accuracy": "share of pairs, %", "rewards": "reward of DPO",
-    "logprobs": "log-probability, summed over tokens",
+    "logprobs": "log-probability, summed over tokens", "points": "points, 0 to 5",
+    "kl": "nats a token",
 }  # fmt: skip
 
 
@@ -46,6 +49,17 @@ def rewards(axis: Any, data: ChartData, pen: Pen, iteration: int | None) -> None
 def logprobs(axis: Any, data: ChartData, pen: Pen, iteration: int | None) -> None:
     """Log-probabilities of chosen and rejected responses, by step."""
     _curves("logprobs", axis, data, pen, iteration)
+
+
+def points(axis: Any, data: ChartData, pen: Pen, iteration: int | None) -> None:
+    """Mean points of what reinforcement learning sampled, by step."""
+    _curves("points", axis, data, pen, iteration)
+
+
+def kl(axis: Any, data: ChartData, pen: Pen, iteration: int | None) -> None:
+    """KL divergence of the policy from the model that it started as, by step."""
+    axis.axhline(0, color=pen.palette.muted, lw=0.8)
+    _curves("kl", axis, data, pen, iteration)
 
 
 def came_to(axis: Any, data: ChartData, pen: Pen, iteration: int | None) -> None:

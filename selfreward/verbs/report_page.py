@@ -50,7 +50,7 @@ SECTIONS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "Pairs and DPO",
         "What became of the prompts, and what training logged. A reward of the chosen answers that "
         "falls below 0 takes probability from both sides.",
-        ("pairs", "dpo", "loss", "accuracy", "rewards", "logprobs"),
+        ("pairs", "dpo", "loss", "accuracy", "rewards", "logprobs", "points", "kl"),
     ),
     "prompts": ("Prompts", "How many the policy had to write, and how varied they are.",
                 ("prompts",)),

@@ -18,7 +18,7 @@ from selfreward.charts.files import save_arms, save_calibration, save_charts, sa
 from selfreward.charts.training import MOST_POINTS, thinned
 from selfreward.errors import ConfigError, NotFoundError
 from selfreward.measures.arms import ArmMeasure
-from selfreward.measures.curves import Curve
+from selfreward.measures.curves import Curve, OnlineFigures
 from selfreward.measures.diversity import DataFigures, Diversity
 from selfreward.measures.evaluated import BenchmarkFigures, CanaryFigures
 from selfreward.measures.figures import IterationFigures
@@ -61,6 +61,7 @@ def measured(figures: IterationFigures) -> IterationFigures:
         training=replace(
             figures.training, loss=curve, accuracy=curve, chosen_reward=curve,
             rejected_reward=curve, reward_margin=curve, chosen_logp=curve, rejected_logp=curve,
+            online=OnlineFigures(9, {}, reward=curve, kl=curve, length=curve, truncated=curve),
         ),
     )  # fmt: skip
 
@@ -73,7 +74,7 @@ def full(runs: Path) -> ChartData:
     hostile = replace(figures[-1].prompts, dropped={PAYLOAD: 3, "similar": 2}, attempts=9)
     figures[-1] = replace(figures[-1], prompts=hostile, seconds={"prompts": 9.0, "train": 70.0})
     names = ("loss", "rewards/accuracies", "rewards/chosen", "rewards/rejected",
-             "rewards/margins", "logps/chosen", "logps/rejected")  # fmt: skip
+             "rewards/margins", "logps/chosen", "logps/rejected", "reward", "kl")  # fmt: skip
     rows = [{"step": i, **dict.fromkeys(names, 1 / (i + 1))} for i in range(600)]
     rows[30]["loss"] = float("nan")
     logs = {f.iteration: rows for f in figures}

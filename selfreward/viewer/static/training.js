@@ -18,7 +18,7 @@ const NAMES = {
   sampled: "responses", "completions/mean_length": "tokens", learning_rate: "learning rate", grad_norm: "gradient norm", epoch: "epoch",
 };
 
-const CHARTS = new Set(["loss", "accuracy", "rewards", "logprobs"]);
+const CHARTS = new Set(["loss", "accuracy", "rewards", "logprobs", "points", "kl"]);
 
 export function load({ name, args, signal }) {
   return get(pathOf("api", "run", name, "training", args[1]), {}, signal);
@@ -36,7 +36,7 @@ export function draw({ steps }, context) {
   return [
     h("div.title", {},
       h("h1", {}, `Training of M${t + 1}`),
-      h("p.meta", {}, h("span", {}, t ? `DPO, reference ${made?.base ?? `M${t}`}` : "seed SFT of M0"),
+      h("p.meta", {}, h("span", {}, howMade(made, t)),
         h("span", {}, `${count(steps.length)} steps logged`),
         made?.digest ? h("span", { title: made.digest }, "digest ",
           h("code", {}, shown(made.digest.slice(0, 12)))) : null),
@@ -44,8 +44,15 @@ export function draw({ steps }, context) {
     charts.length ? h("div.charts", {}, charts.map((chart) => figure(chart, context))) : null,
     steps.length ? [curves(steps), log(steps)] : empty("Nothing was logged.",
       `Iteration ${t} has not been trained yet, or its first step is not done.`),
-    h("p.note", {}, "Accuracy is the share of pairs whose chosen answer has the higher reward; a reward is what the answer gained in log-probability on the reference, times beta."),
+    steps.some((step) => "rewards/accuracies" in step) ? h("p.note", {}, "Accuracy is the share of pairs whose chosen answer has the higher reward; a reward is what the answer gained in log-probability on the reference, times beta.") : null,
   ];
+}
+
+/** The method and the model that it began with; of a training that is not finished the iteration says all. */
+function howMade(made, t) {
+  if (!made) return t ? `from M${t}` : "seed SFT of M0";
+  if (made.method === "SFT") return `${t ? "" : "seed "}SFT of ${made.base}`;
+  return `${made.method}, ${made.method === "no training" ? "the weights of" : "reference"} ${made.base}`;
 }
 
 function iterations({ name, run }, t) {
