@@ -275,9 +275,9 @@ class JudgeConfig(JurorConfig):
 
     @property
     def evaluated(self) -> int:
-        """The judge as which each new model is evaluated: the first that is the policy, else 0."""
-        models = [juror.model for juror in self.jurors]
-        return models.index("policy") if "policy" in models else 0
+        """The judge as which new models are evaluated: the first policy asked in words, else 0."""
+        asked = [juror.model == "policy" and juror.traits.template != "" for juror in self.jurors]
+        return asked.index(True) if True in asked else 0
 
 
 class MetaConfig(Group):

@@ -231,6 +231,12 @@ def _config(
         raise ConfigError("--votes: a comparison is asked once in each order")
     if compare and form not in (None, "written", "expected"):
         raise ConfigError(f"--form {form}: comparisons are written or expected")
+    if form in FORMS and not FORMS[form].template:
+        others = ", ".join(name for name, each in FORMS.items() if each.template)
+        raise ConfigError(
+            f"--form {form}: nothing is asked in words, so there is no such judge to measure",
+            f"Take one of {others}.",
+        )
     for word in words:
         if not _KEY.match(word):
             known = ", ".join((*_OF_RUN, *_OF_JUDGE))
@@ -253,9 +259,8 @@ def _settings_of(run: "Run") -> dict[str, object]:
     config, juror = run.config, run.config.judge.evaluated
     settings = config.judge.jurors[juror]
     if not settings.traits.template:
-        kind = "function" if settings.function else "reward model"
         raise ConfigError(
-            f"--like {run.name}: its judge is a {kind}, {settings.name}",
+            f"--like {run.name}: its judge is of form {settings.form}, {settings.name}",
             "Say how the model is to be asked: --form, --template and --votes.",
         )
     own_engine = settings.engine if settings.model == "policy" else None

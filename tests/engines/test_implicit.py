@@ -127,6 +127,13 @@ def test_what_gives_no_reward_is_refused_in_a_line(words: list[str], said: str) 
     assert said in error.value.message and "\n" not in error.value.message
 
 
+def test_a_model_is_evaluated_as_the_judge_that_is_asked_in_words() -> None:
+    implicit = "judge.jury=[{form: implicit, reference: M0, scale: [-9, 9]}]"
+    by_m1 = build_config({}, ["judge.model=M1", implicit]).judge
+    assert [juror.model for juror in by_m1.jurors] == ["M1", "policy"] and by_m1.evaluated == 0
+    assert build_config({}, [implicit]).judge.evaluated == 0
+
+
 def test_a_reference_is_of_the_implicit_form_alone_and_a_scale_belongs_to_it() -> None:
     with pytest.raises(ConfigError, match="reference is of form=implicit, and form is written"):
         build_config({}, ["judge.reference=M0"])

@@ -176,6 +176,9 @@ def test_a_judge_without_any_verdict_shows_why_and_is_no_success(
     [
         (["--form", "expected"], "needs the judge's tokenizer"),
         (["--form", "loud"], "judge.form"),
+        (["--form", "reward"], "--form reward: nothing is asked in words"),
+        (["--form", "implicit"], "--form implicit: nothing is asked in words"),
+        (["--form", "function"], "--form function: nothing is asked in words"),
         (["--template", "none.jinja"], "template 'none.jinja': no such file"),
         (["--engine", "timeout_s=-1"], "timeout_s"),
         (["--plot", "x.pdf"], "expected a .png or .svg file"),
