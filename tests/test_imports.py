@@ -39,6 +39,7 @@ WRAPPERS = {
     "selfreward.engines.vllm",
     "selfreward.training.dpo", "selfreward.training.identity", "selfreward.training.loop",
     "selfreward.training.online", "selfreward.training.reward", "selfreward.training.sft",
+    "selfreward.training.starts",
     *(f"selfreward.tracking.{name}" for name in TRACKERS),
 }  # fmt: skip
 """The modules that wrap a heavy library; child processes alone import them."""
@@ -69,6 +70,7 @@ CATCH_ALL = {
     "selfreward.cli.main": "the one handler at the top: a bug becomes a line and an exit code",
     "selfreward.verbs.maintenance": "whatever a check of a damaged run trips over is its finding",
     "selfreward.viewer.drawing": "a bug becomes an answer, so that the viewer lives on",
+    "selfreward.training.starts": "a model whose code fails on trees is read row by row",
     "selfreward.engines.batcher": "hands whatever it is to those who asked",
     "selfreward.workers.function_main": "a user's function raises what it likes; it is recorded",
     "selfreward.tracking.follower": "a tracker raises what it likes, and is tried again",

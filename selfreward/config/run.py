@@ -353,6 +353,7 @@ RUNTIME_KEYS = frozenset(
         "judge.timeout_s",
         "launch.engine_devices",
         "launch.keep_engine",
+        "launch.share_starts",
         "launch.train_devices",
         "pairs.min_pairs",
         "prompts.max_attempts",

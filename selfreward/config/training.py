@@ -178,6 +178,10 @@ class LaunchConfig(Group):
     command: str | None = None
     """What starts the training processes instead, such as ``accelerate launch --config_file
     runs/accelerate/fsdp2.yaml``; a module name and its arguments follow."""
+    share_starts: Literal["auto"] | bool = "auto"
+    """SFT and DPO: read a start that rows of a micro-batch share once, such as a judge's rubric or
+    the prompt of chosen and rejected. ``auto``: with models that give the same so, where it saves
+    work; true: or fail; false: never."""
     engine_devices: str | None = None
     """``CUDA_VISIBLE_DEVICES`` of generation, such as ``0,1``; null: all."""
     train_devices: str | None = None

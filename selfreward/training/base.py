@@ -11,6 +11,9 @@ Method = Literal["sft", "dpo", "none", "reward", "rloo", "grpo"]
 ONLINE: tuple[Method, ...] = ("rloo", "grpo")
 """Methods that sample while they train; see ``online``."""
 
+ShareStarts = Literal["auto"] | bool
+"""See ``launch.share_starts``."""
+
 OnLog = Callable[[int, dict[str, float]], None]
 """Told an optimizer step, from 1, and its figures."""
 
@@ -143,6 +146,8 @@ class Training:
     """``ONLINE``: weight of the mix, see ``online.Sampled``."""
     mix: tuple[SftRow, ...] = ()
     """What is mixed in; empty where ``ptx`` is 0."""
+    share_starts: ShareStarts = "auto"
+    """SFT and DPO: see ``starts``."""
     group: str = ""
     """Where ``options`` stand in the config, such as ``train.sft``; empty: under ``method``."""
 

@@ -22,6 +22,7 @@ from selfreward.training.loop import (
     plan,
     train,
 )
+from selfreward.training.starts import share_starts
 
 
 def train_dpo(
@@ -107,6 +108,7 @@ def make_trainer(job: Job, rows: Sequence[DpoRow]) -> DPOTrainer:
     ours = {"precompute_ref_log_probs": False, "trust_remote_code": trust}
     config = DPOConfig(**{**job.arguments, **ours})
     policy, tokenizer = load_policy(job.training)
+    share_starts(policy, job.training.share_starts)
     # A model in shards that has an adapter can be asked only while it is trained.
     asked_once = job.arguments["precompute_ref_log_probs"] and not (is_sharded() and job.lora)
     # A shallow copy shares the weights: the policy before its first step is the reference. Shards

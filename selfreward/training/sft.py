@@ -10,6 +10,7 @@ from trl import SFTConfig, SFTTrainer
 
 from selfreward.training.base import OnLog, OnStep, SftRow, Training
 from selfreward.training.loop import Job, is_published, load_policy, plan, train
+from selfreward.training.starts import share_starts
 
 _IS_EFT = "is_eft"
 
@@ -118,6 +119,7 @@ def make_trainer(job: Job, rows: Sequence[SftRow]) -> SFTTrainer:
     """Return TRL's trainer, its data set laid out row by row as it will be trained on."""
     config = SFTConfig(**job.arguments)
     policy, tokenizer = load_policy(job.training)
+    share_starts(policy, job.training.share_starts)
     mixed = any(row.is_eft for row in rows)
     kind = partial(Weighted, eft_weight=job.training.eft_weight) if mixed else SFTTrainer
     return kind(
