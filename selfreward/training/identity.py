@@ -32,6 +32,14 @@ float32: an adapter that is merged rounds once more. In bfloat16 ``HALF`` times 
 HALF = 100.0
 """How much coarser bfloat16 may be: its numbers have 8 bits, those of float32 24. Ours, and wide:
 not measured on a GPU."""
+_IN_LORA = (
+    "Look at lora: target_modules and modules_to_save on tied embeddings cannot be merged; and at "
+    "dtype options."
+)
+_IN_HALF = (
+    "A small update can turn how many weights are rounded in bfloat16 at once, where they were "
+    "stored in float16 (docs/benchmarks.md#bfloat16): train without bf16. Or look at lora."
+)
 _NUM_ROWS, _NUM_TOKENS = 2, 512
 
 
@@ -130,8 +138,7 @@ def check_published(
             raise IntegrityError(
                 f"the weights that were saved are not those that were trained: {what} "
                 f"{here:.4g} in them, {there:.4g} in training",
-                "Nothing was published. Look at lora: target_modules and modules_to_save on tied "
-                "embeddings cannot be merged; and at dtype options.",
+                f"Nothing was published. {_IN_HALF if is_half else _IN_LORA}",
             )
 
 
