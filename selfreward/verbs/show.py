@@ -285,13 +285,16 @@ def _response_lines(response: ShownResponse) -> list[str]:
     return lines
 
 
+_GIVERS = {"function": "function", "reward": "reward model", "implicit": "implicit reward"}
+"""What gave the value of a vote, by form."""
+
+
 def _vote_lines(vote: ShownVote) -> list[str]:
     verdict = f"no verdict ({vote.reason})" if vote.score is None else f"{vote.score:.3g}"
     if vote.selection is not None and vote.score is not None:
         verdict += f"  {vote.selection}"
     who = f"{judge_key(vote.juror)}, " if vote.juror else ""
-    if vote.form in ("function", "reward", "implicit"):
-        name = "function" if vote.form == "function" else "reward model"
+    if name := _GIVERS.get(vote.form):
         return [f"  {who}{name} gave {vote.raw}: {verdict}"]
     if vote.probabilities is None:
         return [f"  {who}vote {vote.vote}: {verdict}", _wrapped(vote.raw, 6)]
