@@ -41,7 +41,9 @@ def test_version_and_name_are_said_in_one_place_each() -> None:
 def test_nothing_says_to_install_what_someone_else_publishes_under_our_name() -> None:
     """On PyPI ``selfreward`` is another project."""
     kinds = {".py", ".md", ".toml", ".yaml", ".yml", ".jinja", ".html", ".js", ".ipynb", ".txt", ""}
-    command = r"(?:pip3?|pipx|uv|uvx|poetry|conda|mamba)\b[^\n`]*\b(?:install|add|tool|run)\b[^\n`]*"
+    command = (
+        r"(?:pip3?|pipx|uv|uvx|poetry|conda|mamba)\b[^\n`]*\b(?:install|add|tool|run)\b[^\n`]*"
+    )
     theirs = re.compile(command + r"(?<![-\w./])selfreward(?![-\w./])")
     assert theirs.search("pip install -U 'selfreward[view]'")
     assert not theirs.search("pip install 'selfreward-loop[view]'")

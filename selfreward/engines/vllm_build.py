@@ -85,9 +85,7 @@ def version(name: str) -> str | None:
 
 
 def _reinstall() -> str:
-    return f"Run `{MAKE_CPU}`" + (
-        "." if is_cpu_build() else f", or {_GPU} for GPUs."
-    )
+    return f"Run `{MAKE_CPU}`" + ("." if is_cpu_build() else f", or {_GPU} for GPUs.")
 
 
 def _fits(name: str, torch: str) -> bool:
