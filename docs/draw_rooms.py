@@ -45,7 +45,8 @@ def imported(path: Path) -> Iterator[str]:
 def arrows(room: str) -> Counter[str]:
     """How often a room imports from each other one."""
     found = Counter(other for path in files(room) for other in imported(path))
-    return Counter({other: n for other, n in found.items() if other not in (room, "__version__")})
+    own = (room, "__version__", "DISTRIBUTION")
+    return Counter({other: n for other, n in found.items() if other not in own})
 
 
 @cache

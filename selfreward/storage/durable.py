@@ -32,11 +32,12 @@ def write_file(path: Path, data: str | bytes) -> None:
     data = data.encode() if isinstance(data, str) else data
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{path.name}")
     try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with _told_of(path, temporary):
+            with open(temporary, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -70,25 +71,38 @@ def publish_directory(
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary, aside = (target.parent / f"{TEMPORARY}{uuid.uuid4().hex}" for _ in range(2))
-    temporary.mkdir()
     try:
-        yield temporary
-        seal_directory(temporary, facts=facts)
-        if replace and target.is_dir() and not target.is_symlink():
-            os.rename(target, aside)
-        elif os.path.lexists(target):
-            if is_whole(target):
-                return
-            if target.is_symlink() or target.is_file():  # what a link leads to is not ours
-                target.unlink()
-            else:
-                shutil.rmtree(target)
-        rename(temporary, target)
+        with _told_of(target, temporary):
+            temporary.mkdir()
+            yield temporary
+            seal_directory(temporary, facts=facts)
+            if replace and target.is_dir() and not target.is_symlink():
+                os.rename(target, aside)
+            elif os.path.lexists(target):
+                if is_whole(target):
+                    return
+                if target.is_symlink() or target.is_file():  # what a link leads to is not ours
+                    target.unlink()
+                else:
+                    shutil.rmtree(target)
+            rename(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         if aside.exists() and not os.path.lexists(target):
             os.rename(aside, target)
         shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def _told_of(target: Path, temporary: Path) -> Iterator[None]:
+    """Have an error name what was to be made, not the temporary name that it is made under."""
+    try:
+        yield
+    except OSError as error:
+        if (at := str(error.filename)).startswith(str(temporary)):
+            error.filename = str(target) + at.removeprefix(str(temporary))
+            del error.filename2
+        raise
 
 
 def rename(source: Path, target: Path) -> None:

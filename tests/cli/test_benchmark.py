@@ -50,7 +50,7 @@ def test_without_the_extra_the_command_that_installs_it_is_named(
     monkeypatch.setattr(benchmark, "find_spec", lambda name: None)
     with pytest.raises(PreflightError) as refused:
         benchmark_lm_eval([], ["arc_easy"], report=QUIET)
-    assert refused.value.hint == 'Run `.venv/bin/pip install -e ".[eval]"`.'
+    assert refused.value.hint == "Run `pip install 'selfreward-loop[eval]'`."
 
 
 def test_a_model_is_asked_each_choice_once_and_its_result_kept_under_its_name(

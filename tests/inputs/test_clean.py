@@ -1,6 +1,7 @@
 """Cleaning the data that people bring: what goes and why, and that all is accounted for."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,22 @@ def test_what_cannot_be_cleaned_is_one_line_and_nothing_is_written(
     with pytest.raises(ConfigError) as error:
         cleaned(tmp_path, rows, **how)
     assert said in error.value.message and "\n" not in error.value.message
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", '{"deep": [NaN]}'])
+@pytest.mark.parametrize("row", ['"response": "Yes."', '"chosen": "A.", "rejected": "A."'])
+def test_what_json_does_not_have_is_named_with_its_line(
+    tmp_path: Path, value: str, row: str
+) -> None:
+    """Whether the row would stay or go."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text(
+        f'{json.dumps(asked("Name a tree."))}\n{{"prompt": "Why?", {row}, "x": {value}}}\n'
+    )
+    with pytest.raises(ConfigError, match=re.escape(f"{path}:2: ")) as error:
+        clean(SeedSource(path=str(path)), tmp_path / "out", Cleaning())
+    assert "NaN" in error.value.hint
     assert not (tmp_path / "out").exists()
 
 

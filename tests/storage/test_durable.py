@@ -60,6 +60,34 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(
     assert leftovers(tmp_path) == []
 
 
+def test_an_error_names_what_was_to_be_made_not_its_temporary_name(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OSError) as of_open:
+        durable.write_file(tmp_path / "none" / "a", "x")
+    with pytest.raises(OSError) as of_replace:
+        durable.write_file(tmp_path / "taken", "x")
+    with pytest.raises(OSError) as of_body, durable.publish_directory(tmp_path / "M1") as directory:
+        (directory / "no" / "weights").write_text("x")
+    with pytest.raises(OSError) as of_other, durable.publish_directory(tmp_path / "M1"):
+        (tmp_path / "none").read_text()
+    named = [error.value.filename for error in (of_open, of_replace, of_body, of_other)]
+    expected = ["none/a", "taken", "M1/no/weights", "none"]
+    assert [str(name) for name in named] == [str(tmp_path / name) for name in expected]
+    assert TEMPORARY not in "".join(str(e.value) for e in (of_open, of_replace, of_body))
+    assert leftovers(tmp_path) == []
+
+
+def test_a_directory_that_cannot_be_made_is_named_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mkdir(path: Path, *args: object, **more: object) -> None:
+        if path.name.startswith(TEMPORARY):
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with pytest.raises(OSError) as error, durable.publish_directory(Path("/proc/cleaned")):
+        pass
+    assert str(error.value) == "[Errno 2] No such file or directory: '/proc/cleaned'"
+
+
 # Directories
 
 

@@ -251,7 +251,7 @@ def test_a_tracker_that_is_not_installed_is_refused_with_the_command_that_instal
     with pytest.raises(PreflightError) as found:
         check_config(config, {}, anew=False)
     assert found.value.message == "track: mlflow is not installed"
-    assert "pip install -e '.[mlflow]'" in found.value.hint
+    assert "pip install 'selfreward-loop[mlflow]'" in found.value.hint
 
 
 def test_track_names_trackers_and_decides_nothing() -> None:

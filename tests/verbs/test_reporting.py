@@ -723,6 +723,19 @@ def test_doctor_has_a_fix_for_all_that_is_not_well() -> None:
     assert {"python", "memory", "write, fsync, lock", "file system"} <= names
 
 
+def test_doctor_warns_of_another_distribution_that_writes_the_same_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On PyPI there is one named ``selfreward``."""
+    monkeypatch.syspath_prepend(tmp_path)
+    names = [check["name"] for check in doctor.doctor()]
+    assert "selfreward" not in names
+    (tmp_path / "selfreward-0.1.0.dist-info").mkdir()
+    (tmp_path / "selfreward-0.1.0.dist-info" / "METADATA").write_text("Name: selfreward\n")
+    [found] = [check for check in doctor.doctor() if check["name"] == "selfreward"]
+    assert found["status"] == "warn" and found["fix"].startswith("pip uninstall selfreward")
+
+
 def test_doctor_fails_where_runs_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

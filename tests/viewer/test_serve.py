@@ -103,7 +103,7 @@ def test_a_missing_extra_is_one_line_with_the_command(monkeypatch: pytest.Monkey
     monkeypatch.setattr(util, "find_spec", lambda name: None if name == "uvicorn" else found(name))
     with pytest.raises(PreflightError, match="not installed: uvicorn") as raised:
         serve.serve(None, ready=lambda address: None)
-    assert raised.value.hint == f"{sys.executable} -m pip install -e '.[view]'"
+    assert raised.value.hint == f"{sys.executable} -m pip install 'selfreward-loop[view]'"
 
 
 @pytest.mark.parametrize("token", ["", "short", "with space in it", "semicolon;comma,;", "é" * 20])
