@@ -17,7 +17,7 @@ from selfreward.storage import durable
 from selfreward.storage.benchmarks import Benchmark, Score, add_benchmarks, read_benchmarks
 from selfreward.storage.directory import Run, list_runs
 from selfreward.storage.label import Item, Label, content
-from selfreward.storage.labels import Labels, labels_path
+from selfreward.storage.labels import Labels, reading
 from selfreward.storage.lines import Lines
 from selfreward.storage.tables import digest
 from selfreward.verbs.maintenance import verify
@@ -70,7 +70,7 @@ def discard() -> int | None:
     """A run that finds no model goes, and leaves its name free."""
     os.environ["SCRIPTED_MOOD"] = "missing"
     code = words(*RUN)()
-    return 0 if code == PreflightError.exit_code and not _exists("run") else 1
+    return 0 if code == PreflightError.exit_code and not _exists("run") else code
 
 
 def benchmark() -> int | None:
@@ -174,12 +174,11 @@ def made(root: Path) -> dict[str, Any]:
             bad = [check for check in verify(run) if not check["ok"]]
             assert not bad, bad
             found[run.name] = _made(run)
-    for path in sorted((root / "runs" / "published").glob("[!.]*")):
-        if path.is_dir():
-            durable.verify_directory(path)
+    for path in sorted((root / "runs" / "published").glob("[!.]*/")):
+        if durable.is_whole(path):
             found[path.name] = (path / "weights").read_text()
-        else:
-            found[path.name] = path.read_text()
+    for path in root.glob("runs/published/lines"):
+        found["lines"] = path.read_text().rpartition("\n")[0]
     return found
 
 
@@ -193,13 +192,10 @@ def _made(run: Run) -> dict[str, Any]:
         }
         logs = [store.train_log(t) for t in range(3)]
         closed = store.closed
-    models = {
-        path.name: durable.verify_directory(path) for path in run.path.glob("models/[MS]*/")
-    }
-    labels: list[Any] = []
-    if labels_path(run).exists():
-        with Labels(run) as kept:
-            labels = [(each.number, each.rating, each.undoes) for each in kept.check()]
+    models = {path.name: durable.verify_directory(path) for path in run.path.glob("models/[MS]*/")}
+    with reading(run) as kept:
+        history = kept.check() if kept else []
+        labels = [(each.number, each.rating, each.undoes) for each in history]
     return {
         "records": records, "logs": logs, "closed": closed, "models": models, "labels": labels,
         "stages": [_stage(stage) for stage in stages],

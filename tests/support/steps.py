@@ -107,10 +107,10 @@ class Watch:
 
     def _one_path(self, name: str, plain: Callable[..., None]) -> Callable[..., None]:
         def call(path: Any, *rest: Any, **more: Any) -> None:
-            if not self._covers(os.path.dirname(os.path.abspath(path))):
-                return plain(path, *rest, **more)
+            parent, makes = os.path.dirname(os.path.abspath(path)), name == "mkdir"
             # What fails by itself changes nothing and is no step.
-            if os.path.lexists(path) == (name == "mkdir"):
+            fails = os.path.lexists(path) == makes or not os.path.exists(parent)
+            if fails or not self._covers(parent):
                 return plain(path, *rest, **more)
             return self._do(name, path, lambda: plain(path, *rest, **more))
 

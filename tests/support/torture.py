@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from selfreward.cli import main as cli
+from selfreward.errors import SelfRewardError
 from selfreward.storage.directory import Run
+from selfreward.storage.durable import disk_problem
 from selfreward.verbs.maintenance import verify
 from selfreward.workers import children
 from tests.support.cli_driver import Workers
@@ -75,7 +77,10 @@ class _Words:
 
 
 def begin(
-    root: Path, act: Act, plan: Plan = Plan(), keeps_data: bool = False  # noqa: B008
+    root: Path,
+    act: Act,
+    plan: Plan = Plan(),
+    keeps_data: bool = False,  # noqa: B008
 ) -> BaseProcess:
     """Start a command with ``root`` as its working directory and ``root/runs`` as that of runs."""
     process = _FORKS.Process(target=_work, args=(root, act, plan, keeps_data))
@@ -161,6 +166,10 @@ def _work(root: Path, act: Act, plan: Plan, keeps_data: bool) -> None:
         code = act()
     except SystemExit as stop:
         code = int(stop.code or 0)
+    except (SelfRewardError, OSError) as error:  # of an act that is no command line
+        problem = disk_problem(error) if isinstance(error, OSError) else error
+        print(f"error: {problem.message}", file=sys.stderr)
+        code = problem.exit_code
     except BaseException:
         traceback.print_exc()
     sys.stderr.flush()
