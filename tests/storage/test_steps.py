@@ -63,7 +63,7 @@ def durable_calls() -> Iterator[tuple[str, str, range]]:
 def undisturbed(root: Path, name: str, whole: Path) -> tuple[list[Step], dict[str, object]]:
     """The steps of a scenario, and what it makes."""
     start(root, SCENARIOS[name], whole)
-    ended = done(root, SCENARIOS[name].act)
+    ended = done(root, SCENARIOS[name].act, Plan())
     assert ended.code == 0, ended.said
     return ended.steps, made(root)
 

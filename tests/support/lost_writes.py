@@ -15,7 +15,7 @@ from typing import Literal
 from tests.support.steps import Step
 
 Keeps = Literal["synced", "names", "some", "all"]
-"""What of the rest is kept: nothing; all names and no content; of both a part that is drawn; all."""
+"""What of the rest is kept: nothing; all names, no content; a part that is drawn; all of it."""
 
 
 @dataclass(eq=False)

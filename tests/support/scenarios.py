@@ -68,8 +68,7 @@ def share() -> int | None:
 
 def discard() -> int | None:
     """A run that finds no model goes, and leaves its name free."""
-    os.environ["SCRIPTED_MOOD"] = "missing"
-    code = words(*RUN)()
+    code = words(*RUN, mood="missing")()
     return 0 if code == PreflightError.exit_code and not _exists("run") else code
 
 

@@ -15,16 +15,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 from selfreward.cli import main as cli
 from selfreward.errors import SelfRewardError
-from selfreward.storage.directory import Run
 from selfreward.storage.durable import disk_problem
-from selfreward.verbs.maintenance import verify
 from selfreward.workers import children
-from tests.support.cli_driver import Workers
-from tests.support.runs import facts
+from tests.support.cli_driver import Workers, set_clock
 from tests.support.steps import Plan, Step, Watch
 
 _FORKS = multiprocessing.get_context("forkserver")
@@ -63,26 +59,37 @@ class Ended:
         return self.code > 1 and len(errors) == 1 and "Traceback" not in self.said
 
 
-def words(*arguments: str) -> Act:
-    """A command line."""
-    return _Words(arguments)
-
-
 @dataclass(frozen=True)
-class _Words:
+class Words:
+    """A command line."""
+
     arguments: tuple[str, ...]
+    scripted: tuple[tuple[str, str], ...] = ()
+    """Environment variables for ``cli_driver``."""
 
     def __call__(self) -> int:
+        """Carry it out."""
+        os.environ.update(self.scripted)
+        if clock := os.environ.get("SCRIPTED_CLOCK"):
+            set_clock(clock)
         return cli.invoke([*self.arguments])
 
 
+def words(*arguments: str, **scripted: str) -> Words:
+    """A command line with SCRIPTED_MOOD and others by their names."""
+    environment = {f"SCRIPTED_{name.upper()}": value for name, value in scripted.items()}
+    return Words(arguments, tuple(environment.items()))
+
+
 def begin(
-    root: Path,
-    act: Act,
-    plan: Plan = Plan(),
-    keeps_data: bool = False,  # noqa: B008
+    root: Path, act: Act, plan: Plan | None = None, *, keeps_data: bool = False
 ) -> BaseProcess:
-    """Start a command with ``root`` as its working directory and ``root/runs`` as that of runs."""
+    """Start a command with ``root`` as its working directory and ``root/runs`` as that of runs.
+
+    Args:
+        plan: What goes wrong; None: nothing is watched.
+        keeps_data: Whether steps hold what was written.
+    """
     process = _FORKS.Process(target=_work, args=(root, act, plan, keeps_data))
     process.start()
     return process
@@ -102,21 +109,9 @@ def end(root: Path, process: BaseProcess) -> Ended:
     return Ended(process.exitcode, _said(root, process, gone=True), steps, failed)
 
 
-def done(root: Path, act: Act, plan: Plan = Plan(), keeps_data: bool = False) -> Ended:  # noqa: B008
+def done(root: Path, act: Act, plan: Plan | None = None, *, keeps_data: bool = False) -> Ended:
     """Carry a command out."""
-    return end(root, begin(root, act, plan, keeps_data))
-
-
-def whole(run: Run) -> dict[str, Any]:
-    """What a finished run has made; ``verify`` passes."""
-    is_whole(run)
-    return facts(run)
-
-
-def is_whole(run: Run) -> None:
-    """Assert that ``verify`` passes."""
-    bad = [check for check in verify(run) if not check["ok"]]
-    assert not bad, bad
+    return end(root, begin(root, act, plan, keeps_data=keeps_data))
 
 
 def _beside(root: Path, what: str, pid: int | None) -> Path:
@@ -150,7 +145,7 @@ def warm_up() -> None:
     os.close(nothing)
 
 
-def _work(root: Path, act: Act, plan: Plan, keeps_data: bool) -> None:
+def _work(root: Path, act: Act, plan: Plan | None, keeps_data: bool) -> None:
     """The forked process."""
     with open(_beside(root, "said", os.getpid()), "wb") as said, open(os.devnull, "wb") as nothing:
         os.dup2(said.fileno(), 2)
@@ -159,8 +154,9 @@ def _work(root: Path, act: Act, plan: Plan, keeps_data: bool) -> None:
     os.environ["SELFREWARD_RUNS"] = "runs"
     children.Children = Workers  # type: ignore[misc,assignment]
     signal.signal(signal.SIGTERM, cli._terminate)
-    watch = Watch(root, plan, keeps_data)
-    watch.start()
+    watch = Watch(root, plan or Plan(), keeps_data)
+    if plan is not None:
+        watch.start()
     code: int | None = 1
     try:
         code = act()
