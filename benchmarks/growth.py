@@ -84,16 +84,19 @@ class Plain:
     """A chat format in which a token is a code point."""
 
     def request(
-        self, user: str, started: str, sampling: object, n: int = 1, seed: int = 0
+        self, user: object, started: str, sampling: object, n: int = 1, seed: int = 0
     ) -> Request:
         """The request of a turn."""
-        return Request(tuple(user.encode()), sampling, n, seed)  # type: ignore[arg-type]
+        return Request(tuple(str(user).encode()), sampling, n, seed)  # type: ignore[arg-type]
 
     def score_prompt(
         self, user: str, before: str = "", started: str = ""
     ) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """A prompt and the score tokens."""
-        return tuple(user.encode()), tuple(b"012345")
+        return tuple(str(user).encode()), tuple(b"012345")
+
+    def left_out(self, user: object) -> None:
+        """Nothing is left out of a turn."""
 
     def control_token(self, text: str) -> None:
         """There are none."""

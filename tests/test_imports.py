@@ -60,7 +60,6 @@ WRITERS = {
     "selfreward.engines.reference": "lets transformers save into a directory that is soon deleted",
     "selfreward.inputs.models": "lets transformers save into a directory that durable publishes",
     "selfreward.training.loop": "lets transformers save into a directory that durable publishes",
-    "selfreward.storage.leftovers": "renames what it is about to delete",
     "selfreward.viewer.drawing": "answers through a pipe",
     "selfreward.viewer.side": "keeps a side file in the user's cache, which can be made again",
     "selfreward.verbs.doctor": "tries SQLite in a temporary directory",

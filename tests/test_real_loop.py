@@ -1,7 +1,10 @@
 """The loop on the real 135M model, with real engines and TRL: killed, resumed, kept alive."""
 
 import asyncio
+import json
 import os
+import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -22,6 +25,7 @@ from selfreward.measures.sample import judged_responses, votes_of
 from selfreward.stages.evaluate import judge_texts
 from selfreward.storage import durable
 from selfreward.storage.directory import Run
+from tests.support.families import make_family
 
 # One request at a time: then no batch depends on what was in flight, and the real engine is as
 # deterministic as the scripted one.
@@ -76,6 +80,60 @@ def test_three_kills_over_the_real_loop_leave_the_records_of_an_uninterrupted_ru
         process.wait()
     subprocess.run(command("killed", fresh=False), check=True)
     assert facts(run, 1, 2) == facts(Run(tmp_path / "whole"), 1, 2)
+
+
+TINY = [
+    "sft=null", "iterations=1", "engine.concurrency=1", "prompts.window=1", "prompts.count=8",
+    "prompts.dataset=prompts.jsonl", "responses.n=3", "responses.max_new_tokens=16",
+    "judge.truncated=true", "judge.form=function",
+    "judge.function=selfreward.rewards.repetition:distinct",
+    "train.sft.max_steps=3", "train.sft.save_steps=1", "dpo.max_steps=3", "dpo.save_steps=1",
+    "rloo.save_steps=1", "grpo.save_steps=1", "grpo.num_generations=4",
+    "rloo.max_completion_length=12", "grpo.max_completion_length=12", "evaluation.ranked=null",
+    "evaluation.questions=null", "evaluation.canaries=false",
+]  # fmt: skip
+REAL_KILLS = int(os.environ.get("SELFREWARD_REAL_KILLS", "50"))
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("engine", ["ctranslate2", "openvino"])
+@pytest.mark.parametrize("method", ["dpo", "sft", "none", "rloo", "grpo"])
+def test_random_kills_over_real_engines_and_trainers_change_nothing(
+    method: str, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SELFREWARD_RUNS", "runs")
+    monkeypatch.setenv("SELFREWARD_CACHE", str(tmp_path / "cache"))
+    model = make_family(tmp_path / "model", "SmolLM 2")
+    rows = (json.dumps({"prompt": f"Name {i} things."}) for i in range(8))
+    (tmp_path / "prompts.jsonl").write_text("\n".join(rows))
+    words = [*TINY, f"model={model}", f"engine.kind={engine}", f"train.method={method}"]
+
+    def begin(*line: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-m", "selfreward", *line])
+
+    before = time.monotonic()
+    assert begin("run", "quickstart", "--name", "whole", *words).wait() == 0
+    seconds, kills, draw = time.monotonic() - before, 0, random.Random(f"{method} {engine}")
+    run, process = Run(Path("runs", "killed")), None
+    while kills < max(1, REAL_KILLS // 10):
+        first = ["run", "quickstart", "--name", "killed", *words]
+        line = ["resume", "killed"] if run.records.is_file() else first
+        process = begin(*line)
+        until = time.monotonic() + draw.uniform(0.1, 0.9) * seconds
+        while time.monotonic() < until and process.poll() is None:
+            time.sleep(0.02)
+        if process.poll() is None:
+            family = [process.pid, *(p.pid for p in psutil.Process(process.pid).children())]
+            os.kill(draw.choice(family), signal.SIGKILL)
+            kills += 1
+        if process.wait() == 0:
+            shutil.rmtree(run.path)
+    assert begin(*line).wait() == 0
+    assert begin("verify", "killed").wait() == 0
+    assert facts(run, 2) == facts(Run(Path("runs", "whole")), 2)
+    print(f"{method}, {engine}: {kills} kills")
 
 
 @pytest.mark.long

@@ -2,9 +2,11 @@
 
 import random
 import re
+import sys
 from collections.abc import Sequence
 
-from rapidfuzz.distance import LCSseq
+from rapidfuzz.distance import Indel, LCSseq
+from rapidfuzz.process import extract_iter
 
 from selfreward.config.generation import PromptsConfig
 from selfreward.engines.base import ChatFormat, Generation
@@ -25,6 +27,10 @@ _NEXT_NUMBER = r"(?<=[.?!])\s\d+[.)]\s|(?<=[\u3002\uff1f\uff01])\s?\d+[.)、\uff
 """Full-width signs: colon ff1a, stops 3002, ff1f and ff01, ff0e, parenthesis ff09."""
 
 
+_UNKNOWN = "\0"
+"""The letter of all words that are in no text of the pool."""
+
+
 class Pool:
     """Prompts that a new one must differ from, and that demonstrations are drawn from.
 
@@ -40,22 +46,36 @@ class Pool:
         self.seeds = list(seeds)
         self.held_out = held_out or HeldOut()
         self.generated: list[str] = []
-        self._words: list[list[str]] = [words(text) for text in seeds]
+        self._letters: dict[str, str] = {}
+        self._spelled = [self._spell(words(text)) for text in seeds]
         for text in earlier:
             self.add(text)
 
     def add(self, text: str) -> None:
         """Take in an accepted prompt."""
         self.generated.append(text)
-        self._words.append(words(text))
+        self._spelled.append(self._spell(words(text)))
 
     def nearest(self, text: str, cutoff: float) -> str | None:
         """A pooled prompt whose ROUGE-L F1 with ``text`` is at least ``cutoff``, or None."""
         these = words(text)
-        for known, other in zip(self.seeds + self.generated, self._words, strict=True):
-            if rouge_l(these, other, cutoff) >= cutoff:
+        spelled = "".join(self._letters.get(word, _UNKNOWN) for word in these)
+        # Of texts in which each word is a letter, this is ROUGE-L but for its rounding.
+        least, likeness = max(0.0, cutoff - 1e-6), Indel.normalized_similarity
+        like = extract_iter(spelled, self._spelled, scorer=likeness, score_cutoff=least)
+        for _, _, at in like:
+            later = at - len(self.seeds)
+            known = self.seeds[at] if later < 0 else self.generated[later]
+            if rouge_l(these, words(known), cutoff) >= cutoff:
                 return known
         return None
+
+    def _spell(self, these: Sequence[str]) -> str:
+        """A text with a letter in place of each word, which C compares ten times as fast."""
+        letters = self._letters
+        return "".join(
+            letters.setdefault(word, chr(1 + len(letters) % sys.maxunicode)) for word in these
+        )
 
     def demonstrations(self, settings: PromptsConfig, seed: int, num_known: int) -> list[str]:
         """Draw few-shot demonstrations: human ones and of the first ``num_known`` generated, mixed.

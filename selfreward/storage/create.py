@@ -69,7 +69,7 @@ def new_directory(target: Path) -> Iterator[Path]:
     """
     temporary = target.parent / f"{durable.TEMPORARY}{uuid.uuid4().hex}"
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        durable.make_directory(target.parent)
         leftovers.sweep(target.parent)
         with leftovers.making(target.parent):
             for directory in ("templates", "seeds", "models", "checkpoints", "logs"):

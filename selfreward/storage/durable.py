@@ -55,6 +55,14 @@ def append(path: Path, text: str) -> None:
         _fsync_directory(path.parent)
 
 
+def make_directory(path: Path) -> None:
+    """Make a directory and those above it that are missing, for good: the names reach the disk."""
+    missing = [directory for directory in (path, *path.parents) if not directory.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for directory in missing:
+        _fsync_directory(directory.parent)
+
+
 @contextmanager
 def publish_directory(
     target: Path, *, facts: dict[str, object] | None = None, replace: bool = False
@@ -69,7 +77,7 @@ def publish_directory(
         facts: Kept in the manifest beside the checksums, such as where a model came from.
         replace: Take the place of an earlier one all the same, which goes last.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(target.parent)
     temporary, aside = (target.parent / f"{TEMPORARY}{uuid.uuid4().hex}" for _ in range(2))
     try:
         with _told_of(target, temporary):
@@ -188,7 +196,7 @@ def link_directory(source: Path, target: Path) -> None:
             shutil.copy2(path, to)
             with open(to, "rb") as file:
                 os.fsync(file.fileno())
-    for directory in [target, *(p for p in target.rglob("*") if p.is_dir())]:
+    for directory in [target.parent, target, *(p for p in target.rglob("*") if p.is_dir())]:
         _fsync_directory(directory)
 
 

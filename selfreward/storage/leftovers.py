@@ -39,7 +39,7 @@ def remove(path: Path) -> None:
     temporary = path
     if not path.name.startswith(durable.TEMPORARY):
         temporary = path.with_name(f"{durable.TEMPORARY}{uuid.uuid4().hex}")
-        os.rename(path, temporary)
+        durable.rename(path, temporary)
     shutil.rmtree(temporary)
 
 

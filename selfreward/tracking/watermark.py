@@ -28,7 +28,7 @@ class Watermark:
 
     def write(self, path: Path) -> None:
         """Keep it."""
-        path.parent.mkdir(exist_ok=True)
+        durable.make_directory(path.parent)
         durable.write_file(path, json.dumps(asdict(self)))
 
     def behind(self, last: int) -> "Watermark":

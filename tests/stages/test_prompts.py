@@ -240,6 +240,19 @@ def test_a_value_that_equals_the_cutoff_counts_as_similar(tenths: int) -> None:
     assert rouge_l(a, shorter, tenths / 10) < tenths / 10
 
 
+@given(
+    st.lists(WORDS, max_size=8), st.lists(WORDS, max_size=8), st.lists(st.sampled_from("abcdxy")),
+    st.sampled_from([0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]),
+)  # fmt: skip
+def test_the_pool_gives_the_first_text_that_rouge_l_calls_similar(
+    seeds: list[list[str]], more: list[list[str]], these: list[str], cutoff: float
+) -> None:
+    pool = Pool([*map(" ".join, seeds)], [*map(" ".join, more)])
+    near = (known for known in [*seeds, *more] if rouge_l(these, known) >= cutoff)
+    found = next(near, None)
+    assert pool.nearest(" ".join(these), cutoff) == (None if found is None else " ".join(found))
+
+
 # Whole stage
 
 

@@ -4,9 +4,12 @@
 
 SCRIPTED_MOOD chooses what the workers do: ``well``, ``forever`` (until a signal), ``mute`` (a judge
 without verdicts), ``bug``, ``missing`` (the model is not found), ``diverges`` (each DPO).
+SCRIPTED_DELAY is how long an answer takes at most, in seconds. SCRIPTED_CLOCK is ``frozen``, or
+``jumps`` by up to a day back or forth whenever it is read.
 """
 
 import os
+import random
 import time
 
 from selfreward.cli import main as cli
@@ -17,7 +20,7 @@ from tests.support.loop_driver import ScriptedWorkers
 
 class Workers(ScriptedWorkers):
     def __init__(self, run, store, tick) -> None:
-        super().__init__(run)
+        super().__init__(run, float(os.environ.get("SCRIPTED_DELAY", "0")))
         self.tick = tick
 
     def prepare(self) -> None:
@@ -39,6 +42,18 @@ class Workers(ScriptedWorkers):
             raise ZeroDivisionError("\x1b[31mred")
         super().generate(iteration)
         self.tick()
+
+
+def set_clock(kind: str) -> None:
+    """Let the time of day be wrong, in this process and for good."""
+    began, draw = time.time(), random.Random(0)
+    utc = time.gmtime
+
+    def now() -> float:
+        return began + (draw.uniform(-86400, 86400) if kind == "jumps" else 0)
+
+    time.time = now  # type: ignore[assignment]
+    time.gmtime = lambda at=None: utc(now() if at is None else at)  # type: ignore[assignment]
 
 
 if __name__ == "__main__":
