@@ -22,7 +22,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -33,12 +33,15 @@ from selfreward.inputs import shipped
 from selfreward.storage import durable
 from selfreward.storage.durable import full_disk_named
 from selfreward.training.base import OnLog, OnStep, Row, Training, num_processes
+from selfreward.training.hosts import Watch, on_several_hosts
 from selfreward.training.methods import METHODS, fit_of
 
 _MARK = "selfreward-rank: "
 """Starts a line that a rank has for the child; other lines go to the log."""
 _JOB = f"{durable.TEMPORARY}launch-"
 _WATCH_S = 0.5
+_ENDING_S = 30.0
+"""Seconds that all get to end by themselves once one has told an error."""
 _GRACE_S = 5
 """Seconds that a launcher gets to end its ranks."""
 _REPORT = re.compile(r"rank\s*: (\d+) \(local_rank: \d+\)\s*exitcode\s*: (-?\d+)")
@@ -74,20 +77,38 @@ def train_processes(
         lines = [json.dumps(astuple(row)) + "\n" for row in rows]
         durable.write_file(directory / "rows.jsonl", "".join(lines))
         durable.write_file(directory / "job.json", json.dumps(job, default=str))
-        with _started(launch, directory / "job.json") as launcher:
+        with _started(launch, directory / "job.json") as launcher, ExitStack() as stack:
             assert launcher.stdout is not None
             for told in _told(launcher.stdout, tail):
                 if "step" in told:
                     on_step(*told["step"])
                 elif "log" in told:
                     on_log(*told["log"])
-                else:
-                    error = error or KINDS[told["kind"]](told["message"], told["hint"])
+                elif error is None:
+                    error = KINDS[told["kind"]](told["message"], told["hint"])
+                    stack.callback(_end_within(_ENDING_S, launcher).cancel)
             code = launcher.wait()
     if error is not None:
         raise error
     if code != 0:
         raise SelfRewardError(_ending("".join(tail), code), f"Its log: {log}")
+
+
+def _end_within(seconds: float, launcher: subprocess.Popen[str]) -> threading.Timer:
+    """End a launcher that waits, as for a host that is gone, unless the timer is canceled."""
+    timer = threading.Timer(seconds, _end_launcher, (launcher,))
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def _end_launcher(launcher: subprocess.Popen[str]) -> None:
+    if launcher.poll() is None:
+        launcher.terminate()
+        try:
+            launcher.wait(_GRACE_S)
+        except subprocess.TimeoutExpired:
+            launcher.kill()
 
 
 @contextmanager
@@ -128,12 +149,7 @@ def _started(launch: LaunchConfig, job: Path) -> Iterator[subprocess.Popen[str]]
         try:
             yield process
         finally:
-            if process.poll() is None:
-                process.terminate()
-                try:
-                    process.wait(_GRACE_S)
-                except subprocess.TimeoutExpired:
-                    process.kill()
+            _end_launcher(process)
 
 
 def not_started(program: str, why: str) -> PreflightError:
@@ -201,12 +217,14 @@ def main() -> None:
     path = Path(sys.argv[1])
     watch = threading.Thread(target=_end_with_launcher, args=(path, os.getppid()), daemon=True)
     watch.start()
+    hosts = Watch()
     try:
         with full_disk_named(str(path.parent)):
             _train(json.loads(path.read_bytes()), path.with_name("rows.jsonl"))
     except SelfRewardError as error:
-        _tell({"kind": type(error).__name__, "message": error.message, "hint": error.hint})
+        tell_error(type(error).__name__, error.message, error.hint)
         _end(error.exit_code)  # the others wait in a collective that never ends
+    hosts.close()
     _end(0)  # libraries that fail while the interpreter is torn down fail no training that is done
 
 
@@ -268,6 +286,11 @@ def check_num_gpus(processes: int, gpus: int) -> None:
         )
 
 
+def tell_error(kind: str, message: str, hint: str) -> None:
+    """Tell the child, from a rank or beside it, which error ends the training."""
+    _tell({"kind": kind, "message": message, "hint": hint})
+
+
 def _tell(message: dict[str, Any]) -> None:
     # One write of a whole line, and a short one, so that ranks cannot cut into each other.
     os.write(1, f"{_MARK}{json.dumps(message)}\n".encode())
@@ -277,6 +300,8 @@ def _end_with_launcher(job: Path, launcher: int) -> None:
     """End this process with the launcher, or where a later launch took over the run."""
     while os.getppid() == launcher and job.exists():
         time.sleep(_WATCH_S)
+    if os.getppid() == launcher and on_several_hosts():  # torchrun waits for a host that is cut off
+        os.kill(launcher, signal.SIGKILL)
     os._exit(1)
 
 
