@@ -15,6 +15,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -44,7 +45,7 @@ _ENDING_S = 30.0
 """Seconds that all get to end by themselves once one has told an error."""
 _GRACE_S = 5
 """Seconds that a launcher gets to end its ranks."""
-_REPORT = re.compile(r"rank\s*: (\d+) \(local_rank: \d+\)\s*exitcode\s*: (-?\d+)")
+_REPORT = re.compile(r"host\s*: (\S+)\s*rank\s*: (\d+) \(local_rank: \d+\)\s*exitcode\s*: (-?\d+)")
 """A failed process in torchrun's last words (torch 2.13, ``ChildFailedError``)."""
 
 
@@ -193,17 +194,20 @@ def _told(output: IO[str], tail: deque[str]) -> Iterator[dict[str, Any]]:
 
 def _ending(output: str, code: int) -> str:
     """Say how the processes ended, from what the launcher said last."""
-    failures = [(int(rank), int(how)) for rank, how in _REPORT.findall(output)]
+    failures = [(host, int(rank), int(how)) for host, rank, how in _REPORT.findall(output)]
     if not failures:
-        return f"the training processes ended with code {code}"
+        said = [line.strip() for line in output.splitlines() if line.strip()]
+        last = f": {said[-1]}" if said else ""
+        here = socket.gethostname()
+        return f"the training processes that {here} started ended with code {code}{last}"
     # The first to fail is the cause, but the report does not say which it was. A process that was
     # killed is one, unless by SIGTERM: the launcher sends that to all that are left. Where none
     # was, it is the last in the report, torchrun's root cause; the others lost their peer.
-    killed = [(rank, how) for rank, how in failures if how < 0 and how != -signal.SIGTERM]
-    rank, how = (killed or failures[-1:])[0]
+    killed = [one for one in failures if one[2] < 0 and one[2] != -signal.SIGTERM]
+    host, rank, how = (killed or failures[-1:])[0]
     ending = f"was killed by signal {-how}" if how < 0 else f"ended with code {how}"
     memory = " (out of memory?)" if how == -signal.SIGKILL else ""
-    return f"the training process of rank {rank} {ending}{memory}"
+    return f"the training process of rank {rank} on {host} {ending}{memory}"
 
 
 def _num_cores() -> int:
@@ -216,10 +220,11 @@ def main() -> None:
     """Entry point of a rank: ``python -m selfreward.training.distributed JOB.json``."""
     path = Path(sys.argv[1])
     watch = threading.Thread(target=_end_with_launcher, args=(path, os.getppid()), daemon=True)
-    watch.start()
     hosts = Watch()
     try:
         with full_disk_named(str(path.parent)):
+            _check_is_seen(path)
+            watch.start()
             _train(json.loads(path.read_bytes()), path.with_name("rows.jsonl"))
     except SelfRewardError as error:
         tell_error(type(error).__name__, error.message, error.hint)
@@ -245,6 +250,7 @@ def _train(job: dict[str, Any], rows: Path) -> None:
     told = job["training"]
     paths = {name: Path(told[name]) for name in ("model", "output", "checkpoints")}
     training = Training(**told | paths)
+    _check_is_seen(training.model)
     fit, kind = fit_of(training.method), METHODS[training.method].row
     with open(rows, encoding="utf-8") as lines:
         read = [kind(*map(_value, json.loads(line))) for line in lines]
@@ -260,6 +266,19 @@ def _train(job: dict[str, Any], rows: Path) -> None:
 
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+def _check_is_seen(path: Path) -> None:
+    """Check that this host sees what the ranks read, under the path that it is told.
+
+    Raises:
+        PreflightError: It does not.
+    """
+    if not path.exists():
+        raise PreflightError(
+            f"host {socket.gethostname()} does not see {path}",
+            "All hosts must see the run and its models under the same paths.",
+        )
 
 
 def _value(told: Any) -> Any:

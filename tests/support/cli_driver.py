@@ -4,6 +4,7 @@
 
 SCRIPTED_MOOD chooses what the workers do: ``well``, ``forever`` (until a signal), ``mute`` (a judge
 without verdicts), ``bug``, ``missing`` (the model is not found), ``diverges`` (each DPO).
+SCRIPTED_DELAY_S is the longest time that a request takes.
 """
 
 import os
@@ -17,7 +18,7 @@ from tests.support.loop_driver import ScriptedWorkers
 
 class Workers(ScriptedWorkers):
     def __init__(self, run, store, tick) -> None:
-        super().__init__(run)
+        super().__init__(run, float(os.environ.get("SCRIPTED_DELAY_S", 0)))
         self.tick = tick
 
     def prepare(self) -> None:

@@ -12,7 +12,8 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ _BOOTED_S = 3600
 """Hosts were started so far apart: nobody may compare their monotonic clocks."""
 
 
+@cache
 def lacking() -> str:
     """Why there can be no test hosts here; empty if there can."""
     if os.geteuid() != 0:
@@ -80,6 +82,7 @@ class Host:
     def __init__(self, name: str, switch: _Held, number: int, names: Path) -> None:
         self.name, self.address = name, _address(number)
         self._switch, self._port = switch, f"port{number}"
+        self._started: list[subprocess.Popen[Any]] = []
         self._held = _Held(
             f"hostname {name}\nmount --bind {names} /etc/hosts",
             "--uts", "--ipc", "--time", "--monotonic", str(number * _BOOTED_S),
@@ -100,7 +103,8 @@ class Host:
         """
         enter = ["nsenter", "--target", str(self._held.pid), "--net", "--uts", "--ipc"]
         enter += ["--time", "--mount", "--pid", f"--wdns={options.pop('cwd', os.getcwd())}", "--"]
-        return subprocess.Popen([*enter, *map(str, argv)], **options)
+        self._started.append(subprocess.Popen([*enter, *map(str, argv)], **options))
+        return self._started[-1]
 
     def run(self, argv: Sequence[str | Path], timeout_s: float = 120, **options: Any) -> str:
         """Run a program there and return what it prints; it must succeed."""
@@ -146,13 +150,24 @@ class Host:
 
     def slow(self, bytes_per_s: int) -> None:
         """Let its cable pass so much in either direction."""
-        rate = [f"{8 * bytes_per_s}bit", "burst", str(2 * _MTU), "latency", "60s"]
+        rate = [f"{8 * bytes_per_s}bit", "burst", str(2 * _MTU), "latency", "5s"]
         for held, device in ((self._switch, self._port), (self._held, "eth0")):
             held.inside("tc", "qdisc", "replace", "dev", device, "root", "tbf", "rate", *rate)
 
     def power_off(self) -> None:
-        """Kill all that runs there at once; the host is gone. Idempotent."""
+        """Kill all that runs there at once; the host is gone, without a word. Idempotent."""
+        self._switch.inside("ip", "link", "set", self._port, "down")
+        self.end()
+
+    def end(self) -> None:
+        """The same while nobody looks."""
         self._held.end()
+        for process in self._started:
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    with suppress(BrokenPipeError):
+                        pipe.close()
 
 
 def _address(number: int) -> str:
@@ -176,6 +191,5 @@ def hosts(count: int, directory: Path) -> Iterator[list[Host]]:
             made.append(Host(f"n{i}", switch, i, names))
         yield made
     finally:
-        for host in made:
-            host.power_off()
-        switch.end()
+        for ended in (*made, switch):
+            ended.end()
