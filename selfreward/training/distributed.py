@@ -47,6 +47,8 @@ _GRACE_S = 5
 """Seconds that a launcher gets to end its ranks."""
 _REPORT = re.compile(r"host\s*: (\S+)\s*rank\s*: (\d+) \(local_rank: \d+\)\s*exitcode\s*: (-?\d+)")
 """A failed process in torchrun's last words (torch 2.13, ``ChildFailedError``)."""
+_CAUSE = re.compile(r"torch\.distributed\.Dist\w+Error: ")
+"""Its line that names the address which does not answer, where its last one does not."""
 
 
 def train_processes(
@@ -197,7 +199,8 @@ def _ending(output: str, code: int) -> str:
     failures = [(host, int(rank), int(how)) for host, rank, how in _REPORT.findall(output)]
     if not failures:
         said = [line.strip() for line in output.splitlines() if line.strip()]
-        last = f": {said[-1]}" if said else ""
+        causes = [line for line in said if _CAUSE.match(line)]
+        last = f": {(causes or said)[-1]}" if said else ""
         here = socket.gethostname()
         return f"the training processes that {here} started ended with code {code}{last}"
     # The first to fail is the cause, but the report does not say which it was. A process that was

@@ -74,15 +74,21 @@ class Heard:
 
     def lost(self, now: float) -> str:
         """One line that names the hosts which are lost; empty if none is."""
-        silent = [
-            name or f"number {number}"
-            for number, (count, name, at) in self._last.items()
-            if count != _LEFT and now - at > (SILENCE_S if count else _START_S)
-        ]
+        allowed = {
+            number: SILENCE_S if said else _START_S for number, (said, _, _) in self._last.items()
+        }
+        silent = {
+            number: name or f"number {number}"
+            for number, (said, name, at) in self._last.items()
+            if said != _LEFT and now - at > allowed[number]
+        }
         if not silent:
             return ""
         hosts = "host" if len(silent) == 1 else "hosts"
-        return f"nothing was heard of {hosts} {', '.join(silent)} for {SILENCE_S:g} s or more"
+        longest = max(allowed[number] for number in silent)
+        return (
+            f"nothing was heard of {hosts} {', '.join(silent.values())} for {longest:g} s or more"
+        )
 
 
 def main() -> None:

@@ -38,6 +38,7 @@ class Asked:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=ENVIRONMENT,
         )  # fmt: skip
         self._seed = 0
+        self.answer()  # it is ready
 
     def _serve(self, host: Host) -> bool:
         process = host.start(

@@ -32,6 +32,7 @@ async def main() -> None:
             [generation] = await engine.generate(request)
             return generation.text
 
+    print("{}", flush=True)  # ready
     while line := await asyncio.to_thread(sys.stdin.readline):
         verb, *words = line.split()
         try:
