@@ -73,6 +73,8 @@ def start(names: list[str], argv: list[str]) -> int:
                     code = int(line.split()[-1])
                     break
                 os.write(1, line)
+        if code:
+            os.write(1, f"remote: error: {name}: ended with code {code}\n".encode())
         codes.append(code)
         ended.release()
 

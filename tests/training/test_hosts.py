@@ -1,6 +1,6 @@
 """When a host counts as lost; `tests/hosts/test_training.py` loses real ones."""
 
-from selfreward.training.hosts import _START_S, SILENCE_S, Heard
+from selfreward.training.hosts import SILENCE_S, START_S, Heard
 
 
 def test_a_host_whose_count_stands_still_is_lost_and_named() -> None:
@@ -23,7 +23,7 @@ def test_several_lost_hosts_are_all_named() -> None:
 def test_a_host_that_starts_slowly_is_waited_for_and_one_that_never_does_is_lost() -> None:
     heard = Heard([1], now=0)
     assert heard.lost(SILENCE_S + 1) == ""
-    assert f"host number 1 for {_START_S:g} s" in heard.lost(_START_S + 1)
+    assert f"host number 1 for {START_S:g} s" in heard.lost(START_S + 1)
 
 
 def test_a_host_that_is_done_is_not_lost_however_long_the_others_take() -> None:
