@@ -7,6 +7,7 @@ as it stands. What takes minutes in Slurm's defaults takes seconds here.
 import os
 import re
 import shutil
+import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -82,7 +83,7 @@ class Slurm:
         conf = _CONF.format(controller=controller.name, directory=directory, nodes=names)
         (directory / "slurm.conf").write_text(conf)
         for i in range(8):
-            (directory / f"gpu{i}").touch()
+            os.mknod(directory / f"gpu{i}", 0o600 | stat.S_IFCHR, os.makedev(1, 3))  # as /dev/null
         (directory / "gres.conf").write_text(f"Name=gpu File={directory}/gpu[0-7]\n")
         for host in (controller, *nodes):
             self.start_munge(host)
