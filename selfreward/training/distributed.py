@@ -15,6 +15,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,7 +23,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -33,16 +34,21 @@ from selfreward.inputs import shipped
 from selfreward.storage import durable
 from selfreward.storage.durable import full_disk_named
 from selfreward.training.base import OnLog, OnStep, Row, Training, num_processes
+from selfreward.training.hosts import Watch, on_several_hosts
 from selfreward.training.methods import METHODS, fit_of
 
 _MARK = "selfreward-rank: "
 """Starts a line that a rank has for the child; other lines go to the log."""
 _JOB = f"{durable.TEMPORARY}launch-"
 _WATCH_S = 0.5
+_ENDING_S = 30.0
+"""Seconds that all get to end by themselves once one has told an error."""
 _GRACE_S = 5
 """Seconds that a launcher gets to end its ranks."""
-_REPORT = re.compile(r"rank\s*: (\d+) \(local_rank: \d+\)\s*exitcode\s*: (-?\d+)")
+_REPORT = re.compile(r"host\s*: (\S+)\s*rank\s*: (\d+) \(local_rank: \d+\)\s*exitcode\s*: (-?\d+)")
 """A failed process in torchrun's last words (torch 2.13, ``ChildFailedError``)."""
+_CAUSE = re.compile(r"torch\.distributed\.Dist\w+Error: ")
+"""Its line that names the address which does not answer, where its last one does not."""
 
 
 def train_processes(
@@ -74,20 +80,39 @@ def train_processes(
         lines = [json.dumps(astuple(row)) + "\n" for row in rows]
         durable.write_file(directory / "rows.jsonl", "".join(lines))
         durable.write_file(directory / "job.json", json.dumps(job, default=str))
-        with _started(launch, directory / "job.json") as launcher:
+        with _started(launch, directory / "job.json") as launcher, ExitStack() as stack:
             assert launcher.stdout is not None
             for told in _told(launcher.stdout, tail):
                 if "step" in told:
                     on_step(*told["step"])
                 elif "log" in told:
                     on_log(*told["log"])
-                else:
-                    error = error or KINDS[told["kind"]](told["message"], told["hint"])
+                elif error is None:
+                    error = KINDS[told["kind"]](told["message"], told["hint"])
+                    stack.callback(_end_within(_ENDING_S, launcher).cancel)
             code = launcher.wait()
     if error is not None:
         raise error
     if code != 0:
-        raise SelfRewardError(_ending("".join(tail), code), f"Its log: {log}")
+        output = "".join(tail)
+        raise SelfRewardError(_ending(output, code), f"Its log: {log}{_clocks(output)}")
+
+
+def _end_within(seconds: float, launcher: subprocess.Popen[str]) -> threading.Timer:
+    """End a launcher that waits, as for a host that is gone, unless the timer is canceled."""
+    timer = threading.Timer(seconds, _end_launcher, (launcher,))
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def _end_launcher(launcher: subprocess.Popen[str]) -> None:
+    if launcher.poll() is None:
+        launcher.terminate()
+        try:
+            launcher.wait(_GRACE_S)
+        except subprocess.TimeoutExpired:
+            launcher.kill()
 
 
 @contextmanager
@@ -128,12 +153,7 @@ def _started(launch: LaunchConfig, job: Path) -> Iterator[subprocess.Popen[str]]
         try:
             yield process
         finally:
-            if process.poll() is None:
-                process.terminate()
-                try:
-                    process.wait(_GRACE_S)
-                except subprocess.TimeoutExpired:
-                    process.kill()
+            _end_launcher(process)
 
 
 def not_started(program: str, why: str) -> PreflightError:
@@ -177,17 +197,28 @@ def _told(output: IO[str], tail: deque[str]) -> Iterator[dict[str, Any]]:
 
 def _ending(output: str, code: int) -> str:
     """Say how the processes ended, from what the launcher said last."""
-    failures = [(int(rank), int(how)) for rank, how in _REPORT.findall(output)]
+    failures = [(host, int(rank), int(how)) for host, rank, how in _REPORT.findall(output)]
     if not failures:
-        return f"the training processes ended with code {code}"
+        said = [line.strip() for line in output.splitlines() if line.strip()]
+        causes = [line for line in said if _CAUSE.match(line)]
+        last = f": {(causes or said)[-1]}" if said else ""
+        here = socket.gethostname()
+        return f"the training processes that {here} started ended with code {code}{last}"
     # The first to fail is the cause, but the report does not say which it was. A process that was
     # killed is one, unless by SIGTERM: the launcher sends that to all that are left. Where none
     # was, it is the last in the report, torchrun's root cause; the others lost their peer.
-    killed = [(rank, how) for rank, how in failures if how < 0 and how != -signal.SIGTERM]
-    rank, how = (killed or failures[-1:])[0]
+    killed = [one for one in failures if one[2] < 0 and one[2] != -signal.SIGTERM]
+    host, rank, how = (killed or failures[-1:])[0]
     ending = f"was killed by signal {-how}" if how < 0 else f"ended with code {how}"
     memory = " (out of memory?)" if how == -signal.SIGKILL else ""
-    return f"the training process of rank {rank} {ending}{memory}"
+    return f"the training process of rank {rank} on {host} {ending}{memory}"
+
+
+def _clocks(output: str) -> str:
+    """What to look at where torchrun's hosts do not find each other, for it does not say."""
+    if "RendezvousClosedError" not in output:
+        return ""
+    return ". With --rdzv-backend=c10d no clock of a host may be off by 15 s: compare `date`."
 
 
 def _num_cores() -> int:
@@ -200,13 +231,16 @@ def main() -> None:
     """Entry point of a rank: ``python -m selfreward.training.distributed JOB.json``."""
     path = Path(sys.argv[1])
     watch = threading.Thread(target=_end_with_launcher, args=(path, os.getppid()), daemon=True)
-    watch.start()
+    hosts = Watch()
     try:
         with full_disk_named(str(path.parent)):
+            _check_is_seen(path)
+            watch.start()
             _train(json.loads(path.read_bytes()), path.with_name("rows.jsonl"))
     except SelfRewardError as error:
-        _tell({"kind": type(error).__name__, "message": error.message, "hint": error.hint})
+        tell_error(type(error).__name__, error.message, error.hint)
         _end(error.exit_code)  # the others wait in a collective that never ends
+    hosts.close()
     _end(0)  # libraries that fail while the interpreter is torn down fail no training that is done
 
 
@@ -227,6 +261,7 @@ def _train(job: dict[str, Any], rows: Path) -> None:
     told = job["training"]
     paths = {name: Path(told[name]) for name in ("model", "output", "checkpoints")}
     training = Training(**told | paths)
+    _check_is_seen(training.model)
     fit, kind = fit_of(training.method), METHODS[training.method].row
     with open(rows, encoding="utf-8") as lines:
         read = [kind(*map(_value, json.loads(line))) for line in lines]
@@ -242,6 +277,19 @@ def _train(job: dict[str, Any], rows: Path) -> None:
 
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+def _check_is_seen(path: Path) -> None:
+    """Check that this host sees what the ranks read, under the path that it is told.
+
+    Raises:
+        PreflightError: It does not.
+    """
+    if not path.exists():
+        raise PreflightError(
+            f"host {socket.gethostname()} does not see {path}",
+            "All hosts must see the run and its models under the same paths.",
+        )
 
 
 def _value(told: Any) -> Any:
@@ -268,6 +316,11 @@ def check_num_gpus(processes: int, gpus: int) -> None:
         )
 
 
+def tell_error(kind: str, message: str, hint: str) -> None:
+    """Tell the child, from a rank or beside it, which error ends the training."""
+    _tell({"kind": kind, "message": message, "hint": hint})
+
+
 def _tell(message: dict[str, Any]) -> None:
     # One write of a whole line, and a short one, so that ranks cannot cut into each other.
     os.write(1, f"{_MARK}{json.dumps(message)}\n".encode())
@@ -277,6 +330,8 @@ def _end_with_launcher(job: Path, launcher: int) -> None:
     """End this process with the launcher, or where a later launch took over the run."""
     while os.getppid() == launcher and job.exists():
         time.sleep(_WATCH_S)
+    if os.getppid() == launcher and on_several_hosts():  # torchrun waits for a host that is cut off
+        os.kill(launcher, signal.SIGKILL)
     os._exit(1)
 
 

@@ -4,7 +4,7 @@
 
 SCRIPTED_MOOD chooses what the workers do: ``well``, ``forever`` (until a signal), ``mute`` (a judge
 without verdicts), ``bug``, ``missing`` (the model is not found), ``diverges`` (each DPO).
-SCRIPTED_DELAY is how long an answer takes at most, in seconds. SCRIPTED_CLOCK is ``frozen``, or
+SCRIPTED_DELAY_S is how long an answer takes at most, in seconds. SCRIPTED_CLOCK is ``frozen``, or
 ``jumps`` by up to a day back or forth whenever it is read.
 """
 
@@ -20,7 +20,7 @@ from tests.support.loop_driver import ScriptedWorkers
 
 class Workers(ScriptedWorkers):
     def __init__(self, run, store, tick) -> None:
-        super().__init__(run, float(os.environ.get("SCRIPTED_DELAY", "0")))
+        super().__init__(run, float(os.environ.get("SCRIPTED_DELAY_S", "0")))
         self.tick = tick
 
     def prepare(self) -> None:

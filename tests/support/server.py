@@ -31,7 +31,7 @@ class Server:
         self.device = "cuda"
         self.bodies: list[dict[str, Any]] = []
         self.calls: list[str] = []
-        self.port = 0
+        self.address, self.port = "127.0.0.1", 0
         self.say: Callable[[str], str] = lambda weights: weights
         self._fresh()
 
@@ -46,7 +46,7 @@ class Server:
         """Start, or start again as a new process would: with the weights of the root."""
         self._fresh()
         self._serving: dict[asyncio.Task[Any], asyncio.StreamWriter] = {}
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._serve, self.address, self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -75,14 +75,20 @@ class Server:
                 text = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
                 lines = [f"HTTP/1.1 {status} x", f"content-length: {len(text)}"]
                 lines += [f"{name}: {value}" for name, value in more.items()]
-                writer.write("\r\n".join([*lines, "", ""]).encode() + text)
+                writer.write("\r\n".join([*lines, "", ""]).encode() + self._sent(text))
                 await writer.drain()
+                if self._sent(text) != text:
+                    raise _DroppedError
         except (asyncio.IncompleteReadError, ConnectionError, _DroppedError):
             writer.close()
         except asyncio.CancelledError:
             pass
         finally:
             self._serving.pop(task, None)
+
+    def _sent(self, answer: bytes) -> bytes:
+        """What gets onto the line of an answer before the connection breaks."""
+        return answer
 
     async def _answer(
         self, call: str, body: Any, headers: dict[str, str]

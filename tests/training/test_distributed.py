@@ -6,6 +6,7 @@ import math
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -164,7 +165,7 @@ def test_a_killed_rank_ends_all_is_named_and_a_resume_gives_the_same_weights(
                     process.kill()
 
     rows = sft_rows(16)
-    with pytest.raises(SelfRewardError, match="rank 1 was killed by signal 9") as raised:
+    with pytest.raises(SelfRewardError, match=r"rank 1 on \S+ was killed by signal 9") as raised:
         train(start, tmp_path, rows, TWO, on_step=kill_rank_1, **OPTIONS)
     assert raised.value.hint == "Its log: logs/0-train.log"
     assert nothing_is_left(tmp_path)
@@ -278,7 +279,7 @@ def test_a_command_that_cannot_be_started_or_fails_is_one_line(tmp_path: Path) -
     launch = LaunchConfig(command="no-such-launcher --nodes 2")
     with pytest.raises(PreflightError, match="cannot start no-such-launcher"):
         train(tmp_path / "M0", tmp_path, sft_rows(2), launch)
-    with pytest.raises(SelfRewardError, match="the training processes ended with code 1") as raised:
+    with pytest.raises(SelfRewardError, match=r"started ended with code 1$") as raised:
         train(tmp_path / "M0", tmp_path, sft_rows(2), LaunchConfig(command="false"))
     assert raised.value.hint == "Its log: logs/0-train.log"
 
@@ -298,7 +299,7 @@ selfreward.training.distributed FAILED
 Failures:
 [1]:
   time      : 2026-11-22_09:00:00
-  host      : here
+  host      : there
   rank      : 1 (local_rank: 1)
   exitcode  : {other} (pid: 12)
   error_file: <N/A>
@@ -316,13 +317,33 @@ Root Cause (first observed failure):
 @pytest.mark.parametrize(
     ("other", "root", "said"),
     [
-        ("-9", "1", "of rank 1 was killed by signal 9 (out of memory?)"),  # the other lost its peer
-        ("-15", "1", "of rank 0 ended with code 1"),  # the other was ended by torchrun
-        ("-15", "-11", "of rank 0 was killed by signal 11"),
+        # the other lost its peer
+        ("-9", "1", "of rank 1 on there was killed by signal 9 (out of memory?)"),
+        ("-15", "1", "of rank 0 on here ended with code 1"),  # the other was ended by torchrun
+        ("-15", "-11", "of rank 0 on here was killed by signal 11"),
     ],
 )
 def test_the_rank_that_failed_first_is_named(other: str, root: str, said: str) -> None:
     assert _ending(REPORT.format(other=other, root=root), 1).endswith(said)
+
+
+def test_a_launcher_that_gives_no_report_is_quoted() -> None:
+    ending = _ending("srun: job 7 queued\nsrun: error: no such partition\n\n", 1)
+    assert ending == (
+        f"the training processes that {socket.gethostname()} started ended with code 1: "
+        "srun: error: no such partition"
+    )
+    cause = "torch.distributed.DistNetworkError: The client socket has timed out (n9, 29500)"
+    assert _ending(f"{cause}\nRendezvousConnectionError: See inner exception\n", 1).endswith(cause)
+
+
+def test_a_host_that_does_not_see_the_job_or_the_model_is_named(tmp_path: Path) -> None:
+    hidden = tmp_path / "checkpoints"
+    command = shlex.join(["sh", "-c", f'rm -r {hidden}/.tmp-*; exec {ALONE} "$@"', "launcher"])
+    with pytest.raises(PreflightError, match=f"^host {socket.gethostname()} does not see .*job"):
+        train(tmp_path / "M0", tmp_path, sft_rows(2), LaunchConfig(command=command))
+    with pytest.raises(PreflightError, match=r"does not see .*/M0$"):
+        train(tmp_path / "M0", tmp_path, sft_rows(2), LaunchConfig(command=ALONE))
 
 
 # --- launchers ---

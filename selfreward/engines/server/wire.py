@@ -7,6 +7,7 @@ all connections each time, takes 1.1 ms alone and 2.4 ms with 128 in flight.
 import email.utils
 import json
 import os
+import socket
 import time
 import urllib.request
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ _CONNECT_TIMEOUT_S = 10.0
 _KEEP_S = 2.0
 """Idle connections are not used again after this: uvicorn, under vLLM, closes them after 5 s, and
 a request that meets such a closing fails."""
+_LOST_S = 60
+"""A host that acknowledges nothing for so long is gone, however long its answer may take."""
 _LONGEST_RETRY_S = 86_400.0
 """A ``Retry-After`` of more than a day, which the longest quotas have, is no word to go by."""
 _QUOTA = "insufficient_quota"
@@ -180,7 +183,9 @@ class Wire:
             self._session = aiohttp.ClientSession(
                 headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
                 # How many requests are in flight is the caller's business.
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_S),
+                connector=aiohttp.TCPConnector(
+                    limit=0, keepalive_timeout=_KEEP_S, socket_factory=_watched_socket
+                ),
             )
         return self._session
 
@@ -201,6 +206,19 @@ class Wire:
             said = "an answer that is nested too deeply"
         line = " ".join(storable(said).split())
         return (line.replace(self._key, "***") if self._key else line)[:_SAID]
+
+
+def _watched_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """A socket whose connection fails where the other host is gone without a word."""
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    options = {"TCP_KEEPIDLE": _LOST_S // 3, "TCP_KEEPINTVL": _LOST_S // 6, "TCP_KEEPCNT": 4}
+    options["TCP_USER_TIMEOUT"] = 1000 * _LOST_S  # where it is what was sent that gets no answer
+    for name, value in options.items():
+        if hasattr(socket, name):  # macOS has its own of some
+            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return made
 
 
 def _status_within(error: object) -> int:

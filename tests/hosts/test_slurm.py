@@ -1,0 +1,186 @@
+"""The batch script of docs/scale.md, as it stands, on a real Slurm: `make slurm-test`.
+
+Whatever ends a job, the run goes on to the records of one that was left alone. The command line is
+the real one; its workers are scripted (`tests/support/cli_driver.py`), and so slow that a run takes
+a minute.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from selfreward.config.load import build_config
+from selfreward.controller import launch
+from selfreward.inputs.collect import create_run
+from selfreward.records import Judgment
+from selfreward.storage.directory import Run
+from tests.hosts.conftest import MakeHosts
+from tests.support import ROOT
+from tests.support.hosts import Host
+from tests.support.loop_driver import ScriptedWorkers
+from tests.support.runs import facts
+from tests.support.slurm import Slurm, lacking, script_of, slurm
+
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.skipif(lacking() != "", reason=lacking()),
+    pytest.mark.timeout(600),
+]
+CONFIG = {
+    "iterations": 2,
+    "prompts": {"count": 8, "window": 4, "rouge_l_max": 0.99, "seeds": "seed/ift.jsonl"},
+    "responses": {"n": 3},
+    "judge": {"form": "written", "votes": 2},
+    "engine": {"concurrency": 4},
+    "sft": {"max_length": 9999, "ift": {"path": "seed/ift.jsonl", "limit": 5},
+            "eft": {"path": "seed/eft.jsonl", "limit": 2}},
+    "evaluation": {"limit": 4},
+}  # fmt: skip
+SELFREWARD = f"""#!/bin/sh
+exec env PYTHONPATH={ROOT} {sys.executable} -m tests.support.cli_driver "$@"
+"""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SELFREWARD_RUNS", str(tmp_path_factory.mktemp("runs")))
+        run = create_run(build_config(CONFIG, []), "big")
+        launch(run, lambda: None, ScriptedWorkers(run))
+    return facts(run)
+
+
+class Cluster:
+    """Slurm on `n1`, its nodes `n2` and `n3`, and the directory from which the script is sent."""
+
+    def __init__(self, slurm: Slurm, directory: Path) -> None:
+        self.slurm, self.directory = slurm, directory
+        (directory / "job.sh").write_text(script_of(ROOT / "docs" / "scale.md"))
+        (directory / "big.yaml").write_text(yaml.safe_dump(CONFIG))
+        program = directory / "bin" / "selfreward"
+        program.parent.mkdir()
+        program.write_text(SELFREWARD)
+        program.chmod(0o755)
+        self.run = Run(directory / "runs" / "big")
+
+    def submit(self, *options: str, delay_s: float = 1.0) -> int:
+        """Submit the script, with options that go before its own; return the job's number."""
+        path = f"{self.directory / 'bin'}:{os.environ['PATH']}"
+        env = {**self.slurm.environment, "PATH": path, "SCRIPTED_DELAY_S": str(delay_s)}
+        env.pop("SELFREWARD_RUNS", None)
+        told = self.slurm.controller.run(
+            ["sbatch", "--parsable", *options, "job.sh"], cwd=self.directory, env=env
+        )
+        return int(told)
+
+    def until_judged(self, count: int = 3) -> None:
+        """Wait until the run has so many judgments, which is in the middle of it."""
+
+        def is_judged() -> bool:
+            if not self.run.records.exists():
+                return False
+            with self.run.store() as store:
+                return len(store.records(Judgment, 1)) >= count
+
+        self.slurm.wait("judged", is_judged, 120)
+
+    def node_of(self, job: int) -> Host:
+        name = self.slurm.job(job)["NodeList"]
+        return next(node for node in self.slurm.nodes if node.name == name)
+
+    def output(self) -> str:
+        return "".join(path.read_text() for path in sorted(self.directory.glob("slurm-*.out")))
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, make_hosts: MakeHosts) -> Iterator[Cluster]:
+    controller, *nodes = make_hosts(3)
+    submit = tmp_path / "submit"
+    submit.mkdir()
+    with slurm(tmp_path / "slurm", controller, nodes) as made:
+        yield Cluster(made, submit)
+
+
+def test_the_script_starts_a_run_and_ends_with_it(
+    cluster: Cluster, undisturbed: dict[str, Any]
+) -> None:
+    job = cluster.slurm.wait_for_job(cluster.submit(), "COMPLETED", "FAILED", within_s=200)
+    assert (job["JobState"], job["Restarts"]) == ("COMPLETED", "0"), cluster.output()
+    assert facts(cluster.run) == undisturbed
+
+
+def test_at_the_end_of_its_time_it_stops_queues_up_again_and_goes_on(
+    cluster: Cluster, undisturbed: dict[str, Any]
+) -> None:
+    # The signal comes 120 s before the end, or up to a minute earlier: here in the second minute.
+    number = cluster.submit("--time=4", delay_s=2.5)
+    job = cluster.slurm.wait_for_job(number, "COMPLETED", "FAILED", "TIMEOUT", within_s=500)
+    assert job["JobState"] == "COMPLETED", cluster.output()
+    assert int(job["Restarts"]) >= 1
+    assert facts(cluster.run) == undisturbed
+
+
+def test_scancel_ends_the_run_and_the_next_submission_goes_on(
+    cluster: Cluster, undisturbed: dict[str, Any]
+) -> None:
+    number = cluster.submit()
+    cluster.until_judged()
+    node = cluster.node_of(number)
+    cluster.slurm.do("scancel", str(number))
+    cluster.slurm.wait_for_job(number, "CANCELLED", within_s=60)
+    assert node.is_idle(30, "cli_driver")
+    time.sleep(10)
+    assert cluster.slurm.job(number)["JobState"] == "CANCELLED"  # and is not queued again
+    again = cluster.slurm.wait_for_job(cluster.submit(), "COMPLETED", "FAILED", within_s=200)
+    assert again["JobState"] == "COMPLETED", cluster.output()
+    assert facts(cluster.run) == undisturbed
+
+
+def test_a_preempted_run_is_queued_again_and_goes_on(
+    cluster: Cluster, undisturbed: dict[str, Any]
+) -> None:
+    number = cluster.submit()
+    cluster.until_judged()
+    cluster.slurm.do(
+        "sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null",
+        "--chdir=/", "--wrap=sleep 2",
+    )  # fmt: skip
+    cluster.slurm.wait("restarted", lambda: cluster.slurm.job(number)["Restarts"] == "1", 60)
+    job = cluster.slurm.wait_for_job(number, "COMPLETED", "FAILED", "CANCELLED", within_s=300)
+    assert job["JobState"] == "COMPLETED", cluster.output()
+    assert facts(cluster.run) == undisturbed
+
+
+def test_a_run_whose_node_fails_goes_on_at_another(
+    cluster: Cluster, undisturbed: dict[str, Any]
+) -> None:
+    number = cluster.submit()
+    cluster.until_judged()
+    node = cluster.node_of(number)
+    node.power_off()
+    cluster.slurm.wait("restarted", lambda: cluster.slurm.job(number)["Restarts"] == "1", 120)
+    job = cluster.slurm.wait_for_job(number, "COMPLETED", "FAILED", "NODE_FAIL", within_s=300)
+    assert job["JobState"] == "COMPLETED", cluster.output()
+    assert job["NodeList"] != node.name
+    assert facts(cluster.run) == undisturbed
+
+
+def test_a_node_that_is_cut_off_keeps_the_run_while_it_works_on_it_and_is_named(
+    cluster: Cluster, undisturbed: dict[str, Any]
+) -> None:
+    number = cluster.submit(delay_s=4)
+    cluster.until_judged()
+    node = cluster.node_of(number)
+    node.cut()
+    job = cluster.slurm.wait_for_job(number, "FAILED", within_s=200)
+    assert job["ExitCode"] == "4:0"
+    assert "run big is in use by process" in cluster.output()
+    assert f" on {node.name} since " in cluster.output()
+    assert node.is_idle(200, "cli_driver")  # it works on the disk that both see
+    assert facts(cluster.run) == undisturbed
