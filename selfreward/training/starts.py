@@ -25,7 +25,7 @@ from selfreward.training.loop import is_sharded
 _LOG = logging.getLogger(__name__)
 _TOLERANCE = 1e-4
 """Part of the largest hidden state by which rounding may move one, in float32."""
-_LEAST_GAIN = 0.05
+_LEAST_GAIN = 0.1
 """Part of the work that trees have to save: laying them out takes time, too."""
 
 
