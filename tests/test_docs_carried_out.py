@@ -27,7 +27,6 @@ from tests.support import ROOT
 from tests.support.cli_driver import Workers
 from tests.support.fuzz import Law
 from tests.support.labels import label_all
-from tests.support.loop_driver import ScriptedWorkers
 from tests.support.models import make_model
 from tests.support.preflight import REACHED
 from tests.support.runs import SMALL
@@ -68,7 +67,9 @@ GIVEN: dict[str, list[dict[str, object]]] = {
 }
 """Files that readers are told to bring, as they may look."""
 GIVEN["my/alpaca.json"] = GIVEN["my/answers.jsonl"]
-GIVEN["heldout.jsonl"] = GIVEN["held-out.jsonl"] = GIVEN["ranked.jsonl"]
+GIVEN["heldout.jsonl"] = GIVEN["held-out.jsonl"] = [
+    row | {"prompt": f"{row['prompt']} Red ones."} for row in GIVEN["ranked.jsonl"]
+]
 
 
 GIVEN["openbookqa/test.jsonl"] = GIVEN["arc_challenge/validation.jsonl"] = GIVEN[
@@ -128,6 +129,19 @@ def _stop(*args: object, **more: object) -> None:
     raise StoppedError(REACHED)
 
 
+class WithFiles(Workers):
+    """Whose models have the files of one, so that what loads them comes as far as that."""
+
+    def prepare(self) -> None:
+        base = self.run.path / "models" / "M0"
+        if not base.exists():
+            with durable.publish_directory(base) as directory:
+                durable.write_file(directory / "weights", "M0")
+                for path in (self.run.path.parents[1] / "org" / "model").iterdir():
+                    durable.copy_file(path, directory / path.name)
+        super().prepare()
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory as a reader has it: recipes, a model, and a finished run."""
@@ -146,21 +160,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SELFREWARD_RUNS", str(root / "runs"))
         run = create_run(build_config({}, SMALL), "demo")
-        launch(run, lambda: None, WithFiles(run))
+        launch(run, lambda: None, WithFiles(run, None, lambda: None))
         label_all(run)
     return root
-
-
-class WithFiles(ScriptedWorkers):
-    """Whose models have the files of one, so that what loads them comes as far as that."""
-
-    def prepare(self) -> None:
-        base = self.run.path / "models" / "M0"
-        with durable.publish_directory(base) as directory:
-            durable.write_file(directory / "weights", "M0")
-            for path in (self.run.path.parents[1] / "org" / "model").iterdir():
-                durable.copy_file(path, directory / path.name)
-        super().prepare()
 
 
 @pytest.fixture
@@ -170,7 +172,7 @@ def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(made, place)
     monkeypatch.chdir(place)
     monkeypatch.delenv("SELFREWARD_RUNS", raising=False)
-    monkeypatch.setattr(children, "Children", Workers)
+    monkeypatch.setattr(children, "Children", WithFiles)
     monkeypatch.setattr(process.Child, "__init__", _stop)
     monkeypatch.setattr("uvicorn.server.Server.run", lambda server, sockets: None)  # for ever
     return place
