@@ -11,16 +11,13 @@ from typing import Any
 
 import pytest
 
-from selfreward.cli.main import invoke
 from selfreward.config.load import load_config
 from selfreward.inputs.shipped import config_file
 from selfreward.inputs.templates import load_template
 from selfreward.records import FORMS
-from selfreward.storage.directory import list_runs
 from selfreward.verbs.validate import validate
 from selfreward.workers import children
 from tests.support import ROOT
-from tests.support.cli_driver import Workers
 from tests.support.loop_driver import ScriptedWorkers
 from tests.support.runs import SMALL
 
@@ -98,46 +95,6 @@ def test_own_data_is_read_as_the_table_says(
     assert any(part["detail"].startswith("40 ") or ", 40 " in part["detail"] for part in parts), (
         parts
     )
-
-
-def walk(page: str, heading: str) -> list[list[str]]:
-    """The commands of the first block below a heading, in order, as their arguments."""
-    text = (ROOT / page).read_text(encoding="utf-8").partition(f"\n## {heading}\n")[2]
-    found = re.search(r"^```\n(.*?)^```", text, re.M | re.S)
-    assert found is not None
-    commands = [shlex.split(line, comments=True) for line in found[1].splitlines()]
-    assert {command[0] for command in commands} == {"selfreward"}
-    return [command[1:] for command in commands]
-
-
-@pytest.mark.parametrize(
-    ("page", "heading"),
-    [("README.md", "Your own run"), ("docs/data.md", "Your own data, step by step")],
-)
-def test_a_newcomer_can_type_what_the_page_says_in_order(
-    page: str,
-    heading: str,
-    model_dir: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """With workers that load no model, and data of one's own that has its odd rows."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SELFREWARD_RUNS", raising=False)
-    monkeypatch.setattr(children, "Children", Workers)
-    rows = [{"instruction": f"Why is rose {i} red?", "output": f"Rose {i} is."} for i in range(40)]
-    rows += [rows[0], {"instruction": "なぜ", "input": "バラ", "output": "赤い。" * 2000}]
-    for name in ("alpaca.json", "answers.jsonl"):
-        write(tmp_path / "my" / name, rows)
-    for command in walk(page, heading):
-        words = [word for word in command if not word.startswith("model=")]
-        words += [f"model={model_dir}"] if command[0] in ("validate", "plan", "run") else []
-        code, said = invoke(words), capsys.readouterr()
-        assert code == 0, (command, said.err)
-        assert said.out.strip(), command
-    named = re.findall(r"--name (\S+)", (ROOT / page).read_text(encoding="utf-8"))
-    assert named[0] in {run.name for run in list_runs()}
 
 
 @pytest.mark.parametrize("template", blocks("jinja"))

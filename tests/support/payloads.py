@@ -4,6 +4,9 @@ Each that runs calls ``owned()``, opens a dialog, asks http://evil.invalid for s
 element with the attribute ``data-owned``; a test looks for each of these.
 """
 
+import json
+from collections.abc import Sequence
+
 from selfreward.inputs.questions import Question
 from selfreward.measures.reports import Answer
 from selfreward.records import (
@@ -11,6 +14,7 @@ from selfreward.records import (
     Criterion,
     Drop,
     Judgment,
+    MetaJudgment,
     PreferencePair,
     Prompt,
     Response,
@@ -116,11 +120,10 @@ RESULTS = (1.0, 0.5, 0.0, None)
 """All that a contest may come to."""
 
 
-def fill(run: Run) -> None:
-    """Put each payload into every text field of a prompt of its own; the last one is huge."""
-    texts = [*PAYLOADS, HUGE]
-    stage = Stage(1, "pairs", len(texts), len(texts), digest([]), "", 1.0, {})
+def fill(run: Run, texts: Sequence[str] = (*PAYLOADS, HUGE)) -> None:
+    """Put each text into every text field of a prompt of its own; the last one is huge."""
     pairs = [PreferencePair(1, a, 1, 0, 5.0, 1.5) for a in range(len(texts))]
+    stage = Stage(1, "pairs", len(texts), len(texts), digest(pairs), "", 1.0, {})
     with run.owned() as store:
         store.plan({1: run.config.stages(1)})
         for attempt, text in enumerate(texts):
@@ -132,7 +135,7 @@ def fill(run: Run) -> None:
     ask_questions(run, texts)
 
 
-def ask_questions(run: Run, texts: list[str]) -> None:
+def ask_questions(run: Run, texts: Sequence[str]) -> None:
     """Make a held-out question of each text, which M1 and M2 answer with it.
 
     What is not seen at all is no prompt, so each begins with a letter.
@@ -151,6 +154,12 @@ def ask_questions(run: Run, texts: list[str]) -> None:
     )
 
 
+def _columns(text: str, attempt: int) -> str:
+    """What may belong to a prompt: where it comes from, and columns of any name."""
+    come_from = {"topic": text} if attempt % 2 else {"operation": text, "parent": [1, 0]}
+    return json.dumps({**come_from, text[:200]: text, "answer": [text, {text[:200]: text}]})
+
+
 def _records(attempt: int, dropped: int, text: str) -> list:
     """One accepted prompt with all that may belong to it, and one that was not accepted."""
     votes = [
@@ -159,13 +168,14 @@ def _records(attempt: int, dropped: int, text: str) -> list:
         for v, score in enumerate(scores)
     ]
     return [
-        Prompt(1, attempt, text, text, None, text, 9),
+        Prompt(1, attempt, text, text, None, text, 9, _columns(text[:5000], attempt)),
         Prompt(1, dropped, text, text, text[:200], text, 9),
         Response(1, attempt, 0, text, "stop", 9, text),
         Response(1, attempt, 1, text + text[:50], "length", 9, text, author=text[:50] or "x"),
         *votes,
         Criterion(1, attempt, 0, 0, text, 1.0),
         Comparison(1, attempt, 0, 1, "written", text, None, text[:200]),
+        MetaJudgment(1, attempt, 0, 0, 1, "written", text, None, text[:200]),
         Drop(1, "pairs", f"{attempt}/0", text[:200], text),
         Drop(1, "train", str(attempt), text[:200], text),
     ]
