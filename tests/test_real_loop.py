@@ -86,12 +86,16 @@ TINY = [
     "sft=null", "iterations=1", "engine.concurrency=1", "prompts.window=1", "prompts.count=8",
     "prompts.dataset=prompts.jsonl", "responses.n=3", "responses.max_new_tokens=16",
     "judge.truncated=true", "judge.form=function",
-    "judge.function=selfreward.rewards.repetition:distinct",
+    "judge.function=my_rewards:varied",
     "train.sft.max_steps=3", "train.sft.save_steps=1", "dpo.max_steps=3", "dpo.save_steps=1",
     "rloo.save_steps=1", "grpo.save_steps=1", "grpo.num_generations=4",
     "rloo.max_completion_length=12", "grpo.max_completion_length=12", "evaluation.ranked=null",
     "evaluation.questions=null", "evaluation.canaries=false",
 ]  # fmt: skip
+VARIED = """
+def varied(completions, **rest):
+    return [len(set(text)) / (len(text) or 1) for text in completions]
+"""
 REAL_KILLS = int(os.environ.get("SELFREWARD_REAL_KILLS", "50"))
 
 
@@ -108,6 +112,7 @@ def test_random_kills_over_real_engines_and_trainers_change_nothing(
     model = make_family(tmp_path / "model", "SmolLM 2")
     rows = (json.dumps({"prompt": f"Name {i} things."}) for i in range(8))
     (tmp_path / "prompts.jsonl").write_text("\n".join(rows))
+    (tmp_path / "my_rewards.py").write_text(VARIED)
     words = [*TINY, f"model={model}", f"engine.kind={engine}", f"train.method={method}"]
 
     def begin(*line: str) -> subprocess.Popen[bytes]:
