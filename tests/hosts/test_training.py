@@ -51,16 +51,14 @@ class Launched:
         method: str = "sft",
         options: dict[str, Any] = OPTIONS,
         script: Path | None = None,
-        endpoint: str | None = None,
-        before: str = "",
+        rendezvous: str = "--rdzv-backend=c10d --rdzv-endpoint=n1:29500",
+        before: str | Path = "",
         env: dict[str, str] | None = None,
     ) -> None:
         names = ",".join(host.name for host in on)
-        where = endpoint or f"{on[0].name}:29500"
         command = (
             f"{sys.executable} {REMOTE} {names} {before} {sys.executable} -m torch.distributed.run "
-            f"--nnodes={len(on)} --nproc-per-node=1 --rdzv-backend=c10d --rdzv-endpoint={where} "
-            f"{script or ''}"
+            f"--nnodes={len(on)} --nproc-per-node=1 {rendezvous} {script or ''}"
         )
         settings = {
             "root": str(root), "method": method, "model": str(model), "options": options,
@@ -69,7 +67,8 @@ class Launched:
         root.mkdir(parents=True, exist_ok=True)
         (root / "settings.json").write_text(json.dumps(settings))
         self.logs: dict[int, dict[str, float]] = {}
-        self.error, self.steps = "", []
+        self.error = self.hint = ""
+        self.steps: list[int] = []
         with open(root / "train.log", "ab") as log:
             self._process = on[0].start(
                 [sys.executable, "-m", "tests.support.host_training", root / "settings.json"],
@@ -101,7 +100,7 @@ class Launched:
             elif "step" in told:
                 self.steps.append(told["step"][0])
             else:
-                self.error = told["error"]
+                self.error, self.hint = told["error"], told["hint"]
             yield told
 
 
@@ -238,4 +237,78 @@ def test_a_process_killed_on_another_host_ends_the_training_by_its_name(
             process.kill()
     assert training.end() < 40
     assert "n2" in training.error, (tmp_path / "run" / "train.log").read_text()[-6000:]
+    assert nothing_is_left(both)
+
+
+# --- bad input ---
+
+
+@pytest.mark.long
+def test_a_host_that_sees_another_directory_is_named(
+    start: Path, tmp_path: Path, make_hosts: MakeHosts
+) -> None:
+    both, checkpoints = make_hosts(2), tmp_path / "run" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    both[1].run(["mount", "-t", "tmpfs", "none", checkpoints])
+    training = Launched(both, start, tmp_path / "run")
+    training.end()
+    assert training.error.startswith(f"host n2 does not see {checkpoints}/")
+    assert nothing_is_left(both)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("address", ["n9:29500", "10.77.0.99:29500"])
+def test_an_address_at_which_nobody_answers_is_named(
+    address: str, start: Path, tmp_path: Path, make_hosts: MakeHosts
+) -> None:
+    both = make_hosts(2)
+    rendezvous = f"--rdzv-backend=c10d --rdzv-endpoint={address}"
+    training = Launched(both, start, tmp_path / "run", rendezvous=rendezvous)
+    training.end()
+    assert training.error.startswith("the training processes that n1 started ended with code 1: ")
+    assert address.split(":")[0] in training.error
+    assert nothing_is_left(both)
+
+
+LIBFAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+SLOW_CLOCK = f"""#!/bin/sh
+if [ $(hostname) = n2 ]; then
+    export LD_PRELOAD={LIBFAKETIME} FAKETIME=-1h DONT_FAKE_MONOTONIC=1
+    export FAKETIME_DONT_FAKE_MONOTONIC=1 PET_NODE_RANK=1
+fi
+exec "$@"
+"""
+
+
+@pytest.fixture
+def slow_clock(tmp_path: Path) -> Path:
+    """Starts a program whose clock is an hour slow, on the second host."""
+    if LIBFAKETIME is None:
+        pytest.skip("no libfaketime (package faketime)")
+    (tmp_path / "slow-clock").write_text(SLOW_CLOCK)
+    (tmp_path / "slow-clock").chmod(0o755)
+    return tmp_path / "slow-clock"
+
+
+@pytest.mark.long
+def test_clocks_an_hour_apart_change_nothing_where_torchrun_is_told_the_ranks(
+    start: Path, tmp_path: Path, make_hosts: MakeHosts, slow_clock: Path
+) -> None:
+    static = "--rdzv-backend=static --master-addr=n1 --master-port=29500"
+    both = make_hosts(2)
+    training = Launched(both, start, tmp_path / "two", rendezvous=static, before=slow_clock)
+    training.end()
+    assert training.error == ""
+    assert_same_losses(training.logs, on_one_host("sft", start, tmp_path / "one"))
+
+
+@pytest.mark.long
+def test_clocks_an_hour_apart_end_the_c10d_rendezvous_with_what_to_look_at(
+    start: Path, tmp_path: Path, make_hosts: MakeHosts, slow_clock: Path
+) -> None:
+    both = make_hosts(2)
+    training = Launched(both, start, tmp_path / "run", before=slow_clock)
+    training.end()
+    assert training.error.endswith("RendezvousClosedError")
+    assert "no clock of a host may be off by 15 s" in training.hint
     assert nothing_is_left(both)
