@@ -22,6 +22,7 @@ from selfreward.controller import launch
 from selfreward.errors import StoppedError
 from selfreward.inputs.collect import create_run
 from selfreward.storage import durable
+from selfreward.verbs import parity
 from selfreward.workers import children, process
 from tests.support import ROOT
 from tests.support.cli_driver import Workers
@@ -174,6 +175,7 @@ def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("SELFREWARD_RUNS", raising=False)
     monkeypatch.setattr(children, "Children", WithFiles)
     monkeypatch.setattr(process.Child, "__init__", _stop)
+    monkeypatch.setattr(parity, "measure", _stop)  # which takes what stops an engine for its answer
     monkeypatch.setattr("uvicorn.server.Server.run", lambda server, sockets: None)  # for ever
     return place
 
