@@ -65,9 +65,7 @@ def main() -> None:
     for what in arguments.what or MEASURES:
         command = [sys.executable, __file__, "--alone", what, "--scale", str(arguments.scale)]
         path = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-        done = subprocess.run(
-            command, check=True, stdout=subprocess.PIPE, env=os.environ | path
-        )
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=os.environ | path)
         found[what] = json.loads(done.stdout.splitlines()[-1])
         print(what)
         for name, value in found[what].items():
