@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping
+from functools import cache
 
 from selfreward.records import Record, Stage
 from selfreward.storage.directory import Run
@@ -114,6 +115,7 @@ class Tracker:
             self._write()
 
 
+@cache
 def _versions() -> dict[str, str]:
     """Versions of the libraries that decide what a run makes, without importing them."""
     from importlib import metadata
