@@ -84,8 +84,8 @@ def test_three_kills_over_the_real_loop_leave_the_records_of_an_uninterrupted_ru
 
 TINY = [
     "sft=null", "iterations=1", "engine.concurrency=1", "prompts.window=1", "prompts.count=8",
-    "prompts.dataset=prompts.jsonl", "responses.n=3", "responses.max_new_tokens=16",
-    "judge.truncated=true", "judge.form=function",
+    "prompts.dataset=prompts.jsonl", "responses.n=16", "responses.max_new_tokens=24",
+    "responses.temperature=1.5", "judge.truncated=true", "judge.form=function",
     "judge.function=my_rewards:varied",
     "train.sft.max_steps=3", "train.sft.save_steps=1", "dpo.max_steps=3", "dpo.save_steps=1",
     "rloo.save_steps=1", "grpo.save_steps=1", "grpo.num_generations=4",

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping
+from functools import cache
 
 from selfreward import __version__
 from selfreward.records import Record, Stage
@@ -115,6 +116,7 @@ class Tracker:
             self._write()
 
 
+@cache
 def _versions() -> dict[str, str]:
     """Versions of what decides a run's records, without importing the libraries."""
     from importlib import metadata
