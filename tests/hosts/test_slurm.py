@@ -184,3 +184,38 @@ def test_a_node_that_is_cut_off_keeps_the_run_while_it_works_on_it_and_is_named(
     assert f" on {node.name} since " in cluster.output()
     assert node.is_idle(200, "cli_driver")  # it works on the disk that both see
     assert facts(cluster.run) == undisturbed
+
+
+LAUNCHED = """
+import sys
+from pathlib import Path
+from selfreward.config import LaunchConfig
+from selfreward.errors import SelfRewardError
+from selfreward.training.base import Training
+from selfreward.training.distributed import train_processes
+root = Path(sys.argv[1])
+training = Training("sft", root / "M0", root / "M1", root / "checkpoints" / "M1", {}, None, 0)
+nothing = {"on_log": lambda step, figures: None, "on_step": lambda done, total: None}
+try:
+    train_processes(LaunchConfig(command=sys.argv[2]), root / "log", training, [], **nothing)
+except SelfRewardError as error:
+    print(error.message)
+"""
+
+
+def test_a_host_whose_munge_is_gone_is_named_with_what_slurm_says(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    host = cluster.slurm.controller
+    for process in host.processes("munged"):
+        process.kill()
+    # sbatch gives up after 50 s, srun, which says the same, after 265 s.
+    told = host.run(
+        [sys.executable, "-c", LAUNCHED, tmp_path, f"sbatch {cluster.directory}/job.sh"],
+        timeout_s=300,
+        env={**cluster.slurm.environment, "PYTHONPATH": str(ROOT)},
+    )
+    assert told.splitlines()[-1] == (
+        "the training processes that n1 started ended with code 1: sbatch: error: Batch job "
+        "submission failed: Protocol authentication error"
+    )
