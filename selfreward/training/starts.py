@@ -7,8 +7,8 @@
 A judge prompt is half rubric, and chosen and rejected answer one prompt. What comes out is what the
 decoder makes of each row by itself, but for rounding, and gradients add up over rows on their own.
 It is held against that before it is used: models whose attention is no plain one (recurrent layers,
-positions that count the padding) are read row by row as ever, and so are rows that are longer than
-a sliding window.
+positions that count the padding) are read row by row as ever, and so are rows whose tree is longer
+than a sliding window: some models, as GPT-Neo, count it over whatever is beside each other.
 """
 
 import logging
@@ -72,7 +72,9 @@ def _common(a: Sequence[int], b: Sequence[int]) -> int:
     return next((n for n, (x, y) in enumerate(pairs) if x != y), min(len(a), len(b)))
 
 
-def cheapest(rows: Sequence[Sequence[int]], per_pair: float) -> list[list[int]] | None:
+def cheapest(
+    rows: Sequence[Sequence[int]], per_pair: float, longest: int | None = None
+) -> list[list[int]] | None:
     """Which rows to put together: all of them, or the first half's each with one of the second's.
 
     Chosen and rejected responses are laid out as such halves. A tree of many rows shares the most,
@@ -80,9 +82,10 @@ def cheapest(rows: Sequence[Sequence[int]], per_pair: float) -> list[list[int]] 
 
     Args:
         per_pair: Work for a pair of tokens in attention, in that of a token in all else.
+        longest: Tokens that a tree may have; None: any number.
 
     Returns:
-        The rows of each tree by number; None where it saves next to nothing.
+        The rows of each tree by number; None where it saves next to nothing, or trees are too long.
     """
     n = len(rows)
     ways = [[[*range(n)]]]
@@ -93,9 +96,12 @@ def cheapest(rows: Sequence[Sequence[int]], per_pair: float) -> list[list[int]] 
         longest = max(sizes)  # the others are filled up to it
         return len(sizes) * longest * (1 + per_pair * longest)
 
-    found = [(cost([len(tree_of([rows[at] for at in tree])) for tree in way]), way) for way in ways]
-    least, way = min(found, key=lambda each: each[0])
-    return way if least <= (1 - _LEAST_GAIN) * cost([*map(len, rows)]) else None
+    least, best = (1 - _LEAST_GAIN) * cost([*map(len, rows)]), None
+    for way in ways:
+        sizes = [len(tree_of([rows[at] for at in tree])) for tree in way]
+        if (longest is None or max(sizes) <= longest) and cost(sizes) <= least:
+            least, best = cost(sizes), way
+    return best
 
 
 class SharedStarts:
@@ -116,7 +122,7 @@ class SharedStarts:
         self.per_pair = 2 * width * config.num_hidden_layers / max(1, layers)
         self.is_eager = config._attn_implementation == "eager"
         self.longest = min(_windows(config.to_dict()), default=None)
-        """Tokens of a row: beyond them a layer may not see all that came before."""
+        """Tokens of a tree: beyond them a layer may not see all that came before."""
 
     def __call__(
         self,
@@ -129,8 +135,7 @@ class SharedStarts:
             return self.alone(input_ids=input_ids, attention_mask=attention_mask, **named)
         seen = attention_mask.bool()
         rows = [ids[real].tolist() for ids, real in zip(input_ids, seen, strict=True)]
-        is_seen = self.longest is None or max(map(len, rows)) <= self.longest
-        way = cheapest(rows, self.per_pair) if len(rows) > 1 and is_seen else None
+        way = cheapest(rows, self.per_pair, self.longest) if len(rows) > 1 else None
         if way is None:
             return self.alone(input_ids=input_ids, attention_mask=attention_mask, **named)
         named.pop("position_ids", None)
@@ -224,13 +229,14 @@ def _hindrance(decoder: Any) -> str | None:
     kind = decoder.config.get_text_config()._attn_implementation
     if kind not in ("sdpa", "eager"):
         return f"attention by {kind} takes no mask of its own"
-    shared, training = SharedStarts(decoder), decoder.training
-    shared.per_pair = 0.0
+    training = decoder.training
     rows = [[*range(5, 13)], [*range(5, 10), 20, 21], [5, 6, 30]]
     ids, mask = (_filled(each, 8, decoder.device) for each in (rows, [[1] * len(r) for r in rows]))
-    ids = ids % decoder.get_input_embeddings().num_embeddings
     decoder.eval()
     try:
+        shared = SharedStarts(decoder)
+        shared.per_pair = 0.0
+        ids = ids % decoder.get_input_embeddings().num_embeddings
         with torch.inference_mode():
             alone, together = (
                 read(input_ids=ids, attention_mask=mask).last_hidden_state[mask.bool()].float()

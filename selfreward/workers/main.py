@@ -53,8 +53,8 @@ def main() -> None:
     os._exit(code)
 
 
-class _Terminated(BaseException):
-    """SIGTERM arrived."""
+class _Terminated(SystemExit):
+    """SIGTERM arrived. asyncio lets a ``SystemExit`` through; other errors stay in their task."""
 
 
 def _serve(jobs: "queue.SimpleQueue[str]", say: Callable[[dict[str, Any]], None]) -> None:

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from transformers import AutoModelForCausalLM
 
 from selfreward.errors import PreflightError
 from selfreward.training import starts
 from selfreward.training.base import DpoRow, SftRow, Training
 from selfreward.training.starts import SharedStarts, cheapest, share_starts, tree_of
-from tests.support.families import FAMILIES, make_family
+from tests.support.families import FAMILIES, make_family, make_tiny
 from tests.support.training import EOS, some_ids, tiny_model, weights
 
 
@@ -149,6 +150,41 @@ def test_rows_that_are_longer_than_a_window_are_read_by_themselves(
             if isinstance(model.base_model.forward, SharedStarts):
                 model.base_model.forward.per_pair = 0.0
             assert torch.allclose(alone, states(model.base_model, rows), atol=1e-4, rtol=1e-3)
+
+
+def test_a_tree_that_is_longer_than_a_window_is_not_read_however_short_its_rows(
+    tmp_path: Path,
+) -> None:
+    """GPT-Neo sees what lies less than a window before, in the order of the tree."""
+    config = {
+        "vocab_size": 128, "hidden_size": 64, "num_layers": 2, "num_heads": 4, "window_size": 16,
+        "attention_types": [[["global", "local"], 1]], "bos_token_id": 101, "eos_token_id": 100,
+    }  # fmt: skip
+    path = make_tiny(tmp_path, "GPTNeoConfig", config)
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+    decoder = model.base_model
+    stem = [*range(30, 38)]
+    for rows in (
+        [[*stem, n, n + 1, n + 2, n + 3] for n in (50, 60, 70)],
+        [[*stem, 50], [*stem, 60]],
+    ):
+        with torch.no_grad():
+            alone = states(decoder, rows)
+            share_starts(model, True)
+            decoder.forward.per_pair = 0.0
+            assert torch.allclose(alone, states(decoder, rows), atol=1e-4, rtol=1e-3)
+        del decoder.forward
+
+
+@pytest.mark.parametrize("kind", ["BartConfig", "MambaConfig"])
+def test_a_model_of_which_a_plain_decoder_knows_nothing_is_read_row_by_row(kind: str) -> None:
+    small = {"vocab_size": 128, "hidden_size": 32, "num_hidden_layers": 1, "d_model": 32,
+             "decoder_layers": 1, "decoder_attention_heads": 4, "decoder_ffn_dim": 32}  # fmt: skip
+    model = AutoModelForCausalLM.from_config(getattr(transformers, kind)(**small))
+    share_starts(model, "auto")
+    assert not isinstance(model.base_model.forward, SharedStarts)
+    with pytest.raises(PreflightError, match=r"launch\.share_starts=true: .* cannot"):
+        share_starts(model, True)
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))

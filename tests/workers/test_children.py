@@ -160,6 +160,41 @@ def test_what_a_child_started_ends_with_it(tmp_path: Path, monkeypatch: pytest.M
     assert not psutil.wait_procs([started], timeout=20)[1]
 
 
+BUSY = """
+import asyncio, os, signal, sys
+if 'selfreward.workers.main' in sys.orig_argv:
+    from selfreward.workers.jobs import Generator
+
+    def end():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    async def task():
+        end()
+
+    async def serve(where):
+        async with asyncio.TaskGroup() as group:
+            if where == 'task':
+                group.create_task(task())
+            else:
+                asyncio.get_running_loop().call_soon(end)
+            await asyncio.sleep(20)
+
+    Generator.judge = lambda self, job, say: asyncio.run(serve(job['text']))
+"""
+
+
+@pytest.mark.parametrize("where", ["task", "callback"])
+def test_sigterm_ends_a_child_with_143_whatever_asyncio_does_just_then(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(BUSY)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    begin = time.monotonic()
+    with Child() as child, pytest.raises(SelfRewardError, match="ended with code 143"):
+        child.work({"work": "judge", "text": where}, "test")
+    assert time.monotonic() - begin < 15
+
+
 def test_a_child_does_one_job_after_another_and_ends_when_told_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
