@@ -87,7 +87,7 @@ slurm-test: .venv/.slurm-test
 	      "so install them by hand" >&2; exit 1; }; \
 	  SUDO=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 	  $$SUDO apt-get update --quiet && $$SUDO apt-get install --quiet --yes \
-	    slurmctld slurmd slurm-client munge iproute2 faketime; }
+	    slurmctld slurmd slurm-client munge iproute2; }
 	touch .venv/.slurm-test
 
 check: install

@@ -94,8 +94,7 @@ def train_processes(
     if error is not None:
         raise error
     if code != 0:
-        output = "".join(tail)
-        raise SelfRewardError(_ending(output, code), f"Its log: {log}{_clocks(output)}")
+        raise SelfRewardError(_ending("".join(tail), code), f"Its log: {log}")
 
 
 def _end_within(seconds: float, launcher: subprocess.Popen[str]) -> threading.Timer:
@@ -212,13 +211,6 @@ def _ending(output: str, code: int) -> str:
     ending = f"was killed by signal {-how}" if how < 0 else f"ended with code {how}"
     memory = " (out of memory?)" if how == -signal.SIGKILL else ""
     return f"the training process of rank {rank} on {host} {ending}{memory}"
-
-
-def _clocks(output: str) -> str:
-    """What to look at where torchrun's hosts do not find each other, for it does not say."""
-    if "RendezvousClosedError" not in output:
-        return ""
-    return ". With --rdzv-backend=c10d no clock of a host may be off by 15 s: compare `date`."
 
 
 def _num_cores() -> int:
