@@ -105,7 +105,7 @@ def test_a_wheel_carries_recipes_templates_and_seed_data(built: Path, tmp_path: 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 def test_the_wheel_works_in_an_environment_that_has_nothing_else(
     built: Path, tmp_path: Path
 ) -> None:
