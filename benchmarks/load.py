@@ -6,7 +6,7 @@
   at once: records a second and peak memory of the process that runs the stream.
 - `store`: what the verbs that read take on a run of a million judgments, each in its own process.
 - `filter`: 5,000 new prompts against 20,000 known ones (`prompts.rouge_l_max=0.7`), and whether the
-  verdicts are those of ROUGE-L against each of them, for as many as half a minute allows.
+  verdicts are those of ROUGE-L against each of them, for as many as ten seconds allow.
 - `iterations`: a run of ten, with scripted text and weights: how memory, open files and the files
   of the run grow from one to the next.
 
@@ -156,7 +156,7 @@ def filter_(root: Path, scale: float) -> Figures:
     verdicts = [pool.nearest(text, 0.7) for text in asked]
     spent = time.process_time() - spent
     taken_apart = [words(text) for text in known]
-    until, checked, same = time.process_time() + 30, 0, 0
+    until, checked, same = time.process_time() + 10, 0, 0
     for text, verdict in zip(asked, verdicts, strict=True):
         if time.process_time() > until:
             break

@@ -84,7 +84,7 @@ def test_three_kills_over_the_real_loop_leave_the_records_of_an_uninterrupted_ru
 
 TINY = [
     "sft=null", "iterations=1", "engine.concurrency=1", "prompts.window=1", "prompts.count=8",
-    "prompts.dataset=prompts.jsonl", "responses.n=16", "responses.max_new_tokens=24",
+    "prompts.dataset=prompts.jsonl", "responses.n=4", "responses.max_new_tokens=24",
     "responses.temperature=1.5", "judge.truncated=true", "judge.form=function",
     "judge.function=my_rewards:varied",
     "train.sft.max_steps=3", "train.sft.save_steps=1", "dpo.max_steps=3", "dpo.save_steps=1",
@@ -99,6 +99,18 @@ def varied(completions, **rest):
 REAL_KILLS = int(os.environ.get("SELFREWARD_REAL_KILLS", "50"))
 
 
+def make_talker(path: Path) -> Path:
+    """A tiny model whose answers end, most of them within 24 tokens, and hold no control token."""
+    from safetensors.torch import load_file, save_file
+
+    make_family(path, "Phi 2")
+    weights = load_file(path / "model.safetensors")
+    weights["lm_head.bias"][98:] = -100
+    weights["lm_head.bias"][100] = 2  # the end token
+    save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
+    return path
+
+
 @pytest.mark.torture
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("engine", ["ctranslate2", "openvino"])
@@ -109,7 +121,7 @@ def test_random_kills_over_real_engines_and_trainers_change_nothing(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SELFREWARD_RUNS", "runs")
     monkeypatch.setenv("SELFREWARD_CACHE", str(tmp_path / "cache"))
-    model = make_family(tmp_path / "model", "SmolLM 2")
+    model = make_talker(tmp_path / "model")
     rows = (json.dumps({"prompt": f"Name {i} things."}) for i in range(8))
     (tmp_path / "prompts.jsonl").write_text("\n".join(rows))
     (tmp_path / "my_rewards.py").write_text(VARIED)
