@@ -106,8 +106,9 @@ def plan(training: Training, rows: Sequence[Row]) -> Job:
         raise ConfigError(f"{training.key}: no rows to train on")
     chosen = chosen_options(method, training.options, training.key)
     adapter = None if training.lora is None else check_lora(training.lora)
-    as_before = {"save_steps": 0.2, **chosen}  # so that checkpoints of earlier versions count
-    told: list[Any] = [method, [_ids(row) for row in rows], as_before, adapter, seed]
+    # When checkpoints are written decides nothing; told as it was in earlier versions, whose count.
+    decides = {**chosen, "save_steps": 0.2, "save_total_limit": 2}
+    told: list[Any] = [method, [_ids(row) for row in rows], decides, adapter, seed]
     if processes > 1:
         told.append(processes)  # batch sizes are per process
     if any(is_weighted(row) for row in rows):
@@ -359,6 +360,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
+        state.compute_steps(args, state.max_steps)  # else `save_steps` is that of the checkpoint
         if state.is_world_process_zero:
             self.tell_step(state.global_step, state.max_steps)
 
