@@ -146,7 +146,8 @@ def test_sigterm_at_any_moment_ends_a_run_with_143_and_what_was_committed_stays(
         process.terminate()
         ended = end(root, process)
         assert time.monotonic() - before < 10
-        assert ended.code in (0, 143), ended
+        # Before it listens to signals the system ends it, which a shell calls 143, too.
+        assert ended.code in (0, 143, -signal.SIGTERM), ended
         assert ended.code == 0 or "selfreward resume run" in ended.said or not ended.said
         codes.append(ended.code)
         made(root)  # `verify` passes

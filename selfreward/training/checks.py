@@ -13,7 +13,7 @@ from typing import Any
 from selfreward.config import EngineConfig, LaunchConfig
 from selfreward.config.training import DpoConfig
 from selfreward.engines.proved import has_gpu
-from selfreward.errors import ConfigError
+from selfreward.errors import ConfigError, PreflightError
 from selfreward.training.base import Method
 from selfreward.training.distributed import check_num_gpus, launch_command, not_started
 from selfreward.training.options import (
@@ -50,7 +50,7 @@ def check_training(
 
     Raises:
         ConfigError: TRL, transformers, accelerate or torch would refuse them.
-        PreflightError: They ask for vLLM, which is not installed.
+        PreflightError: They ask for vLLM, or for a GPU that computes in bfloat16, and there is none.
     """
     group = group or method
     chosen = chosen_options(method, options, group)
@@ -197,7 +197,7 @@ def _check_bf16(group: str, arguments: Mapping[str, Any]) -> None:
     from transformers.utils import is_torch_bf16_gpu_available
 
     if arguments.get("bf16") and not arguments["use_cpu"] and not is_torch_bf16_gpu_available():
-        raise ConfigError(
+        raise PreflightError(
             f"{group}.bf16: there is no GPU here that computes in bfloat16",
             f"Remove {group}.bf16, or set {group}.use_cpu=true to have a CPU compute in it.",
         )

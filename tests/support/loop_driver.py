@@ -80,7 +80,7 @@ def scripted_fit(
     with durable.publish_directory(training.output) as directory:
         durable.write_file(directory / "weights", (checkpoint / "weights").read_text())
         for path in training.model.iterdir():  # such as a tokenizer, where the base has one
-            if path.name not in ("weights", durable.MANIFEST):
+            if path.is_file() and path.name not in ("weights", durable.MANIFEST):
                 durable.copy_file(path, directory / path.name)
     on_log(2, {"loss": 0.25})
     on_step(2, 2)
