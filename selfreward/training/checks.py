@@ -50,7 +50,7 @@ def check_training(
 
     Raises:
         ConfigError: TRL, transformers, accelerate or torch would refuse them.
-        PreflightError: They ask for vLLM, or for a GPU that computes in bfloat16, and there is none.
+        PreflightError: They ask for vLLM or a GPU that computes in bfloat16, and there is none.
     """
     group = group or method
     chosen = chosen_options(method, options, group)
