@@ -290,19 +290,13 @@ class Chat:
     @cached_property
     def max_length(self) -> int | None:
         """Positions that the model was made for; None if its config does not say."""
-        lengths = (self._config.get(name) for name in _LENGTHS)
-        return next((int(length) for length in lengths if length is not None), None)
+        return positions_of(self.model)
 
     @cached_property
     def num_rows(self) -> int | None:
         """Rows of the model's embedding: ids are below this; None if its config does not say."""
-        rows = self._config.get("vocab_size")
+        rows = _config_of(self.model).get("vocab_size")
         return rows if isinstance(rows, int) else None
-
-    @cached_property
-    def _config(self) -> dict[str, Any]:
-        config: dict[str, Any] = json.loads((self.model / "config.json").read_text())
-        return dict(config.get("text_config", config))
 
     def _check_rows(self) -> None:
         """Check that the model has an embedding for each token that can come up.
@@ -423,3 +417,14 @@ class Chat:
 
     def _tokenize(self, text: str) -> Ids:
         return tuple(self.tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def positions_of(model: Path) -> int | None:
+    """Positions that a model directory's model was made for; None if its config does not say."""
+    lengths = (_config_of(model).get(name) for name in _LENGTHS)
+    return next((int(length) for length in lengths if length is not None), None)
+
+
+def _config_of(model: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((model / "config.json").read_text())
+    return dict(config.get("text_config", config))

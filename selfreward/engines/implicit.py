@@ -13,7 +13,7 @@ from typing import Any
 
 from selfreward.engines.base import Generation, Request, RequestError
 from selfreward.engines.batcher import Batcher
-from selfreward.engines.chat import Chat
+from selfreward.engines.chat import Chat, positions_of
 from selfreward.engines.likelihood import BATCH_TOKENS, summed_logprobs
 from selfreward.engines.reward import open_on_device
 from selfreward.errors import ConfigError
@@ -58,15 +58,17 @@ class ImplicitReward:
 
     def __init__(self, model: Path, reference: Path, chat: Chat) -> None:
         self._chat = chat
+        held = [most for most in (chat.max_length, positions_of(reference)) if most is not None]
+        self._most = min(held, default=None)
         self._model: Any = self._open(model)
         self._reference: Any = self._open(reference)
         self._batcher = Batcher(self._run, _BATCH_SIZE, BATCH_TOKENS)
 
     async def generate(self, request: Request) -> list[Generation]:
         """See ``base.Engine.generate``."""
-        length, most = len(request.token_ids) + len(request.answer), self._chat.max_length
+        length, most = len(request.token_ids) + len(request.answer), self._most
         if most is not None and length > most:
-            raise RequestError("too long", f"{length} tokens, and the model holds {most}")
+            raise RequestError("too long", f"{length} tokens, and the models hold {most}")
         return await self._batcher.submit(request)
 
     async def load(self, model: Path) -> None:

@@ -136,6 +136,13 @@ def _check_reward_models(run: Run, base: Path) -> None:
             reference = base if of_run[1] else models.resolve(str(judge.reference)).path
             trust = run.config.trust_remote_code
             check_reference(model, reference, f"{key}.reference", trust)
+            is_moved = run.config.sft and (of_run[0] or judge.reference == "M1")
+            if not is_moved and model.resolve() == reference.resolve():
+                raise ConfigError(
+                    f"{key}.reference={judge.reference} is the model that judges, {judge.model}, "
+                    "so that each reward is 0",
+                    "Name the model that DPO started from.",
+                )
 
 
 def _check_room(config: Config, chat: Chat) -> None:

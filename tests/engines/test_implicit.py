@@ -13,7 +13,9 @@ from selfreward.engines.base import Request, RequestError
 from selfreward.engines.chat import Chat
 from selfreward.engines.implicit import ImplicitReward, check_reference
 from selfreward.errors import ConfigError
+from selfreward.inputs.collect import create_run
 from selfreward.stages.rewards import ImplicitScorer
+from selfreward.workers.jobs import _check_reward_models
 from tests.support.families import make_family
 from tests.support.models import make_model
 
@@ -91,6 +93,49 @@ def test_what_the_model_cannot_hold_has_a_reason(models: tuple[Path, Path]) -> N
 
     with pytest.raises(RequestError, match="10001 tokens"):
         asyncio.run(ask())
+
+
+def test_what_the_reference_alone_cannot_hold_has_a_reason_too(
+    models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    short = make_family(tmp_path, "GPT-2", n_positions=16)
+
+    async def ask() -> None:
+        engine = ImplicitReward(models[0], short, Chat(models[0]))
+        try:
+            assert (await engine.generate(Request((1,) * 15, answer=(2,))))[0].reward is not None
+            await engine.generate(Request((1,) * 16, answer=(2,)))
+        finally:
+            await engine.close()
+
+    with pytest.raises(RequestError, match="17 tokens, and the models hold 16"):
+        asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    ("words", "is_refused"),
+    [
+        (["sft=null", "judge.reference=MODEL"], True),
+        (["sft=null", "judge.model=M1", "judge.reference=MODEL"], True),
+        (["judge.model=MODEL", "judge.reference=M0"], True),
+        (["judge.reference=MODEL"], False),  # held against M1 by SFT and what follows
+        (["judge.model=MODEL", "judge.reference=M1"], False),
+    ],
+)
+def test_a_model_that_is_its_own_reference_by_another_name_is_refused(
+    words: list[str],
+    is_refused: bool,
+    models: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
+    words = [word.replace("MODEL", str(models[0])) for word in words]
+    run = create_run(config(f"model={models[0]}", *words), "run")
+    if not is_refused:
+        return _check_reward_models(run, models[0])
+    with pytest.raises(ConfigError, match=r"judge\.reference=.* is the model that judges"):
+        _check_reward_models(run, models[0])
 
 
 def test_a_reference_with_another_tokenizer_is_refused(
