@@ -251,8 +251,8 @@ def train(
     is_half = trainer.accelerator.mixed_precision != "no"
     told = told_by(trainer.model_wrapped, rows)
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-    state = {name.removeprefix(_COMPILED): tensor for name, tensor in state.items()}
     if trainer.is_world_process_zero():
+        state = {name.removeprefix(_COMPILED): tensor for name, tensor in state.items()}
         trained = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
         save_adapter: Callable[[Path], None] | None = None
         if isinstance(trained, PeftModel):
