@@ -186,7 +186,8 @@ def _asked(trainer: DPOTrainer, data: Dataset) -> list[tuple[float, float]]:
 
     Each process asks for its share of the rows, and gets all of them.
     """
-    config, reference = trainer.args, trainer.ref_model or trainer.model
+    config = trainer.args
+    reference = trainer.model if trainer.ref_model is None else trainer.ref_model
     loader = DataLoader(
         data,
         batch_size=config.precompute_ref_batch_size or config.per_device_train_batch_size,

@@ -62,6 +62,8 @@ CHECKPOINT_S = 600
 """Seconds of training after which a checkpoint is written, unless ``save_steps`` says otherwise.
 
 At the last step there is none that is younger: what it holds is published at once."""
+_COMPILED = "_orig_mod."
+"""What ``torch_compile`` puts before the names of weights."""
 _TOKENIZER_FILES = (".json", ".jinja", ".model", ".txt", ".py")  # and generation_config.json
 
 
@@ -250,7 +252,8 @@ def train(
     told = told_by(trainer.model_wrapped, rows)
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if trainer.is_world_process_zero():
-        trained = trainer.accelerator.unwrap_model(trainer.model)
+        state = {name.removeprefix(_COMPILED): tensor for name, tensor in state.items()}
+        trained = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
         save_adapter: Callable[[Path], None] | None = None
         if isinstance(trained, PeftModel):
             save_adapter = partial(_save_adapter, trained, state)

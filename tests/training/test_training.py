@@ -531,6 +531,22 @@ def test_checkpoints_come_by_the_clock_and_none_before_what_is_published(
     assert sealed("named and old", save_steps=3) == [3, 4]
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # which torch looks at while it compiles
+@pytest.mark.parametrize("rows", [sft_rows(10), dpo_rows(10)], ids=["sft", "dpo"])
+def test_a_compiled_training_is_resumed_and_published_like_another(start, tmp_path, rows):
+    import torch
+
+    compiled = {"torch_compile": True, "torch_compile_backend": "eager", "save_steps": 1}
+    plain = Call(start, tmp_path / "plain", rows, learning_rate=1e-3).run()
+    Call(start, tmp_path / "cut", rows, die_at=2, learning_rate=1e-3, **compiled).run()
+    resumed = Call(start, tmp_path / "cut", rows, learning_rate=1e-3, **compiled).run()
+    assert resumed.steps[0] == (1, 3)
+    expected, found = weights(plain.output), weights(resumed.output)
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        assert torch.allclose(tensor, found[name], atol=1e-5), name
+
+
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (1, None), (None, 2)])
 def test_save_steps_may_change_while_a_training_is_resumed(
     before, after, start, tmp_path, monkeypatch
