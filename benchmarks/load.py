@@ -160,7 +160,8 @@ def filter_(root: Path, scale: float) -> Figures:
     for text, verdict in zip(asked, verdicts, strict=True):
         if time.process_time() > until:
             break
-        near = (i for i, other in enumerate(taken_apart) if rouge_l(words(text), other) >= 0.7)
+        these = words(text)
+        near = (i for i, other in enumerate(taken_apart) if rouge_l(these, other) >= 0.7)
         at = next(near, None)
         checked, same = checked + 1, same + (verdict == (None if at is None else known[at]))
     return {
