@@ -71,7 +71,7 @@ class Pool:
         return None
 
     def _spell(self, these: Sequence[str]) -> str:
-        """A text with a letter in place of each word, which are compared in C, several times as fast."""
+        """A text with a letter in place of each word: C compares these several times as fast."""
         letters = self._letters
         return "".join(
             letters.setdefault(word, chr(1 + len(letters) % sys.maxunicode)) for word in these
