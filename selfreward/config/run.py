@@ -200,7 +200,7 @@ class Config(Group):
     @model_validator(mode="after")
     def _check_implicit(self) -> Self:
         """Of a model that is its own reference nothing is known."""
-        first = ("M0", "M1") if self.sft is None else ("M1",)
+        first = ("M0", "M1", self.model) if self.sft is None else ("M1",)
         same = {"policy", *first}
         for number, juror in enumerate(self.judge.jurors):
             if juror.form == IMPLICIT and juror.model in same and juror.reference in first:

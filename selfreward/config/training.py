@@ -178,7 +178,7 @@ class LaunchConfig(Group):
     command: str | None = None
     """What starts the training processes instead, such as ``accelerate launch --config_file
     runs/accelerate/fsdp2.yaml``; a module name and its arguments follow."""
-    share_starts: Literal["auto"] | bool = "auto"
+    share_starts: Literal["auto", True, False] = "auto"
     """SFT and DPO: read a start that rows of a micro-batch share once, such as a judge's rubric or
     the prompt of chosen and rejected. ``auto``: with models that give the same so, where it saves
     work; true: or fail; false: never."""

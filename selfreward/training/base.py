@@ -11,7 +11,7 @@ Method = Literal["sft", "dpo", "none", "reward", "rloo", "grpo"]
 ONLINE: tuple[Method, ...] = ("rloo", "grpo")
 """Methods that sample while they train; see ``online``."""
 
-ShareStarts = Literal["auto"] | bool
+ShareStarts = Literal["auto", True, False]
 """See ``launch.share_starts``."""
 
 OnLog = Callable[[int, dict[str, float]], None]

@@ -130,7 +130,8 @@ def test_a_model_that_is_its_own_reference_by_another_name_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
-    words = [word.replace("MODEL", str(models[0])) for word in words]
+    again = f"{models[0].parent}/./{models[0].name}"  # the very name is refused with the config
+    words = [word.replace("MODEL", again) for word in words]
     run = create_run(config(f"model={models[0]}", *words), "run")
     if not is_refused:
         return _check_reward_models(run, models[0])
@@ -160,6 +161,10 @@ def config(*words: str) -> Config:
         (["judge.reference=M1"], "judge.reference=M1 is policy itself in iteration 1"),
         (["judge.reference=M0", "sft=null"], "judge.reference=M0 is policy itself"),
         (["judge.reference=M1", "judge.model=M1"], "model and reference are both M1"),
+        (
+            ["judge.reference=org/one", "model=org/one", "sft=null"],
+            "judge.reference=org/one is policy",
+        ),
         (["judge.reference=M0", "judge.model=hosted"], "which model=hosted does not give"),
         (["judge.reference=M0", "judge.engine={kind: vllm}"], "engine goes without form=implicit"),
         (["judge.reference=M0", "evaluation.canaries=true"], "judge.form=implicit: no judge is"),
