@@ -4,6 +4,7 @@
 
 import json
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -205,8 +206,9 @@ def test_the_drawing_child_that_was_killed_is_one_message_and_starts_again(
         viewer.child._process.kill()
         viewer.child._process.wait()
         assert viewer.child.ask(job) == first
+        viewer.child._process.send_signal(signal.SIGSTOP)  # or it might end before it is asked
+        viewer.child._process.stdin.close()  # type: ignore[union-attr]
         with pytest.raises(PreflightError, match="has ended"):
-            viewer.child._process.stdin.close()  # type: ignore[union-attr]
             viewer.child.ask(job)
         assert viewer.child.ask(job) == first
     finally:
