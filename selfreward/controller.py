@@ -87,8 +87,8 @@ class Workers(Protocol):
         """Free whatever was kept for the next call. Idempotent."""
 
 
-class Terminated(BaseException):
-    """SIGTERM arrived; like KeyboardInterrupt for Ctrl-C."""
+class Terminated(SystemExit):
+    """SIGTERM arrived; asyncio lets it through, as it does KeyboardInterrupt for Ctrl-C."""
 
 
 def run_loop(run: Run, store: Store, workers: Workers) -> None:
@@ -418,11 +418,15 @@ def launch(run: Run, tick: Callable[[], None], workers: Workers | None = None) -
     """
     with run.locked():  # before anything is written: the disk may be full of what goes here
         clean(run)
-    with run.owned() as store, _sigterm_raises():
+    with run.owned() as store, _sigterm_raises() as raise_again:
         if workers is None:
             from selfreward.workers.children import Children
 
-            workers = Children(run, store, tick)
+            def heed() -> None:
+                raise_again()
+                tick()
+
+            workers = Children(run, store, heed)
         store.add_event("launched", f"epoch {store.epoch}")
         try:
             with closing(workers):
@@ -440,15 +444,24 @@ def launch(run: Run, tick: Callable[[], None], workers: Workers | None = None) -
 
 
 @contextmanager
-def _sigterm_raises() -> Iterator[None]:
+def _sigterm_raises() -> Iterator[Callable[[], None]]:
+    """Let SIGTERM raise, and again by what is yielded: a finalizer drops what is raised in it."""
+    arrived = False
+
+    def raise_again() -> None:
+        if arrived:
+            raise Terminated(128 + signal.SIGTERM)
+
     def stop(signum: int, frame: FrameType | None) -> None:
-        raise Terminated
+        nonlocal arrived
+        arrived = True
+        raise_again()
 
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield raise_again
         return
     before = signal.signal(signal.SIGTERM, stop)
     try:
-        yield
+        yield raise_again
     finally:
         signal.signal(signal.SIGTERM, before)

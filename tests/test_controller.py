@@ -1,12 +1,17 @@
 """The loop with a scripted engine and trainer: order, resume, and when it must stop."""
 
+import asyncio
 import json
+import os
+import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from selfreward.config.load import build_config
-from selfreward.controller import launch
+from selfreward.controller import Terminated, launch
 from selfreward.errors import IntegrityError, StoppedError
 from selfreward.inputs.collect import create_run
 from selfreward.measures.figures import IterationFigures
@@ -20,7 +25,9 @@ from selfreward.records import (
 )
 from selfreward.storage import durable
 from selfreward.storage.directory import Run
-from tests.support.loop_driver import ScriptedWorkers
+from selfreward.storage.store import Store
+from selfreward.workers import children
+from tests.support.loop_driver import ScriptedWorkers, run_until_done
 from tests.support.scripted import Reply, scripted_reply, scripted_words
 
 SMALL = [
@@ -99,6 +106,47 @@ def test_a_finished_run_does_nothing_when_resumed_and_can_be_extended() -> None:
     loop(run)
     assert stages(run)[: len(before)] == before
     assert stages(run)[-1] == (2, "evaluate")
+
+
+class DroppedInAFinalizer:
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)  # Python looks for signals
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("where", ["finalizer", "task"])
+def test_sigterm_ends_a_run_also_where_python_or_asyncio_would_drop_what_it_raises(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Workers(ScriptedWorkers):
+        def __init__(self, run: Run, store: Store, tick: Callable[[], None]) -> None:
+            super().__init__(run)
+            self.tick = tick
+
+        def generate(self, iteration: int) -> None:
+            if where == "task":
+                run_until_done(work_on_in_spite_of_a_task())
+            else:
+                DroppedInAFinalizer()
+            self.tick()
+            pytest.fail("it went on")
+
+    async def work_on_in_spite_of_a_task() -> None:
+        task = asyncio.ensure_future(terminate())
+        await asyncio.wait([task])
+
+    async def terminate() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+
+    monkeypatch.setattr(children, "Children", Workers)
+    run = make()
+    with pytest.raises(Terminated) as raised:
+        launch(run, tick=lambda: None)
+    assert raised.value.code == 143
+    with run.store() as store:
+        assert store.events()[-1][1:] == ("stopped", "Terminated")
 
 
 def prose(prompt: str, number: int) -> tuple[str, FinishReason]:

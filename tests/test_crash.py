@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from selfreward.errors import LockedError
@@ -169,6 +170,21 @@ def wait_for(run: Run, is_so: Callable[[Store], bool]) -> None:
     pytest.fail("it took more than a minute")
 
 
+def stop_between_commits(owner: psutil.Process, run: Run) -> None:
+    """Stop a process while it holds no lock of its run's database, for which others would wait."""
+    while True:
+        owner.suspend()
+        while owner.status() != psutil.STATUS_STOPPED:
+            time.sleep(0.001)
+        with contextlib.closing(sqlite3.connect(run.records, timeout=0)) as db:
+            try:
+                db.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError:
+                owner.resume()
+                time.sleep(0.001)
+
+
 def has_judged(store: Store) -> bool:
     return len(store.records(Judgment, 1)) > 10
 
@@ -204,7 +220,7 @@ def test_a_stopped_owner_that_wakes_after_another_took_over_commits_nothing(
     run = Run(root / "runs" / "run")
     owner = begin(root, RESUME)
     wait_for(run, has_judged)
-    os.kill(owner.pid or 0, signal.SIGSTOP)
+    stop_between_commits(psutil.Process(owner.pid), run)
     try:
         refused = done(root, RESUME)
         assert refused.code == LockedError.exit_code and refused.is_clean

@@ -45,6 +45,9 @@ _ENDING_S = 30.0
 """Seconds that all get to end by themselves once one has told an error."""
 _GRACE_S = 5
 """Seconds that a launcher gets to end its ranks."""
+_BEGIN_S = 660.0
+"""Seconds within which a rank has to begin. torchrun gives up after 600 where hosts do not find
+each other, but waits for ever on a port at which another program listens and says nothing."""
 _REPORT = re.compile(r"host\s*: (\S+)\s*rank\s*: (\d+) \(local_rank: \d+\)\s*exitcode\s*: (-?\d+)")
 """A failed process in torchrun's last words (torch 2.13, ``ChildFailedError``)."""
 _CAUSE = re.compile(r"torch\.distributed\.Dist\w+Error: ")
@@ -71,38 +74,59 @@ def train_processes(
     Raises:
         SelfRewardError: What ``train_sft`` raises, or a process that ended otherwise, with its
             rank.
-        PreflightError: The launcher cannot be started.
+        PreflightError: The launcher cannot be started, or has started none in a time.
     """
     job = {"processes": launch.processes, "training": asdict(training)}
     tail: deque[str] = deque(maxlen=500)
     error: SelfRewardError | None = None
+    begun, until = False, time.monotonic() + _BEGIN_S
     with _job_directory(training.checkpoints.parent) as directory:
         lines = [json.dumps(astuple(row)) + "\n" for row in rows]
         durable.write_file(directory / "rows.jsonl", "".join(lines))
         durable.write_file(directory / "job.json", json.dumps(job, default=str))
         with _started(launch, directory / "job.json") as launcher, ExitStack() as stack:
             assert launcher.stdout is not None
+            waiting = stack.enter_context(_ends_within(_BEGIN_S, launcher))
             for told in _told(launcher.stdout, tail):
+                begun = True
+                waiting.cancel()
                 if "step" in told:
                     on_step(*told["step"])
                 elif "log" in told:
                     on_log(*told["log"])
-                elif error is None:
+                elif "kind" in told and error is None:
                     error = KINDS[told["kind"]](told["message"], told["hint"])
-                    stack.callback(_end_within(_ENDING_S, launcher).cancel)
+                    stack.enter_context(_ends_within(_ENDING_S, launcher))
             code = launcher.wait()
     if error is not None:
         raise error
+    if not begun and time.monotonic() > until:
+        raise _none_began(launch.processes, tail, log)
     if code != 0:
         raise SelfRewardError(_ending("".join(tail), code), f"Its log: {log}")
 
 
-def _end_within(seconds: float, launcher: subprocess.Popen[str]) -> threading.Timer:
-    """End a launcher that waits, as for a host that is gone, unless the timer is canceled."""
+@contextmanager
+def _ends_within(seconds: float, launcher: subprocess.Popen[str]) -> Iterator[threading.Timer]:
+    """End a launcher that waits, as for a host that is gone, unless the body ends before."""
     timer = threading.Timer(seconds, _end_launcher, (launcher,))
     timer.daemon = True
     timer.start()
-    return timer
+    try:
+        yield timer
+    finally:
+        timer.cancel()
+
+
+def _none_began(processes: int, tail: Sequence[str], log: Path) -> PreflightError:
+    said = [line.strip() for line in tail if line.strip()]
+    last = f"; it said last: {said[-1]}" if said else ""
+    return PreflightError(
+        f"none of {processes} training processes has begun within {_BEGIN_S:g} s after their "
+        f"launcher was started on {socket.gethostname()}{last}",
+        "See whether the hosts reach each other at the address that launch.command names, and "
+        f"whether another program has its port. The log: {log}",
+    )
 
 
 def _end_launcher(launcher: subprocess.Popen[str]) -> None:
@@ -227,6 +251,7 @@ def main() -> None:
     try:
         with full_disk_named(str(path.parent)):
             _check_is_seen(path)
+            _tell({"begun": socket.gethostname()})
             watch.start()
             _train(json.loads(path.read_bytes()), path.with_name("rows.jsonl"))
     except SelfRewardError as error:

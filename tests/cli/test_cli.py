@@ -378,6 +378,7 @@ def test_a_signal_saves_exits_with_its_code_and_says_how_to_resume(
         _, stderr = process.communicate(timeout=20)
     finally:
         process.kill()
+        process.communicate()
     assert process.returncode == code
     assert b"saved; continue with: selfreward resume x\n" in stderr
     assert b"Traceback" not in stderr

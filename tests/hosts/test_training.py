@@ -5,6 +5,7 @@ Hosts are those of `tests/support/hosts.py`; `tests/support/remote.py` stands fo
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -29,6 +30,9 @@ OPTIONS = {"learning_rate": 1e-3, "save_steps": 1, "per_device_train_batch_size"
 LONG = {**OPTIONS, "num_train_epochs": 12}
 """48 steps: enough to do something in the middle."""
 RANKS = ("torch.distributed.run", "selfreward.training")
+STATIC = "--node-rank=NODEID --master-addr=n1 --master-port=29500"
+"""As in docs/scale.md."""
+DYNAMIC = "--rdzv-backend=c10d --rdzv-endpoint="
 SILENCE_S = 60
 ENDS_WITHIN_S = SILENCE_S + 30
 
@@ -51,8 +55,9 @@ class Launched:
         method: str = "sft",
         options: dict[str, Any] = OPTIONS,
         script: Path | None = None,
-        rendezvous: str = "--rdzv-backend=c10d --rdzv-endpoint=n1:29500",
+        rendezvous: str = STATIC,
         before: str = "",
+        begin_s: float = 660,
         env: dict[str, str] | None = None,
     ) -> None:
         names = ",".join(host.name for host in on)
@@ -62,7 +67,7 @@ class Launched:
         )
         settings = {
             "root": str(root), "method": method, "model": str(model), "options": options,
-            "launch": {"processes": len(on), "command": command},
+            "launch": {"processes": len(on), "command": command}, "begin_s": begin_s,
         }  # fmt: skip
         root.mkdir(parents=True, exist_ok=True)
         (root / "settings.json").write_text(json.dumps(settings))
@@ -138,11 +143,12 @@ def assert_same_losses(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("rendezvous", [STATIC, f"{DYNAMIC}n1:29500"])
 def test_two_hosts_have_the_losses_of_one(
-    start: Path, tmp_path: Path, make_hosts: MakeHosts
+    rendezvous: str, start: Path, tmp_path: Path, make_hosts: MakeHosts
 ) -> None:
     both = make_hosts(2)
-    training = Launched(both, start, tmp_path / "two")
+    training = Launched(both, start, tmp_path / "two", rendezvous=rendezvous)
     training.end()
     assert training.error == ""
     assert_same_losses(training.logs, on_one_host("sft", start, tmp_path / "one"))
@@ -243,6 +249,40 @@ def test_a_process_killed_on_another_host_ends_the_training_by_its_name(
 # --- bad input ---
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("faketime") is None, reason="needs faketime")
+def test_a_host_whose_clock_is_an_hour_ahead_trains_as_any(
+    start: Path, tmp_path: Path, make_hosts: MakeHosts
+) -> None:
+    both = make_hosts(2)
+    clocks = "env FAKETIME_DONT_FAKE_MONOTONIC=1 faketime -f +NODEIDh"
+    training = Launched(both, start, tmp_path / "two", before=clocks)
+    training.end()
+    assert training.error == ""
+    assert_same_losses(training.logs, on_one_host("sft", start, tmp_path / "one"))
+
+
+@pytest.mark.long
+def test_a_port_that_another_program_has_is_named(
+    start: Path, tmp_path: Path, make_hosts: MakeHosts
+) -> None:
+    both = make_hosts(2)
+    listen = "import socket, time; s = socket.create_server(('', 29500)); print(flush=True)"
+    other = both[0].start(
+        [sys.executable, "-c", f"{listen}; time.sleep(600)"], stdout=subprocess.PIPE
+    )
+    assert other.stdout is not None and other.stdout.readline() == b"\n"
+    training = Launched(both, start, tmp_path / "run")
+    assert training.end() < 60
+    assert "29500" in training.error and "EADDRINUSE" in training.error
+    joining = f"{DYNAMIC}n1:29500"  # which takes whoever listens for the launcher of n1
+    training = Launched(both, start, tmp_path / "run", rendezvous=joining, begin_s=30)
+    assert training.end() < 60
+    assert training.error.startswith("none of 2 training processes has begun within 30 s after ")
+    assert "another program has its port" in training.hint
+    assert nothing_is_left(both)
+
+
 @pytest.mark.long
 def test_a_host_that_sees_another_directory_is_named(
     start: Path, tmp_path: Path, make_hosts: MakeHosts
@@ -262,8 +302,7 @@ def test_an_address_at_which_nobody_answers_is_named(
     address: str, start: Path, tmp_path: Path, make_hosts: MakeHosts
 ) -> None:
     both = make_hosts(2)
-    rendezvous = f"--rdzv-backend=c10d --rdzv-endpoint={address}"
-    training = Launched(both, start, tmp_path / "run", rendezvous=rendezvous)
+    training = Launched(both, start, tmp_path / "run", rendezvous=DYNAMIC + address)
     training.end()
     assert training.error.startswith("the training processes that n1 started ended with code 1: ")
     assert address.split(":")[0] in training.error

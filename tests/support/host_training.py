@@ -12,8 +12,8 @@ from typing import Any
 
 from selfreward.config import LaunchConfig
 from selfreward.errors import SelfRewardError
+from selfreward.training import distributed
 from selfreward.training.base import Training
-from selfreward.training.distributed import train_processes
 from tests.support.training import dpo_rows, sft_rows
 
 
@@ -34,8 +34,9 @@ def main() -> None:
         0,
     )
     rows: list[Any] = sft_rows(16) if method == "sft" else dpo_rows(16)
+    distributed._BEGIN_S = settings["begin_s"]
     try:
-        train_processes(
+        distributed.train_processes(
             LaunchConfig(**settings["launch"]),
             root / "train.log",
             training,

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,18 @@ from selfreward.workers.evaluate import evaluate_iteration
 from selfreward.workers.jobs import train_iteration
 from selfreward.workers.rollout import generate_iteration
 from tests.support.scripted import Reply, ScriptedChat, ScriptedEngine
+
+
+def run_until_done(work: Coroutine[Any, Any, None]) -> None:
+    """As ``asyncio.run``, but without a word about a task that SIGTERM found."""
+
+    def tell(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if not isinstance(context.get("exception"), SystemExit):
+            loop.default_exception_handler(context)
+
+    with asyncio.Runner() as runner:
+        runner.get_loop().set_exception_handler(tell)
+        runner.run(work)
 
 
 class ScriptedWorkers:
@@ -44,7 +56,7 @@ class ScriptedWorkers:
         sessions = Sessions(lambda settings, model: Session(engine, ScriptedChat()))
         engine = ScriptedEngine(self.reply, self.delay_s)
         with self._epoch_store() as store:
-            asyncio.run(generate_iteration(self.run, store, iteration, sessions))
+            run_until_done(generate_iteration(self.run, store, iteration, sessions))
 
     def train(self, iteration: int, stage: str = "train") -> None:
         with self._epoch_store() as store:
@@ -54,7 +66,7 @@ class ScriptedWorkers:
         sessions = Sessions(lambda settings, model: Session(engine, ScriptedChat()))
         engine = ScriptedEngine(self.reply, self.delay_s)
         with self._epoch_store() as store:
-            asyncio.run(evaluate_iteration(self.run, store, iteration, sessions))
+            run_until_done(evaluate_iteration(self.run, store, iteration, sessions))
 
     def close(self) -> None:
         """Nothing is kept."""

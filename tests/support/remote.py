@@ -3,7 +3,8 @@
     python tests/support/remote.py serve                    on each host
     python tests/support/remote.py HOST,HOST,... PROGRAM ...
 
-The output of all comes back, and the exit code of the first that fails, which ends the others. It
+``NODEID`` in the words of the program is the number of the host, from 0, as SLURM_NODEID is. The
+output of all comes back, and the exit code of the first that fails, which ends the others. It
 notices no host that is silent.
 """
 
@@ -59,12 +60,12 @@ def _end_with(connection: socket.socket, process: subprocess.Popen[bytes]) -> No
 
 
 def start(names: list[str], argv: list[str]) -> int:
-    asked = json.dumps({"argv": argv, "cwd": os.getcwd(), "env": dict(os.environ)}) + "\n"
     codes: list[int] = []
     ended = threading.Semaphore(0)
 
-    def follow(name: str) -> None:
-        code = 255
+    def follow(number: int, name: str) -> None:
+        code, words = 255, [word.replace("NODEID", str(number)) for word in argv]
+        asked = json.dumps({"argv": words, "cwd": os.getcwd(), "env": dict(os.environ)}) + "\n"
         with suppress(OSError), socket.create_connection((name, PORT), timeout=5) as connection:
             connection.settimeout(None)
             connection.sendall(asked.encode())
@@ -78,8 +79,8 @@ def start(names: list[str], argv: list[str]) -> int:
         codes.append(code)
         ended.release()
 
-    for name in names:
-        threading.Thread(target=follow, args=(name,), daemon=True).start()
+    for each in enumerate(names):
+        threading.Thread(target=follow, args=each, daemon=True).start()
     for _ in names:
         ended.acquire()
         if any(codes):

@@ -30,6 +30,7 @@ from selfreward.errors import (
 )
 from selfreward.inputs import shipped
 from selfreward.storage import durable
+from selfreward.training import distributed
 from selfreward.training.base import Fit, Method, Training
 from selfreward.training.distributed import _ending, _num_cores, launch_command, train_processes
 from tests.support import ROOT
@@ -282,6 +283,20 @@ def test_a_command_that_cannot_be_started_or_fails_is_one_line(tmp_path: Path) -
     with pytest.raises(SelfRewardError, match=r"started ended with code 1$") as raised:
         train(tmp_path / "M0", tmp_path, sft_rows(2), LaunchConfig(command="false"))
     assert raised.value.hint == "Its log: logs/0-train.log"
+
+
+def test_a_launcher_under_which_no_process_begins_is_ended_with_what_it_said_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributed, "_BEGIN_S", 0.5)
+    launch = LaunchConfig(processes=4, command="sh -c 'echo joining n9; exec sleep 100'")
+    with pytest.raises(PreflightError) as raised:
+        train(tmp_path / "M0", tmp_path, sft_rows(2), launch)
+    assert raised.value.message == (
+        "none of 4 training processes has begun within 0.5 s after their launcher was started on "
+        f"{socket.gethostname()}; it said last: joining n9"
+    )
+    assert raised.value.hint.endswith("The log: logs/0-train.log")
 
 
 def test_what_an_earlier_launch_left_behind_is_removed(tmp_path: Path) -> None:
