@@ -5,6 +5,7 @@ the real one; its workers are scripted (`tests/support/cli_driver.py`), and so s
 a minute.
 """
 
+import json
 import os
 import sys
 import time
@@ -20,12 +21,15 @@ from selfreward.controller import launch
 from selfreward.inputs.collect import create_run
 from selfreward.records import Judgment
 from selfreward.storage.directory import Run
+from selfreward.training.base import Training
+from selfreward.training.sft import train_sft
 from tests.hosts.conftest import MakeHosts
 from tests.support import ROOT
 from tests.support.hosts import Host
 from tests.support.loop_driver import ScriptedWorkers
 from tests.support.runs import facts
 from tests.support.slurm import Slurm, lacking, script_of, slurm
+from tests.support.training import sft_rows, tiny_model
 
 pytestmark = [
     pytest.mark.slurm,
@@ -184,6 +188,50 @@ def test_a_node_that_is_cut_off_keeps_the_run_while_it_works_on_it_and_is_named(
     assert f" on {node.name} since " in cluster.output()
     assert node.is_idle(200, "cli_driver")  # it works on the disk that both see
     assert facts(cluster.run) == undisturbed
+
+
+def test_srun_starts_a_training_on_two_nodes_by_the_script_for_it(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    script = script_of(ROOT / "docs" / "scale.md", "torchrun")
+    assert "--nproc-per-node=8" in script
+    (tmp_path / "launch.sh").write_text(script.replace("per-node=8", "per-node=1"))
+    options = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}
+    settings = tmp_path / "settings.json"
+    told = {
+        "root": str(tmp_path), "method": "sft", "model": str(tmp_path / "M0"), "options": options,
+        "launch": {"processes": 2, "command": f"bash {tmp_path}/launch.sh"}, "begin_s": 200,
+    }  # fmt: skip
+    settings.write_text(json.dumps(told))
+    environment = {
+        **cluster.slurm.environment,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+    }
+    with tiny_model(tmp_path / "M0"):
+        number = cluster.slurm.controller.run(
+            ["sbatch", "--parsable", "--nodes=2", f"--output={tmp_path}/slurm.out",
+             f"--chdir={ROOT}", f"--wrap=exec python -m tests.support.host_training {settings}"],
+            env=environment,
+        )  # fmt: skip
+        job = cluster.slurm.wait_for_job(int(number), "COMPLETED", "FAILED", within_s=250)
+        said = (tmp_path / "slurm.out").read_text()
+        assert job["JobState"] == "COMPLETED", said
+        by_srun = [json.loads(line)["log"] for line in said.splitlines() if '"log"' in line]
+        alone: list[Any] = []
+        training = Training(
+            "sft", tmp_path / "M0", tmp_path / "alone", tmp_path / "checkpoints" / "alone",
+            {**options, "gradient_accumulation_steps": 2}, None, 0,
+        )  # fmt: skip
+        train_sft(
+            training, sft_rows(16),
+            on_log=lambda step, figures: alone.append([step, figures]),
+            on_step=lambda done, total: None,
+        )  # fmt: skip
+    assert len(by_srun) == len(alone) > 1
+    for (step, figures), (expected_step, expected) in zip(by_srun, alone, strict=True):
+        assert step == expected_step
+        assert figures["loss"] == pytest.approx(expected["loss"], abs=1e-5)
 
 
 LAUNCHED = """

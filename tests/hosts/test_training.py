@@ -250,12 +250,17 @@ def test_a_process_killed_on_another_host_ends_the_training_by_its_name(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("faketime") is None, reason="needs faketime")
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 def test_a_host_whose_clock_is_an_hour_ahead_trains_as_any(
     start: Path, tmp_path: Path, make_hosts: MakeHosts
 ) -> None:
     both = make_hosts(2)
-    clocks = "env FAKETIME_DONT_FAKE_MONOTONIC=1 faketime -f +NODEIDh"
+    clock, source = tmp_path / "clock.so", ROOT / "tests" / "support" / "clock.c"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", clock, source], check=True)
+    clocks = f"env LD_PRELOAD={clock} CLOCK_AHEAD_H=NODEID"
+    assert int(both[1].run(["env", f"LD_PRELOAD={clock}", "CLOCK_AHEAD_H=1", "date", "+%s"])) == (
+        pytest.approx(time.time() + 3600, abs=10)
+    )
     training = Launched(both, start, tmp_path / "two", before=clocks)
     training.end()
     assert training.error == ""

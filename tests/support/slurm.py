@@ -58,10 +58,10 @@ def lacking() -> str:
     return f"no {', '.join(missing)}: `make slurm-test` installs Slurm on Debian" if missing else ""
 
 
-def script_of(page: Path) -> str:
-    """The batch script in a page of Markdown."""
+def script_of(page: Path, word: str = "#SBATCH") -> str:
+    """The one script with ``word`` in a page of Markdown."""
     blocks = re.findall(r"^```bash\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
-    [script] = [block for block in blocks if "#SBATCH" in block]
+    [script] = [block for block in blocks if word in block]
     return str(script)
 
 
