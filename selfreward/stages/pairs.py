@@ -259,10 +259,10 @@ def few_pairs_remedy(config: Config, run_name: str, drops: Counter[str]) -> str:
             f"{function} gives no value (`selfreward show {run_name} --failed` has the reasons): "
             "mend it, or judge.scale, and start a run."
         )
-    if function and reason == "tie":
+    if reason == "tie" and (function or config.judge.form in (REWARD, IMPLICIT)):
         return (
-            f"{function} gives all answers to a prompt the same value: start a run with one that "
-            "tells them apart, or with a second one in judge.jury."
+            f"{function or config.judge.model} gives all answers to a prompt the same value: start "
+            "a run with one that tells them apart, or with a second one in judge.jury."
         )
     if reason == "no verdict":
         return (

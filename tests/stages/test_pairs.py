@@ -437,19 +437,21 @@ def test_means_of_thirds_that_are_one_point_apart_pass_a_margin_of_one(low: list
 
 
 @pytest.mark.parametrize(
-    ("lost", "said"),
+    ("judge", "lost", "said"),
     [
-        ({"no verdict": 12, "too few": 3}, "gives no value (`selfreward show run --failed`"),
-        ({"tie": 3, "identical": 1}, "the same value"),
+        (["function=my:brief"], {"no verdict": 12, "too few": 3}, "my:brief gives no value ("),
+        (["function=my:brief"], {"tie": 3, "identical": 1}, "my:brief gives all answers to a"),
+        (["form=reward", "model=org/rm"], {"no verdict": 3}, "org/rm gives no reward on"),
+        (["form=reward", "model=org/rm"], {"tie": 3}, "org/rm gives all answers to a prompt the"),
+        (["form=implicit", "model=org/m"], {"tie": 3}, "org/m gives all answers to a prompt the"),
     ],
 )
-def test_where_a_function_judges_no_remedy_speaks_of_teaching_the_judge(
-    lost: dict[str, int], said: str
+def test_where_no_words_judge_no_remedy_speaks_of_teaching_the_judge(
+    judge: list[str], lost: dict[str, int], said: str
 ) -> None:
-    config = build_config(
-        {},
-        ["judge.function=my:brief", "sft=null", "evaluation.ranked=null",
-         "evaluation.canaries=false"],
-    )  # fmt: skip
-    found = few_pairs_remedy(config, "run", Counter(lost))
-    assert said in found and "my:brief" in found and "EFT" not in found
+    words = [f"judge.{word}" for word in judge]
+    if "form=implicit" in judge:
+        words.append("judge.reference=org/other")
+    more = ["sft=null", "evaluation.ranked=null", "evaluation.canaries=false"]
+    found = few_pairs_remedy(build_config({}, [*words, *more]), "run", Counter(lost))
+    assert said in found and "EFT" not in found
