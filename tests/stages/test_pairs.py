@@ -441,7 +441,7 @@ def test_means_of_thirds_that_are_one_point_apart_pass_a_margin_of_one(low: list
     [
         (["function=my:brief"], {"no verdict": 12, "too few": 3}, "my:brief gives no value ("),
         (["function=my:brief"], {"tie": 3, "identical": 1}, "my:brief gives all answers to a"),
-        (["form=reward", "model=org/rm"], {"no verdict": 3}, "org/rm gives no reward on"),
+        (["form=reward", "model=org/rm"], {"no verdict": 9, "too few": 3}, "org/rm gives no"),
         (["form=reward", "model=org/rm"], {"tie": 3}, "org/rm gives all answers to a prompt the"),
         (["form=implicit", "model=org/m"], {"tie": 3}, "org/m gives all answers to a prompt the"),
     ],
@@ -450,8 +450,8 @@ def test_where_no_words_judge_no_remedy_speaks_of_teaching_the_judge(
     judge: list[str], lost: dict[str, int], said: str
 ) -> None:
     words = [f"judge.{word}" for word in judge]
-    if "form=implicit" in judge:
-        words.append("judge.reference=org/other")
+    words += ["judge.scale=[-9, 9]"] * ("function=my:brief" not in judge)
+    words += ["judge.reference=org/other"] * ("form=implicit" in judge)
     more = ["sft=null", "evaluation.ranked=null", "evaluation.canaries=false"]
     found = few_pairs_remedy(build_config({}, [*words, *more]), "run", Counter(lost))
     assert said in found and "EFT" not in found
