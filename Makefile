@@ -98,7 +98,7 @@ check: install
 
 # The documentation as a site, build/site/index.html; every link is checked.
 docs: install
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 # Sdist and wheel, in dist/.
 dist: install

@@ -66,9 +66,9 @@ are asked of it."""
 KINDS = ("auto", "ctranslate2", "openvino", "server", "transformers", "vllm")
 _MODULES = {"server": "server.engine"}
 """Where an engine is, if not in the module of its name."""
-_AUTO = ("ctranslate2", "openvino", "transformers")
-"""In order of preference, where vLLM has no GPU, each where it is proved on the model. OpenVINO,
-which runs on CPUs alone, is the younger one here: it comes second until it has run for longer."""
+_AUTO = ("openvino", "ctranslate2", "transformers")
+"""In order of preference, where vLLM has no GPU, each where it is proved on the model. OpenVINO
+runs on CPUs alone."""
 
 
 def check_options(kind: str, options: Mapping[str, Any]) -> None:
@@ -122,7 +122,7 @@ def open_engine(
         more = {"fixed": fixed} if kind == "server" else {}
         engine: Engine = _module(kind).open_engine(model, chat, options, **more)
         return engine
-    *others, last = candidates(kind)
+    *others, last = candidates(kind, options)
     for name in others:
         try:
             return open_engine(name, model, chat, own_options(name, options))
@@ -131,14 +131,19 @@ def open_engine(
     return open_engine(last, model, chat, own_options(last, options))
 
 
-def candidates(kind: str) -> tuple[str, ...]:
-    """The engines that a kind may come to, in order of preference: one, but for ``auto``."""
+def candidates(kind: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """The engines that a kind may come to, in order of preference: one, but for ``auto``.
+
+    On CPUs those that have all of the options go first, or ``compute_type=int8`` would be passed
+    over without a word.
+    """
     if kind != "auto":
         return (kind,)
     if _has_vllm_on_cuda():
         return ("vllm", "ctranslate2", "transformers")
-    on_cpu = not openvino_problem() and not _has_cuda()
-    return tuple(name for name in _AUTO if on_cpu or name != "openvino")
+    has_openvino = not openvino_problem() and not _has_cuda()
+    found = [name for name in _AUTO if has_openvino or name != "openvino"]
+    return tuple(sorted(found, key=lambda name: len(options.keys() - OPTIONS[name].keys())))
 
 
 def own_options(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:

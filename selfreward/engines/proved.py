@@ -93,7 +93,7 @@ async def open_proved(
     check_options(kind, options)
     weights.check_finite(model)
     with closing(_Yardstick(model, chat)) as yardstick:
-        for name, following in pairwise(candidates(kind)):
+        for name, following in pairwise(candidates(kind, options)):
             setting = _Setting(name, chat, own_options(name, options), fixed)
             try:
                 return await _open(setting, model, yardstick, tell)
@@ -101,7 +101,7 @@ async def open_proved(
                 if isinstance(error, ConfigError) and name != "vllm":
                     raise  # vLLM says of a model unknown to it what it says of a wrong option
                 tell(f"{error.message}; engine.kind=auto tries {following}")
-        last = candidates(kind)[-1]
+        last = candidates(kind, options)[-1]
         own = own_options(last, options) if kind == "auto" else options
         return await _open(_Setting(last, chat, own, fixed), model, yardstick, tell)
 

@@ -225,7 +225,7 @@ def test_a_library_that_is_missing_or_another_is_named_and_auto_does_without(
     found: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(openvino_build, "version", found.get)
-    assert ("openvino" in candidates("auto")) is (said == "")
+    assert ("openvino" in candidates("auto", {})) is (said == "")
     if not said:
         check_options("openvino", {})
         return

@@ -149,7 +149,7 @@ def test_a_proof_is_made_once_and_then_costs_nothing(
 ) -> None:
     model = make_family(tmp_path / "a", "SmolLM 2")
     kind, answers = opened("auto", model, told)
-    assert (kind, told) == ("ctranslate2", [])
+    assert (kind, told) == ("openvino", [])
     [file] = (tmp_path / "cache" / "proofs").iterdir()
     kept = json.loads(file.read_text())
     assert kept["proof"]["tokens"][-1] == 512
@@ -186,6 +186,8 @@ def test_auto_takes_another_engine_and_a_named_one_refuses(
         opened("ctranslate2", model)
     assert error.value.hint == "Set engine.kind=transformers."
     assert opened("auto", model, told)[0] == "openvino"
+    assert told == []
+    assert opened("auto", model, told, compute_type="float32")[0] == "openvino"
     [line] = told
     assert line.endswith("; engine.kind=auto tries openvino")
     assert "\n" not in line
@@ -195,10 +197,18 @@ def test_auto_says_of_each_engine_why_it_goes_on(tmp_path: Path, told: list[str]
     model = make_family(tmp_path / "a", "Phi 4-mini")  # LongRoPE
     assert opened("auto", model, told)[0] == "transformers"
     first, second = told
-    assert first.endswith("; engine.kind=auto tries openvino")
+    assert first.endswith("; engine.kind=auto tries ctranslate2")
     assert second.endswith("; engine.kind=auto tries transformers")
-    assert "depends on values" in second
+    assert "depends on values" in first
     assert "\n" not in first + second
+
+
+def test_auto_takes_the_engine_that_has_the_options(tmp_path: Path, told: list[str]) -> None:
+    model = make_family(tmp_path / "a", "SmolLM 2")
+    assert opened("auto", model, told, compute_type="int8", max_batch_size=4)[0] == "ctranslate2"
+    assert opened("auto", model, told, cache_size=1, max_batch_size=4)[0] == "openvino"
+    assert opened("auto", model, told, dtype="float32")[0] == "transformers"
+    assert told == []
 
 
 def test_a_mismatch_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -369,10 +379,10 @@ def test_whatever_an_engine_fails_with_auto_goes_on(
     real, failing = proved.open_engine, Failing(error)
 
     def open_engine(kind: str, *args: Any, **more: Any) -> Any:
-        return failing if kind == "ctranslate2" else real(kind, *args, **more)
+        return failing if kind == "openvino" else real(kind, *args, **more)
 
     monkeypatch.setattr(proved, "open_engine", open_engine)
-    assert opened("auto", model, told)[0] == "openvino"
+    assert opened("auto", model, told)[0] == "ctranslate2"
     assert failing.closed
     assert ("RuntimeError: CUDA error" in told[0]) or ("no: idea" in told[0])
 
@@ -445,4 +455,4 @@ def test_a_wrong_option_is_an_error_of_the_config(tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_is_run_by_some_engine(family: str, tmp_path: Path, told: list[str]) -> None:
     kind, _ = opened("auto", make_family(tmp_path / "a", family), told)
-    assert len(told) == ("ctranslate2", "openvino", "transformers").index(kind)
+    assert len(told) == ("openvino", "ctranslate2", "transformers").index(kind)
