@@ -4,7 +4,8 @@
 
 Scores 64 answers of 40 to 200 tokens with the shipped template ``judge/expected.jinja``. The
 baseline is transformers itself: the same ids, sorted by length and left-padded in batches, with
-``logits_to_keep=1``. All take turns; ratios are within a round, since clocks drift.
+``logits_to_keep=1``. All take turns; ratios are within a round, since clocks drift. A kind may be
+``openvino/bf16``, which is that engine in bfloat16.
 """
 
 import argparse
@@ -45,7 +46,7 @@ def main() -> None:
     path = models.resolve(arguments.model).path
     chat = Chat(path)
     prompts, score_tokens = _judge_prompts(chat)
-    engines = {kind: open_engine(kind, path, chat, {}) for kind in arguments.kinds}
+    engines = {kind: _opened(kind, path, chat) for kind in arguments.kinds}
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
     seconds: dict[str, list[float]] = {kind: [] for kind in (*engines, "plain")}
     found: dict[str, list[list[float]]] = {}
@@ -93,6 +94,11 @@ def _judge_prompts(chat: Chat) -> tuple[list[tuple[int, ...]], tuple[int, ...]]:
         ids, score_tokens = chat.score_prompt(user)
         prompts.append(ids)
     return prompts, score_tokens
+
+
+def _opened(kind: str, path: Path, chat: Chat) -> Engine:
+    name, _, precision = kind.partition("/")
+    return open_engine(name, path, chat, {"precision": precision} if precision else {})
 
 
 async def _by_engine(

@@ -4,7 +4,8 @@
 
 All engines get the same 16 prompts of about 60 tokens at once and sample 4 continuations of each,
 64 sequences in one batch, of exactly 64 tokens (the end of turn is held back), at temperature 0.7,
-top_k 64, top_p 0.9. They take turns; ratios are within a round, since clocks drift.
+top_k 64, top_p 0.9. They take turns; ratios are within a round, since clocks drift. A kind may be
+``openvino/bf16``, which is that engine in bfloat16.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import json
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 from selfreward.engines.base import Engine, Request, Sampling
 from selfreward.engines.chat import Chat
@@ -40,7 +42,7 @@ def main() -> None:
     path = models.resolve(arguments.model).path
     chat = Chat(path)
     rates: dict[str, list[float]] = {kind: [] for kind in arguments.kinds}
-    engines = {kind: open_engine(kind, path, chat, _options(kind)) for kind in rates}
+    engines = {kind: _opened(kind, path, chat) for kind in rates}
     with asyncio.Runner() as runner:
         for engine in engines.values():
             runner.run(_tokens_per_s(engine, _requests(chat, num_tokens=2)))
@@ -71,8 +73,12 @@ def _requests(chat: Chat, num_tokens: int) -> list[Request]:
     ]
 
 
-def _options(kind: str) -> dict[str, int]:
-    return {} if kind in ("openvino", "vllm") else {"max_batch_size": NUM_PROMPTS * NUM_SAMPLES}
+def _opened(kind: str, path: Path, chat: Chat) -> Engine:
+    name, _, precision = kind.partition("/")
+    options: dict[str, Any] = {"precision": precision} if precision else {}
+    if name not in ("openvino", "vllm"):
+        options["max_batch_size"] = NUM_PROMPTS * NUM_SAMPLES
+    return open_engine(name, path, chat, options)
 
 
 async def _tokens_per_s(engine: Engine, requests: list[Request]) -> float:
