@@ -110,7 +110,7 @@ def test_an_engine_that_is_passed_over_is_among_the_warnings_of_the_run(
         sessions = generator._open(run, store)
         assert generator._runner.run(kind(sessions)) == "transformers"
         passed_over = [text for _, event, text in store.events() if event == "warning"]
-    assert [text.rpartition(" ")[2] for text in passed_over] == ["openvino", "transformers"]
+    assert [text.rpartition(" ")[2] for text in passed_over] == ["ctranslate2", "transformers"]
 
 
 class RealTraining(ScriptedWorkers):
