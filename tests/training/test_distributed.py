@@ -31,7 +31,7 @@ from selfreward.errors import (
 from selfreward.inputs import shipped
 from selfreward.storage import durable
 from selfreward.training import distributed
-from selfreward.training.base import Fit, Method, Training
+from selfreward.training.base import Fit, Method, ShareStarts, Training
 from selfreward.training.distributed import _ending, _num_cores, launch_command, train_processes
 from tests.support import ROOT
 from tests.support.training import dpo_rows, sft_rows, tiny_model, weights
@@ -50,6 +50,7 @@ def train(
     on_step: Any = None,
     lora: dict | None = None,
     eft_weight: float = 1.0,
+    share_starts: ShareStarts = "auto",
     **options: Any,
 ) -> Logs:
     """Train in this process, or in those of ``launch``; return the figures by step."""
@@ -61,8 +62,9 @@ def train(
     chosen = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1, **options}
     checkpoints = root / "checkpoints" / "M1"
     training = Training(
-        method, model, root / "M1", checkpoints, chosen, lora, 0, eft_weight=eft_weight
-    )
+        method, model, root / "M1", checkpoints, chosen, lora, 0, eft_weight=eft_weight,
+        share_starts=share_starts,
+    )  # fmt: skip
     fit: Fit = (
         partial(train_processes, launch, Path("logs/0-train.log"))
         if launch
@@ -132,6 +134,43 @@ def test_two_processes_train_as_one_that_accumulates_twice_as_much(
     assert durable.is_whole(root / "M1")
     assert os.listdir(root / "checkpoints") == []
     assert nothing_is_left(root)
+
+
+CLOCKED = """
+import sys
+from selfreward.training import distributed, loop
+loop.CHECKPOINT_S = 0
+sys.argv = [sys.argv[0], sys.argv[-1]]
+distributed.main()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_read_common_starts_once_and_save_by_the_clock_of_the_first(
+    start: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "rank.py").write_text(CLOCKED)
+    command = shlex.join([*launch_command(TWO), str(tmp_path / "rank.py")])
+    launch, rows = LaunchConfig(processes=2, command=command), dpo_rows(20)
+    options = {"learning_rate": 1e-3, "num_train_epochs": 2}
+    alone = train(
+        start, tmp_path / "alone", rows, None, share_starts=False, gradient_accumulation_steps=2,
+        **options,
+    )  # fmt: skip
+
+    def stop(done: int, total: int) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(start, tmp_path / "two", rows, launch, stop, share_starts=True, **options)
+    resumed = train(start, tmp_path / "two", rows, launch, share_starts=True, **options)
+    assert list(alone) == list(range(1, 11))
+    assert min(resumed) in (5, 7, 9)  # after a checkpoint, each fifth of the steps
+    assert list(resumed) == list(range(min(resumed), 11))
+    for step, figures in resumed.items():
+        assert figures["loss"] == pytest.approx(alone[step]["loss"], abs=1e-5)
+    assert farthest(tmp_path / "two" / "M1", tmp_path / "alone" / "M1") < 1e-3
 
 
 @pytest.mark.long
