@@ -104,8 +104,9 @@ class Checkpoint:
 
     def close(self) -> None:
         """Remove the files. What has been opened goes on. Idempotent."""
-        self._lock.release()
-        self._directory.cleanup()
+        with FileLock(self.path.parent.with_suffix(".lock")):  # or a sweep may come between
+            self._lock.release()
+            self._directory.cleanup()
 
 
 def _sweep(directory: Path) -> None:
@@ -137,19 +138,22 @@ def _graph(model: Path, opened: Any, graphs: Path) -> Any:
         _FORMAT, proof.config_digest(model), SERIES, *map(version, ("transformers", "torch")),
     ]  # fmt: skip
     target = graphs / hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
-    try:
-        durable.verify_directory(target)
-    except IntegrityError as error:
-        if target.exists():
-            logging.getLogger(__name__).warning("%s: the graph is made anew", error.message)
-        graph = _exported(model, opened)
-        with durable.publish_directory(target) as directory:
-            ov.save_model(graph, directory / "graph.xml", compress_to_fp16=False)
-        used = sorted((p for p in graphs.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime)
-        for old in used[:-_KEPT]:
-            shutil.rmtree(old, ignore_errors=True)
-        return graph
-    return ov.Core().read_model(target / "graph.xml")
+    with FileLock(graphs.with_name("graphs.lock")):  # the others wait, and find it
+        try:
+            durable.verify_directory(target)
+        except IntegrityError as error:
+            if target.exists():
+                logging.getLogger(__name__).warning("%s: the graph is made anew", error.message)
+            for leftover in graphs.glob(f"{durable.TEMPORARY}*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            graph = _exported(model, opened)
+            with durable.publish_directory(target) as directory:
+                ov.save_model(graph, directory / "graph.xml", compress_to_fp16=False)
+            made = [path for path in graphs.iterdir() if path.is_dir()]
+            for old in sorted(made, key=lambda path: path.stat().st_mtime)[:-_KEPT]:
+                shutil.rmtree(old, ignore_errors=True)
+            return graph
+        return ov.Core().read_model(target / "graph.xml")
 
 
 def _exported(model: Path, opened: Any) -> Any:

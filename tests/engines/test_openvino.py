@@ -4,7 +4,9 @@ import asyncio
 import errno
 import shutil
 import sys
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +19,9 @@ from selfreward.engines.base import Generation, Request, RequestError
 from selfreward.engines.chat import Chat
 from selfreward.engines.kinds import candidates, check_options, open_engine
 from selfreward.engines.openvino_graph import Checkpoint
+from selfreward.engines.reference import loaded
 from selfreward.errors import PreflightError
+from selfreward.storage import durable
 from tests.support.families import make_family
 
 DRAWN = Sampling(max_new_tokens=12, temperature=1.0, top_k=40)
@@ -88,6 +92,27 @@ def test_a_damaged_graph_is_made_anew(
     Checkpoint(model).close()
     assert "made anew" in caplog.text
     assert graph.read_text().endswith(whole[-10:])
+
+
+def test_a_graph_that_two_need_at_once_is_made_once(
+    model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, real = [], openvino_graph._exported
+
+    def exported(*given: Any) -> Any:
+        made.append(given)
+        time.sleep(0.5)  # for the other to come
+        return real(*given)
+
+    monkeypatch.setattr(openvino_graph, "_exported", exported)
+    with loaded(model, "float32") as opened, ThreadPoolExecutor(2) as two:
+        asked = [
+            two.submit(openvino_graph._graph, model, opened, cache / "graphs") for _ in range(2)
+        ]
+        first, second = (len(graph.result().inputs) for graph in asked)
+    assert (first, len(made)) == (second, 1)
+    [graph] = (cache / "graphs").iterdir()
+    assert durable.is_whole(graph)
 
 
 def test_other_weights_answer_as_in_a_fresh_engine(model: Path, tmp_path: Path) -> None:
