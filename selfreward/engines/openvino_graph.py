@@ -21,6 +21,7 @@ import hashlib
 import inspect
 import json
 import logging
+import os
 import shutil
 import sys
 import tempfile
@@ -68,13 +69,14 @@ class Checkpoint:
         trust_remote_code: Whether code that comes with the model may run.
 
     Raises:
-        PreflightError: The architecture cannot be made into a graph, or transformers cannot run it.
+        PreflightError: The architecture cannot be made into a graph, or transformers cannot run it,
+            or the cache can only be read.
         OSError: No space is left for its weights.
     """
 
     def __init__(self, model: Path, trust_remote_code: bool = False) -> None:
         cache = shipped.cache_directory() / "openvino"
-        (cache / "open").mkdir(parents=True, exist_ok=True)
+        _make_writable(cache / "open")
         with FileLock(cache / "open.lock"):
             _sweep(cache / "open")
             self._directory = tempfile.TemporaryDirectory(dir=cache / "open")
@@ -107,6 +109,25 @@ class Checkpoint:
         with FileLock(self.path.parent.with_suffix(".lock")):  # or a sweep may come between
             self._lock.release()
             self._directory.cleanup()
+
+
+def _make_writable(directory: Path) -> None:
+    """Make a directory; in a cache that can only be read, ``auto`` may find a conversion instead.
+
+    Raises:
+        PreflightError: It cannot be written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if os.access(directory, os.W_OK):
+            return
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES):
+            raise
+    raise PreflightError(
+        f"OpenVINO writes the weights of a model into {directory}, which can only be read",
+        "Set SELFREWARD_CACHE to a directory that can be written, or another engine.kind.",
+    )
 
 
 def _sweep(directory: Path) -> None:

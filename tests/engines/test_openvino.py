@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 import shutil
 import sys
 import time
@@ -219,6 +220,32 @@ def test_a_full_disk_is_named_before_the_weights_are_written(
         Checkpoint(model)
     assert error.value.errno == errno.ENOSPC
     assert list((cache / "open").iterdir()) == []
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_cache_that_can_only_be_read_is_named_and_auto_takes_the_conversion_in_it(
+    is_there: bool, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat, real = Chat(model), Path.mkdir
+
+    def utime(path: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    def mkdir(path: Path, *args: Any, **more: Any) -> None:
+        if path.name == "open":
+            utime(path)
+        real(path, *args, **more)
+
+    monkeypatch.setattr(os, "utime", utime)
+    if is_there:
+        monkeypatch.setattr(os, "access", lambda path, mode: False)
+    else:
+        monkeypatch.setattr(Path, "mkdir", mkdir)
+    with pytest.raises(PreflightError, match=r"openvino/open, which can only be read$"):
+        open_engine("openvino", model, chat, {})
+    engine: Any = open_engine("auto", model, chat, {})
+    asyncio.run(engine.close())
+    assert type(engine).__name__ == "CTranslate2Engine"
 
 
 def test_what_killed_processes_left_goes_and_what_is_open_stays(model: Path, cache: Path) -> None:
