@@ -174,7 +174,8 @@ def stop_between_commits(owner: psutil.Process, run: Run) -> None:
     """Stop a process while it holds no lock of its run's database, for which others would wait."""
     while True:
         owner.suspend()
-        while owner.status() != psutil.STATUS_STOPPED:
+        while (status := owner.status()) != psutil.STATUS_STOPPED:
+            assert status != psutil.STATUS_ZOMBIE, "it has ended before it could be stopped"
             time.sleep(0.001)
         with contextlib.closing(sqlite3.connect(run.records, timeout=0)) as db:
             try:

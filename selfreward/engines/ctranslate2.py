@@ -151,7 +151,8 @@ class CTranslate2Engine:
         self._generator, self._starts = None, []
         if seed is not None:
             ctranslate2.set_random_seed(seed)
-        os.utime(self._model)  # in use, so not to be cleared away
+        with suppress(OSError):  # it is in use, so not to be cleared away; or it can only be read
+            os.utime(self._model)
         self._generator = ctranslate2.Generator(str(self._model), **self._options)
 
     def _run(self, requests: Sequence[Request]) -> list[list[Generation]]:

@@ -21,6 +21,7 @@ import hashlib
 import inspect
 import json
 import logging
+import os
 import shutil
 import sys
 import tempfile
@@ -68,13 +69,14 @@ class Checkpoint:
         trust_remote_code: Whether code that comes with the model may run.
 
     Raises:
-        PreflightError: The architecture cannot be made into a graph, or transformers cannot run it.
+        PreflightError: The architecture cannot be made into a graph, or transformers cannot run it,
+            or the cache can only be read.
         OSError: No space is left for its weights.
     """
 
     def __init__(self, model: Path, trust_remote_code: bool = False) -> None:
         cache = shipped.cache_directory() / "openvino"
-        (cache / "open").mkdir(parents=True, exist_ok=True)
+        _make_writable(cache / "open")
         with FileLock(cache / "open.lock"):
             _sweep(cache / "open")
             self._directory = tempfile.TemporaryDirectory(dir=cache / "open")
@@ -104,8 +106,28 @@ class Checkpoint:
 
     def close(self) -> None:
         """Remove the files. What has been opened goes on. Idempotent."""
-        self._lock.release()
-        self._directory.cleanup()
+        with FileLock(self.path.parent.with_suffix(".lock")):  # or a sweep may come between
+            self._lock.release()
+            self._directory.cleanup()
+
+
+def _make_writable(directory: Path) -> None:
+    """Make a directory; in a cache that can only be read, ``auto`` may find a conversion instead.
+
+    Raises:
+        PreflightError: It cannot be written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if os.access(directory, os.W_OK):
+            return
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES):
+            raise
+    raise PreflightError(
+        f"OpenVINO writes the weights of a model into {directory}, which can only be read",
+        "Set SELFREWARD_CACHE to a directory that can be written, or another engine.kind.",
+    )
 
 
 def _sweep(directory: Path) -> None:
@@ -137,19 +159,22 @@ def _graph(model: Path, opened: Any, graphs: Path) -> Any:
         _FORMAT, proof.config_digest(model), SERIES, *map(version, ("transformers", "torch")),
     ]  # fmt: skip
     target = graphs / hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
-    try:
-        durable.verify_directory(target)
-    except IntegrityError as error:
-        if target.exists():
-            logging.getLogger(__name__).warning("%s: the graph is made anew", error.message)
-        graph = _exported(model, opened)
-        with durable.publish_directory(target) as directory:
-            ov.save_model(graph, directory / "graph.xml", compress_to_fp16=False)
-        used = sorted((p for p in graphs.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime)
-        for old in used[:-_KEPT]:
-            shutil.rmtree(old, ignore_errors=True)
-        return graph
-    return ov.Core().read_model(target / "graph.xml")
+    with FileLock(graphs.with_name("graphs.lock")):  # the others wait, and find it
+        try:
+            durable.verify_directory(target)
+        except IntegrityError as error:
+            if target.exists():
+                logging.getLogger(__name__).warning("%s: the graph is made anew", error.message)
+            for leftover in graphs.glob(f"{durable.TEMPORARY}*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            graph = _exported(model, opened)
+            with durable.publish_directory(target) as directory:
+                ov.save_model(graph, directory / "graph.xml", compress_to_fp16=False)
+            made = [path for path in graphs.iterdir() if path.is_dir()]
+            for old in sorted(made, key=lambda path: path.stat().st_mtime)[:-_KEPT]:
+                shutil.rmtree(old, ignore_errors=True)
+            return graph
+        return ov.Core().read_model(target / "graph.xml")
 
 
 def _exported(model: Path, opened: Any) -> Any:

@@ -9,9 +9,12 @@ outlives the others. The launcher is in the process group of the child and ends 
 itself when its launcher is gone, or the file of its job.
 """
 
+import codecs
+import io
 import json
 import os
 import re
+import select
 import shlex
 import shutil
 import signal
@@ -26,7 +29,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, astuple
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 from selfreward.config import LaunchConfig
 from selfreward.errors import KINDS, ConfigError, PreflightError, SelfRewardError
@@ -85,9 +88,8 @@ def train_processes(
         durable.write_file(directory / "rows.jsonl", "".join(lines))
         durable.write_file(directory / "job.json", json.dumps(job, default=str))
         with _started(launch, directory / "job.json") as launcher, ExitStack() as stack:
-            assert launcher.stdout is not None
             waiting = stack.enter_context(_ends_within(_BEGIN_S, launcher))
-            for told in _told(launcher.stdout, tail):
+            for told in _told(launcher, tail):
                 begun = True
                 waiting.cancel()
                 if "step" in told:
@@ -107,7 +109,7 @@ def train_processes(
 
 
 @contextmanager
-def _ends_within(seconds: float, launcher: subprocess.Popen[str]) -> Iterator[threading.Timer]:
+def _ends_within(seconds: float, launcher: subprocess.Popen[bytes]) -> Iterator[threading.Timer]:
     """End a launcher that waits, as for a host that is gone, unless the body ends before."""
     timer = threading.Timer(seconds, _end_launcher, (launcher,))
     timer.daemon = True
@@ -129,7 +131,7 @@ def _none_began(processes: int, tail: Sequence[str], log: Path) -> PreflightErro
     )
 
 
-def _end_launcher(launcher: subprocess.Popen[str]) -> None:
+def _end_launcher(launcher: subprocess.Popen[bytes]) -> None:
     if launcher.poll() is None:
         launcher.terminate()
         try:
@@ -153,7 +155,7 @@ def _job_directory(parent: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _started(launch: LaunchConfig, job: Path) -> Iterator[subprocess.Popen[str]]:
+def _started(launch: LaunchConfig, job: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Start the launcher; it does not outlive the body."""
     command = launch_command(launch)
     environment = dict(os.environ)
@@ -167,8 +169,6 @@ def _started(launch: LaunchConfig, job: Path) -> Iterator[subprocess.Popen[str]]
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=environment,
-            text=True,
-            errors="replace",
         )
     except OSError as error:
         raise not_started(command[0], str(error.strerror)) from None
@@ -204,18 +204,42 @@ def launch_command(launch: LaunchConfig) -> list[str]:
     ]
 
 
-def _told(output: IO[str], tail: deque[str]) -> Iterator[dict[str, Any]]:
+def _told(launcher: subprocess.Popen[bytes], tail: deque[str]) -> Iterator[dict[str, Any]]:
     """Yield the messages of ranks that are among the lines of the launcher's output.
 
     The other lines are written to the log of this process, and the last of them kept in ``tail``.
     """
-    for line in output:
+    for line in _lines(launcher):
         _, mark, told = line.partition(_MARK)
         if mark:
             yield json.loads(told)
         else:
             tail.append(line)
             os.write(2, line.encode())
+
+
+def _lines(launcher: subprocess.Popen[bytes]) -> Iterator[str]:
+    """Yield each line of a launcher's output, until it is closed.
+
+    What a launcher that was ended had started, such as torchrun by a shell that waits for it, may
+    live on and hold the output open. Then it is over when nothing more comes.
+    """
+    assert launcher.stdout is not None
+    utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+    decoder, begun = io.IncrementalNewlineDecoder(utf8, translate=True), ""
+    while True:
+        has_failed = bool(launcher.poll())
+        if not select.select([launcher.stdout], [], [], _GRACE_S if has_failed else _WATCH_S)[0]:
+            if has_failed:
+                break
+            continue
+        part = os.read(launcher.stdout.fileno(), 1 << 16)
+        *lines, begun = (begun + decoder.decode(part, final=not part)).split("\n")
+        yield from (f"{line}\n" for line in lines)
+        if not part:
+            break
+    if begun:
+        yield begun
 
 
 def _ending(output: str, code: int) -> str:

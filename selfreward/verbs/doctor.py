@@ -190,7 +190,7 @@ def _bundled(name: str) -> Check:
 def _vllm() -> Check:
     found, problem = builds.vllm_version(), builds.vllm_problem()
     if found is None:
-        return _check("vllm", "ok", "not installed; ctranslate2 and transformers do without")
+        return _check("vllm", "ok", "not installed; the other engines do without")
     if problem:
         return _check("vllm", "fail", problem.message, problem.fix)
     return _check("vllm", "ok", f"{found}, {'CPU' if builds.is_cpu_build() else 'GPU'} build")

@@ -1,5 +1,6 @@
 """The command line: exit codes, messages, streams, speed, and nothing hostile on the terminal."""
 
+import contextlib
 import json
 import os
 import signal
@@ -364,18 +365,20 @@ def test_a_signal_saves_exits_with_its_code_and_says_how_to_resume(
         preexec_fn=_heed_interrupts,
     )
     database = tmp_path / "x" / "records.db"
-    for _ in range(200):
-        time.sleep(0.05)
-        if (
-            database.is_file()
-            and sqlite3.connect(database)
-            .execute("SELECT 1 FROM stages WHERE stage = 'train'")
-            .fetchone()
-        ):
-            break
-    process.send_signal(number)
+
+    def is_in_the_next_iteration() -> bool:
+        if not database.is_file():
+            return False
+        with contextlib.closing(sqlite3.connect(database)) as db:
+            return bool(db.execute("SELECT 1 FROM figures").fetchone())
+
     try:
-        _, stderr = process.communicate(timeout=20)
+        until = time.monotonic() + 60
+        while not is_in_the_next_iteration():
+            assert process.poll() is None and time.monotonic() < until
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=60)
     finally:
         process.kill()
         process.communicate()

@@ -2,9 +2,12 @@
 
 import asyncio
 import errno
+import os
 import shutil
 import sys
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +20,9 @@ from selfreward.engines.base import Generation, Request, RequestError
 from selfreward.engines.chat import Chat
 from selfreward.engines.kinds import candidates, check_options, open_engine
 from selfreward.engines.openvino_graph import Checkpoint
+from selfreward.engines.reference import loaded
 from selfreward.errors import PreflightError
+from selfreward.storage import durable
 from tests.support.families import make_family
 
 DRAWN = Sampling(max_new_tokens=12, temperature=1.0, top_k=40)
@@ -88,6 +93,27 @@ def test_a_damaged_graph_is_made_anew(
     Checkpoint(model).close()
     assert "made anew" in caplog.text
     assert graph.read_text().endswith(whole[-10:])
+
+
+def test_a_graph_that_two_need_at_once_is_made_once(
+    model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, real = [], openvino_graph._exported
+
+    def exported(*given: Any) -> Any:
+        made.append(given)
+        time.sleep(0.5)  # for the other to come
+        return real(*given)
+
+    monkeypatch.setattr(openvino_graph, "_exported", exported)
+    with loaded(model, "float32") as opened, ThreadPoolExecutor(2) as two:
+        asked = [
+            two.submit(openvino_graph._graph, model, opened, cache / "graphs") for _ in range(2)
+        ]
+        first, second = (len(graph.result().inputs) for graph in asked)
+    assert (first, len(made)) == (second, 1)
+    [graph] = (cache / "graphs").iterdir()
+    assert durable.is_whole(graph)
 
 
 def test_other_weights_answer_as_in_a_fresh_engine(model: Path, tmp_path: Path) -> None:
@@ -194,6 +220,32 @@ def test_a_full_disk_is_named_before_the_weights_are_written(
         Checkpoint(model)
     assert error.value.errno == errno.ENOSPC
     assert list((cache / "open").iterdir()) == []
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_cache_that_can_only_be_read_is_named_and_auto_takes_the_conversion_in_it(
+    is_there: bool, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat, real = Chat(model), Path.mkdir
+
+    def utime(path: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    def mkdir(path: Path, *args: Any, **more: Any) -> None:
+        if path.name == "open":
+            utime(path)
+        real(path, *args, **more)
+
+    monkeypatch.setattr(os, "utime", utime)
+    if is_there:
+        monkeypatch.setattr(os, "access", lambda path, mode: False)
+    else:
+        monkeypatch.setattr(Path, "mkdir", mkdir)
+    with pytest.raises(PreflightError, match=r"openvino/open, which can only be read$"):
+        open_engine("openvino", model, chat, {})
+    engine: Any = open_engine("auto", model, chat, {})
+    asyncio.run(engine.close())
+    assert type(engine).__name__ == "CTranslate2Engine"
 
 
 def test_what_killed_processes_left_goes_and_what_is_open_stays(model: Path, cache: Path) -> None:

@@ -198,17 +198,17 @@ def test_retry_after_is_waited_for_by_all_requests(model: Path, chat: Chat) -> N
 
     async def main() -> float:
         async with asking(model, chat, server) as engine:
+            began = time.monotonic()
             first = asyncio.create_task(texts(engine, chat))
             while not server.bodies:
                 await asyncio.sleep(0.01)
             await asyncio.sleep(0.05)
-            began = time.monotonic()
             await texts(engine, chat)
             waited = time.monotonic() - began
             await first
             return waited
 
-    assert 0.2 < asyncio.run(main()) < 2
+    assert 0.25 < asyncio.run(main()) < 5
 
 
 def test_a_rate_limit_costs_no_request_as_long_as_it_lets_some_through(
@@ -229,7 +229,7 @@ def test_an_endpoint_that_hangs_is_left_for_another(model: Path, chat: Chat) -> 
     servers[0].script = ["hang"]
 
     async def main() -> list[str]:
-        async with asking(model, chat, *servers, timeout_s=0.3) as engine:
+        async with asking(model, chat, *servers, timeout_s=1) as engine:
             return await texts(engine, chat)
 
     assert asyncio.run(main()) == ["M1"]

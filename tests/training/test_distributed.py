@@ -327,15 +327,30 @@ def test_a_command_that_cannot_be_started_or_fails_is_one_line(tmp_path: Path) -
 def test_a_launcher_under_which_no_process_begins_is_ended_with_what_it_said_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(distributed, "_BEGIN_S", 0.5)
+    monkeypatch.setattr(distributed, "_BEGIN_S", 2)
     launch = LaunchConfig(processes=4, command="sh -c 'echo joining n9; exec sleep 100'")
     with pytest.raises(PreflightError) as raised:
         train(tmp_path / "M0", tmp_path, sft_rows(2), launch)
     assert raised.value.message == (
-        "none of 4 training processes has begun within 0.5 s after their launcher was started on "
+        "none of 4 training processes has begun within 2 s after their launcher was started on "
         f"{socket.gethostname()}; it said last: joining n9"
     )
     assert raised.value.hint.endswith("The log: logs/0-train.log")
+
+
+def test_a_launcher_is_ended_also_where_what_it_started_holds_its_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributed, "_BEGIN_S", 2)
+    monkeypatch.setattr(distributed, "_GRACE_S", 1)
+    script, pid = tmp_path / "launch.sh", tmp_path / "pid"
+    script.write_text(f"sleep 600 &\necho $! > {pid}\nprintf 'joining n9'\nwait\n")
+    launch = LaunchConfig(processes=4, command=f"sh {script}")
+    try:
+        with pytest.raises(PreflightError, match=r"it said last: joining n9$"):
+            train(tmp_path / "M0", tmp_path, sft_rows(2), launch)
+    finally:
+        os.kill(int(pid.read_text()), signal.SIGKILL)
 
 
 def test_what_an_earlier_launch_left_behind_is_removed(tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ if 'selfreward.workers.main' in sys.orig_argv:
                 group.create_task(task())
             else:
                 asyncio.get_running_loop().call_soon(end)
-            await asyncio.sleep(20)
+            await asyncio.sleep(90)
 
     Generator.judge = lambda self, job, say: asyncio.run(serve(job['text']))
 """
@@ -192,7 +192,7 @@ def test_sigterm_ends_a_child_with_143_whatever_asyncio_does_just_then(
     begin = time.monotonic()
     with Child() as child, pytest.raises(SelfRewardError, match="ended with code 143"):
         child.work({"work": "judge", "text": where}, "test")
-    assert time.monotonic() - begin < 15
+    assert time.monotonic() - begin < 60
 
 
 def test_a_child_does_one_job_after_another_and_ends_when_told_to(
