@@ -18,6 +18,7 @@ file (openvino and openvino-genai 2026.4):
 
 import asyncio
 import itertools
+import math
 import random
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -44,6 +45,8 @@ from selfreward.errors import PreflightError
 
 _MAX_STARTS = 8
 """States of shared prompt starts kept: 0.05 MB a token for 135M parameters."""
+_LONG = 8192
+"""Tokens of a sequence that the key-value cache holds by default."""
 _BLOCK = 32
 """Tokens of a block of the key-value cache on CPUs."""
 _QUIET_TICKS = 8
@@ -66,7 +69,8 @@ class OpenVINOEngine:
         precision: ``f32``, or ``bf16`` where the CPU computes with it: half the memory and, there,
             more speed.
         cache_size: GB of the key-value cache of sampling; 1 GB holds 21,000 tokens of 135M
-            parameters in float32.
+            parameters in float32. None: 2, or what one sequence of full length takes if that is
+            more, full being the model's own or ``_LONG``.
         max_num_seqs: Sequences that are sampled at once.
         max_num_batched_tokens: Tokens of a step, those of prompts included.
         max_batch_size: Prompts that are scored together, by what they begin with.
@@ -77,7 +81,7 @@ class OpenVINOEngine:
     """
 
     def __init__(
-        self, model: Path, chat: Chat, precision: str = "f32", cache_size: int = 2,
+        self, model: Path, chat: Chat, precision: str = "f32", cache_size: int | None = None,
         max_num_seqs: int = 64, max_num_batched_tokens: int = 4096, max_batch_size: int = 64,
         max_batch_tokens: int = MAX_BATCH_TOKENS,
     ) -> None:  # fmt: skip
@@ -94,14 +98,17 @@ class OpenVINOEngine:
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,  # it would round activations to int8
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
+        self._checkpoint = Checkpoint(model, chat.trust_remote_code)
+        token_bytes = {"f32": 4, "bf16": 2}[precision] * self._checkpoint.cache_width
+        if cache_size is None:
+            full = min(chat.max_length or _LONG, _LONG) + 2 * _BLOCK
+            cache_size = max(2, math.ceil(full * token_bytes / 2**30))
+        self._capacity = cache_size * 2**30 // token_bytes
         self._scheduler = genai.SchedulerConfig()
         self._scheduler.cache_size = cache_size
         self._scheduler.max_num_seqs = max_num_seqs
         self._scheduler.max_num_batched_tokens = max_num_batched_tokens
         self._scheduler.enable_prefix_caching = True
-        self._checkpoint = Checkpoint(model, chat.trust_remote_code)
-        numbers = cache_size * 2**30 // {"f32": 4, "bf16": 2}[precision]
-        self._capacity = numbers // self._checkpoint.cache_width
         self._sampler: _Sampler | None = None
         self._scorer: _Scorer | None = None
         # Steps of sampling and batches of scores take turns: side by side each would take the cores

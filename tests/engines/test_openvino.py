@@ -116,6 +116,20 @@ def test_a_graph_that_two_need_at_once_is_made_once(
     assert durable.is_whole(graph)
 
 
+@pytest.mark.parametrize(("numbers", "gigabytes"), [(100, 2), (2**18, 9)])
+def test_the_cache_holds_a_sequence_of_full_length_whatever_the_model(
+    numbers: int, gigabytes: int, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Llama 2 7B has 2**18 numbers a token, of which 2 GB hold 2,048 tokens."""
+    monkeypatch.setattr(openvino_graph, "_cache_width", lambda graph: numbers)
+    chat = Chat(model)
+    monkeypatch.setattr(Chat, "max_length", 10_000)
+    engine = open_engine("openvino", model, chat, {})
+    asyncio.run(engine.close())
+    assert engine._scheduler.cache_size == gigabytes  # type: ignore[attr-defined]
+    assert engine._capacity >= 8192  # type: ignore[attr-defined]
+
+
 def test_other_weights_answer_as_in_a_fresh_engine(model: Path, tmp_path: Path) -> None:
     other = make_family(tmp_path / "other", "SmolLM 2", seed=1)
     chat = Chat(model)
