@@ -85,8 +85,8 @@ class EngineConfig(Passthrough):
 
     kind: str = "auto"
     """``vllm``, ``openvino``, ``ctranslate2``, ``transformers`` or ``server``; ``auto`` takes vllm
-    where it is installed and there is a CUDA device, else the first of the next three that has the
-    options set here and can run the model; openvino runs on CPUs alone."""
+    where it is installed and there is a CUDA device, else the first of the next three that can run
+    the model, those that lack options set here last; openvino runs on CPUs alone."""
     concurrency: int = Field(default=64, ge=1)
     """Requests in flight at once."""
     staged: bool = False

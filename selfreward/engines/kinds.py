@@ -134,8 +134,8 @@ def open_engine(
 def candidates(kind: str, options: Mapping[str, Any]) -> tuple[str, ...]:
     """The engines that a kind may come to, in order of preference: one, but for ``auto``.
 
-    On CPUs those that have all of the options go first, or ``compute_type=int8`` would be passed
-    over without a word.
+    On CPUs those that lack fewest of the options go first: ``compute_type=int8`` is meant for
+    CTranslate2.
     """
     if kind != "auto":
         return (kind,)

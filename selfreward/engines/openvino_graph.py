@@ -77,7 +77,8 @@ class Checkpoint:
     def __init__(self, model: Path, trust_remote_code: bool = False) -> None:
         cache = shipped.cache_directory() / "openvino"
         _make_writable(cache / "open")
-        with FileLock(cache / "open.lock"):
+        self._opening = FileLock(cache / "open.lock")
+        with self._opening:
             _sweep(cache / "open")
             self._directory = tempfile.TemporaryDirectory(dir=cache / "open")
             self._lock = FileLock(self.path / "lock")  # which ends with this process
@@ -106,7 +107,7 @@ class Checkpoint:
 
     def close(self) -> None:
         """Remove the files. What has been opened goes on. Idempotent."""
-        with FileLock(self.path.parent.with_suffix(".lock")):  # or a sweep may come between
+        with self._opening:  # or a sweep may come between
             self._lock.release()
             self._directory.cleanup()
 

@@ -84,7 +84,8 @@ async def open_proved(
         chat: Of the same model.
         options: The engine's own; under ``auto`` each engine takes those that it has.
         fixed: Whether no other weights will follow.
-        tell: Told in one line why an engine was passed over, or could not be proved.
+        tell: Told in one line why an engine was passed over, or could not be proved, and which
+            options the one that was taken does not have.
 
     Raises:
         ConfigError: An option is wrong, or weights are NaN or infinite.
@@ -96,14 +97,24 @@ async def open_proved(
         for name, following in pairwise(candidates(kind, options)):
             setting = _Setting(name, chat, own_options(name, options), fixed)
             try:
-                return await _open(setting, model, yardstick, tell)
+                engine = await _open(setting, model, yardstick, tell)
+                _tell_left_out(setting, options, tell)
+                return engine
             except (PreflightError, ConfigError) as error:
                 if isinstance(error, ConfigError) and name != "vllm":
                     raise  # vLLM says of a model unknown to it what it says of a wrong option
                 tell(f"{error.message}; engine.kind=auto tries {following}")
         last = candidates(kind, options)[-1]
         own = own_options(last, options) if kind == "auto" else options
-        return await _open(_Setting(last, chat, own, fixed), model, yardstick, tell)
+        setting = _Setting(last, chat, own, fixed)
+        engine = await _open(setting, model, yardstick, tell)
+        _tell_left_out(setting, options, tell)
+        return engine
+
+
+def _tell_left_out(setting: _Setting, options: Mapping[str, Any], tell: Tell) -> None:
+    if left := sorted(options.keys() - setting.options.keys()):
+        tell(f"engine.kind=auto takes {setting.kind}, which has no {', '.join(left)}: left out")
 
 
 async def _open(

@@ -103,7 +103,7 @@ def train_processes(
     if error is not None:
         raise error
     if not begun and time.monotonic() > until:
-        raise _none_began(launch.processes, tail, log)
+        raise _none_began(launch, tail, log)
     if code != 0:
         raise SelfRewardError(_ending("".join(tail), code), f"Its log: {log}")
 
@@ -120,14 +120,17 @@ def _ends_within(seconds: float, launcher: subprocess.Popen[bytes]) -> Iterator[
         timer.cancel()
 
 
-def _none_began(processes: int, tail: Sequence[str], log: Path) -> PreflightError:
+def _none_began(launch: LaunchConfig, tail: Sequence[str], log: Path) -> PreflightError:
+    where = (
+        "See whether the hosts reach each other at the address that launch.command names, and "
+        "whether another program has its port. "
+    )
     said = [line.strip() for line in tail if line.strip()]
     last = f"; it said last: {said[-1]}" if said else ""
     return PreflightError(
-        f"none of {processes} training processes has begun within {_BEGIN_S:g} s after their "
-        f"launcher was started on {socket.gethostname()}{last}",
-        "See whether the hosts reach each other at the address that launch.command names, and "
-        f"whether another program has its port. The log: {log}",
+        f"none of {launch.processes} training processes has begun within {_BEGIN_S:g} s after "
+        f"their launcher was started on {socket.gethostname()}{last}",
+        f"{where if launch.command else ''}The log: {log}",
     )
 
 

@@ -188,9 +188,10 @@ def test_auto_takes_another_engine_and_a_named_one_refuses(
     assert opened("auto", model, told)[0] == "openvino"
     assert told == []
     assert opened("auto", model, told, compute_type="float32")[0] == "openvino"
-    [line] = told
+    line, left_out = told
     assert line.endswith("; engine.kind=auto tries openvino")
     assert "\n" not in line
+    assert left_out == "engine.kind=auto takes openvino, which has no compute_type: left out"
 
 
 def test_auto_says_of_each_engine_why_it_goes_on(tmp_path: Path, told: list[str]) -> None:
@@ -209,6 +210,8 @@ def test_auto_takes_the_engine_that_has_the_options(tmp_path: Path, told: list[s
     assert opened("auto", model, told, cache_size=1, max_batch_size=4)[0] == "openvino"
     assert opened("auto", model, told, dtype="float32")[0] == "transformers"
     assert told == []
+    opened("auto", model, told, compute_type="int8", cache_size=1)
+    assert told == ["engine.kind=auto takes openvino, which has no compute_type: left out"]
 
 
 def test_a_mismatch_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

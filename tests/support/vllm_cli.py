@@ -4,6 +4,7 @@ python tests/support/vllm_cli.py serve MODEL ...
 """
 
 import importlib.metadata
+import importlib.util
 import sys
 
 if importlib.util.find_spec("vllm") and not [*importlib.metadata.distributions(name="vllm")]:
