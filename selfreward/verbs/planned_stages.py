@@ -131,6 +131,7 @@ def _online(config: Config, prompt: int) -> dict[str, Any]:
         "stage": "train",
         "records": math.ceil(sampled / group),
         "note": f"prompts, {group} responses to each, {steps} steps",
+        "steps": steps,
         "sampled": sampled * length,
         "read": sampled * updates * (prompt + length),
     }

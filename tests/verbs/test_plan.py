@@ -59,6 +59,7 @@ def test_what_is_sampled_in_training_is_planned(model: str) -> None:
     row = next(row for row in plan["per_iteration"] if row["stage"] == "train")
     assert (row["records"], row["sampled"]) == (10, 40 * 50)
     assert row["note"] == "prompts, 4 responses to each, 5 steps"
+    assert row["steps"] == plan["steps"] / plan["iterations"] == 5
 
 
 def test_engines_take_what_they_are_told(model: str) -> None:

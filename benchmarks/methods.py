@@ -1,0 +1,79 @@
+"""What each way of learning makes of the same answers, on a goal that can be checked.
+
+    python benchmarks/methods.py DIR [words of selfreward compare, such as --json --plot FILE]
+
+Model, prompts and measure are those of ``benchmarks/verifiable.py``, at the size of its run on two
+cores. The arms are two times two and what stands beside them: the signal is the model's own scores
+(``self``) or those with a function in the jury (``jury``), and the model learns by DPO or by SFT on
+the best answer. ``margin`` leaves out pairs that only the model's own half of the jury decides, and
+``rloo`` learns from the function alone while it samples.
+
+The arms that go by pairs and those by SFT train on the same answers of the same M1. Nothing was
+tuned: the learning rate is that of ``verifiable.py`` for all but ``rloo``, which takes steps of a
+fifth.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from verifiable import STRICT, write_inputs
+
+JURY = {"judge.jury": [{"function": STRICT}]}
+STEPS = {
+    "learning_rate": 5e-5,
+    "per_device_train_batch_size": 2,
+    "gradient_accumulation_steps": 2,
+    "num_train_epochs": 1,
+}
+BEST: dict[str, Any] = {"train": {"method": "sft", "sft": {"start": "M1", **STEPS}}}
+"""SFT of M1 on the best answer to each prompt."""
+EXPERIMENT = {
+    "base": "config.yaml",
+    "common": {
+        "iterations": 1,
+        "prompts.count": 48,
+        "responses.max_new_tokens": 128,
+        "dpo": STEPS,
+    },
+    "arms": {
+        "jury": JURY,
+        "margin": {**JURY, "pairs.min_margin": 0.5},
+        "jury-best": {**JURY, **BEST},
+        "rloo": {
+            "judge": {"form": "function", "function": STRICT, "scale": [0, 1]},
+            "responses.n": 2,  # they are not trained on; it samples its own
+            "train.method": "rloo",
+            # 16 answers a step, four to each of four prompts: 12 steps, about as many as DPO's
+            "rloo": {
+                "learning_rate": 1e-5,
+                "num_generations": 4,
+                "per_device_train_batch_size": 8,
+                "gradient_accumulation_steps": 2,
+            },
+        },
+        "self": {},
+        "self-best": BEST,
+        "iterative-rpo": {"dpo.loss_weights": [1.0, 1.0]},
+    },
+    "seeds": [1, 2, 3],
+}
+
+
+def main() -> None:
+    """Write what is missing, then compare the arms."""
+    root = Path(sys.argv[1]).resolve()
+    experiment = root / "methods.yaml"
+    if not experiment.exists():
+        write_inputs(root)
+        experiment.write_text(yaml.safe_dump(EXPERIMENT, sort_keys=False), encoding="utf-8")
+    os.environ["SELFREWARD_RUNS"] = str(root)
+    verb = [sys.executable, "-m", "selfreward", "compare", str(experiment), *sys.argv[2:]]
+    sys.exit(subprocess.run(verb).returncode)
+
+
+if __name__ == "__main__":
+    main()
