@@ -463,5 +463,6 @@ def _sigterm_raises() -> Iterator[Callable[[], None]]:
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield raise_again
+        raise_again()  # what was dropped after the last time that it was asked
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -149,6 +149,19 @@ def test_sigterm_ends_a_run_also_where_python_or_asyncio_would_drop_what_it_rais
         assert store.events()[-1][1:] == ("stopped", "Terminated")
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_sigterm_that_is_dropped_at_the_very_end_still_ends_what_follows_the_run() -> None:
+    class Workers(ScriptedWorkers):
+        def close(self) -> None:
+            DroppedInAFinalizer()
+
+    run = make()
+    with pytest.raises(Terminated):
+        launch(run, tick=lambda: None, workers=Workers(run))
+    with run.store() as store:
+        assert store.events()[-1][1] == "finished"
+
+
 def prose(prompt: str, number: int) -> tuple[str, FinishReason]:
     return scripted_words(number), "stop"
 

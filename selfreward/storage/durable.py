@@ -93,7 +93,11 @@ def publish_directory(
                     target.unlink()
                 else:
                     shutil.rmtree(target)
-            rename(temporary, target)
+            try:
+                rename(temporary, target)
+            except OSError:
+                if not is_whole(target):  # else another process has just published the same
+                    raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         if aside.exists() and not os.path.lexists(target):

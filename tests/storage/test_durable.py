@@ -125,6 +125,24 @@ def test_a_whole_target_is_kept_and_the_new_one_thrown_away(target: Path) -> Non
     assert leftovers(target.parent) == []
 
 
+def test_of_two_that_publish_at_once_the_first_is_kept(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, rename = target.with_name("first"), durable.rename
+    target.rename(first)
+
+    def beaten(source: Path, to: Path) -> None:
+        first.rename(target)
+        rename(source, to)
+
+    monkeypatch.setattr(durable, "rename", beaten)
+    kept = (first / "weights").read_bytes()
+    with durable.publish_directory(target) as directory:
+        (directory / "weights").write_bytes(b"second")
+    assert (target / "weights").read_bytes() == kept
+    assert [path.name for path in target.parent.iterdir()] == [target.name]
+
+
 def test_a_target_that_is_not_whole_is_replaced(target: Path) -> None:
     (target / "weights").write_bytes(b"cut")
     publish(target, {"weights": b"other"})
