@@ -57,17 +57,19 @@ def ratio(results: Sequence[Result], entry: str, base: str, name: str) -> float 
     return median(ratios) if ratios else None
 
 
-def text_of(results: Sequence[Result], bases: Mapping[str, str], flops: float, peak: float) -> str:
+def text_of(
+    results: Sequence[Result], bases: Mapping[str, str], flops: float, peaks: Mapping[str, float]
+) -> str:
     """Both tables.
 
     Args:
         bases: The entry that others of the same form are compared with.
         flops: Of a sampled token: two for each parameter.
-        peak: Of a second of a matrix product in float32.
+        peaks: By the entry, of a second of a matrix product in the type that it samples in.
     """
     entries = list(dict.fromkeys(result.entry for result in results))
     by_entry = {e: [result for result in results if result.entry == e] for e in entries}
-    figures = [_HEAD, *(_row(e, by_entry[e], flops, peak) for e in entries)]
+    figures = [_HEAD, *(_row(e, by_entry[e], flops, peaks[e]) for e in entries)]
     names = ("whole", *STAGES, "pair", "other")
     ratios = [["of ours, same form", *names]]
     for entry in entries:

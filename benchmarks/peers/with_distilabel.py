@@ -15,7 +15,7 @@ from typing import Any
 
 from distilabel.models import TransformersLLM
 from distilabel.pipeline import Pipeline
-from distilabel.steps import LoadDataFromDicts, StepInput, step
+from distilabel.steps import LoadDataFromDicts, Step, StepInput, StepOutput
 from distilabel.steps.tasks import TextGeneration
 
 from benchmarks.peers.training import train
@@ -45,19 +45,31 @@ class TimedLLM(TransformersLLM):  # type: ignore[misc]
         return outputs
 
 
-@step(  # type: ignore[misc]
-    inputs=["instruction", "generation"],
-    outputs=["instruction", "asked", "answer", "answer_tokens"],
-)
-def ask_judge(inputs: StepInput, work: str = ""):  # type: ignore[no-untyped-def]
-    """Make each answer an instruction to the judge."""
-    todo = read_work(work)
-    for row in inputs:
-        answer = (row["generation"] or "").strip()
-        row["asked"], row["answer"] = row["instruction"], answer
-        row["answer_tokens"] = tokens_of(row, "sample")
-        row["instruction"] = todo.judge_prompt("written", row["asked"], answer)
-    yield inputs
+class AskJudge(Step):  # type: ignore[misc]
+    """Makes each answer an instruction to the judge."""
+
+    work: str
+    """Path of what there is to do."""
+
+    @property
+    def inputs(self) -> list[str]:
+        """Columns that it reads."""
+        return ["instruction", "generation"]
+
+    @property
+    def outputs(self) -> list[str]:
+        """Columns that it writes."""
+        return ["instruction", "asked", "answer", "answer_tokens"]
+
+    def process(self, inputs: StepInput) -> StepOutput:
+        """Rewrite the rows of a batch."""
+        work = read_work(self.work)
+        for row in inputs:
+            answer = (row["generation"] or "").strip()
+            row["asked"], row["answer"] = row["instruction"], answer
+            row["answer_tokens"] = tokens_of(row, "sample")
+            row["instruction"] = work.judge_prompt("written", row["asked"], answer)
+        yield inputs
 
 
 def tokens_of(row: dict[str, Any], task: str) -> int:
@@ -81,12 +93,12 @@ def run_pipeline(work: Work, work_path: str) -> list[dict[str, Any]]:
             group_generations=False,
             input_batch_size=len(work.prompts),
         )
-        ask = ask_judge(name="ask", input_batch_size=num_rows)
+        ask = AskJudge(name="ask", work=work_path, input_batch_size=num_rows)
         judge = TextGeneration(
             name="judge", llm=llm(work, "judge", work.judge_tokens), input_batch_size=num_rows
         )
         prompts >> sample >> ask >> judge
-    data = pipeline.run(parameters={"ask": {"work": work_path}}, use_cache=False)
+    data = pipeline.run(use_cache=False)
     return [dict(row) for row in data["default"]["train"]]
 
 
