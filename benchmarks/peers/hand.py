@@ -22,7 +22,6 @@ from benchmarks.peers.work import (
     expected_score,
     parse_score,
     read_work,
-    versions_of,
 )
 
 SAMPLED_ROWS, READ_ROWS = 64, 16
@@ -113,7 +112,7 @@ def judge(hand: Hand, work: Work, form: str, report: Report, answers: Sequence[A
 def iteration(work: Work, form: str, dtype: str, sampled_rows: int, read_rows: int) -> Report:
     """Sample, judge, pair, train."""
     torch.manual_seed(work.seed)
-    report = Report(loads=1, versions=versions_of("torch", "transformers", "trl"))
+    report = Report(loads=1)
     hand = Hand(work.model, dtype, sampled_rows, read_rows)
     with report.stage("sample"):
         asked = [prompt for prompt in work.prompts for _ in range(work.responses)]

@@ -25,7 +25,6 @@ from benchmarks.peers.work import (
     Work,
     best_and_worst,
     read_work,
-    versions_of,
 )
 
 
@@ -72,7 +71,7 @@ def timed(report: Report, stage: str, function: Callable[..., Any]) -> Callable[
 def iteration(work: Work, form: str) -> Report:
     """Train on all prompts once."""
     torch.manual_seed(work.seed)
-    report = Report(loads=1, versions=versions_of("torch", "transformers", "trl"))
+    report = Report(loads=1)
     hand = Hand(work.model, "float32", SAMPLED_ROWS, READ_ROWS)
     scorer = Judge(hand, work, form, report)
     scorer.__name__ = "self_judge"  # type: ignore[attr-defined]

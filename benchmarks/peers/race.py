@@ -25,7 +25,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -88,14 +87,15 @@ def main() -> None:
     """Make the environments, run all, print the tables."""
     arguments = parsed()
     model = models.resolve(arguments.model).path
-    machine = machine_of()
-    print(json.dumps(machine, indent=1), flush=True)
     chosen = {n: e for n, e in ENTRIES.items() if e.contender in arguments.contenders}
     pythons = dict(item.split("=", 1) for item in arguments.python)
     envs = {
         env: Path(pythons[env]) if env in pythons else make_env(arguments.envs.resolve(), env)
         for env in dict.fromkeys(entry.env for entry in chosen.values())
     }
+    machine = machine_of()
+    machine["versions"] = {env: versions_of(python) for env, python in envs.items()}
+    print(json.dumps(machine, indent=1), flush=True)
     cache = arguments.envs.resolve() / "cache"
     results: list[Result] = []
     if any(not entry.module for entry in chosen.values()) and not arguments.cold:
@@ -163,14 +163,22 @@ def make_env(envs: Path, name: str) -> Path | str:
         return python
     print(f"making the environment {name}", flush=True)
     for command in (
-        [sys.executable, "-m", "venv", "--clear", directory],
-        [python, "-m", "pip", "install", "--quiet", "--requirement", requirements],
+        [sys.executable, "-m", "venv", "--clear", str(directory)],
+        [str(python), "-m", "pip", "install", "--quiet", "--requirement", str(requirements)],
     ):
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         if done.returncode != 0:
             return f"no environment: {last_line(done.stderr)}"
     mark.write_text(digest)
     return python
+
+
+def versions_of(python: Path | str) -> dict[str, str]:
+    """Of what an environment has; none where there is no environment."""
+    if isinstance(python, str):
+        return {}
+    done = subprocess.run([python, "-c", _VERSIONS], capture_output=True, text=True, check=True)
+    return dict(json.loads(done.stdout))
 
 
 def warm_up(python: Path | str, model: Path, arguments: argparse.Namespace, cache: Path) -> None:
@@ -299,15 +307,12 @@ def machine_of() -> dict[str, Any]:
     if cpuinfo.is_file():
         lines = cpuinfo.read_text().splitlines()
         found = {flag for line in lines if line.startswith("flags") for flag in line.split()}
-    packages = ("torch", "transformers", "trl", "openvino", "ctranslate2")
     return {
         "system": platform.platform(terse=True),
         "cores": os.cpu_count(),
         "threads": os.environ.get("OMP_NUM_THREADS", "all"),
         "load": round(os.getloadavg()[0], 2),
         "flags": [flag for flag in FLAGS if flag in found],
-        "python": platform.python_version(),
-        "versions": {package: version(package) for package in packages},
         "gflops": json.loads(
             subprocess.run(
                 [sys.executable, "-c", _PRODUCTS], capture_output=True, text=True, check=True
@@ -316,6 +321,17 @@ def machine_of() -> dict[str, Any]:
     }
 
 
+_VERSIONS = """
+import json, platform
+from importlib.metadata import PackageNotFoundError, version
+found = {"python": platform.python_version()}
+for name in ("torch", "transformers", "trl", "openvino", "distilabel"):
+    try:
+        found[name] = version(name)
+    except PackageNotFoundError:
+        continue
+print(json.dumps(found))
+"""
 _PRODUCTS = """
 import json, time, torch
 found = {}

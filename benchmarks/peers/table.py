@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 from benchmarks.peers.work import STAGES, Report
@@ -122,7 +123,7 @@ def _row(entry: str, results: Sequence[Result], flops: float, peak: float) -> li
     seconds = ("whole", *STAGES, "pair", "other")
     return [
         entry,
-        *(_text(middle(lambda r, name=name: figure(r, name)), "{:.1f}") for name in seconds),
+        *(_text(middle(partial(figure, name=name)), "{:.1f}") for name in seconds),
         _text(rate, "{:.0f}"),
         _text(rate and rate * flops / peak, "{:.0%}"),
         _text(sum(r.parsed for r in reports) / judged if judged else None, "{:.0%}"),

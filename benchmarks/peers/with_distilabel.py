@@ -27,7 +27,6 @@ from benchmarks.peers.work import (
     best_and_worst,
     parse_score,
     read_work,
-    versions_of,
 )
 
 
@@ -117,7 +116,7 @@ def llm(work: Work, stage: str, tokens: int) -> TimedLLM:
 
 def iteration(work: Work, work_path: str) -> Report:
     """Sample and judge in the pipeline, pair, train."""
-    report = Report(loads=2, versions=versions_of("distilabel", "torch", "transformers", "trl"))
+    report = Report(loads=2)
     answers = []
     for row in run_pipeline(work, work_path):
         tokens, judge_tokens = row["answer_tokens"], tokens_of(row, "judge")

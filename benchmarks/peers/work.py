@@ -5,7 +5,6 @@ Every contender imports this, each in an environment of its own, so it needs no 
 
 import json
 import re
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -83,7 +82,6 @@ class Report:
     loads: int = 0
     """How often the weights were read into a process."""
     note: str = ""
-    versions: dict[str, str] = field(default_factory=dict)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -150,11 +148,3 @@ def best_and_worst(answers: Sequence[Answer]) -> list[tuple[str, str, str]]:
         if best.score != worst.score and best.text != worst.text:
             pairs.append((prompt, best.text, worst.text))
     return pairs
-
-
-def versions_of(*packages: str) -> dict[str, str]:
-    """Of installed packages, and of Python."""
-    from importlib.metadata import version
-
-    python = ".".join(map(str, sys.version_info[:3]))
-    return {"python": python, **{package: version(package) for package in packages}}
