@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,8 +98,8 @@ def main() -> None:
     print(json.dumps(machine, indent=1), flush=True)
     cache = arguments.envs.resolve() / "cache"
     results: list[Result] = []
-    if any(not entry.module for entry in chosen.values()) and not arguments.cold:
-        warm_up(envs["ours"], model, arguments, cache)
+    if not arguments.cold:
+        warm_up(chosen.values(), envs, model, arguments, cache)
     for repeat in range(arguments.repeats):
         for name, entry in list(chosen.items())[:: -1 if repeat % 2 else 1]:
             with tempfile.TemporaryDirectory(prefix="race-") as scratch:
@@ -181,14 +181,25 @@ def versions_of(python: Path | str) -> dict[str, str]:
     return dict(json.loads(done.stdout))
 
 
-def warm_up(python: Path | str, model: Path, arguments: argparse.Namespace, cache: Path) -> None:
-    """Let ours do what it does once on a machine: prove its engine, ask TRL for its options."""
+def warm_up(
+    entries: Iterable[Entry],
+    envs: Mapping[str, Path | str],
+    model: Path,
+    arguments: argparse.Namespace,
+    cache: Path,
+) -> None:
+    """Let ours do what it does once on a machine: prove its engines, ask TRL for its options."""
     small = argparse.Namespace(**{**vars(arguments), "prompts": 4, "responses": 2})
-    with tempfile.TemporaryDirectory(prefix="race-") as scratch:
-        work = work_of(small, model, scratch, seed=0)
-        entry = ENTRIES[BASES["expected"]]
-        result = run("warm-up", entry, python, work, 0, arguments.timeout, cache)
-    print(f"ours, a small first run: {result.error or f'{result.wall:.1f} s'}", flush=True)
+    done: list[dict[str, Any]] = []
+    for entry in entries:
+        if entry.module or entry.engine in done:
+            continue
+        done.append(entry.engine)
+        with tempfile.TemporaryDirectory(prefix="race-") as scratch:
+            work = work_of(small, model, scratch, seed=0)
+            result = run("", entry, envs[entry.env], work, 0, arguments.timeout, cache)
+        shown = result.error or f"{result.wall:.1f} s"
+        print(f"ours, a small first run in {entry.dtype}: {shown}", flush=True)
 
 
 def run(
