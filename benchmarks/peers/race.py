@@ -84,7 +84,7 @@ CONTENDERS = tuple(dict.fromkeys(entry.contender for entry in ENTRIES.values()))
 
 
 def main() -> None:
-    """Make the environments, run all, print the tables."""
+    """Make the environments, run all, print the tables after each repeat."""
     arguments = parsed()
     model = models.resolve(arguments.model).path
     chosen = {n: e for n, e in ENTRIES.items() if e.contender in arguments.contenders}
@@ -96,6 +96,8 @@ def main() -> None:
     machine = machine_of()
     machine["versions"] = {env: versions_of(python) for env, python in envs.items()}
     print(json.dumps(machine, indent=1), flush=True)
+    flops = 2.0 * parameters_of(model)
+    peaks = {name: machine["gflops"][entry.dtype] * 1e9 for name, entry in chosen.items()}
     cache = arguments.envs.resolve() / "cache"
     results: list[Result] = []
     if not arguments.cold:
@@ -111,10 +113,8 @@ def main() -> None:
             print(f"repeat {repeat + 1}, {name}: {shown}", flush=True)
             if arguments.json:
                 write(arguments, machine, results)
-    flops = 2.0 * parameters_of(model)
-    order = [result for name in chosen for result in results if result.entry == name]
-    peaks = {name: machine["gflops"][entry.dtype] * 1e9 for name, entry in chosen.items()}
-    print(f"\n{text_of(order, BASES, flops, peaks)}")
+        order = [result for name in chosen for result in results if result.entry == name]
+        print(f"\n{text_of(order, BASES, flops, peaks)}\n", flush=True)
 
 
 def parsed() -> argparse.Namespace:
@@ -308,7 +308,7 @@ def last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines()]
     said = [line for line in lines if line and line[0] not in "│╭╰{" and "it/s]" not in line]
     errors = [line for line in said if "Error" in line or line.startswith("error:")]
-    return (errors or said or [""])[-1][:200]
+    return (errors or said or [""])[-1][:400]
 
 
 def machine_of() -> dict[str, Any]:
