@@ -11,9 +11,10 @@ import json
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 from selfreward.config import Sampling
@@ -40,13 +41,14 @@ PROBABILITY_TOLERANCE = 1e-4
 Precision = Literal["float32", "half", "coarse", "int8"]
 ROUGHNESS: dict[Precision, float] = {"float32": 0.0, "half": 3.0, "coarse": 64.0}
 """How many times the distance between float32 and bfloat16, which is measured on each model with
-transformers, is tolerated besides. ``half``: the same rounding in another order. ``coarse``: 8-bit
+transformers (root mean square over the prompts, of which one alone may be close by chance), is
+tolerated besides. ``half``: the same rounding in another order. ``coarse``: 8-bit
 floats, which keep four bits less than bfloat16, 4-bit weights, and endpoints, which do not say.
 
 For ``int8`` there is none. It moves the probabilities of the bundled model by 0.1 and more, which
 hides whatever else may differ: the same engine is proved in float32 instead."""
 
-_FORMAT = 1
+_FORMAT = 2
 """Of the texts and of what is compared; a new number proves everything anew."""
 _SHORT = (
     "Name three fruits.",
@@ -246,7 +248,10 @@ def differences(
     expected: Sequence[Expected], found: Sequence[Found], kind: str, precision: Precision
 ) -> str:
     """The first difference over several prompts."""
-    each = zip(expected, found, strict=False)
+    logprob = math.sqrt(fmean(e.rough_logprob**2 for e in expected))
+    probability = math.sqrt(fmean(e.rough_probability**2 for e in expected))
+    known = (replace(e, rough_logprob=logprob, rough_probability=probability) for e in expected)
+    each = zip(known, found, strict=False)
     return next((said for e, f in each if (said := difference(e, f, kind, precision))), "")
 
 

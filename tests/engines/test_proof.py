@@ -109,6 +109,19 @@ def test_coarser_types_may_differ_by_what_bfloat16_does_to_the_model() -> None:
     assert proof.difference(rough, found(probabilities=(0.6, 0.2, 0.1)), "ctranslate2", "half")
 
 
+def test_what_bfloat16_does_is_taken_over_all_prompts_as_one_alone_may_be_close_by_chance() -> None:
+    close, rough = (
+        replace(EXPECTED, rough_logprob=2 * moved, rough_probability=moved)
+        for moved in (0.001, 0.014)  # 0.01 in the root mean square of both
+    )
+    answers = [found(probabilities=(0.528, 0.2, 0.1)), found()]
+    assert proof.difference(close, answers[0], "openvino", "half")
+    assert proof.differences([close, rough], answers, "openvino", "half") == ""
+    beyond = [found(probabilities=(0.532, 0.2, 0.1)), found()]
+    assert "is 0.532" in proof.differences([close, rough], beyond, "openvino", "half")
+    assert "is 0.528" in proof.differences([close, close], answers, "openvino", "half")
+
+
 @pytest.mark.parametrize(
     ("config", "length"),
     [
