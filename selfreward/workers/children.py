@@ -5,6 +5,10 @@ one JSON line, ``{}`` or ``{"error"}``, and before that with any number of lines
 whatever libraries print goes to its log. It ends after a job that failed, and when it is told to.
 Standard input stays open: when it closes, the parent is gone and the child ends its own process
 group. It writes under the run's owner epoch, so even an orphan that lives on can commit nothing.
+
+While one child does its job the next one is started and imports what it will need, which takes
+seconds: a child begins by reading files and weights, which keeps one core busy. One that is not
+needed after all is ended.
 """
 
 import os
@@ -14,6 +18,10 @@ from selfreward.storage.changes import PREPARED, is_unchecked
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
 from selfreward.workers.process import Child
+
+_ENGINES = ("selfreward.workers.jobs", "torch", "transformers")
+_TRAINING = (*_ENGINES, "trl.trainer.dpo_trainer", "trl.trainer.sft_trainer")
+"""What a child imports before it has its job: what is always installed, and slow to import."""
 
 
 class Children:
@@ -26,12 +34,13 @@ class Children:
     def __init__(self, run: Run, store: Store, tick: Callable[[], None]) -> None:
         self._run, self._store, self._tick = run, store, tick
         self._kept: Child | None = None
+        self._next: Child | None = None
 
     def prepare(self) -> None:
         """Resolve the base model and check the config, unless an earlier launch did."""
         changed = is_unchecked(self._store.events())
         if changed or not os.path.isdir(self._run.base_model().get("path", "")):
-            with self._open("prepare", 0) as child:
+            with self._open() as child:
                 self._work(child, "prepare", 0)
         if changed:
             self._store.add_event(PREPARED, "with the config of now")
@@ -39,32 +48,61 @@ class Children:
     def generate(self, iteration: int) -> None:
         """Make prompts, responses and judgments, in a child that may live on for the next."""
         if self._kept is None:
-            self._kept = self._open("generate", iteration, self._run.config.launch.engine_devices)
+            self._kept = self._open(self._run.config.launch.engine_devices)
         self._work(self._kept, "generate", iteration)
         if not self._run.config.launch.engine_is_kept:
-            self.close()
+            self._end_kept()
 
     def train(self, iteration: int, stage: str = "train") -> None:
         """Train and publish the next model."""
-        with self._open(stage, iteration, self._run.config.launch.train_devices) as child:
+        with self._open(self._run.config.launch.train_devices) as child:
             self._work(child, stage, iteration)
 
     def evaluate(self, iteration: int) -> None:
         """Measure the new model, in the child that goes on to generate with it, if it does."""
         if self._kept is None:
-            self._kept = self._open("evaluate", iteration, self._run.config.launch.engine_devices)
+            self._kept = self._open(self._run.config.launch.engine_devices)
         self._work(self._kept, "evaluate", iteration)
 
     def close(self) -> None:
-        """End the child that was kept. Idempotent."""
+        """End all children. Idempotent."""
+        self._end_next()
+        self._end_kept()
+
+    def _end_kept(self) -> None:
         if self._kept is not None:
             self._kept.close()
             self._kept = None
 
-    def _open(self, work: str, iteration: int, devices: str | None = None) -> Child:
-        return Child(self._run.log_path(iteration, work), devices)
+    def _end_next(self) -> None:
+        if self._next is not None:
+            self._next.kill()
+            self._next = None
+
+    def _open(self, devices: str | None = None) -> Child:
+        """The child that was started for this, or another where that is dead or sees others."""
+        if self._next is not None and self._next.is_alive and self._next.devices == devices:
+            child, self._next = self._next, None
+            return child
+        self._end_next()
+        return Child(devices=devices)
+
+    def _start_next(self, work: str, iteration: int) -> None:
+        """Start the child that comes after one that does this work; a guess that may be wrong."""
+        config, launch = self._run.config, self._run.config.launch
+        is_last = iteration == config.iterations
+        trains = work == "generate" or (work == "prepare" and config.sft is not None)
+        if work == "evaluate" and (is_last or launch.engine_is_kept):
+            return
+        if work in ("sft", "train") and is_last and not config.evaluation.is_on:
+            return
+        devices = launch.train_devices if trains else launch.engine_devices
+        self._next = Child(devices=devices, imports=_TRAINING if trains else _ENGINES)
 
     def _work(self, child: Child, work: str, iteration: int) -> None:
         job = {"run": str(self._run.path.resolve()), "epoch": self._store.epoch}
         job |= {"work": work, "iteration": iteration}
+        job["log"] = str(self._run.log_path(iteration, work).resolve())
+        if self._next is None:
+            self._start_next(work, iteration)
         child.work(job, f"{work} process of iteration {iteration}", self._tick)

@@ -1,5 +1,6 @@
 """A child process: takes jobs, one JSON line each, and answers each; see ``children``."""
 
+import importlib
 import json
 import logging
 import os
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Entry point of a child process, whose argument is its scratch directory."""
+    """Entry point of a child process: ``main SCRATCH [MODULE ...]``, modules to import at once."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # libraries that print must not spoil the answers
 
@@ -35,10 +36,12 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, _terminate)
     jobs: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=_read_jobs, args=(jobs, *sys.argv[1:]), daemon=True).start()
+    threading.Thread(target=_read_jobs, args=(jobs, *sys.argv[1:2]), daemon=True).start()
     code = 0
     try:
         with full_disk_named(os.getcwd()):
+            for module in sys.argv[2:]:
+                importlib.import_module(module)
             _serve(jobs, say)
     except SelfRewardError as error:
         plain = {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
@@ -89,6 +92,8 @@ def _do(job: dict[str, Any], generator: "Generator", say: Callable[[Any], None])
             return rewards_job(job, say)
         case "train_reward":
             return reward_job(job, say)
+    if "log" in job:
+        _print_to(job["log"])
     run = Run(Path(job["run"]))
     with full_disk_named(job["run"]), Store(run.records, epoch=job["epoch"]) as store:
         match job["work"]:
@@ -100,6 +105,15 @@ def _do(job: dict[str, Any], generator: "Generator", say: Callable[[Any], None])
                 generator.evaluate(run, store, job["iteration"])
             case "sft" | "train" as stage:
                 work.train(run, store, job["iteration"], stage)
+
+
+def _print_to(log: str) -> None:
+    """Append to a file what anything here prints from now on."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with open(log, "ab") as file:
+        for number in (1, 2):
+            os.dup2(file.fileno(), number)
 
 
 def _read_jobs(jobs: "queue.SimpleQueue[str]", *scratch: str) -> None:

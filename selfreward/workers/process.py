@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
@@ -35,9 +35,16 @@ class Child:
     Args:
         log: File that all it prints is appended to; None: one that goes with it.
         devices: Its ``CUDA_VISIBLE_DEVICES``; None leaves the parent's.
+        imports: Modules that it imports at once, before it has a job.
     """
 
-    def __init__(self, log: Path | None = None, devices: str | None = None) -> None:
+    def __init__(
+        self,
+        log: Path | None = None,
+        devices: str | None = None,
+        imports: Sequence[str] = (),
+    ) -> None:
+        self.devices = devices
         # Engines put sockets there, which they would leave behind when killed.
         self._scratch, held = _new_scratch()
         self._log, self._keeps_log = log or Path(self._scratch.name, "log"), log is not None
@@ -45,7 +52,7 @@ class Child:
         self._log.parent.mkdir(exist_ok=True)
         with open(self._log, "ab") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "selfreward.workers.main", self._scratch.name],
+                [sys.executable, "-m", "selfreward.workers.main", self._scratch.name, *imports],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -55,6 +62,11 @@ class Child:
                 env=os.environ | {"TMPDIR": self._scratch.name} | visible,
             )
         self._held: int | None = held
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its process has not ended."""
+        return self._process.poll() is None
 
     def work(
         self,
@@ -66,7 +78,8 @@ class Child:
         """Have a job done.
 
         Args:
-            job: A line for ``children``.
+            job: A line for ``children``. ``log``: file that a child which has none prints to from
+                now on.
             name: What the process is called where it dies.
             tick: Called a few times a second meanwhile.
             hear: Gets what the child says while it works.
@@ -74,6 +87,11 @@ class Child:
         Raises:
             SelfRewardError: What the child raised, or that it died.
         """
+        if self._keeps_log:
+            job = {key: value for key, value in job.items() if key != "log"}
+        elif "log" in job:
+            self._log, self._keeps_log = Path(job["log"]), True
+            self._log.parent.mkdir(exist_ok=True)
         try:
             answer = self.do(job, tick, hear)
         except BaseException:

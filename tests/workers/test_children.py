@@ -7,8 +7,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
+from typing import Any, ClassVar
 
 import psutil
 import pytest
@@ -18,6 +20,7 @@ from selfreward.errors import ConfigError, PreflightError, SelfRewardError
 from selfreward.inputs.collect import create_run
 from selfreward.records import Stage
 from selfreward.storage.durable import full_disk_named
+from selfreward.workers import children as children_module
 from selfreward.workers import process
 from selfreward.workers.children import Children
 from selfreward.workers.process import Child
@@ -83,8 +86,12 @@ def test_an_error_in_a_child_is_raised_in_the_parent_with_its_kind_and_hint(
 ) -> None:
     monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
     run = create_run(build_config({"engine": {"kind": "ctranslate"}}), "run")
-    with run.owned() as store, pytest.raises(ConfigError) as caught:
-        Children(run, store, lambda: None).prepare()
+    with (
+        pytest.raises(ConfigError) as caught,
+        run.owned() as store,
+        closing(Children(run, store, lambda: None)) as children,
+    ):
+        children.prepare()
     assert "ctranslate" in caught.value.message
     assert "ctranslate2" in caught.value.message + caught.value.hint
 
@@ -118,8 +125,12 @@ def test_a_child_that_dies_is_reported_with_the_end_of_its_log(
 ) -> None:
     monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
     run = create_run(build_config({"sft": None}), "run")
-    with run.owned() as store, pytest.raises(SelfRewardError) as caught:
-        Children(run, store, lambda: None).generate(1)  # nobody expects it before ``prepare``
+    with (
+        pytest.raises(SelfRewardError) as caught,
+        run.owned() as store,
+        closing(Children(run, store, lambda: None)) as children,
+    ):
+        children.generate(1)  # nobody expects it before ``prepare``
     assert caught.value.message == "the generate process of iteration 1 ended with code 1"
     assert "KeyError" in caught.value.hint
 
@@ -134,8 +145,12 @@ def test_a_child_does_not_outlive_an_interrupted_call(
     run = create_run(build_config({}), "run")
     before = set(psutil.Process().children(recursive=True))
     begin = time.monotonic()
-    with run.owned() as store, pytest.raises(KeyboardInterrupt):
-        Children(run, store, interrupt).prepare()
+    with (
+        pytest.raises(KeyboardInterrupt),
+        run.owned() as store,
+        closing(Children(run, store, interrupt)) as children,
+    ):
+        children.prepare()
     assert time.monotonic() - begin < 10
     assert set(psutil.Process().children(recursive=True)) == before
 
@@ -193,6 +208,98 @@ def test_sigterm_ends_a_child_with_143_whatever_asyncio_does_just_then(
     with Child() as child, pytest.raises(SelfRewardError, match="ended with code 143"):
         child.work({"work": "judge", "text": where}, "test")
     assert time.monotonic() - begin < 60
+
+
+class Numbered:
+    """A child that does nothing, and what each of them was asked."""
+
+    made: ClassVar["list[Numbered]"] = []
+
+    def __init__(self, devices: str | None = None, imports: tuple[str, ...] = ()) -> None:
+        self.devices, self.trains = devices, any("trl" in name for name in imports)
+        self.imports, self.is_alive, self.works = imports, True, list[str]()
+        self.made.append(self)
+
+    def work(self, job: dict[str, Any], *more: object) -> None:
+        assert self.is_alive
+        self.works.append(job["work"])
+
+    def close(self) -> None:
+        self.is_alive = False
+
+    kill = close
+
+    def __enter__(self) -> "Numbered":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+@pytest.fixture
+def numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Children]]:
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(children_module, "Child", Numbered)
+    monkeypatch.setattr(Numbered, "made", [])
+    run = run_on_bytes(tmp_path / "base")
+    with ExitStack() as stack:
+
+        def children(*words: str) -> Children:
+            run.configure(list(words))
+            return Children(run, stack.enter_context(run.owned()), lambda: None)
+
+        yield children
+    assert not any(child.is_alive for child in Numbered.made)
+
+
+def test_while_a_child_works_the_next_one_imports_what_it_will_need(
+    numbered: Callable[..., Children],
+) -> None:
+    with closing(numbered("iterations=2")) as children:
+        for iteration in (1, 2):
+            children.generate(iteration)
+            assert children._next is Numbered.made[-1]
+            assert children._next.trains  # type: ignore[attr-defined]
+            children.train(iteration)
+            children.evaluate(iteration)
+            children._end_kept()
+        assert children._next is None  # nothing comes after the last evaluation
+    works = [child.works for child in Numbered.made]
+    assert works == [[work] for work in ("generate", "train", "evaluate") * 2]
+    assert [bool(child.imports) for child in Numbered.made] == [False] + [True] * 5
+
+
+def test_a_child_that_died_while_it_waited_is_replaced(numbered: Callable[..., Children]) -> None:
+    with closing(numbered()) as children:
+        children.generate(1)
+        Numbered.made[-1].is_alive = False
+        children.train(1)
+    assert [child.works for child in Numbered.made[:3]] == [["generate"], [], ["train"]]
+
+
+def test_a_child_sees_the_devices_of_its_work(numbered: Callable[..., Children]) -> None:
+    with closing(numbered("launch.engine_devices='0'", "launch.train_devices='1'")) as children:
+        children.generate(1)
+        children.train(1)
+        children.train(1)  # it is resumed where something else was expected
+    worked = [(child.devices, child.works) for child in Numbered.made if child.works]
+    assert worked == [("0", ["generate"]), ("1", ["train"]), ("1", ["train"])]
+
+
+def test_what_a_child_that_waited_prints_goes_to_the_log_of_its_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
+    (tmp_path / "early.py").write_text("print('while it waits')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    run = run_on_bytes(tmp_path / "base")
+    with run.owned() as store, Child(imports=["early"]) as child:
+        job = {"run": str(run.path), "epoch": store.epoch, "work": "train", "iteration": 1}
+        with pytest.raises(SelfRewardError, match="the test ended with code 1") as caught:
+            child.work(job | {"log": str(run.log_path(1, "train"))}, "test")
+    log = run.log_path(1, "train").read_text()
+    assert "Traceback" in log and "while it waits" not in log
+    assert log.splitlines()[-1] in caught.value.hint
 
 
 def test_a_child_does_one_job_after_another_and_ends_when_told_to(
