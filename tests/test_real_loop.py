@@ -106,6 +106,7 @@ def test_random_kills_over_real_engines_and_trainers_change_nothing(
     monkeypatch.setenv("SELFREWARD_RUNS", "runs")
     (tmp_path / "my_rewards.py").write_text(VARIED)
     words = [*SHORT, f"engine.kind={engine}", f"train.method={method}"]
+    words += ["responses.n=6"] if engine == "openvino" else []  # of nine it cut off each
 
     def begin(*line: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, "-m", "selfreward", *line])
