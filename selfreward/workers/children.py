@@ -76,7 +76,7 @@ class Children:
 
     def _end_next(self) -> None:
         if self._next is not None:
-            self._next.kill()
+            self._next.kill(grace_s=0)
             self._next = None
 
     def _open(self, devices: str | None = None) -> Child:

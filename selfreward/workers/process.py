@@ -157,12 +157,16 @@ class Child:
                 self._process.wait(2 * GRACE_S)
         self.kill()
 
-    def kill(self) -> int:
-        """End the process and all that it started; return its exit code. Idempotent."""
+    def kill(self, grace_s: float = GRACE_S) -> int:
+        """End the process and all that it started; return its exit code. Idempotent.
+
+        Args:
+            grace_s: How long it may take to free what it holds; 0 where it had no job yet.
+        """
         assert self._process.stdin is not None and self._process.stdout is not None
         self._signal(signal.SIGTERM)
         try:
-            self._process.wait(GRACE_S)
+            self._process.wait(grace_s)
         except subprocess.TimeoutExpired:
             self._signal(signal.SIGKILL)
         code = self._process.wait()

@@ -224,7 +224,7 @@ class Numbered:
         assert self.is_alive
         self.works.append(job["work"])
 
-    def close(self) -> None:
+    def close(self, grace_s: float = 0) -> None:
         self.is_alive = False
 
     kill = close
@@ -300,6 +300,19 @@ def test_what_a_child_that_waited_prints_goes_to_the_log_of_its_job(
     log = run.log_path(1, "train").read_text()
     assert "Traceback" in log and "while it waits" not in log
     assert log.splitlines()[-1] in caught.value.hint
+
+
+def test_a_child_that_has_no_job_yet_is_ended_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "early.py").write_text(
+        "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(60)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    child = Child(imports=["early"])
+    begin = time.monotonic()
+    assert child.kill(grace_s=0) < 0
+    assert time.monotonic() - begin < process.GRACE_S
 
 
 def test_a_child_does_one_job_after_another_and_ends_when_told_to(
