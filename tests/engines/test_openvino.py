@@ -130,6 +130,28 @@ def test_the_cache_holds_a_sequence_of_full_length_whatever_the_model(
     assert engine._capacity >= 8192  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("limited", [True, False])
+def test_threads_that_are_limited_are_bound_to_no_cores_so_that_several_runs_share_none(
+    model: Path, limited: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if limited:
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    else:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    engine = open_engine("openvino", model, Chat(model), {})
+    compiled = (
+        pytest.importorskip("openvino")
+        .Core()
+        .compile_model(
+            str(engine._checkpoint.xml),
+            "CPU",
+            engine._properties,  # type: ignore[attr-defined]
+        )
+    )
+    assert compiled.get_property("ENABLE_CPU_PINNING") is not limited
+    asyncio.run(engine.close())
+
+
 def test_other_weights_answer_as_in_a_fresh_engine(model: Path, tmp_path: Path) -> None:
     other = make_family(tmp_path / "other", "SmolLM 2", seed=1)
     chat = Chat(model)
