@@ -12,14 +12,9 @@ All arms of a seed train on the same answers of the same M1. Nothing was tuned: 
 batches are those of ``verifiable.py``.
 """
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
-import yaml
-from verifiable import STRICT, write_inputs
+from verifiable import STRICT, compare
 
 JURY = {"judge.jury": [{"function": STRICT}]}
 STEPS = {
@@ -50,17 +45,5 @@ EXPERIMENT = {
 }
 
 
-def main() -> None:
-    """Write what is missing, then compare the arms."""
-    root = Path(sys.argv[1]).resolve()
-    experiment = root / "methods.yaml"
-    if not experiment.exists():
-        write_inputs(root)
-        experiment.write_text(yaml.safe_dump(EXPERIMENT, sort_keys=False), encoding="utf-8")
-    os.environ["SELFREWARD_RUNS"] = str(root)
-    verb = [sys.executable, "-m", "selfreward", "compare", str(experiment), *sys.argv[2:]]
-    sys.exit(subprocess.run(verb).returncode)
-
-
 if __name__ == "__main__":
-    main()
+    compare("methods", EXPERIMENT)

@@ -17,6 +17,7 @@ import subprocess
 import sys
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -76,15 +77,15 @@ EXPERIMENT = {
 }
 
 
-def main() -> None:
-    """Write what is missing, then compare the arms."""
+def compare(name: str, experiment: dict[str, Any]) -> None:
+    """Write what is missing of an experiment in DIR, then compare its arms."""
     root = Path(sys.argv[1]).resolve()
-    experiment = root / "verifiable.yaml"
-    if not experiment.exists():
+    path = root / f"{name}.yaml"
+    if not path.exists():
         write_inputs(root)
-        experiment.write_text(yaml.safe_dump(EXPERIMENT, sort_keys=False), encoding="utf-8")
+        path.write_text(yaml.safe_dump(experiment, sort_keys=False), encoding="utf-8")
     os.environ["SELFREWARD_RUNS"] = str(root)
-    verb = [sys.executable, "-m", "selfreward", "compare", str(experiment), *sys.argv[2:]]
+    verb = [sys.executable, "-m", "selfreward", "compare", str(path), *sys.argv[2:]]
     sys.exit(subprocess.run(verb).returncode)
 
 
@@ -104,4 +105,4 @@ def write_inputs(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    compare("verifiable", EXPERIMENT)

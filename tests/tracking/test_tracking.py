@@ -181,7 +181,7 @@ def test_a_run_that_is_stopped_hardly_waits(
     with pytest.raises(KeyboardInterrupt), Followers(run, ["wandb"]) as followers:
         ended = time.monotonic()
         raise KeyboardInterrupt
-    assert time.monotonic() - ended < process.HURRY_S + 10.0
+    assert time.monotonic() - ended < process.HURRY_S + 3.0
     assert followers.behind == ["wandb"]
 
 
