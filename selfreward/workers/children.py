@@ -85,7 +85,7 @@ class Children:
             child, self._next = self._next, None
             return child
         self._end_next()
-        return Child(devices=devices)
+        return Child(devices)
 
     def _start_next(self, work: str, iteration: int) -> None:
         """Start the child that comes after one that does this work; a guess that may be wrong."""
@@ -97,7 +97,9 @@ class Children:
         if work in ("sft", "train") and is_last and not config.evaluation.is_on:
             return
         devices = launch.train_devices if trains else launch.engine_devices
-        self._next = Child(devices=devices, imports=_TRAINING if trains else _ENGINES)
+        # Where several processes train, the child starts these and has no use for TRL itself.
+        alone = launch.processes == 1 and launch.command is None
+        self._next = Child(devices, _TRAINING if trains and alone else _ENGINES)
 
     def _work(self, child: Child, work: str, iteration: int) -> None:
         job = {"run": str(self._run.path.resolve()), "epoch": self._store.epoch}

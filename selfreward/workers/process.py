@@ -33,24 +33,18 @@ class Child:
     """One child process, as a context manager that ends it.
 
     Args:
-        log: File that all it prints is appended to; None: one that goes with it.
         devices: Its ``CUDA_VISIBLE_DEVICES``; None leaves the parent's.
         imports: Modules that it imports at once, before it has a job.
     """
 
-    def __init__(
-        self,
-        log: Path | None = None,
-        devices: str | None = None,
-        imports: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, devices: str | None = None, imports: Sequence[str] = ()) -> None:
         self.devices = devices
         # Engines put sockets there, which they would leave behind when killed.
         self._scratch, held = _new_scratch()
-        self._log, self._keeps_log = log or Path(self._scratch.name, "log"), log is not None
+        self._logs = [Path(self._scratch.name, "log")]
+        """Where it prints to: first one that goes with it, then that of its first job with one."""
         visible = {"CUDA_VISIBLE_DEVICES": devices} if devices else {}
-        self._log.parent.mkdir(exist_ok=True)
-        with open(self._log, "ab") as stderr:
+        with open(self._logs[0], "ab") as stderr:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "selfreward.workers.main", self._scratch.name, *imports],
                 stdin=subprocess.PIPE,
@@ -78,8 +72,8 @@ class Child:
         """Have a job done.
 
         Args:
-            job: A line for ``children``. ``log``: file that a child which has none prints to from
-                now on.
+            job: A line for ``children``. ``log``: file to which all that it prints is appended
+                from its first such job on.
             name: What the process is called where it dies.
             tick: Called a few times a second meanwhile.
             hear: Gets what the child says while it works.
@@ -87,19 +81,21 @@ class Child:
         Raises:
             SelfRewardError: What the child raised, or that it died.
         """
-        if self._keeps_log:
+        if self._logs[1:]:
             job = {key: value for key, value in job.items() if key != "log"}
         elif "log" in job:
-            self._log, self._keeps_log = Path(job["log"]), True
-            self._log.parent.mkdir(exist_ok=True)
+            self._logs.append(Path(job["log"]))
+            self._logs[-1].parent.mkdir(exist_ok=True)
+            self._logs[-1].touch()  # it may die before it opens it
         try:
             answer = self.do(job, tick, hear)
         except BaseException:
             self.kill()
             raise
         if answer is None:
-            where = f", {self._log}," if self._keeps_log else ""
-            tail = "\n".join(self._log.read_text(errors="replace").splitlines()[-_TAIL:])
+            where = f", {self._logs[1]}," if self._logs[1:] else ""
+            said = "".join(log.read_text(errors="replace") for log in self._logs)
+            tail = "\n".join(said.splitlines()[-_TAIL:])
             code = self.kill()
             ending = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
             memory = " (out of memory?)" if code == -signal.SIGKILL else ""

@@ -163,7 +163,7 @@ def test_what_a_child_started_ends_with_it(tmp_path: Path, monkeypatch: pytest.M
         f"    open({str(pid)!r}, 'w').write(str(subprocess.Popen(['sleep', '60']).pid))\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    child = Child(tmp_path / "log")
+    child = Child()
     while not (pid.exists() and pid.read_text()):
         time.sleep(0.05)
     started = psutil.Process(int(pid.read_text()))
@@ -302,6 +302,36 @@ def test_what_a_child_that_waited_prints_goes_to_the_log_of_its_job(
     assert log.splitlines()[-1] in caught.value.hint
 
 
+def test_a_child_that_dies_before_it_takes_its_job_is_reported_with_what_it_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "early.py").write_text("import time\ntime.sleep(1)\nraise ImportError('broken')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    log = tmp_path / "logs" / "1-train.log"
+    with Child(imports=["early"]) as child, pytest.raises(SelfRewardError) as caught:
+        child.work({"work": "train", "log": str(log)}, "test")
+    assert caught.value.message == "the test ended with code 1"
+    assert f"Its log, {log}, ends with" in caught.value.hint
+    assert "ImportError: broken" in caught.value.hint
+
+
+def test_a_child_goes_on_with_the_log_of_its_first_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The processes of an engine that it keeps print there, too."""
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
+    run = run_on_bytes(tmp_path / "base")
+    first, second = run.log_path(0, "evaluate"), run.log_path(1, "train")
+    with run.owned() as store, Child() as child:
+        for stage in run.config.rollout_stages(1):  # so that no model is needed
+            store.finish_stage(Stage(1, stage, 0, 0, "", "", 0.0, {}))
+        job = {"run": str(run.path), "epoch": store.epoch, "iteration": 1}
+        child.work(job | {"work": "generate", "log": str(first)}, "test")
+        with pytest.raises(SelfRewardError):
+            child.work(job | {"work": "train", "log": str(second)}, "test")
+    assert "Traceback" in first.read_text() and not second.exists()
+
+
 def test_a_child_that_has_no_job_yet_is_ended_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -320,7 +350,7 @@ def test_a_child_does_one_job_after_another_and_ends_when_told_to(
 ) -> None:
     monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
     run = run_on_bytes(tmp_path / "base")
-    with run.owned() as store, Child(run.log_path(1, "generate")) as child:
+    with run.owned() as store, Child() as child:
         for stage in run.config.rollout_stages(1):  # so that no model is needed
             store.finish_stage(Stage(1, stage, 0, 0, "", "", 0.0, {}))
         job = {"run": str(run.path), "epoch": store.epoch, "work": "generate", "iteration": 1}
