@@ -90,12 +90,12 @@ class Children:
     def _start_next(self, work: str, iteration: int) -> None:
         """Start the child that comes after one that does this work; a guess that may be wrong."""
         config, launch = self._run.config, self._run.config.launch
-        is_last = iteration == config.iterations
+        is_over = iteration == config.iterations and not config.evaluation.is_on
+        if work == "evaluate":  # which generates in the same child, if anything follows
+            return
+        if work in ("sft", "train") and (is_over or self._kept is not None):
+            return
         trains = work == "generate" or (work == "prepare" and config.sft is not None)
-        if work == "evaluate" and (is_last or launch.engine_is_kept):
-            return
-        if work in ("sft", "train") and is_last and not config.evaluation.is_on:
-            return
         devices = launch.train_devices if trains else launch.engine_devices
         # Where several processes train, the child starts these and has no use for TRL itself.
         alone = launch.processes == 1 and launch.command is None

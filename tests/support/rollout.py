@@ -25,11 +25,11 @@ def make_run(name: str, *words: str) -> Run:
     return run
 
 
-def run_on_bytes(base: Path) -> Run:
+def run_on_bytes(base: Path, *words: str) -> Run:
     """A run, without a seed step, whose base model is a file that no library could load."""
     base.mkdir()
     (base / "model.safetensors").write_bytes(b"weights")
-    run = create_run(build_config({"model": str(base), "sft": None}), "run")
+    run = create_run(build_config({"model": str(base), "sft": None}, list(words)), "run")
     facts = {"path": str(base), "digest": models.digest(base)}
     (run.path / "models" / "M0.json").write_text(json.dumps(facts))
     return run

@@ -241,11 +241,10 @@ def numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
     monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(children_module, "Child", Numbered)
     monkeypatch.setattr(Numbered, "made", [])
-    run = run_on_bytes(tmp_path / "base")
     with ExitStack() as stack:
 
         def children(*words: str) -> Children:
-            run.configure(list(words))
+            run = run_on_bytes(tmp_path / "base", *words)
             return Children(run, stack.enter_context(run.owned()), lambda: None)
 
         yield children
@@ -261,12 +260,31 @@ def test_while_a_child_works_the_next_one_imports_what_it_will_need(
             assert children._next is Numbered.made[-1]
             assert children._next.trains  # type: ignore[attr-defined]
             children.train(iteration)
+            assert not children._next.trains  # type: ignore[attr-defined]
             children.evaluate(iteration)
-            children._end_kept()
-        assert children._next is None  # nothing comes after the last evaluation
+            assert children._next is None  # it goes on to generate, or nothing follows
     works = [child.works for child in Numbered.made]
-    assert works == [[work] for work in ("generate", "train", "evaluate") * 2]
-    assert [bool(child.imports) for child in Numbered.made] == [False] + [True] * 5
+    assert works == [["generate"], ["train"], ["evaluate", "generate"], ["train"], ["evaluate"]]
+    assert [bool(child.imports) for child in Numbered.made] == [False] + [True] * 4
+
+
+@pytest.mark.parametrize(
+    ("words", "works"),
+    [
+        (["launch.keep_engine=true"], [["generate", "evaluate"], ["train"]]),
+        (["evaluation.ranked=null", "evaluation.canaries=false", "evaluation.questions=null"],
+         [["generate"], ["train"]]),
+    ],
+)  # fmt: skip
+def test_no_child_is_started_that_nothing_needs(
+    words: list[str], works: list[list[str]], numbered: Callable[..., Children]
+) -> None:
+    with closing(numbered("iterations=1", *words)) as children:
+        children.generate(1)
+        children.train(1)
+        if children._run.config.evaluation.is_on:
+            children.evaluate(1)
+    assert [child.works for child in Numbered.made] == works
 
 
 def test_a_child_that_died_while_it_waited_is_replaced(numbered: Callable[..., Children]) -> None:
