@@ -19,7 +19,6 @@ file (openvino and openvino-genai 2026.4):
 import asyncio
 import itertools
 import math
-import os
 import random
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -98,9 +97,9 @@ class OpenVINOEngine:
             "KV_CACHE_PRECISION": precision,
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,  # it would round activations to int8
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            # It binds its threads to the first cores. Who limits them has other jobs on the
-            # machine, and two of these would share a core while others are idle.
-            "ENABLE_CPU_PINNING": "OMP_NUM_THREADS" not in os.environ,
+            # It would bind its threads to the first cores, and several runs with a part of the
+            # cores each would share these while others are idle. One alone gains nothing by it.
+            "ENABLE_CPU_PINNING": False,
         }
         self._checkpoint = Checkpoint(model, chat.trust_remote_code)
         token_bytes = {"f32": 4, "bf16": 2}[precision] * self._checkpoint.cache_width
