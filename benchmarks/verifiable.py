@@ -79,6 +79,8 @@ EXPERIMENT = {
 
 def compare(name: str, experiment: dict[str, Any]) -> None:
     """Write what is missing of an experiment in DIR, then compare its arms."""
+    if sys.argv[1:2] in ([], ["-h"], ["--help"]):
+        sys.exit(f"usage: python {sys.argv[0]} DIR [words of selfreward compare]")
     root = Path(sys.argv[1]).resolve()
     path = root / f"{name}.yaml"
     if not path.exists():

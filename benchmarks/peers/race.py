@@ -88,7 +88,7 @@ def main() -> None:
     arguments = parsed()
     model = models.resolve(arguments.model).path
     chosen = {n: e for n, e in ENTRIES.items() if e.contender in arguments.contenders}
-    pythons = dict(item.split("=", 1) for item in arguments.python)
+    pythons = dict(arguments.python)
     envs = {
         env: Path(pythons[env]) if env in pythons else make_env(arguments.envs.resolve(), env)
         for env in dict.fromkeys(entry.env for entry in chosen.values())
@@ -120,35 +120,54 @@ def main() -> None:
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--envs", type=Path, required=True, help="where environments are, or go")
-    parser.add_argument("--python", nargs="*", default=[], metavar="ENV=PYTHON",
+    parser.add_argument("--python", nargs="*", default=[], metavar="ENV=PYTHON", type=interpreter,
         help="an interpreter in place of the environment of that name")  # fmt: skip
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--model", default="bundled:smollm2-135m")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--prompts", type=int, default=16)
-    parser.add_argument("--responses", type=int, default=4)
-    parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--judge-tokens", type=int, default=100)
+    counts = {"repeats": 3, "prompts": 16, "responses": 4, "tokens": 64, "judge-tokens": 100}
+    for name, default in counts.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--timeout", type=float, default=7200, help="seconds of one run")
     parser.add_argument("--cold", action="store_true",
         help="an empty cache for each run of ours, as on a new machine")  # fmt: skip
     parser.add_argument("--json", type=Path, help="write the figures here, after each run")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    for name in counts:
+        if getattr(arguments, name.replace("-", "_")) < 1:
+            parser.error(f"--{name}: expected 1 or more")
+    if arguments.prompts > (most := len(shipped_prompts())):
+        parser.error(f"--prompts: {most} are shipped")
+    return arguments
+
+
+def interpreter(text: str) -> tuple[str, str]:
+    """The name of an environment and the interpreter that stands for it."""
+    name, found, path = text.partition("=")
+    if not found or not Path(path).is_file():
+        raise argparse.ArgumentTypeError(f"{text!r}: expected ENV=PYTHON, such as trl=/bin/python3")
+    return name, path
+
+
+def shipped_prompts() -> list[str]:
+    """All instructions that there are to answer."""
+    lines = (prompts_directory() / "seed/ift.jsonl").read_text().splitlines()
+    return [json.loads(line)["prompt"] for line in lines]
 
 
 def work_of(arguments: argparse.Namespace, model: Path, scratch: str, seed: int) -> Work:
     """The work: the first shipped instructions, and the shipped judge prompts."""
     prompts = prompts_directory()
-    lines = (prompts / "seed/ift.jsonl").read_text().splitlines()[: arguments.prompts]
     templates = {"written": "judge/additive.jinja", "expected": "judge/expected.jinja"}
     return Work(
         model=str(model),
         scratch=scratch,
-        prompts=[json.loads(line)["prompt"] for line in lines],
+        prompts=shipped_prompts()[: arguments.prompts],
         responses=arguments.responses,
         tokens=arguments.tokens,
         judge_tokens=arguments.judge_tokens,
-        templates={form: (prompts / path).read_text() for form, path in templates.items()},
+        templates={
+            form: (prompts_directory() / path).read_text() for form, path in templates.items()
+        },
         seed=seed,
     )
 
