@@ -165,9 +165,7 @@ def work_of(arguments: argparse.Namespace, model: Path, scratch: str, seed: int)
         responses=arguments.responses,
         tokens=arguments.tokens,
         judge_tokens=arguments.judge_tokens,
-        templates={
-            form: (prompts_directory() / path).read_text() for form, path in templates.items()
-        },
+        templates={form: (prompts / path).read_text() for form, path in templates.items()},
         seed=seed,
     )
 
