@@ -27,6 +27,7 @@ _READ_BY_LIBRARIES = (
     "WORLD_SIZE", "XLA",
 )  # fmt: skip
 """How the names of environment variables begin that decide what they find or refuse."""
+_INSTALLED = {"site-packages", "dist-packages"}
 _DEVICES = ("nvidia*", "kfd", "dri/render*", "accel*")
 _DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -96,10 +97,15 @@ def _digest(path: Path) -> str:
 
 
 def _packages() -> list[str]:
-    """Names and versions of what is installed, as the directories of their metadata say."""
-    places = (Path(place) for place in sys.path if place)
+    """Names and versions of what is installed, as the directories of their metadata say.
+
+    What a package brings for itself goes with its version, and is on the path only once it was
+    imported, as setuptools' ``_vendor``.
+    """
+    found = (Path(place) for place in sys.path if place)
+    places = (p for p in found if _INSTALLED.isdisjoint(parent.name for parent in p.parents))
     patterns = ("*.dist-info", "*.egg-info")
-    return sorted({found.name for place in places for p in patterns for found in place.glob(p)})
+    return sorted({each.name for place in places for p in patterns for each in place.glob(p)})
 
 
 def _code() -> str:

@@ -144,6 +144,19 @@ def test_a_refusal_is_not_kept(own_cache: Path) -> None:
     assert not own_cache.exists()
 
 
+@pytest.mark.parametrize(
+    ("place", "counts"),
+    [("elsewhere", True), ("site-packages", True), ("site-packages/setuptools/_vendor", False)],
+)
+def test_what_a_package_brings_for_itself_is_no_package_of_its_own(
+    place: str, counts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = passed._packages()
+    (tmp_path / place / "made-1.0.dist-info").mkdir(parents=True)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / place)])
+    assert set(passed._packages()) - set(before) == ({"made-1.0.dist-info"} if counts else set())
+
+
 def test_a_second_validate_imports_no_library() -> None:
     code = (
         "import sys; from selfreward.cli.main import invoke; "
