@@ -14,6 +14,19 @@ from tests.support.models import vary_model
 settings.register_profile("suite", deadline=None, database=None, derandomize=True)
 settings.load_profile("suite")
 
+STARTS_VLLM = {"test_engines.py", "test_vllm.py", "test_parity.py"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two processes (--dist loadgroup) share the tests by file, and vLLM's stay in one of them.
+
+    vLLM binds its threads to all cores, and two of them on the same cores crawl.
+    """
+    for item in items:
+        group = "vllm" if item.path.name in STARTS_VLLM else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
 
 @pytest.fixture(scope="session")
 def model_dir() -> Path:

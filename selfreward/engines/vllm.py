@@ -33,6 +33,10 @@ if not is_cpu_build():
     # It forks by default, and a process that has so much as asked for a GPU hands its children a
     # CUDA that does not work. Looking at a model with transformers asks.
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+else:
+    # It binds each thread to a core: beside another busy process a step takes many times as long.
+    # After 300 s it gives up the step, and the run with it. A process that dies is seen anyway.
+    os.environ.setdefault("VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS", "1800")
 if hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) <= 4:
     # The CPU build keeps a core free for its scheduler: half of a machine that has two.
     os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")
