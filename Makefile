@@ -43,7 +43,7 @@ test: install
 	TMPDIR=$(MEMORY) OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 
 test-slow: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --numprocesses 2 --dist loadgroup --timeout 1200 \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --numprocesses 2 --dist loadfile --timeout 1200 \
 	  --durations=12
 
 # Whole loops killed many times, real servers, shards: half an hour and more.

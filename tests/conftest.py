@@ -2,9 +2,11 @@
 
 import traceback
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadFileScheduling
 
 from selfreward.cli import main as cli
 from selfreward.inputs import models
@@ -17,15 +19,21 @@ settings.load_profile("suite")
 STARTS_VLLM = {"test_engines.py", "test_vllm.py", "test_parity.py"}
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two processes (--dist loadgroup) share the tests by file, and vLLM's stay in one of them.
+class ByFile(LoadFileScheduling):  # type: ignore[misc]
+    """Gives each file of tests to one process, and all files that start vLLM to the same one.
 
     vLLM binds its threads to all cores, and two of them on the same cores crawl.
     """
-    for item in items:
-        group = "vllm" if item.path.name in STARTS_VLLM else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = str(super()._split_scope(nodeid))
+        return "vllm" if Path(file).name in STARTS_VLLM else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile | None:
+    """What ``--dist loadfile`` means here."""
+    return ByFile(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")
