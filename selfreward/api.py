@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfreward import controller
 from selfreward.errors import ConfigError, LockedError, NotFoundError, SelfRewardError
+from selfreward.sigterm import Terminated
 from selfreward.storage import directory
 from selfreward.storage.create import discard_empty, is_empty
 from selfreward.storage.directory import open_run, runs_root
@@ -239,14 +240,14 @@ def launch(
         say: Told at the end of each tracker that has not got all of it.
 
     Raises:
-        KeyboardInterrupt, controller.Terminated, SelfRewardError: See ``controller.launch``; each
+        KeyboardInterrupt, sigterm.Terminated, SelfRewardError: See ``controller.launch``; each
             has a note that says what the run has kept.
     """
     followers = Followers(run, run.config.track)
     try:
         with told_as_damage(run), followers:
             controller.launch(run, tick)
-    except (KeyboardInterrupt, controller.Terminated) as stop:
+    except (KeyboardInterrupt, Terminated) as stop:
         stop.add_note(_left(run, "", is_new))
         raise
     except SelfRewardError as error:

@@ -13,13 +13,10 @@ Everything is committed to ``records.db`` as it is made and a stage is entered o
 finished, so running the loop again continues where it ended, whatever ended it.
 """
 
-import signal
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
-from types import FrameType
 from typing import Protocol
 
 from selfreward.config.run import asked_models
@@ -52,6 +49,7 @@ from selfreward.records import (
     judge_key,
     judge_stage,
 )
+from selfreward.sigterm import Terminated, sigterm_raises
 from selfreward.stages.pairs import build_pairs, few_pairs_remedy
 from selfreward.stages.selection import opinions_on, select
 from selfreward.storage.awaited import awaited
@@ -85,10 +83,6 @@ class Workers(Protocol):
 
     def close(self) -> None:
         """Free whatever was kept for the next call. Idempotent."""
-
-
-class Terminated(SystemExit):
-    """SIGTERM arrived; asyncio lets it through, as it does KeyboardInterrupt for Ctrl-C."""
 
 
 def run_loop(run: Run, store: Store, workers: Workers) -> None:
@@ -418,7 +412,7 @@ def launch(run: Run, tick: Callable[[], None], workers: Workers | None = None) -
     """
     with run.locked():  # before anything is written: the disk may be full of what goes here
         clean(run)
-    with run.owned() as store, _sigterm_raises() as raise_again:
+    with run.owned() as store, sigterm_raises() as raise_again:
         if workers is None:
             from selfreward.workers.children import Children
 
@@ -441,28 +435,3 @@ def launch(run: Run, tick: Callable[[], None], workers: Workers | None = None) -
             store.add_event("stopped", type(stop).__name__)
             raise
         store.add_event("finished", f"{run.config.iterations} iterations")
-
-
-@contextmanager
-def _sigterm_raises() -> Iterator[Callable[[], None]]:
-    """Let SIGTERM raise, and again by what is yielded: a finalizer drops what is raised in it."""
-    arrived = False
-
-    def raise_again() -> None:
-        if arrived:
-            raise Terminated(128 + signal.SIGTERM)
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        nonlocal arrived
-        arrived = True
-        raise_again()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield raise_again
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield raise_again
-        raise_again()  # what was dropped after the last time that it was asked
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from selfreward.config.load import build_config
-from selfreward.controller import Terminated, launch
+from selfreward.controller import launch
 from selfreward.errors import IntegrityError, StoppedError
 from selfreward.inputs.collect import create_run
 from selfreward.measures.figures import IterationFigures
@@ -23,6 +23,7 @@ from selfreward.records import (
     Prompt,
     Response,
 )
+from selfreward.sigterm import Terminated
 from selfreward.storage import durable
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store

@@ -22,8 +22,8 @@ MODULES = {
     if path.name != "__init__.py"
 }
 FLOORS = [
-    {"errors", "records", "text"}, {"config"}, {"storage"}, {"inputs"}, {"engines"}, {"stages"},
-    {"measures", "rewards"}, {"training", "charts", "tracking"}, {"workers"},
+    {"errors", "records", "sigterm", "text"}, {"config"}, {"storage"}, {"inputs"}, {"engines"},
+    {"stages"}, {"measures", "rewards"}, {"training", "charts", "tracking"}, {"workers"},
     {"verbs", "controller"}, {"api", "viewer"}, {"cli"}, {"__main__"},
 ]  # fmt: skip
 """The rooms from the ground up; each imports only from those below it."""

@@ -23,7 +23,8 @@ def work(run: "Run", *, is_new: bool, hint: str = "") -> None:
         typer.Exit: Ctrl-C or SIGTERM, after it is said what has been kept.
         SelfRewardError: See ``api.launch``.
     """
-    from selfreward import api, controller
+    from selfreward import api
+    from selfreward.sigterm import Terminated
     from selfreward.verbs.maintenance import told_as_damage
     from selfreward.verbs.progress import Display
 
@@ -31,7 +32,7 @@ def work(run: "Run", *, is_new: bool, hint: str = "") -> None:
     try:
         with told_as_damage(run), Display(run) as display:
             api.launch(run, display.tick, is_new=is_new, say=said.append)
-    except (KeyboardInterrupt, controller.Terminated) as stop:
+    except (KeyboardInterrupt, Terminated) as stop:
         for line in [hint] if hint else getattr(stop, "__notes__", ()):
             console.note(line)
         code = INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED

@@ -66,7 +66,7 @@ def check_run(config: Config, source: Path | None, *, here: bool = True) -> dict
     beside = source.parent if source else None
     templates = load_jury_templates(config.judge, beside)
     templates |= load_author_templates(config.prompts, beside)
-    check_config(config, templates, here=here, anew=False)
+    check_config(config, templates, here=here)
     if here:
         found = functions.read_functions(inputs.get(functions.COPY, ""))
         _check_functions(config, found, lambda name: inputs.get(name, ""))
@@ -76,24 +76,21 @@ def check_run(config: Config, source: Path | None, *, here: bool = True) -> dict
     return inputs
 
 
-def check_config(
-    config: Config, templates: Mapping[str, Template], *, here: bool = True, anew: bool = True
-) -> None:
+def check_config(config: Config, templates: Mapping[str, Template], *, here: bool = True) -> None:
     """Check models' names, engines, judges, templates, launch and training, but load no model.
 
-    It imports TRL, which takes seconds, where these options have not passed before.
+    It imports TRL, which takes seconds, where these options have not passed here, see ``passed``.
 
     Args:
         templates: Those of the judges by ``template_name``, ``prompts`` and, if any, ``evolve``.
         here: Whether the run is to happen on this machine; else what it lacks is no fault.
-        anew: Whether to ask the libraries again of options that have passed, see ``passed``.
 
     Raises:
         ConfigError: The first thing that is wrong, with its key and what to do.
         PreflightError: The machine lacks what the config asks for.
     """
     name = passed.name_of(config, here=here)
-    known = not anew and passed.is_known(name)
+    known = passed.is_known(name)
     check_source(config.model, revision=config.revision, trust_remote_code=config.trust_remote_code)
     if config.prompts.author != "policy":
         check_source(config.prompts.author, key="prompts.author")
@@ -148,7 +145,7 @@ def check_changed(run: Run, config: Config, changed: Collection[str]) -> None:
             f"evaluation.canaries: the run has no {canaries}",
             "A run keeps the data that it was made with; start a new run.",
         )
-    check_config(config, run_templates(run, config), anew=False)
+    check_config(config, run_templates(run, config))
 
 
 def check_own_functions(run: Run) -> None:

@@ -2,8 +2,7 @@
 
 Only what passed is kept, under all that decided it: the options, the files that they name, the
 installed packages, this package's own code, the machine's devices and what the environment says to
-these libraries. So a refusal is always the library's own, and whatever changes is checked anew. A
-run's first job checks in any case, see ``jobs.prepare``.
+these libraries. So a refusal is always the library's own, and whatever changes is checked anew.
 """
 
 import hashlib

@@ -249,7 +249,7 @@ def test_a_tracker_that_is_not_installed_is_refused_with_the_command_that_instal
     monkeypatch.setattr("selfreward.tracking.base.find_spec", lambda name: None)
     config = build_config({}, ["track=[mlflow]"])
     with pytest.raises(PreflightError) as found:
-        check_config(config, {}, anew=False)
+        check_config(config, {})
     assert found.value.message == "track: mlflow is not installed"
     assert "pip install 'selfreward-loop[mlflow]'" in found.value.hint
 
