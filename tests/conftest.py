@@ -16,18 +16,18 @@ from tests.support.models import vary_model
 settings.register_profile("suite", deadline=None, database=None, derandomize=True)
 settings.load_profile("suite")
 
-STARTS_VLLM = {"test_engines.py", "test_vllm.py", "test_parity.py"}
+STARTS_VLLM = {"test_vllm.py", "test_parity.py"}
 
 
 class ByFile(LoadFileScheduling):  # type: ignore[misc]
-    """Gives each file of tests to one process, and all files that start vLLM to the same one.
+    """Gives each file of tests to one process, and all tests that start vLLM to the same one.
 
     vLLM binds its threads to all cores, and two of them on the same cores crawl.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        file = str(super()._split_scope(nodeid))
-        return "vllm" if Path(file).name in STARTS_VLLM else file
+        file, _, case = nodeid.partition("::")
+        return "vllm" if Path(file).name in STARTS_VLLM or "[vllm" in case else file
 
 
 @pytest.hookimpl(optionalhook=True)
