@@ -87,7 +87,7 @@ def main() -> None:
     """Make the environments, run all, print the tables after each repeat."""
     arguments = parsed()
     model = models.resolve(arguments.model).path
-    chosen = {n: e for n, e in ENTRIES.items() if e.contender in arguments.contenders}
+    chosen = chosen_of(arguments)
     pythons = dict(arguments.python)
     envs = {
         env: Path(pythons[env]) if env in pythons else make_env(arguments.envs.resolve(), env)
@@ -123,6 +123,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--python", nargs="*", default=[], metavar="ENV=PYTHON", type=interpreter,
         help="an interpreter in place of the environment of that name")  # fmt: skip
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--forms", nargs="+", choices=[*BASES], default=[*BASES],
+        help="of judging; not every contender has both")  # fmt: skip
     parser.add_argument("--model", default="bundled:smollm2-135m")
     counts = {"repeats": 3, "prompts": 16, "responses": 4, "tokens": 64, "judge-tokens": 100}
     for name, default in counts.items():
@@ -137,7 +139,18 @@ def parsed() -> argparse.Namespace:
             parser.error(f"--{name}: expected 1 or more")
     if arguments.prompts > (most := len(shipped_prompts())):
         parser.error(f"--prompts: {most} are shipped")
+    if not chosen_of(arguments):
+        parser.error("no contender that was named judges in this form")
     return arguments
+
+
+def chosen_of(arguments: argparse.Namespace) -> dict[str, Entry]:
+    """What is to run."""
+    return {
+        name: entry
+        for name, entry in ENTRIES.items()
+        if entry.contender in arguments.contenders and entry.form in arguments.forms
+    }
 
 
 def interpreter(text: str) -> tuple[str, str]:

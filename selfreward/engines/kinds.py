@@ -146,6 +146,12 @@ def candidates(kind: str, options: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(sorted(found, key=lambda name: len(options.keys() - OPTIONS[name].keys())))
 
 
+def engine_imports(kind: str) -> tuple[str, ...]:
+    """What an engine of this kind will import that is slow to, for ``pkgutil.resolve_name``."""
+    is_likely = kind in ("auto", "openvino") and not openvino_problem()
+    return ("selfreward.engines.openvino:",) if is_likely else ()
+
+
 def own_options(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the options that an engine has."""
     known = set(_module("vllm").OPTIONS if kind == "vllm" else OPTIONS[kind])

@@ -14,13 +14,18 @@ needed after all is ended.
 import os
 from collections.abc import Callable
 
+from selfreward.engines.kinds import engine_imports
 from selfreward.storage.changes import PREPARED, is_unchecked
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
 from selfreward.workers.process import Child
 
-_ENGINES = ("selfreward.workers.jobs", "torch", "transformers")
-_TRAINING = (*_ENGINES, "trl.trainer.dpo_trainer", "trl.trainer.sft_trainer")
+_LOADING = (
+    "selfreward.workers.jobs:",
+    "transformers:AutoTokenizer",
+    "transformers:AutoModelForCausalLM",
+)
+_TRAINING = (*_LOADING, "trl:DPOTrainer", "trl:SFTTrainer")
 """What a child imports before it has its job: what is always installed, and slow to import."""
 
 
@@ -35,13 +40,18 @@ class Children:
         self._run, self._store, self._tick = run, store, tick
         self._kept: Child | None = None
         self._next: Child | None = None
+        self._logs: Child | None = None
+        """Which prints to the log of an earlier job: where it keeps an engine, that does so too."""
 
     def prepare(self) -> None:
-        """Resolve the base model and check the config, unless an earlier launch did."""
+        """Resolve the base model and check the config, unless an earlier launch did.
+
+        The child that does so is there for what comes next.
+        """
         changed = is_unchecked(self._store.events())
         if changed or not os.path.isdir(self._run.base_model().get("path", "")):
-            with self._open() as child:
-                self._work(child, "prepare", 0)
+            self._next = self._new(trains=self._run.config.sft is not None)
+            self._work(self._next, "prepare", 0)
         if changed:
             self._store.add_event(PREPARED, "with the config of now")
 
@@ -89,22 +99,29 @@ class Children:
 
     def _start_next(self, work: str, iteration: int) -> None:
         """Start the child that comes after one that does this work; a guess that may be wrong."""
-        config, launch = self._run.config, self._run.config.launch
+        config = self._run.config
         is_over = iteration == config.iterations and not config.evaluation.is_on
         if work == "evaluate":  # which generates in the same child, if anything follows
             return
         if work in ("sft", "train") and (is_over or self._kept is not None):
             return
-        trains = work == "generate" or (work == "prepare" and config.sft is not None)
-        devices = launch.train_devices if trains else launch.engine_devices
+        self._next = self._new(trains=work == "generate")
+
+    def _new(self, *, trains: bool) -> Child:
+        """A child that imports what training takes, or what asking an engine does."""
+        config, launch = self._run.config, self._run.config.launch
+        if not trains:
+            return Child(launch.engine_devices, (*_LOADING, *engine_imports(config.engine.kind)))
         # Where several processes train, the child starts these and has no use for TRL itself.
         alone = launch.processes == 1 and launch.command is None
-        self._next = Child(devices, _TRAINING if trains and alone else _ENGINES)
+        return Child(launch.train_devices, _TRAINING if alone else _LOADING)
 
     def _work(self, child: Child, work: str, iteration: int) -> None:
         job = {"run": str(self._run.path.resolve()), "epoch": self._store.epoch}
         job |= {"work": work, "iteration": iteration}
-        job["log"] = str(self._run.log_path(iteration, work).resolve())
+        if self._logs is not child:
+            job["log"] = str(self._run.log_path(iteration, work).resolve())
+        self._logs = child if work != "prepare" else None
         if self._next is None:
             self._start_next(work, iteration)
         child.work(job, f"{work} process of iteration {iteration}", self._tick)

@@ -34,7 +34,7 @@ class Child:
 
     Args:
         devices: Its ``CUDA_VISIBLE_DEVICES``; None leaves the parent's.
-        imports: Modules that it imports at once, before it has a job.
+        imports: What it imports at once, before it has a job; see ``pkgutil.resolve_name``.
     """
 
     def __init__(self, devices: str | None = None, imports: Sequence[str] = ()) -> None:
@@ -42,7 +42,7 @@ class Child:
         # Engines put sockets there, which they would leave behind when killed.
         self._scratch, held = _new_scratch()
         self._logs = [Path(self._scratch.name, "log")]
-        """Where it prints to: first one that goes with it, then that of its first job with one."""
+        """Where it prints to: first one that goes with it, then those of its jobs."""
         visible = {"CUDA_VISIBLE_DEVICES": devices} if devices else {}
         with open(self._logs[0], "ab") as stderr:
             self._process = subprocess.Popen(
@@ -73,7 +73,7 @@ class Child:
 
         Args:
             job: A line for ``children``. ``log``: file to which all that it prints is appended
-                from its first such job on.
+                from now on.
             name: What the process is called where it dies.
             tick: Called a few times a second meanwhile.
             hear: Gets what the child says while it works.
@@ -81,9 +81,7 @@ class Child:
         Raises:
             SelfRewardError: What the child raised, or that it died.
         """
-        if self._logs[1:]:
-            job = {key: value for key, value in job.items() if key != "log"}
-        elif "log" in job:
+        if "log" in job:
             self._logs.append(Path(job["log"]))
             self._logs[-1].parent.mkdir(exist_ok=True)
             self._logs[-1].touch()  # it may die before it opens it
@@ -93,7 +91,7 @@ class Child:
             self.kill()
             raise
         if answer is None:
-            where = f", {self._logs[1]}," if self._logs[1:] else ""
+            where = f", {self._logs[-1]}," if self._logs[1:] else ""
             said = "".join(log.read_text(errors="replace") for log in self._logs)
             tail = "\n".join(said.splitlines()[-_TAIL:])
             code = self.kill()

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,6 +19,7 @@ from selfreward.config.load import build_config
 from selfreward.errors import ConfigError, PreflightError, SelfRewardError
 from selfreward.inputs.collect import create_run
 from selfreward.records import Stage
+from selfreward.storage.directory import Run
 from selfreward.storage.durable import full_disk_named
 from selfreward.workers import children as children_module
 from selfreward.workers import process
@@ -106,7 +107,7 @@ def test_a_change_of_what_decides_records_is_checked_against_the_model_once(
     def prepare() -> list[str]:
         with run.owned() as store:
             children = Children(run, store, lambda: None)
-            monkeypatch.setattr(children, "_open", lambda *given: nullcontext())
+            monkeypatch.setattr(children, "_new", lambda trains: None)
             monkeypatch.setattr(children, "_work", lambda child, work, iteration: done.append(work))
             children.prepare()
         return done
@@ -217,12 +218,14 @@ class Numbered:
 
     def __init__(self, devices: str | None = None, imports: tuple[str, ...] = ()) -> None:
         self.devices, self.trains = devices, any("trl" in name for name in imports)
-        self.imports, self.is_alive, self.works = imports, True, list[str]()
+        self.imports, self.is_alive = imports, True
+        self.works, self.logs = list[str](), list[str]()
         self.made.append(self)
 
     def work(self, job: dict[str, Any], *more: object) -> None:
         assert self.is_alive
         self.works.append(job["work"])
+        self.logs.append(Path(job.get("log", "")).name)
 
     def close(self, grace_s: float = 0) -> None:
         self.is_alive = False
@@ -266,6 +269,32 @@ def test_while_a_child_works_the_next_one_imports_what_it_will_need(
     works = [child.works for child in Numbered.made]
     assert works == [["generate"], ["train"], ["evaluate", "generate"], ["train"], ["evaluate"]]
     assert [bool(child.imports) for child in Numbered.made] == [False] + [True] * 4
+
+
+@pytest.mark.parametrize(
+    ("words", "work", "logs"),
+    [
+        (["sft=null"], "evaluate", ["0-prepare.log", "0-evaluate.log", ""]),
+        (["sft={}"], "train", ["0-prepare.log", "0-train.log"]),
+    ],
+)
+def test_the_child_that_prepares_goes_on_and_each_work_has_its_log(
+    words: list[str],
+    work: str,
+    logs: list[str],
+    numbered: Callable[..., Children],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Run, "base_model", lambda run: {})
+    with closing(numbered(*words)) as children:
+        children.prepare()
+        getattr(children, work)(0)
+        if work == "evaluate":  # the engine that it keeps prints to the log that it began with
+            children.generate(1)
+    first = Numbered.made[0]
+    assert first.works[:2] == ["prepare", work]
+    assert first.logs == logs
+    assert first.trains == (work == "train")
 
 
 @pytest.mark.parametrize(
@@ -333,10 +362,9 @@ def test_a_child_that_dies_before_it_takes_its_job_is_reported_with_what_it_said
     assert "ImportError: broken" in caught.value.hint
 
 
-def test_a_child_goes_on_with_the_log_of_its_first_job(
+def test_a_child_prints_to_the_log_that_it_was_given_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The processes of an engine that it keeps print there, too."""
     monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
     run = run_on_bytes(tmp_path / "base")
     first, second = run.log_path(0, "evaluate"), run.log_path(1, "train")
@@ -346,8 +374,14 @@ def test_a_child_goes_on_with_the_log_of_its_first_job(
         job = {"run": str(run.path), "epoch": store.epoch, "iteration": 1}
         child.work(job | {"work": "generate", "log": str(first)}, "test")
         with pytest.raises(SelfRewardError):
+            child.work(job | {"work": "train"}, "test")
+    assert "Traceback" in first.read_text()
+    with run.owned() as store, Child() as child:
+        job = {"run": str(run.path), "epoch": store.epoch, "iteration": 1}
+        child.work(job | {"work": "generate", "log": str(first)}, "test")
+        with pytest.raises(SelfRewardError, match="test ended") as caught:
             child.work(job | {"work": "train", "log": str(second)}, "test")
-    assert "Traceback" in first.read_text() and not second.exists()
+    assert "Traceback" in second.read_text() and str(second) in caught.value.hint
 
 
 def test_a_child_that_has_no_job_yet_is_ended_at_once(
