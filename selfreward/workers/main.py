@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -41,9 +41,7 @@ def main() -> None:
     code = 0
     try:
         with full_disk_named(os.getcwd()):
-            for name in sys.argv[2:]:
-                pkgutil.resolve_name(name)
-            gc.freeze()  # what libraries define stays; to go through it takes half a second
+            _import(sys.argv[2:])
             _serve(jobs, say)
     except SelfRewardError as error:
         plain = {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
@@ -56,6 +54,16 @@ def main() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _import(names: Sequence[str]) -> None:
+    """Import what the jobs will; what cannot be imported fails in the job that needs it."""
+    for name in names:
+        try:
+            pkgutil.resolve_name(name)
+        except Exception as error:  # whatever a broken installation raises
+            print(f"{name} cannot be imported: {type(error).__name__}: {error}", file=sys.stderr)
+    gc.freeze()  # what libraries define stays; to go through it takes half a second
 
 
 class _Terminated(SystemExit):

@@ -352,14 +352,33 @@ def test_what_a_child_that_waited_prints_goes_to_the_log_of_its_job(
 def test_a_child_that_dies_before_it_takes_its_job_is_reported_with_what_it_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "early.py").write_text("import time\ntime.sleep(1)\nraise ImportError('broken')")
+    (tmp_path / "early.py").write_text(
+        "import os, time\ntime.sleep(1)\nprint('broken', flush=True)\nos._exit(1)"
+    )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     log = tmp_path / "logs" / "1-train.log"
     with Child(imports=["early"]) as child, pytest.raises(SelfRewardError) as caught:
         child.work({"work": "train", "log": str(log)}, "test")
     assert caught.value.message == "the test ended with code 1"
     assert f"Its log, {log}, ends with" in caught.value.hint
-    assert "ImportError: broken" in caught.value.hint
+    assert "broken" in caught.value.hint
+
+
+def test_what_cannot_be_imported_early_keeps_no_job_from_being_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
+    (tmp_path / "early.py").write_text("raise OSError('no such library')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    run = run_on_bytes(tmp_path / "base")
+    with run.owned() as store, Child(imports=["early", "json:no_such_name"]) as child:
+        for stage in run.config.rollout_stages(1):  # so that no model is needed
+            store.finish_stage(Stage(1, stage, 0, 0, "", "", 0.0, {}))
+        job = {"run": str(run.path), "epoch": store.epoch, "work": "generate", "iteration": 1}
+        child.work(job, "test")
+        said = child._logs[0].read_text()
+    assert "early cannot be imported: OSError: no such library" in said
+    assert "json:no_such_name cannot be imported: AttributeError" in said
 
 
 def test_a_child_prints_to_the_log_that_it_was_given_last(
