@@ -40,8 +40,8 @@ class Children:
         self._run, self._store, self._tick = run, store, tick
         self._kept: Child | None = None
         self._next: Child | None = None
-        self._logs: Child | None = None
-        """Which prints to the log of an earlier job: where it keeps an engine, that does so too."""
+        self._kept_prints = False
+        """Whether the kept one has its log: that of its first work, as its engine prints there."""
 
     def prepare(self) -> None:
         """Resolve the base model and check the config, unless an earlier launch did.
@@ -82,7 +82,7 @@ class Children:
     def _end_kept(self) -> None:
         if self._kept is not None:
             self._kept.close()
-            self._kept = None
+            self._kept, self._kept_prints = None, False
 
     def _end_next(self) -> None:
         if self._next is not None:
@@ -119,9 +119,9 @@ class Children:
     def _work(self, child: Child, work: str, iteration: int) -> None:
         job = {"run": str(self._run.path.resolve()), "epoch": self._store.epoch}
         job |= {"work": work, "iteration": iteration}
-        if self._logs is not child:
+        if child is not self._kept or not self._kept_prints:
             job["log"] = str(self._run.log_path(iteration, work).resolve())
-        self._logs = child if work != "prepare" else None
+        self._kept_prints |= child is self._kept
         if self._next is None:
             self._start_next(work, iteration)
         child.work(job, f"{work} process of iteration {iteration}", self._tick)

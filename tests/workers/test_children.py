@@ -275,6 +275,7 @@ def test_while_a_child_works_the_next_one_imports_what_it_will_need(
     ("words", "work", "logs"),
     [
         (["sft=null"], "evaluate", ["0-prepare.log", "0-evaluate.log", ""]),
+        (["launch.keep_engine=true"], "evaluate", ["0-prepare.log", "0-evaluate.log", "", ""]),
         (["sft={}"], "train", ["0-prepare.log", "0-train.log"]),
     ],
 )
@@ -291,6 +292,8 @@ def test_the_child_that_prepares_goes_on_and_each_work_has_its_log(
         getattr(children, work)(0)
         if work == "evaluate":  # the engine that it keeps prints to the log that it began with
             children.generate(1)
+            children.train(1)
+            children.evaluate(1)
     first = Numbered.made[0]
     assert first.works[:2] == ["prepare", work]
     assert first.logs == logs
