@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from selfreward.workers.jobs import Generator
 
 
+_LOG = logging.getLogger(__name__)
+
+
 def main() -> None:
     """Entry point of a child process: ``main SCRATCH [IMPORT ...]``, to be imported at once."""
     answers = os.fdopen(os.dup(1), "w")
@@ -62,7 +65,7 @@ def _import(names: Sequence[str]) -> None:
         try:
             pkgutil.resolve_name(name)
         except Exception as error:  # whatever a broken installation raises
-            print(f"{name} cannot be imported: {type(error).__name__}: {error}", file=sys.stderr)
+            _LOG.warning("%s cannot be imported: %s: %s", name, type(error).__name__, error)
     gc.freeze()  # what libraries define stays; to go through it takes half a second
 
 
