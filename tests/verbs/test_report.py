@@ -267,6 +267,8 @@ def test_what_cannot_be_written_says_where_to_write_instead(
 def test_the_verb_writes_into_the_run_and_charts_beside(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert invoke(["scores", "whole"]) == 0  # who reads leaves SQLite's files beside the records
+    capsys.readouterr()
     before = {path.name for path in (runs / "whole").iterdir()}
     assert invoke(["report", "whole", "--figures", str(tmp_path / "figures"), "--json"]) == 0
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
