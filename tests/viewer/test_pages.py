@@ -3,6 +3,7 @@
 # ruff: noqa: F811
 
 import json
+import os
 import shutil
 import signal
 from collections.abc import Iterator
@@ -207,6 +208,7 @@ def test_the_drawing_child_that_was_killed_is_one_message_and_starts_again(
         viewer.child._process.wait()
         assert viewer.child.ask(job) == first
         viewer.child._process.send_signal(signal.SIGSTOP)  # or it might end before it is asked
+        os.waitid(os.P_PID, viewer.child._process.pid, os.WSTOPPED | os.WNOWAIT)  # all its threads
         viewer.child._process.stdin.close()  # type: ignore[union-attr]
         with pytest.raises(PreflightError, match="has ended"):
             viewer.child.ask(job)
