@@ -9,11 +9,9 @@ from selfreward.config.base import EngineConfig, Group, SeedSource
 from selfreward.config.evaluation import BestConfig, EvaluationConfig, benchmark_of
 from selfreward.config.generation import PairsConfig, PromptsConfig, ResponsesConfig
 from selfreward.config.judging import (
-    FUNCTION,
     HOSTED,
     IMPLICIT,
     PREVIOUS,
-    REWARD,
     ContestConfig,
     HealthConfig,
     JudgeConfig,
@@ -257,11 +255,10 @@ class Config(Group):
         """What samples while it trains asks its judges meanwhile, in the process that trains."""
         method = self.train.method
         for number, juror in enumerate(self.judge.jurors):
-            if juror.weight and juror.form not in (FUNCTION, REWARD):
+            if juror.weight and juror.imported:
                 raise ValueError(
-                    f"train.method={method} asks its judges while it trains, which have to be "
-                    f"functions or reward models, but {judge_key(number)} is {juror.name}; name a "
-                    "function, set form=reward, or give it weight=0"
+                    f"train.method={method} asks its judges while it trains, but the votes of "
+                    f"{judge_key(number)}, {juror.name}, come from elsewhere; give it weight=0"
                 )
         if self.launch.processes > 1 or self.launch.command is not None:
             key = "processes" if self.launch.processes > 1 else "command"

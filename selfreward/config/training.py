@@ -158,7 +158,7 @@ class TrainConfig(Group):
     method: Literal["dpo", "sft", "rloo", "grpo", "none"] = "dpo"
     """``dpo``: on the pairs, by the group ``dpo`` (SRLM 2.3). ``sft``: on the best-scored
     responses, by ``train.sft``. ``rloo``, ``grpo``: reinforcement learning on the prompts, by the
-    group of that name; the judges, which are functions and reward models, score what is sampled.
+    group of that name; the judges of the run score what is sampled, the policy as M(t).
     ``none``: M(t+1) has the weights of M(t); all else is made and measured."""
     sft: PositivesConfig = PositivesConfig()
     replay: ReplayConfig = ReplayConfig()

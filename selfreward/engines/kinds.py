@@ -64,6 +64,8 @@ how many sequences and tokens a batch may hold. Listed here so that checking the
 what an engine itself would refuse, it refuses once M1 is trained. Those of vLLM, which are many,
 are asked of it."""
 KINDS = ("auto", "ctranslate2", "openvino", "server", "transformers", "vllm")
+MEMORY_OPTIONS = ("gpu_memory_utilization", "kv_cache_memory_bytes")
+"""Options of vLLM that tell it how much memory to take."""
 _MODULES = {"server": "server.engine"}
 """Where an engine is, if not in the module of its name."""
 _AUTO = ("openvino", "ctranslate2", "transformers")

@@ -57,6 +57,7 @@ def stages_of(
     """
     count, n, anchors = config.prompts.count, config.responses.n, config.responses.anchors
     mean_prompt = mean_prompt_of(prompts)
+    asked = [mean_prompt + tokens_of(rubric) for rubric in rubrics]
     rows = [
         written,
         {
@@ -73,13 +74,12 @@ def stages_of(
             "sampled": count * anchors * config.responses.max_new_tokens,
             "read": count * mean_prompt,
         },
-        *(
-            _judging(config, iteration, juror, mean_prompt + tokens_of(rubric))
-            for juror, rubric in enumerate(rubrics)
-        ),
+        *(_judging(config, iteration, juror, tokens) for juror, tokens in enumerate(asked)),
         _comparing(config, mean_prompt + tokens_of(compared)),
-        _meta_judging(config, iteration, mean_prompt + tokens_of(rubrics[0])),
-        _training(config, iteration, mean_prompt + config.responses.max_new_tokens),
+        _meta_judging(config, iteration, asked[0]),
+        _online(config, mean_prompt, asked)
+        if config.online is not None
+        else _training(config, iteration, mean_prompt + config.responses.max_new_tokens),
     ]
     return [row for row in rows if row["records"]]
 
@@ -93,8 +93,6 @@ def _training(config: Config, iteration: int, tokens: int) -> dict[str, Any]:
     train = config.train
     if train.method == "none":
         return {"stage": "train", "records": 0}
-    if config.online is not None:
-        return _online(config, tokens - config.responses.max_new_tokens)
     is_dpo = train.method == "dpo"
     answers = config.responses.n + config.responses.demonstrations
     each = config.pairs.most(answers) if is_dpo else 1
@@ -114,11 +112,14 @@ def _training(config: Config, iteration: int, tokens: int) -> dict[str, Any]:
     }
 
 
-def _online(config: Config, prompt: int) -> dict[str, Any]:
+def _online(config: Config, prompt: int, asked: list[int]) -> dict[str, Any]:
     """The stage that trains by a method that samples; its judges are asked of every response.
+
+    Criteria are those of the stage ``judgments``.
 
     Args:
         prompt: Tokens of one.
+        asked: Of each judge's rubric with a prompt.
     """
     options, method = config.online_options, config.train.method
     settings = {"num_iterations": 1, **DEFAULTS[method], **options}
@@ -127,13 +128,18 @@ def _online(config: Config, prompt: int) -> dict[str, Any]:
     per_step = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"]
     sampled = math.ceil(steps * per_step / updates)
     length = int(options["max_completion_length"])
+    judges = [
+        (judge, at) for judge, at in zip(config.judge.jurors, asked, strict=True) if judge.weight
+    ]
+    written = sum(judge.num_texts(0, 1) * judge.max_new_tokens for judge, _ in judges)
+    judged = sum(judge.num_reads * (tokens + length) for judge, tokens in judges)
     return {
         "stage": "train",
         "records": math.ceil(sampled / group),
         "note": f"prompts, {group} responses to each, {steps} steps",
         "steps": steps,
-        "sampled": sampled * length,
-        "read": sampled * updates * (prompt + length),
+        "sampled": sampled * (length + written),
+        "read": sampled * (updates * (prompt + length) + judged),
     }
 
 

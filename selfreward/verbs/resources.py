@@ -8,6 +8,7 @@ import shutil
 from typing import Any
 
 from selfreward.config.run import Config
+from selfreward.engines.kinds import MEMORY_OPTIONS
 from selfreward.inputs.models import count_parameters
 from selfreward.records import judge_key
 from selfreward.storage.directory import runs_root
@@ -17,8 +18,6 @@ _TRAINING_COPIES = 3
 """A checkpoint holds the weights and Adam's two moments."""
 _CHECKPOINTS = 3
 """Two are kept while the next one is written."""
-_ENGINE_MEMORY = ("gpu_memory_utilization", "kv_cache_memory_bytes")
-"""Options that tell an engine how much to take."""
 
 
 def memory_of(config: Config) -> dict[str, Any] | None:
@@ -41,7 +40,7 @@ def memory_of(config: Config) -> dict[str, Any] | None:
     told = {
         f"{key}.{option}": engine.options[option]
         for key, engine in [("engine", config.engine), *judges]
-        for option in _ENGINE_MEMORY
+        for option in MEMORY_OPTIONS
         if engine is not None and option in engine.options
     }
     return {

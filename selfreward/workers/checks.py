@@ -10,10 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from selfreward.config import Config, EngineConfig, JurorConfig, SeedSource
-from selfreward.config.judging import BASES, HOSTED, OWN_MODELS, REWARD
+from selfreward.config.judging import BASES, HOSTED, OWN_MODELS, REWARD, engine_of
 from selfreward.config.readers import decides
 from selfreward.config.run import all_judges, check_judges
 from selfreward.config.training import OnlineConfig
+from selfreward.engines.kinds import MEMORY_OPTIONS, candidates
 from selfreward.engines.kinds import check_options as check_engine_options
 from selfreward.engines.reward import check_reward_model
 from selfreward.errors import ConfigError, PreflightError, SelfRewardError
@@ -111,6 +112,7 @@ def check_config(config: Config, templates: Mapping[str, Template], *, here: boo
     _check_templates(config, templates)
     checks.check_command(config.launch, here=here)
     checks.check_reference(config.dpo, config.engine)
+    _check_beside(config)
     if not known:
         _check_training(config, here)
         passed.keep(name)
@@ -250,6 +252,23 @@ def _check_engine(engine: EngineConfig, key: str, here: bool, known: bool) -> No
             if message.startswith("engine."):
                 message = f"{key}.{message.removeprefix('engine.')}"
             raise type(error)(message, error.hint) from None
+
+
+def _check_beside(config: Config) -> None:
+    """Check that a judge that is asked while a model is trained leaves it memory."""
+    if config.online is None:
+        return
+    for number, judge in enumerate(config.judge.jurors):
+        engine = engine_of(judge, config.engine)
+        is_asked = judge.weight and judge.traits.template
+        told = any(option in engine.options for option in MEMORY_OPTIONS)
+        if is_asked and not told and candidates(engine.kind, engine.options)[0] == "vllm":
+            key = f"{judge_key(number)}.engine" if judge.engine is not None else "engine"
+            raise ConfigError(
+                f"train.method={config.train.method} asks {judge_key(number)} while it trains, and "
+                "vLLM would take nine tenths of the memory that both need",
+                f"Set {key}.kind=vllm and {key}.gpu_memory_utilization=0.3, say; or a server.",
+            )
 
 
 def _check_templates(config: Config, templates: Mapping[str, Template]) -> None:

@@ -329,8 +329,8 @@ def train_iteration(
         reports[CONSISTENCY] = run_consistency(run, store, iteration)
     with ExitStack() as stack:
         if training.method in ONLINE:
-            tell, hold = partial(store.add_event, "warning"), partial(hold_fixed, store)
-            judges = judge_rewards(run, prompts, chat, _opener(run, tell, hold))
+            opener = _opener(run, partial(store.add_event, "warning"), partial(hold_fixed, store))
+            judges = judge_rewards(run, store, iteration, prompts, chat, opener)
             with_rewards: Any = fit
             fit = partial(with_rewards, rewards=stack.enter_context(judges))
         tracker = stack.enter_context(Tracker(store, iteration, stage, total=0))

@@ -8,32 +8,45 @@ asked ends the training, which goes on from its last checkpoint.
 
 import asyncio
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
 
-from selfreward.config import Config
-from selfreward.config.judging import REWARD, REWARD_ENGINE
+from selfreward.config import Config, EngineConfig, JurorConfig
+from selfreward.config.judging import FUNCTION, engine_of
 from selfreward.engines.base import Generation
 from selfreward.engines.chat import Chat
-from selfreward.engines.sessions import OpenSession
+from selfreward.engines.sessions import OpenSession, Session
 from selfreward.inputs.columns import column_names
-from selfreward.records import Judgment, Prompt, Response, judge_key
+from selfreward.inputs.judge_templates import run_judge_templates
+from selfreward.records import Criterion, Judgment, Prompt, Response, judge_key
 from selfreward.stages.functions import CANDIDATES, Scorer, judge_by_function
+from selfreward.stages.judgments import judge_response
 from selfreward.stages.jury import jury_scores, means_by_response, whole_responses
 from selfreward.stages.responses import response_of
-from selfreward.stages.rewards import RewardScorer
 from selfreward.storage.directory import Run
+from selfreward.storage.store import Store
 from selfreward.training.base import Verdict
 from selfreward.workers.functions import function_process
+from selfreward.workers.rollout import SCORERS, judge_model
 
 CUT_OFF = "cut off"
 """Reason of a completion that did not end within its tokens, unless ``judge.truncated``."""
 
 
+Votes = Callable[[Prompt, Response, Sequence[str]], Awaitable[list[Judgment]]]
+"""A judge: its votes on a response, given all that was sampled for the prompt."""
+
+
 @contextmanager
 def judge_rewards(
-    run: Run, prompts: Sequence[Prompt], chat: Chat, open_session: OpenSession
+    run: Run,
+    store: Store,
+    iteration: int,
+    prompts: Sequence[Prompt],
+    chat: Chat,
+    open_session: OpenSession,
 ) -> Iterator["JudgeRewards"]:
     """The judges that count, open as long as the body runs.
 
@@ -47,28 +60,71 @@ def judge_rewards(
     stack = AsyncExitStack()
     with asyncio.Runner() as runner:
         try:
-            scorers = runner.run(_open(run, stack, open_session))
-            yield JudgeRewards(run.config, prompts, chat, scorers, runner)
+            judges = runner.run(_open(run, store, iteration, stack, open_session))
+            yield JudgeRewards(run.config, prompts, chat, judges, runner)
         finally:
             runner.run(stack.aclose())
 
 
-async def _open(run: Run, stack: AsyncExitStack, open_session: OpenSession) -> dict[int, Scorer]:
-    """Open each judge that has a weight, by juror."""
-    scorers: dict[int, Scorer] = {}
+async def _open(
+    run: Run, store: Store, iteration: int, stack: AsyncExitStack, open_session: OpenSession
+) -> dict[int, Votes]:
+    """Open each judge that has a weight, by juror; those of one model share it."""
+    opened: list[tuple[EngineConfig, Path | str, Session]] = []
+
+    async def session_of(engine: EngineConfig, model: Path | str) -> Session:
+        for others, known, session in opened:
+            if (others, known) == (engine, model):
+                return session
+        opening = open_session(engine, model)
+        session = await opening if inspect.isawaitable(opening) else opening
+        stack.push_async_callback(session.engine.close)
+        opened.append((engine, model, session))
+        return session
+
+    judges: dict[int, Votes] = {}
     for juror, settings in enumerate(run.config.judge.jurors):
         if not settings.weight:
             continue
-        if settings.form == REWARD:
-            opened = open_session(REWARD_ENGINE, settings.model)
-            session = await opened if inspect.isawaitable(opened) else opened
-            stack.push_async_callback(session.engine.close)
-            scorers[juror] = RewardScorer(session.engine, session.chat)
-        else:
+        if settings.form == FUNCTION:
             columns = [*column_names(run.read_copy("seeds/dataset.jsonl")), CANDIDATES]
             process = function_process(run, settings, judge_key(juror), columns)
-            scorers[juror] = await stack.enter_async_context(process)
-    return scorers
+            judges[juror] = _by_value(await stack.enter_async_context(process), settings, juror)
+            continue
+        engine = engine_of(settings, run.config.engine)
+        session = await session_of(engine, judge_model(run, store, iteration, juror))
+        if scorer := SCORERS.get(engine.kind):
+            judges[juror] = _by_value(scorer(session.engine, session.chat), settings, juror)
+        else:
+            judges[juror] = _in_words(run, store, iteration, session, juror)
+    return judges
+
+
+def _by_value(scorer: Scorer, settings: JurorConfig, juror: int) -> Votes:
+    async def votes(prompt: Prompt, response: Response, texts: Sequence[str]) -> list[Judgment]:
+        return await judge_by_function(scorer, prompt, response, settings, juror, texts)
+
+    return votes
+
+
+def _in_words(run: Run, store: Store, iteration: int, session: Session, juror: int) -> Votes:
+    """A judge that is asked in words; by criteria it goes by those of the stage ``judgments``."""
+    config, settings = run.config, run.config.judge.jurors[juror]
+    template = run_judge_templates(run, juror)["judge"]
+    slots = asyncio.Semaphore(config.engine.concurrency)
+    criteria: dict[int, list[Criterion]] = {}
+    for criterion in store.records(Criterion, iteration):
+        if criterion.juror == juror:
+            criteria.setdefault(criterion.attempt, []).append(criterion)
+
+    async def votes(prompt: Prompt, response: Response, texts: Sequence[str]) -> list[Judgment]:
+        async with slots:
+            return await judge_response(
+                session.engine, session.chat, template, prompt, response, settings,
+                run_seed=config.seed, juror=juror, criteria=criteria.get(prompt.attempt, ()),
+            )  # fmt: skip
+
+    return votes
 
 
 class JudgeRewards:
@@ -79,11 +135,11 @@ class JudgeRewards:
         config: Config,
         prompts: Sequence[Prompt],
         chat: Chat,
-        scorers: dict[int, Scorer],
+        judges: dict[int, Votes],
         runner: asyncio.Runner,
     ) -> None:
         self._judge, self._prompts, self._chat = config.judge, prompts, chat
-        self._scorers, self._runner = scorers, runner
+        self._judges, self._runner = judges, runner
 
     @property
     def end_ids(self) -> frozenset[int]:
@@ -99,28 +155,22 @@ class JudgeRewards:
     async def _verdicts(
         self, samples: Sequence[tuple[int, Sequence[Sequence[int]]]]
     ) -> list[list[Verdict]]:
+        prompts = [self._prompts[row] for row, _ in samples]
         # A prompt may come twice, and each time is a group of its own.
-        prompts = [
-            replace(self._prompts[row], attempt=group) for group, (row, _) in enumerate(samples)
-        ]
         responses = [
-            [self._response(prompt, sample, ids) for sample, ids in enumerate(completions)]
-            for prompt, (_, completions) in zip(prompts, samples, strict=True)
+            [
+                self._response(replace(prompt, attempt=group), sample, ids)
+                for sample, ids in enumerate(completions)
+            ]
+            for group, (prompt, (_, completions)) in enumerate(zip(prompts, samples, strict=True))
         ]
         every = [response for group in responses for response in group]
         texts = [[response.text for response in group] for group in responses]
         asked = [
-            judge_by_function(
-                scorer,
-                prompts[response.attempt],
-                response,
-                self._judge.jurors[juror],
-                juror,
-                texts[response.attempt],
-            )
+            votes_on(prompts[response.attempt], response, texts[response.attempt])
             for response in every
             if _unjudged(response, self._judge.truncated) is None
-            for juror, scorer in self._scorers.items()
+            for votes_on in self._judges.values()
         ]
         votes = [vote for cast in await asyncio.gather(*asked) for vote in cast]
         scores, _ = jury_scores(

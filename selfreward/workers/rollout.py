@@ -65,7 +65,7 @@ from selfreward.workers.functions import FunctionProcess, function_process
 
 _PART = 1000
 """Records that are in memory at once when a rollout goes on."""
-_SCORERS = {REWARD: RewardScorer, IMPLICIT: ImplicitScorer}
+SCORERS = {REWARD: RewardScorer, IMPLICIT: ImplicitScorer}
 """What asks an engine that gives rewards, by its kind."""
 
 
@@ -115,7 +115,7 @@ async def generate_iteration(run: Run, store: Store, iteration: int, sessions: S
                         session = await stack.enter_async_context(_function(run, role))
                     else:
                         session = await sessions.get(role.engine, role.model)
-                        if scorer := _SCORERS.get(role.engine.kind):
+                        if scorer := SCORERS.get(role.engine.kind):
                             session = scorer(session.engine, session.chat)
                 except FAILURES as error:
                     if not role.juror:
@@ -153,11 +153,7 @@ def _roles(run: Run, store: Store, iteration: int) -> list[_Role]:
     for juror, settings in enumerate(config.judge.jurors):
         if settings.imported:
             continue
-        judge: Path | str = settings.model
-        if settings.model == "policy":
-            judge = policy
-        elif settings.model in RUN_MODELS:
-            judge = run.policy(1 if settings.model == "M1" else before(store, iteration))
+        judge = judge_model(run, store, iteration, juror)
         engine = engine_of(settings, config.engine)
         work = partial(_judgments, juror=juror)
         roles.append(_Role(judge_stage(juror), engine, judge, work, juror))
@@ -168,6 +164,16 @@ def _roles(run: Run, store: Store, iteration: int) -> list[_Role]:
         first = next(role for role in roles if role.juror == 0)
         roles.append(_Role(META, first.engine, first.model, _meta_judgments))
     return roles
+
+
+def judge_model(run: Run, store: Store, iteration: int, juror: int) -> Path | str:
+    """Which model a judge of an iteration is, as ``Sessions.get`` takes it."""
+    model = run.config.judge.jurors[juror].model
+    if model == "policy":
+        return run.policy(start_of(store, iteration))
+    if model in RUN_MODELS:
+        return run.policy(1 if model == "M1" else before(store, iteration))
+    return model
 
 
 def _prompts(run: Run, store: Store, iteration: int, session: Session) -> Work:

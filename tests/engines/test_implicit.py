@@ -168,7 +168,6 @@ def config(*words: str) -> Config:
         (["judge.reference=M0", "judge.model=hosted"], "which model=hosted does not give"),
         (["judge.reference=M0", "judge.engine={kind: vllm}"], "engine goes without form=implicit"),
         (["judge.reference=M0", "evaluation.canaries=true"], "judge.form=implicit: no judge is"),
-        (["judge.reference=M0", "train.method=rloo"], "functions or reward models"),
     ],
 )
 def test_what_gives_no_reward_is_refused_in_a_line(words: list[str], said: str) -> None:

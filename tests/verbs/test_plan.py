@@ -62,6 +62,25 @@ def test_what_is_sampled_in_training_is_planned(model: str) -> None:
     assert row["steps"] == plan["steps"] / plan["iterations"] == 5
 
 
+def test_a_judge_that_is_asked_in_training_is_planned(model: str) -> None:
+    """16 responses, each judged: by three texts that are written, or by one reading."""
+    words = ["train.method=rloo", "sft=null", "prompts.count=4", "rloo.max_completion_length=50"]
+
+    def row(*more: str) -> dict[str, Any]:
+        config = build_config({"model": model}, [*words, *more])
+        plan: dict[str, Any] = plan_of(config, None)
+        return next(row for row in plan["per_iteration"] if row["stage"] == "train")
+
+    written = row("judge.max_new_tokens=100")
+    expected = row("judge.form=expected", "judge.template=judge/expected.jinja")
+    unasked = row(
+        "judge.weight=0", "judge.jury=[{function: 'selfreward.rewards.repetition:distinct'}]"
+    )
+    assert written["sampled"] == 16 * (50 + 3 * 100)
+    assert expected["sampled"] == unasked["sampled"] == 16 * 50
+    assert unasked["read"] < expected["read"] and unasked["read"] < written["read"]
+
+
 def test_engines_take_what_they_are_told(model: str) -> None:
     assert memory(model)["engine"] == {}
     words = [

@@ -1,5 +1,8 @@
 """Reinforcement learning over the loop: the judges of the run say what samples are worth."""
 
+import asyncio
+import json
+import operator
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -13,9 +16,11 @@ from selfreward.engines.chat import Chat
 from selfreward.engines.sessions import Session
 from selfreward.errors import ConfigError, PreflightError
 from selfreward.inputs.collect import create_run
+from selfreward.inputs.judge_templates import run_judge_templates
 from selfreward.measures.curves import training_figures
 from selfreward.measures.figures import IterationFigures
-from selfreward.records import Prompt
+from selfreward.records import Criterion, Judgment, Prompt, Response
+from selfreward.stages.judgments import judge_response
 from selfreward.storage import durable
 from selfreward.storage.directory import Run, open_run
 from selfreward.training.base import Verdict
@@ -24,11 +29,13 @@ from selfreward.verbs.lineage import lineage
 from selfreward.verbs.maintenance import verify
 from selfreward.verbs.score_rows import tokens
 from selfreward.verbs.scores import scores_of, scores_text
+from selfreward.workers import checks
 from selfreward.workers.checks import check_run
 from selfreward.workers.online import judge_rewards
 from tests.support import plain
 from tests.support.families import make_family, make_reward_model
 from tests.support.models import make_model
+from tests.support.scripted import ScriptedChat, ScriptedEngine
 from tests.support.training import weights
 from tests.workers.test_jobs import RealTraining
 
@@ -78,16 +85,23 @@ PROMPTS = [Prompt(1, 7, "Sing.", "Sing.", None), Prompt(1, 9, "Count.", "Count."
 
 
 def judged(
-    run: Run, texts: Sequence[str], open_session: Any = refused, cut: Sequence[str] = ()
+    run: Run,
+    texts: Sequence[str],
+    open_session: Any = refused,
+    cut: Sequence[str] = (),
+    chat: Any = None,
 ) -> list[Verdict]:
     """The verdicts on answers to one prompt; those in ``cut`` do not end."""
-    chat = Chat(make_model(Path("policy")))
+    chat = chat or Chat(make_model(Path("policy")))
 
     def ids(text: str) -> tuple[int, ...]:
         said = tuple(chat.tokenizer(text, add_special_tokens=False).input_ids)
         return said if text in cut else (*said, chat.end_id)
 
-    with judge_rewards(run, PROMPTS, chat, open_session) as rewards:
+    with (
+        run.store() as store,
+        judge_rewards(run, store, 1, PROMPTS, chat, open_session) as rewards,
+    ):
         assert chat.end_id in rewards.end_ids
         [found] = rewards([(1, [ids(text) for text in texts])])
     return found
@@ -153,8 +167,6 @@ def test_a_reward_model_gives_the_points_that_its_reward_has_on_the_scale(here: 
 
     found = judged(run, ["a", "b c"], lambda *_: Session(Watched(path, chat), chat))
     assert closed == [True]
-    import asyncio
-
     for verdict, text in zip(found, ["a", "b c"], strict=True):
 
         async def reward(text: str = text) -> float | None:
@@ -165,6 +177,98 @@ def test_a_reward_model_gives_the_points_that_its_reward_has_on_the_scale(here: 
 
         given = asyncio.run(reward())
         assert given is not None and verdict.score == pytest.approx(5 * (given + 9) / 18, abs=1e-5)
+
+
+WORDS = ["judge.model=policy"]
+
+
+def votes_on(run: Run, engine: ScriptedEngine, text: str, juror: int = 0) -> list[Judgment]:
+    """What a judge asked in words says of the first of the answers to the prompt that is used."""
+    return asyncio.run(
+        judge_response(
+            engine, ScriptedChat(), run_judge_templates(run, juror)["judge"], PROMPTS[1],
+            Response(1, 0, 0, text, "stop", 2), run.config.judge.jurors[juror],
+            run_seed=run.config.seed, juror=juror, criteria=CRITERIA if juror == 0 else (),
+        )
+    )  # fmt: skip
+
+
+def resolved(run: Run) -> None:
+    base = {"path": str(run.path / "base"), "digest": "0"}
+    (run.path / "models" / "M0.json").write_text(json.dumps(base))
+
+
+CRITERIA = [Criterion(1, 9, 0, 0, "Numbers.", 3.0), Criterion(1, 9, 0, 1, "In order.", 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("form", "template"),
+    [
+        ("written", "judge/additive.jinja"),
+        ("expected", "judge/expected.jinja"),
+        ("written_expected", "judge/additive.jinja"),
+        ("criteria", "judge/criterion.jinja"),
+    ],
+)
+def test_the_policy_judges_what_is_sampled_as_it_judges_its_responses(
+    form: str, template: str
+) -> None:
+    jury = f"judge.jury=[{{model: M1, form: {form}, template: {template}, weight: 0}}]"
+    words = [f"judge.form={form}", f"judge.template={template}", jury]
+    run = new_run("train.method=rloo", *WORDS, *words)
+    opened: list[tuple[str, Any]] = []
+    engine = ScriptedEngine()
+
+    def open_session(settings: Any, model: Any) -> Session:
+        opened.append((settings.kind, model))
+        return Session(engine, ScriptedChat())  # type: ignore[arg-type]
+
+    with run.owned() as store:
+        store.add([*PROMPTS, *CRITERIA])
+    resolved(run)
+    found = judged(run, ["one two"], open_session)
+    assert opened == [("auto", run.policy(1))] and engine.closed
+    votes = votes_on(run, ScriptedEngine(), "one two")
+    scores = [vote.score for vote in votes if vote.score is not None]
+    weights_ = [vote.weight for vote in votes if vote.score is not None]
+    if scores:
+        mean = sum(map(operator.mul, scores, weights_)) / sum(weights_)
+        assert found[0].score == pytest.approx(mean)
+    else:
+        assert found == [Verdict(None, votes[0].reason)]
+
+
+def test_judges_of_one_model_share_it_and_all_count() -> None:
+    jury = "judge.jury=[{form: expected, template: judge/expected.jinja, weight: 3}]"
+    words = ["judge.form=expected", "judge.template=judge/expected.jinja", jury]
+    run = new_run("train.method=rloo", *WORDS, *words, "engine.concurrency=2")
+    resolved(run)
+    engines: list[ScriptedEngine] = []
+
+    def open_session(settings: Any, model: Any) -> Session:
+        engines.append(ScriptedEngine(delay_s=0.01))
+        return Session(engines[-1], ScriptedChat())  # type: ignore[arg-type]
+
+    found = judged(run, ["one", "two", "three", "four"], open_session)
+    [engine] = engines
+    assert len(engine.requests) == 8 and engine.most_in_flight == 4  # two slots for each judge
+    assert all(verdict.score is not None for verdict in found)
+
+
+@pytest.mark.parametrize("judge", [WORDS[0], "judge.model=M1"])
+def test_vllm_beside_a_training_has_to_be_told_its_memory(judge: str) -> None:
+    words = [*ALONE, *SHORT, "train.method=rloo", judge, "engine.kind=vllm"]
+    with pytest.raises(ConfigError, match="vLLM would take nine tenths of the memory") as error:
+        checks._check_beside(build_config({}, words))
+    assert "engine.gpu_memory_utilization=0.3" in error.value.hint
+    checks._check_beside(build_config({}, [*words, "engine.gpu_memory_utilization=0.3"]))
+    of_dpo = [word for word in words if word != "train.method=rloo"]
+    checks._check_beside(build_config({}, of_dpo))
+
+
+def test_a_function_needs_no_memory_beside_a_training() -> None:
+    words = [*ALONE, *SHORT, "train.method=rloo", VOWELS, "engine.kind=vllm"]
+    checks._check_beside(build_config({}, words))
 
 
 @pytest.mark.parametrize("method", ["rloo", "grpo"])
@@ -223,8 +327,7 @@ def test_a_run_that_ended_in_training_goes_on_to_the_model_of_an_undisturbed_one
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "which have to be functions or reward models, but judge is policy"),
-        ([VOWELS, "judge.jury=[{imported: ann}]"], "but judge.jury.0 is ann"),
+        ([VOWELS, "judge.jury=[{imported: ann}]"], "the votes of judge.jury.0, ann, come from"),
         ([VOWELS, "launch.processes=2"], "trains in one process so far; leave out launch.proc"),
         ([VOWELS, "train.replay.aift=true"], "samples anew; set train.replay.aift=false"),
         ([VOWELS, "train.replay.seed=true"], "takes prompts; set train.replay.seed=false"),
