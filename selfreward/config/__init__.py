@@ -10,7 +10,7 @@ from selfreward.config.evaluation import EvaluationConfig
 from selfreward.config.generation import PairsConfig, PromptsConfig, ResponsesConfig
 from selfreward.config.judging import HealthConfig, JudgeConfig, JurorConfig
 from selfreward.config.run import Config
-from selfreward.config.training import LaunchConfig
+from selfreward.config.training import LaunchConfig, QuantizationConfig
 
 __all__ = [
     "Config",
@@ -22,6 +22,7 @@ __all__ = [
     "LaunchConfig",
     "PairsConfig",
     "PromptsConfig",
+    "QuantizationConfig",
     "ResponsesConfig",
     "Sampling",
     "SeedSource",

@@ -28,13 +28,14 @@ _SAMPLED: dict[str, tuple[str, ...]] = {
     "judge_pairs": ("judge", "meta"),
 }
 _LATER = _SAMPLED | {
-    "train": ("train", "dpo", "rloo", "grpo", "lora", "launch"),
+    "train": ("train", "dpo", "rloo", "grpo", "lora", "quantization", "launch"),
     "evaluate": ("evaluation", "judge", "engine"),
 }
 _SEED = {stage: (*groups, "sft") for stage, groups in _SAMPLED.items()} | {
-    "sft": ("sft", "judge", "lora", "launch"),  # EFT rows have the judge's form and template
+    # EFT rows have the judge's form and template.
+    "sft": ("sft", "judge", "lora", "quantization", "launch"),
     "selection": ("sft",),
-    "train": ("sft", "judge", "lora", "launch"),
+    "train": ("sft", "judge", "lora", "quantization", "launch"),
     "evaluate": _LATER["evaluate"],
 }
 """The groups that each stage of iteration 0 reads; ``_LATER`` of the others."""

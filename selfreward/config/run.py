@@ -23,6 +23,7 @@ from selfreward.config.training import (
     GrpoConfig,
     LaunchConfig,
     OnlineConfig,
+    QuantizationConfig,
     RlooConfig,
     SelectionConfig,
     SftConfig,
@@ -76,6 +77,9 @@ class Config(Group):
     health: HealthConfig = HealthConfig()
     lora: dict[str, Any] | None = None
     """Options of peft's ``LoraConfig``; null trains all weights."""
+    quantization: QuantizationConfig | None = None
+    """Hold the model in 4 bits while ``lora`` is trained (QLoRA), such as ``{}``; null: in float32.
+    Needs bitsandbytes, see docs/recipes.md."""
     launch: LaunchConfig = LaunchConfig()
     track: tuple[TrackerName, ...] = Field(default=(), strict=False)
     """Experiment trackers that get training metrics and figures, each an extra of its own; it needs
@@ -281,6 +285,25 @@ class Config(Group):
                 f"{method}.max_length={online.max_length} leaves no room for a prompt beside a "
                 f"response of {length} tokens; raise it, or lower {method}.max_completion_length"
             )
+
+    @model_validator(mode="after")
+    def _check_quantization(self) -> Self:
+        if self.quantization is None:
+            return self
+        if self.lora is None:
+            raise ValueError(
+                "quantization needs an adapter, as 4 bits cannot be trained; set lora, such as "
+                "lora={r: 16, target_modules: all-linear}"
+            )
+        if self.launch.processes > 1 or self.launch.command is not None:
+            key = "processes" if self.launch.processes > 1 else "command"
+            raise ValueError(f"quantization trains in one process so far; leave out launch.{key}")
+        if self.dpo.reference_logprobs == "engine":
+            raise ValueError(
+                "dpo.reference_logprobs=engine takes what M(t) said, but with quantization the "
+                "reference is M(t) in 4 bits; set dpo.reference_logprobs=trl"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_demonstrations(self) -> Self:

@@ -169,6 +169,22 @@ class TrainConfig(Group):
         return self.sft.start if self.method == "sft" else "policy"
 
 
+class QuantizationConfig(Group):
+    """QLoRA: M(t) is held in 4 bits while ``lora`` is trained on it (arXiv 2305.14314).
+
+    The names are those of transformers' ``BitsAndBytesConfig``, whose defaults are fp4 and no
+    double quantization; ours are the paper's.
+    """
+
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"
+    """Which 16 numbers the 4 bits stand for."""
+    bnb_4bit_use_double_quant: bool = True
+    """Round the greatest value of each 64 weights, too, to 8 bits."""
+    bnb_4bit_compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """In what products are computed. The paper's is bfloat16, which is faster on GPUs; then it is
+    proved less closely that what is published was trained."""
+
+
 class LaunchConfig(Group):
     """Processes and devices."""
 

@@ -211,8 +211,8 @@ def check_retrained(
         if reader is None:
             continue
         hint = (
-            "Only train, dpo, rloo, grpo, lora, launch, evaluation and keys that decide no record "
-            "may change."
+            "Only train, dpo, rloo, grpo, lora, quantization, launch, evaluation and keys that "
+            "decide no record may change."
         )
         if key.startswith("pairs."):
             hint = "Compare other rules on the same judgments: selfreward pairs RUN --try RULE."

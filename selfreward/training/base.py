@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from selfreward.config import QuantizationConfig
+
 Method = Literal["sft", "dpo", "none", "reward", "rloo", "grpo"]
 """See ``methods``."""
 ONLINE: tuple[Method, ...] = ("rloo", "grpo")
@@ -134,6 +136,8 @@ class Training:
     """peft's ``LoraConfig`` by its own names; the adapter is merged. None trains all."""
     seed: int
     """Decides order, dropout and adapter initialization."""
+    quantization: QuantizationConfig | None = None
+    """How ``model`` is held while an adapter is trained; None: in float32."""
     trust_remote_code: bool = False
     """Whether code in ``model`` may run."""
     chat_template: str | None = None

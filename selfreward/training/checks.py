@@ -5,11 +5,13 @@ schedule for one number. Nothing is loaded or written. A model could still be on
 does not fit, such as ``lora.target_modules``.
 """
 
+import importlib.util
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from selfreward import DISTRIBUTION
 from selfreward.config import EngineConfig, LaunchConfig
 from selfreward.config.training import DpoConfig
 from selfreward.engines.proved import has_gpu
@@ -146,6 +148,19 @@ def check_reference(dpo: DpoConfig, engine: EngineConfig) -> None:
                 f"dpo.reference_logprobs=engine does not go with dpo.{name}={dpo.options[name]}",
                 f"Remove dpo.{name}, or set dpo.reference_logprobs=trl.",
             )
+
+
+def check_bitsandbytes() -> None:
+    """Check that there is bitsandbytes, for ``quantization``.
+
+    Raises:
+        PreflightError: It is not installed.
+    """
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise PreflightError(
+            "quantization: bitsandbytes is not installed",
+            f"Run: pip install '{DISTRIBUTION}[qlora]'.",
+        )
 
 
 def check_command(launch: LaunchConfig, *, here: bool = True) -> None:

@@ -3,7 +3,6 @@
 load_policy -> Trainer -> train: resume, watch, seal checkpoints -> model directory
 """
 
-import copy
 import hashlib
 import json
 import math
@@ -23,8 +22,7 @@ import transformers
 import trl.trainer.utils
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, parse_flag_from_env
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from safetensors.torch import save_file
+from peft import LoraConfig, PeftModel
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -41,6 +39,7 @@ from transformers.trainer_utils import SaveStrategy
 
 from selfreward.errors import ConfigError, IntegrityError, PreflightError, StoppedError
 from selfreward.storage import durable
+from selfreward.training.adapter import merged, save_adapter
 from selfreward.training.base import (
     ONLINE,
     DpoRow,
@@ -55,6 +54,7 @@ from selfreward.training.base import (
 from selfreward.training.checkpoints import seal_checkpoint, settle_checkpoint
 from selfreward.training.identity import check_published, check_start, check_start_kl, told_by
 from selfreward.training.options import check_lora, chosen_options, trl_arguments
+from selfreward.training.quantized import four_bits, in_float32, settle, written_out
 
 _TOKENS = "num_tokens.json"
 """In a checkpoint: tokens trained on so far, which the trainer logs as ``num_tokens``."""
@@ -122,6 +122,8 @@ def plan(training: Training, rows: Sequence[Row]) -> Job:
         told.append([training.eft_weight, [isinstance(r, SftRow) and r.is_eft for r in rows]])
     if training.demonstrations:
         told.append(training.demonstrations)
+    if training.quantization is not None:
+        told.append(training.quantization.model_dump())
     if training.mix:
         told.append([training.ptx, [_ids(row) for row in training.mix]])
     digest = hashlib.sha256(json.dumps(told, default=str, sort_keys=True).encode()).hexdigest()
@@ -187,6 +189,8 @@ def load_policy(
     huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
     _project_completions_only()
     model, trusted = training.model, training.trust_remote_code
+    if training.quantization is not None:
+        more["quantization_config"] = four_bits(training.quantization)
     policy = kind.from_pretrained(
         model,
         dtype=torch.float32,  # bfloat16 weights would swallow updates of 1e-6
@@ -194,6 +198,8 @@ def load_policy(
         local_files_only=True,
         **more,
     )
+    if training.quantization is not None:
+        settle(policy)
     tokenizer = AutoTokenizer.from_pretrained(
         model, trust_remote_code=trusted, local_files_only=True
     )
@@ -238,6 +244,8 @@ def train(
             f"{trainer.args.world_size} on {trainer.args.device}",
             "Set launch.processes=1, or use_cpu: true under sft and dpo.",
         )
+    if job.training.quantization is not None:
+        in_float32(trainer.model)
     trainer.remove_callback(PrinterCallback)  # prints to standard output
     trainer.add_callback(_Watch(job, on_log, on_step, trainer))
     found: list[Path | None] = [None]
@@ -248,16 +256,18 @@ def train(
         trainer._total_train_tokens = json.loads(tokens.read_text())  # TRL 1.16 begins anew
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     # All processes take part: each may hold but a shard of every weight. The first gets them whole.
-    is_half = trainer.accelerator.mixed_precision != "no"
+    is_half = trainer.accelerator.mixed_precision != "no" or _computes_half(job.training)
     told = told_by(trainer.model_wrapped, rows)
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if trainer.is_world_process_zero():
         state = {name.removeprefix(_COMPILED): tensor for name, tensor in state.items()}
         trained = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
-        save_adapter: Callable[[Path], None] | None = None
+        keep_adapter: Callable[[Path], None] | None = None
         if isinstance(trained, PeftModel):
-            save_adapter = partial(_save_adapter, trained, state)
-            trained = _merged(trained, state)
+            keep_adapter = partial(save_adapter, trained, state)
+            if job.training.quantization is not None:
+                state = written_out(trained, state)
+            trained = merged(trained, state)
             state = trained.state_dict()
         check = partial(
             check_published,
@@ -266,21 +276,13 @@ def train(
             trust_remote_code=job.training.trust_remote_code,
             is_half=is_half,
         )
-        publish(trained, state, job, check, save_adapter)
+        publish(trained, state, job, check, keep_adapter)
 
 
-def _merged(adapted: PeftModel, state: Mapping[str, torch.Tensor]) -> PreTrainedModel:
-    """Return the plain model with the adapter added to its weights.
-
-    It is put together anew from the whole state: ``adapted`` may be in shards.
-    """
-    base, config = adapted.get_base_model(), copy.deepcopy(adapted.peft_config["default"])
-    config.init_lora_weights = False  # the state has them; some ways to make them need values
-    with torch.device("meta"):
-        whole = get_peft_model(type(base)(base.config), config)
-    whole.load_state_dict(state, assign=True)
-    whole.get_base_model().tie_weights()
-    return whole.merge_and_unload()
+def _computes_half(training: Training) -> bool:
+    """Whether a model in 4 bits computes in bfloat16."""
+    quantization = training.quantization
+    return quantization is not None and quantization.bnb_4bit_compute_dtype != "float32"
 
 
 def publish(
@@ -288,7 +290,7 @@ def publish(
     state: Mapping[str, torch.Tensor],
     job: Job,
     check: Callable[[Path], None] | None = None,
-    save_adapter: Callable[[Path], None] | None = None,
+    keep_adapter: Callable[[Path], None] | None = None,
 ) -> None:
     """Write the model directory: weights, config, and the tokenizer of the start model; the
     checkpoints go.
@@ -296,7 +298,7 @@ def publish(
     Args:
         state: The weights, whole.
         check: Told the directory before it is published; raises where it is not to be.
-        save_adapter: Told where to keep the adapter, if there is one.
+        keep_adapter: Told where to keep the adapter, if there is one.
 
     Raises:
         StoppedError: A weight is not finite; nothing is published.
@@ -319,22 +321,9 @@ def publish(
             _write_chat_template(directory, job.training.chat_template)
         if check is not None:
             check(directory)
-        if save_adapter is not None:
-            save_adapter(directory / durable.ADAPTER)
+        if keep_adapter is not None:
+            keep_adapter(directory / durable.ADAPTER)
     shutil.rmtree(job.training.checkpoints, ignore_errors=True)
-
-
-def _save_adapter(adapted: PeftModel, state: Mapping[str, torch.Tensor], directory: Path) -> None:
-    """Keep an adapter in peft's form, but for the base model: where M(t) lies may change."""
-    found = get_peft_model_state_dict(adapted, state_dict=dict(state), save_embedding_layers=False)
-    directory.mkdir()
-    weights = {name: tensor.contiguous().cpu() for name, tensor in found.items()}
-    save_file(weights, directory / "adapter_model.safetensors", metadata={"format": "pt"})
-    config = adapted.peft_config["default"].to_dict()
-    config |= {"base_model_name_or_path": None, "inference_mode": True}
-    plain = {key: sorted(v) if isinstance(v, set) else v for key, v in config.items()}
-    text = json.dumps(plain, indent=2, sort_keys=True)
-    (directory / "adapter_config.json").write_text(text, encoding="utf-8")
 
 
 def _write_chat_template(directory: Path, template: str) -> None:
@@ -396,7 +385,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
                     _LOWER.format(self.job.training.key),
                 )
         if state.global_step == 1 and self.is_held_to_start:
-            is_half = bool(args.bf16 or args.fp16)
+            is_half = bool(args.bf16 or args.fp16) or _computes_half(self.job.training)
             if self.job.training.method == "dpo":
                 check_start(logs, args.beta, is_half=is_half)
             else:

@@ -46,6 +46,7 @@ def memory_of(config: Config) -> dict[str, Any] | None:
     return {
         "parameters": parameters,
         "lora": config.lora is not None,
+        "quantized": config.quantization is not None,
         "processes": config.launch.processes,
         "training": each * parameters,
         "engine": told,
@@ -59,6 +60,7 @@ def memory_text(memory: dict[str, Any] | None) -> str:
     training, processes = memory["training"], memory["processes"]
     text = f"memory: training {memory['parameters'] / 1e9:.3g} billion parameters takes "
     text += size(training) + (" and 16 bytes a number of the adapter" if memory["lora"] else "")
+    text += ", less what 4 bits save of 32 in its linear layers" if memory["quantized"] else ""
     if processes > 1:
         text += f", or in shards {size(training / processes)} in each of {processes} processes"
     told = ", ".join(f"{key}={value}" for key, value in memory["engine"].items())

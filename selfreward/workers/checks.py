@@ -239,6 +239,8 @@ def _check_training(config: Config, here: bool) -> None:
         checks.check_training("sft", config.sft.options, config.launch, here=here)
     if config.lora is not None:
         options.check_lora(config.lora)
+    if config.quantization is not None and here:
+        checks.check_bitsandbytes()
 
 
 def _check_engine(engine: EngineConfig, key: str, here: bool, known: bool) -> None:

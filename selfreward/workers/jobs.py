@@ -374,6 +374,7 @@ def _training(run: Run, iteration: int, name: str, model: Path) -> Training:
         checkpoints=run.checkpoints_directory(name),
         options=options,
         lora=config.lora if method != "none" else None,
+        quantization=config.quantization if method != "none" else None,
         seed=config.seed + iteration,
         trust_remote_code=config.trust_remote_code,
         chat_template=_chat_template(run),

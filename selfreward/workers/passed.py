@@ -49,6 +49,7 @@ def name_of(config: Config, *, here: bool) -> str:
         "grpo": config.grpo.options,
         "online": config.online and config.online_options,
         "lora": config.lora,
+        "quantization": config.quantization is not None,
     }
     files = {value: _digest(Path(value)) for value in _texts(asked) if _is_file(value)}
     parts = [repr(asked), files, _packages(), _code(), _machine()]

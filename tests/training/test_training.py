@@ -45,9 +45,10 @@ class Call:
     """One call of `train_sft` or `train_dpo` with its paths and what it told."""
 
     def __init__(self, start, root, rows, *, die_at=None, lora=None, seed=0, chat_template=None,
-                 eft_weight=1.0, **options):  # fmt: skip
+                 eft_weight=1.0, quantization=None, **options):  # fmt: skip
         self.start, self.rows, self.lora, self.seed = start, rows, lora, seed
         self.chat_template, self.eft_weight = chat_template, eft_weight
+        self.quantization = quantization
         self.output, self.checkpoints = root / "M1", root / "checkpoints"
         self.options = {
             "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2,
@@ -61,6 +62,7 @@ class Call:
         return Training(
             method, self.start, self.output, self.checkpoints, self.options, self.lora, self.seed,
             chat_template=self.chat_template, eft_weight=self.eft_weight,
+            quantization=self.quantization,
         )  # fmt: skip
 
     def run(self):
