@@ -7,6 +7,7 @@ on the base model; the written ``adapter_config.json`` names that.
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from selfreward.errors import NotFoundError
 from selfreward.records import model_name
@@ -29,6 +30,8 @@ class ExportedAdapter:
     base_model: str
     """Hub id, or directory of the model that it belongs on."""
     bytes: int
+    quantization: dict[str, Any] | None = None
+    """Options of ``BitsAndBytesConfig`` by which that model was in 4 bits; None: it was not."""
 
 
 def adapter_model(run: Run, iteration: int | None) -> int:
@@ -78,15 +81,16 @@ def export_adapter(run: Run, target: Path, number: int, *, force: bool = False) 
         durable.copy_file(source / _WEIGHTS, directory / _WEIGHTS)
         durable.write_file(directory / _CONFIG, json.dumps(config, indent=2, sort_keys=True))
         num_bytes = sum(path.stat().st_size for path in directory.iterdir())
-    return ExportedAdapter(run.name, str(target), f"M{number}", base, num_bytes)
+    held = run.settings.get("quantization")
+    return ExportedAdapter(run.name, str(target), f"M{number}", base, num_bytes, held)
 
 
 def adapter_text(found: ExportedAdapter) -> str:
     """What ``selfreward export --adapter`` prints."""
-    return (
-        f"{found.directory}  {size(found.bytes)}, adds to {found.base_model} what makes "
-        f"{found.model} of it"
-    )
+    base = found.base_model
+    if found.quantization is not None:
+        base += f" in 4 bits ({found.quantization['bnb_4bit_quant_type']})"
+    return f"{found.directory}  {size(found.bytes)}, adds to {base} what makes {found.model} of it"
 
 
 def _base(run: Run, number: int) -> tuple[str, str | None]:
