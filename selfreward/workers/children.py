@@ -7,8 +7,8 @@ Standard input stays open: when it closes, the parent is gone and the child ends
 group. It writes under the run's owner epoch, so even an orphan that lives on can commit nothing.
 
 While one child does its job the next one is started and imports what it will need, which takes
-seconds: a child begins by reading files and weights, which keeps one core busy. One that is not
-needed after all is ended.
+seconds: a child begins by reading files and weights, and one that trains ends by writing them,
+which keeps one core busy. One that is not needed after all is ended.
 """
 
 import os
@@ -122,6 +122,11 @@ class Children:
         if child is not self._kept or not self._kept_prints:
             job["log"] = str(self._run.log_path(iteration, work).resolve())
         self._kept_prints |= child is self._kept
-        if self._next is None:
-            self._start_next(work, iteration)
-        child.work(job, f"{work} process of iteration {iteration}", self._tick)
+
+        def start_next(said: object = None) -> None:
+            if self._next is None:
+                self._start_next(work, iteration)
+
+        if work not in ("sft", "train"):  # whose steps take the most memory; it says when they end
+            start_next()
+        child.work(job, f"{work} process of iteration {iteration}", self._tick, start_next)

@@ -59,6 +59,7 @@ from selfreward.workers.online import judge_rewards
 from selfreward.workers.parity import parity_job
 from selfreward.workers.rollout import generate_iteration
 
+STEPPED = "stepped"
 _LOG = logging.getLogger(__name__)
 
 
@@ -265,16 +266,25 @@ def _reference(run: Run, name: str, hold: Callable[[models.Model], None]) -> Pat
     return resolved.path
 
 
-def train(run: Run, store: Store, iteration: int, stage: str = "train") -> None:
+def train(
+    run: Run,
+    store: Store,
+    iteration: int,
+    stage: str = "train",
+    say: Callable[[str], None] = lambda said: None,
+) -> None:
     """Train ``models/M<iteration + 1>``: SFT on the seed data in iteration 0, else by the method.
 
     Stage ``sft`` of iteration 0 trains ``models/SFT`` instead.
+
+    Args:
+        say: See ``train_iteration``.
     """
     start = trained_from(run, store, iteration)
     if start == 0 or (start == 1 and run.config.sft is None):
         _check_base(run, models.digest(run.policy(start)))
     chat = _chat(run, run.policy(start))
-    train_iteration(run, store, iteration, chat, _fit(run, iteration, stage), stage)
+    train_iteration(run, store, iteration, chat, _fit(run, iteration, stage), stage, say)
 
 
 def _fit(run: Run, iteration: int, stage: str) -> Fit:
@@ -301,11 +311,13 @@ def train_iteration(
     chat: Chat,
     fit: Fit,
     stage: str = "train",
+    say: Callable[[str], None] = lambda said: None,
 ) -> None:
     """Make the training rows, fit a model to them, and commit the stage once it is published.
 
     Args:
         stage: ``sft`` of iteration 0, else ``train``.
+        say: Told ``STEPPED`` after the last step, when the activations' memory is free again.
     """
     config, start = run.config, trained_from(run, store, iteration)
     training = _training(run, iteration, model_name(iteration, stage), run.policy(start))
@@ -339,7 +351,12 @@ def train_iteration(
             store.log_training(iteration, step, metrics, stage)
             tracker.note = _figures(metrics)
 
-        fit(training, rows, on_log=log, on_step=tracker.advance)
+        def step(done: int, total: int) -> None:
+            tracker.advance(done, total)
+            if done == total:
+                say(STEPPED)
+
+        fit(training, rows, on_log=log, on_step=step)
         tracker.finish(
             run,
             rows=len(rows),

@@ -117,7 +117,7 @@ def _do(job: dict[str, Any], generator: "Generator", say: Callable[[Any], None])
             case "evaluate":
                 generator.evaluate(run, store, job["iteration"])
             case "sft" | "train" as stage:
-                work.train(run, store, job["iteration"], stage)
+                work.train(run, store, job["iteration"], stage, say)
 
 
 def _print_to(log: str) -> None:

@@ -220,12 +220,20 @@ class Numbered:
         self.devices, self.trains = devices, any("trl" in name for name in imports)
         self.imports, self.is_alive = imports, True
         self.works, self.logs = list[str](), list[str]()
+        self.beside: list[Numbered] = []
+        """Who lives while it makes its steps."""
         self.made.append(self)
 
-    def work(self, job: dict[str, Any], *more: object) -> None:
+    def work(
+        self, job: dict[str, Any], name: str, tick: Callable[[], None], hear: Callable[[str], None]
+    ) -> None:
         assert self.is_alive
         self.works.append(job["work"])
         self.logs.append(Path(job.get("log", "")).name)
+        if job["work"] in ("sft", "train"):
+            self.beside = [child for child in self.made if child.is_alive and child is not self]
+            hear("stepped")
+            hear("stepped")
 
     def close(self, grace_s: float = 0) -> None:
         self.is_alive = False
@@ -267,6 +275,7 @@ def test_while_a_child_works_the_next_one_imports_what_it_will_need(
             children.evaluate(iteration)
             assert children._next is None  # it goes on to generate, or nothing follows
     works = [child.works for child in Numbered.made]
+    assert [child.beside for child in Numbered.made] == [[]] * 5  # nobody waits beside a training
     assert works == [["generate"], ["train"], ["evaluate", "generate"], ["train"], ["evaluate"]]
     assert [bool(child.imports) for child in Numbered.made] == [False] + [True] * 4
 

@@ -146,6 +146,36 @@ def test_a_real_model_trained_anew_from_its_pairs_is_the_same_until_an_option_di
     assert digests[0] == digests[1] != digests[2]
 
 
+def test_a_training_says_when_its_steps_are_over_and_nothing_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
+    run = create_run(build_config({}, ["sft.max_length=9999"]), "run")
+    workers = ScriptedWorkers(run)
+    said: list[str] = []
+
+    def fit(training: Training, rows: Sequence[Any], *, on_log: OnLog, on_step: OnStep) -> None:
+        for step in (0, 1, 2):
+            on_step(step, 3)
+        assert said == []
+        scripted_fit(training, rows, on_log=on_log, on_step=on_step)
+        on_step(3, 3)
+        assert set(said) == {jobs.STEPPED}
+
+    with run.owned() as store:
+        store.plan({0: run.config.stages(0)})
+        workers.prepare()
+        jobs.train_iteration(
+            run,
+            store,
+            0,
+            ScriptedChat(),
+            fit,
+            say=said.append,  # type: ignore[arg-type]
+        )
+    assert said
+
+
 @pytest.mark.parametrize("words", [[], ["chat_template=chat/chatml.jinja"]], ids=["own", "runs"])
 def test_the_training_publishes_the_chat_template_of_the_run(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
