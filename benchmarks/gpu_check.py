@@ -13,6 +13,7 @@ this GPU, as long as the versions are the same. The models above 135M are made f
   `expected` judging of the answers by prefill alone; M(t+1) taken in place, proved by its
   log-probabilities, beside sleeping, and beside ending and starting anew; GPU memory left behind.
 - `plain`: the same sampling and judging by the engine `transformers`.
+- `sleeps`: two iterations in which vLLM sleeps while the GPU trains, in place of ending.
 - `run`: one iteration of `selfreward run` by size, full training in bfloat16 up to 1.5b, LoRA
   above; seconds by stage.
 
@@ -43,8 +44,8 @@ from selfreward.engines.vllm_build import vllm_problem
 
 ROOT = Path(__file__).parents[1]
 SIZES = ("135m", "1.5b", "8b")
-CHECKS = ("suite", "parity", "engine", "plain", "run")
-BY_SIZE = {"engine": SIZES, "run": SIZES, "plain": ("135m",)}
+CHECKS = ("suite", "parity", "engine", "plain", "run", "sleeps")
+BY_SIZE = {"engine": SIZES, "run": SIZES, "plain": ("135m",), "sleeps": ("135m", "1.5b")}
 PACKAGES = ("torch", "vllm", "transformers", "trl", "accelerate", "peft", "triton")
 LARGEST_FULL = "1.5b"
 TIMEOUT_S = 1800
@@ -245,10 +246,10 @@ async def engine_figures(size: str, work: Path, prompts: int) -> None:
     await check("m2_as_m1", model, same=False)
     tell({"mib_awake": memory_in_use()})
     with timed("sleep"):
-        await vllm._engine.sleep(level=1)
+        await vllm.sleep()
     tell({"mib_asleep": memory_in_use()})
     with timed("wake"):
-        await vllm._engine.wake_up()
+        await vllm._wake()
     await check("awake_as_m2", changed, same=True)
     with timed("close"):
         await vllm.close()
@@ -330,7 +331,12 @@ def plain(size: str, work: Path, prompts: int) -> None:
     asyncio.run(ask())
 
 
-def run(size: str, work: Path, prompts: int) -> None:
+def sleeps(size: str, work: Path, prompts: int) -> None:
+    """Two iterations in which vLLM lives on and sleeps while the GPU trains."""
+    run(size, work, prompts, "iterations=2", "engine.enable_sleep_mode=true")
+
+
+def run(size: str, work: Path, prompts: int, *more: str) -> None:
     """One iteration by the command line, with its own seconds by stage."""
     model = model_of(size, work)
     words = [
@@ -341,8 +347,9 @@ def run(size: str, work: Path, prompts: int) -> None:
     ]  # fmt: skip
     if SIZES.index(size) > SIZES.index(LARGEST_FULL):
         words.append("lora={r: 16, target_modules: all-linear}")
+    words += more
     environment = os.environ | {"SELFREWARD_RUNS": str(work / "runs")}
-    name = f"gpu-{size}"
+    name = f"gpu-{size}{'-sleeps' if more else ''}"
     shutil.rmtree(work / "runs" / name, ignore_errors=True)
     command = [sys.executable, "-m", "selfreward"]
 
@@ -367,6 +374,7 @@ CHILDREN: dict[str, Callable[[str, Path, int], None]] = {
     "engine": engine,
     "plain": plain,
     "run": run,
+    "sleeps": sleeps,
 }
 
 

@@ -29,7 +29,7 @@ FLOORS = [
 """The rooms from the ground up; each imports only from those below it."""
 HEAVY = {
     "torch", "transformers", "trl", "vllm", "ctranslate2", "openvino", "openvino_genai", "peft",
-    "accelerate", "datasets", "trackio", "wandb", "tensorboard", "mlflow",
+    "accelerate", "bitsandbytes", "datasets", "trackio", "wandb", "tensorboard", "mlflow",
 }  # fmt: skip
 TRAINERS = ("dpo", "loop", "online", "options", "reward", "sft")
 TRACKERS = ("trackio", "wandb", "tensorboard", "mlflow")
@@ -37,9 +37,9 @@ WRAPPERS = {
     "selfreward.engines.ctranslate2", "selfreward.engines.openvino",
     "selfreward.engines.openvino_graph", "selfreward.engines.transformers",
     "selfreward.engines.vllm",
-    "selfreward.training.dpo", "selfreward.training.identity", "selfreward.training.loop",
-    "selfreward.training.online", "selfreward.training.reward", "selfreward.training.sft",
-    "selfreward.training.starts",
+    "selfreward.training.adapter", "selfreward.training.dpo", "selfreward.training.identity",
+    "selfreward.training.loop", "selfreward.training.online", "selfreward.training.quantized",
+    "selfreward.training.reward", "selfreward.training.sft", "selfreward.training.starts",
     *(f"selfreward.tracking.{name}" for name in TRACKERS),
 }  # fmt: skip
 """The modules that wrap a heavy library; child processes alone import them."""
@@ -59,6 +59,7 @@ WRITERS = {
     "selfreward.engines.openvino_graph": "lets OpenVINO save what is deleted or durable publishes",
     "selfreward.engines.reference": "lets transformers save into a directory that is soon deleted",
     "selfreward.inputs.models": "lets transformers save into a directory that durable publishes",
+    "selfreward.training.adapter": "fills a directory that durable publishes",
     "selfreward.training.loop": "lets transformers save into a directory that durable publishes",
     "selfreward.viewer.drawing": "answers through a pipe",
     "selfreward.viewer.side": "keeps a side file in the user's cache, which can be made again",

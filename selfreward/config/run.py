@@ -107,6 +107,21 @@ class Config(Group):
         return {"max_completion_length": self.responses.max_new_tokens, **self.online.options}
 
     @property
+    def engine_sleeps(self) -> bool:
+        """Whether the engine lives on while a model is trained, and lets the GPU go meanwhile."""
+        launch, engine = self.launch, self.engine
+        may = launch.keep_engine is not False and not launch.has_devices_apart
+        return may and engine.kind == "vllm" and bool(engine.options.get("enable_sleep_mode"))
+
+    @property
+    def engine_is_kept(self) -> bool:
+        """Whether the engine lives on while a model is trained."""
+        launch = self.launch
+        if launch.keep_engine is not None:
+            return launch.keep_engine
+        return launch.has_devices_apart or self.engine_sleeps
+
+    @property
     def selection(self) -> SelectionConfig | None:
         """``sft.selection``; None also where there is no seed step."""
         return self.sft.selection if self.sft else None

@@ -204,13 +204,12 @@ class LaunchConfig(Group):
     """``CUDA_VISIBLE_DEVICES`` of training. With devices apart from the engine's, the engine lives
     on through a run and takes each new model in place."""
     keep_engine: bool | None = None
-    """Keep the engine while training, come what may; null: where the devices are apart."""
+    """Keep the engine while training, come what may; null: where the devices are apart, and a vLLM
+    with ``engine.enable_sleep_mode``, which lets the GPU go meanwhile."""
 
     @property
-    def engine_is_kept(self) -> bool:
-        """Whether the engine lives on while a model is trained."""
-        if self.keep_engine is not None:
-            return self.keep_engine
+    def has_devices_apart(self) -> bool:
+        """Whether the engine has devices that no training uses."""
         if self.engine_devices is None or self.train_devices is None:
             return False
         return not set(self.engine_devices.split(",")) & set(self.train_devices.split(","))

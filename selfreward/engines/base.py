@@ -8,7 +8,7 @@ Chat templates, tokenizing and judging are not the engine's business (see
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from selfreward.config import Sampling
 from selfreward.errors import SelfRewardError
@@ -83,6 +83,15 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Free the model. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class Sleeps(Protocol):
+    """An engine that can lend its GPU to somebody else."""
+
+    async def sleep(self) -> None:
+        """Give its memory back until it is asked again, if it can. No request is in flight."""
         ...
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from selfreward.config import Sampling
 from selfreward.engines import proof as proofs
-from selfreward.engines.base import Engine, Generation, Request, RequestError
+from selfreward.engines.base import Engine, Generation, Request, RequestError, Sleeps
 from selfreward.engines.chat import Chat
 from selfreward.engines.kinds import candidates, check_options, open_engine, own_options
 from selfreward.engines.proof import Found, Precision, Proof
@@ -251,6 +251,11 @@ class ProvedEngine:
         if problem := await self._problem(model):
             await self.engine.close()
             raise self._setting.refusal(model, problem)
+
+    async def sleep(self) -> None:
+        """See ``base.Sleeps``."""
+        if isinstance(self.engine, Sleeps):
+            await self.engine.sleep()
 
     async def close(self) -> None:
         """Free the model. Idempotent."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from selfreward.config import EngineConfig
-from selfreward.engines.base import ChatFormat, Engine
+from selfreward.engines.base import ChatFormat, Engine, Sleeps
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,12 @@ class Sessions:
             held = _Held(settings, model, session)
             self._held.append(held)
         return held.session
+
+    async def sleep(self) -> None:
+        """Have those that can give a GPU's memory back until they are asked again."""
+        for held in self._held:
+            if isinstance(engine := held.session.engine, Sleeps):
+                await engine.sleep()
 
     async def drop(self, settings: EngineConfig) -> None:
         """Close what is open under these settings, so that the next to ask opens it anew."""

@@ -110,6 +110,7 @@ class VllmEngine:
         self._numbers = itertools.count()
         self._counter = _PromptCounter()
         self._engine: AsyncLLM | None = None
+        self._is_asleep, self._waking = False, asyncio.Lock()
         self._start(model)
 
     def _start(self, model: Path) -> None:
@@ -159,6 +160,7 @@ class VllmEngine:
             await self.close()
             self._start(model)
             return
+        await self._wake()
         try:
             await engine.pause_generation(mode="abort", clear_cache=True)
             try:
@@ -168,9 +170,24 @@ class VllmEngine:
         except EngineDeadError:
             raise self._log.failure("vLLM's process died") from None
 
+    async def sleep(self) -> None:
+        """See ``base.Sleeps``; only with ``enable_sleep_mode``.
+
+        vLLM's level 1: weights move to main memory, the key-value cache goes.
+        """
+        if self._options.get("enable_sleep_mode") and not self._is_asleep:
+            await self._open().sleep(level=1)
+            self._is_asleep = True
+
+    async def _wake(self) -> None:
+        async with self._waking:
+            if self._is_asleep:
+                await self._open().wake_up()
+                self._is_asleep = False
+
     async def close(self) -> None:
         """Free the model and end vLLM's processes. Idempotent."""
-        engine, self._engine = self._engine, None
+        engine, self._engine, self._is_asleep = self._engine, None, False
         if engine is None:
             return
         resources = engine.engine_core.resources
@@ -190,6 +207,7 @@ class VllmEngine:
 
     async def _ask(self, request: Request, params: Callable[[], SamplingParams]) -> RequestOutput:
         """Wait for the one output of a request; cancelling it aborts it in vLLM."""
+        await self._wake()
         engine, prompt = self._open(), tokens_input(list(request.token_ids))
         try:
             outputs = engine.generate(prompt, params(), str(next(self._numbers)))

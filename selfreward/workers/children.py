@@ -60,11 +60,13 @@ class Children:
         if self._kept is None:
             self._kept = self._open(self._run.config.launch.engine_devices)
         self._work(self._kept, "generate", iteration)
-        if not self._run.config.launch.engine_is_kept:
+        if not self._run.config.engine_is_kept:
             self._end_kept()
 
     def train(self, iteration: int, stage: str = "train") -> None:
         """Train and publish the next model."""
+        if self._kept is not None and self._run.config.engine_sleeps:
+            self._work(self._kept, "sleep", iteration)
         with self._open(self._run.config.launch.train_devices) as child:
             self._work(child, stage, iteration)
 
@@ -101,7 +103,7 @@ class Children:
         """Start the child that comes after one that does this work; a guess that may be wrong."""
         config = self._run.config
         is_over = iteration == config.iterations and not config.evaluation.is_on
-        if work == "evaluate":  # which generates in the same child, if anything follows
+        if work in ("evaluate", "sleep"):  # the same child goes on, or another is there already
             return
         if work in ("sft", "train") and (is_over or self._kept is not None):
             return

@@ -198,6 +198,11 @@ class Generator:
             _check_base(run, models.digest(run.policy(1)))
         self._runner.run(evaluate_iteration(run, store, iteration, self._open(run, store)))
 
+    def sleep(self) -> None:
+        """Let what is open give a GPU's memory back until it is asked again."""
+        if self._sessions is not None:
+            self._runner.run(self._sessions.sleep())
+
     def judge(self, job: dict[str, Any], say: Callable[[Any], None]) -> None:
         """Judge texts of no run; see ``judge_in_child``."""
         self._runner.run(judge_job(job, say))

@@ -116,6 +116,8 @@ def _do(job: dict[str, Any], generator: "Generator", say: Callable[[Any], None])
                 generator.generate(run, store, job["iteration"])
             case "evaluate":
                 generator.evaluate(run, store, job["iteration"])
+            case "sleep":
+                generator.sleep()
             case "sft" | "train" as stage:
                 work.train(run, store, job["iteration"], stage, say)
 

@@ -381,3 +381,30 @@ def test_what_is_wrong_with_a_group_is_said_without_pydantics_words_or_the_whole
         "override judge.jury=[{imported: x, model: y}]: judge.jury.0: model=y goes without "
         "imported: no model is asked"
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "is_kept", "sleeps"),
+    [
+        ([], False, False),
+        (["launch.keep_engine=true"], True, False),
+        (["launch={engine_devices: '0', train_devices: '1'}"], True, False),
+        (["launch={engine_devices: '0,1', train_devices: '1'}"], False, False),
+        (["engine={kind: vllm, enable_sleep_mode: true}"], True, True),
+        (["engine={kind: vllm, enable_sleep_mode: false}"], False, False),
+        (
+            ["engine={kind: vllm, enable_sleep_mode: true}", "launch.keep_engine=false"],
+            False,
+            False,
+        ),
+        (
+            ["engine={kind: vllm, enable_sleep_mode: true}",
+             "launch={engine_devices: '0', train_devices: '1'}"], True, False,
+        ),
+    ],
+)  # fmt: skip
+def test_an_engine_is_kept_where_it_is_in_nobodys_way(
+    words: list[str], is_kept: bool, sleeps: bool
+) -> None:
+    config = build_config({}, words)
+    assert (config.engine_is_kept, config.engine_sleeps) == (is_kept, sleeps)

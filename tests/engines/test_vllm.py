@@ -324,3 +324,47 @@ def test_more_prompts_at_once_than_a_batch_takes_are_all_answered(
             await engine.close()
 
     assert [len(answer) for answer in asyncio.run(ask())] == [2] * 20
+
+
+@needs_vllm
+def test_what_sleeps_is_woken_once_by_whoever_asks_first(tmp_path: Path) -> None:
+    from selfreward.engines.vllm import VllmEngine
+
+    done: list[str] = []
+
+    class Library:
+        async def sleep(self, level: int) -> None:
+            done.append(f"sleep {level}")
+
+        async def wake_up(self) -> None:
+            done.append("waking")
+            await asyncio.sleep(0.01)
+            done.append("awake")
+
+        async def pause_generation(self, **_: Any) -> None:
+            done.append("load")
+
+        async def collective_rpc(self, *_: Any, **__: Any) -> None: ...
+
+        async def resume_generation(self) -> None: ...
+
+    def engine(**options: Any) -> VllmEngine:
+        made = VllmEngine.__new__(VllmEngine)
+        made._options, made._engine = options, Library()
+        made._is_asleep, made._waking = False, asyncio.Lock()
+        return made
+
+    async def use(made: VllmEngine) -> None:
+        await made.sleep()
+        await made.sleep()
+        await asyncio.gather(made._wake(), made._wake())
+        await made._wake()
+        await made.sleep()
+        await made.load(tmp_path)
+
+    (tmp_path / "config.json").write_text('{"tie_word_embeddings": false}')
+    asyncio.run(use(engine(enable_sleep_mode=True)))
+    assert done == ["sleep 1", "waking", "awake", "sleep 1", "waking", "awake", "load"]
+    done.clear()
+    asyncio.run(use(engine()))
+    assert done == ["load"]

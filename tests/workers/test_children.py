@@ -313,6 +313,8 @@ def test_the_child_that_prepares_goes_on_and_each_work_has_its_log(
     ("words", "works"),
     [
         (["launch.keep_engine=true"], [["generate", "evaluate"], ["train"]]),
+        (["engine={kind: vllm, enable_sleep_mode: true}"],
+         [["generate", "sleep", "evaluate"], ["train"]]),
         (["evaluation.ranked=null", "evaluation.canaries=false", "evaluation.questions=null"],
          [["generate"], ["train"]]),
     ],
