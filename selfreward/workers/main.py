@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -52,6 +53,9 @@ def main() -> None:
         code = error.exit_code
     except _Terminated:
         code = 128 + signal.SIGTERM
+    except Exception:
+        traceback.print_exc()
+        code = 1
     # Everything is closed. To take an interpreter with torch and TRL apart takes a second more.
     logging.shutdown()
     sys.stdout.flush()

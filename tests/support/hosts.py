@@ -57,6 +57,11 @@ class _Held:
         [child] = psutil.Process(self._process.pid).children()
         self.pid = child.pid
 
+    @property
+    def is_there(self) -> bool:
+        """Whether it has not ended; with it goes the end of its cable that is in the switch."""
+        return self._process.poll() is None
+
     def end(self) -> None:
         """Kill all that runs there. Idempotent."""
         self._process.kill()
@@ -156,7 +161,8 @@ class Host:
 
     def power_off(self) -> None:
         """Kill all that runs there at once; the host is gone, without a word. Idempotent."""
-        self._switch.inside("ip", "link", "set", self._port, "down")
+        if self._held.is_there:
+            self._switch.inside("ip", "link", "set", self._port, "down")
         self.end()
 
     def end(self) -> None:

@@ -417,6 +417,28 @@ def test_a_child_prints_to_the_log_that_it_was_given_last(
     assert "Traceback" in second.read_text() and str(second) in caught.value.hint
 
 
+SLOW = """
+import sys, time
+
+class Slow:
+    def __del__(self, sleep=time.sleep):
+        sleep(20)
+
+sys.held = Slow()
+"""
+"""Python takes it apart as it ends, after it has closed the pipe to the parent."""
+
+
+def test_a_bug_in_a_child_is_told_with_its_traceback_however_slow_python_is_to_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SLOW)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    with Child() as child, pytest.raises(SelfRewardError, match="ended with code 1") as caught:
+        child.work({"work": "no such work"}, "test")
+    assert "KeyError: 'run'" in caught.value.hint
+
+
 def test_a_child_that_has_no_job_yet_is_ended_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
