@@ -42,9 +42,14 @@ quickstart: install
 test: install
 	TMPDIR=$(MEMORY) OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 
-test-slow: install
+test-slow: .venv/.qlora
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --numprocesses 2 --dist loadfile --timeout 1200 \
 	  --durations=12
+
+# Not for all tests: where bitsandbytes is, peft imports it, which takes two seconds.
+.venv/.qlora: $(INSTALLED)
+	$(BIN)/pip install --quiet --editable ".[qlora]" --constraint constraints.txt
+	touch .venv/.qlora
 
 # Whole loops killed many times, real servers, shards: half an hour and more.
 test-long: install

@@ -11,3 +11,8 @@ neither templates nor tokenizes nor cuts. The modules of the methods import torc
 in child processes; this module, ``methods``, ``options`` and ``distributed`` can be imported
 anywhere.
 """
+
+import logging
+
+# At each import of peft it would say that it has no faster kernel for CPUs.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

@@ -125,6 +125,8 @@ _REFUSED_LORA = {
 _LORA_STARTS = (True, "gaussian", "orthogonal")
 """Ways to begin an adapter as no change at all, so that the policy starts as M(t) and M(t) stays
 the reference; the others of peft alter the weights below it, or start elsewhere."""
+_FEW = 12
+"""So many names are listed where none is near."""
 _EMBEDDINGS = "embed_tokens embed_in wte word_embeddings tok_embeddings"
 """Names of input embeddings, which most models tie to their output."""
 _POSITIVE = (
@@ -427,4 +429,8 @@ def _describe(hint: Any) -> str:
 def _suggest(name: str, known: typing.Iterable[str]) -> str:
     known = sorted(known)
     near = difflib.get_close_matches(name, known, 1)
+    if not near and len(known) > _FEW:
+        return (
+            f"None of its {len(known)} options is called nearly so; its documentation lists them."
+        )
     return f"Did you mean {near[0]}?" if near else f"one of: {', '.join(known)}"

@@ -19,6 +19,9 @@ from selfreward.training.base import OnlineRow, Row, Training, Verdict
 from selfreward.training.methods import fit_of
 from tests.support.training import EOS, dpo_rows, sft_rows, some_ids, tiny_model, weights
 
+needs_bitsandbytes = pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed"
+)
 LORA = {"r": 4, "target_modules": "all-linear"}
 OPTIONS = {
     "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "learning_rate": 1e-2,
@@ -71,6 +74,8 @@ def rounded(start: Path) -> dict[str, torch.Tensor]:
     return state
 
 
+@pytest.mark.slow
+@needs_bitsandbytes
 @pytest.mark.parametrize("method", ["sft", "dpo"])
 def test_what_is_published_is_the_rounded_model_with_the_adapter_added(
     method: str, start: Path, tmp_path: Path
@@ -96,6 +101,8 @@ def test_what_is_published_is_the_rounded_model_with_the_adapter_added(
     assert "quantization" not in settings and '"dtype": "float32"' in settings
 
 
+@pytest.mark.slow
+@needs_bitsandbytes
 def test_an_adapter_moves_by_less_than_bfloat16_can_hold(start: Path, tmp_path: Path) -> None:
     job = loop.plan(training(start, tmp_path), dpo_rows(8))
     from selfreward.training.dpo import make_trainer
@@ -107,6 +114,8 @@ def test_an_adapter_moves_by_less_than_bfloat16_can_hold(start: Path, tmp_path: 
     assert {parameter.dtype for parameter in trained} == {torch.float32}
 
 
+@pytest.mark.slow
+@needs_bitsandbytes
 def test_gradients_or_not_a_model_in_4_bits_says_the_same(start: Path, tmp_path: Path) -> None:
     policy, _ = loop.load_policy(training(start, tmp_path))
     ids = torch.tensor([[5, 9, 30, 7, 11]])
@@ -116,6 +125,8 @@ def test_gradients_or_not_a_model_in_4_bits_says_the_same(start: Path, tmp_path:
     assert all(not layer.support_avx512bf16_for_cpu for layer in quantized._layers(policy).values())
 
 
+@pytest.mark.slow
+@needs_bitsandbytes
 def test_a_resumed_training_ends_with_the_weights_of_an_undisturbed_one(
     start: Path, tmp_path: Path
 ) -> None:
@@ -134,6 +145,8 @@ class ByLength:
         return [[Verdict(len(ids) / 2) for ids in completions] for _, completions in samples]
 
 
+@pytest.mark.slow
+@needs_bitsandbytes
 @pytest.mark.parametrize("method", ["rloo", "grpo"])
 def test_a_model_in_4_bits_samples_and_learns_from_rewards(
     method: str, start: Path, tmp_path: Path
@@ -186,6 +199,7 @@ def test_what_cannot_be_trained_so_is_refused_in_a_line(words: list[str], said: 
 def test_without_bitsandbytes_it_is_refused_before_anything_is_made(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     checks.check_bitsandbytes()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(PreflightError, match="bitsandbytes is not installed") as error:
