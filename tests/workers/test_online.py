@@ -238,6 +238,21 @@ def test_the_policy_judges_what_is_sampled_as_it_judges_its_responses(
         assert found == [Verdict(None, votes[0].reason)]
 
 
+def test_an_implicit_judge_gives_what_its_two_models_do() -> None:
+    jury = "{form: implicit, model: ./dpo, reference: ./sft, scale: [-10, 10]}"
+    run = new_run("train.method=grpo", VOWELS, f"judge.jury=[{jury}]")
+    opened: list[Any] = []
+
+    def open_session(settings: Any, model: Any) -> Session:
+        opened.append((settings.kind, settings.options, model))
+        return Session(ScriptedEngine(), ScriptedChat())  # type: ignore[arg-type]
+
+    [found] = judged(run, ["ab"], open_session)
+    assert opened == [("implicit", {"reference": "./sft"}, "./dpo")]
+    reward = sum(map(len, ScriptedChat().continuation("Count.", "", "ab"))) / 10
+    assert found.score == pytest.approx((2.5 + 5 * (reward + 10) / 20) / 2)
+
+
 def test_judges_of_one_model_share_it_and_all_count() -> None:
     jury = "judge.jury=[{form: expected, template: judge/expected.jinja, weight: 3}]"
     words = ["judge.form=expected", "judge.template=judge/expected.jinja", jury]
