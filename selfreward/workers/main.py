@@ -11,7 +11,6 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -54,7 +53,7 @@ def main() -> None:
     except _Terminated:
         code = 128 + signal.SIGTERM
     except Exception:
-        traceback.print_exc()
+        _LOG.exception("this is a bug")
         code = 1
     # Everything is closed. To take an interpreter with torch and TRL apart takes a second more.
     logging.shutdown()

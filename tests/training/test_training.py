@@ -864,7 +864,7 @@ def test_weights_that_are_not_those_trained_are_not_published(start, tmp_path):
         return adapted.unload()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "_merged", unmerged)
+        patch.setattr(loop, "merged", unmerged)
         call = Call(start, tmp_path, dpo_rows(8), lora={"r": 8}, num_train_epochs=4)
         with pytest.raises(IntegrityError, match="not those that were trained"):
             call.run()
