@@ -46,7 +46,7 @@ test-slow: .venv/.qlora
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --numprocesses 2 --dist loadfile --timeout 1200 \
 	  --durations=12
 
-# Not for all tests: where bitsandbytes is, peft imports it, which takes two seconds.
+# Not for all tests: where bitsandbytes is, peft imports it, which takes two seconds, from then on.
 .venv/.qlora: $(INSTALLED)
 	$(BIN)/pip install --quiet --editable ".[qlora]" --constraint constraints.txt
 	touch .venv/.qlora

@@ -313,7 +313,12 @@ class Config(Group):
         if self.launch.processes > 1 or self.launch.command is not None:
             key = "processes" if self.launch.processes > 1 else "command"
             raise ValueError(f"quantization trains in one process so far; leave out launch.{key}")
-        if self.dpo.reference_logprobs == "engine":
+        if self.lora.get("init_lora_weights") == "orthogonal":
+            raise ValueError(
+                "lora.init_lora_weights=orthogonal does not go with quantization: it would alter "
+                "weights of 4 bits; take true or gaussian"
+            )
+        if self.train.method == "dpo" and self.dpo.reference_logprobs == "engine":
             raise ValueError(
                 "dpo.reference_logprobs=engine takes what M(t) said, but with quantization the "
                 "reference is M(t) in 4 bits; set dpo.reference_logprobs=trl"
@@ -374,7 +379,7 @@ _ENGINE_RUNTIME_KEYS = (
     "concurrency", "staged", "max_batch_size", "max_batch_tokens",
     "gpu_memory_utilization", "kv_cache_memory_bytes", "max_model_len", "max_num_seqs",
     "max_num_batched_tokens", "cache_size", "tensor_parallel_size", "pipeline_parallel_size",
-    "data_parallel_size", "distributed_executor_backend", "enforce_eager",
+    "data_parallel_size", "distributed_executor_backend", "enforce_eager", "enable_sleep_mode",
     "endpoints", "api_key_env", "timeout_s", "max_retries",
     "omit",  # else a run that an endpoint refuses could not go on
 )  # fmt: skip

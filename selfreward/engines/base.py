@@ -90,8 +90,14 @@ class Engine(Protocol):
 class Sleeps(Protocol):
     """An engine that can lend its GPU to somebody else."""
 
-    async def sleep(self) -> None:
-        """Give its memory back until it is asked again, if it can. No request is in flight."""
+    async def sleep(self) -> bool:
+        """Give its memory back until it is asked again, and say whether it could.
+
+        No request is in flight.
+
+        Raises:
+            PreflightError: Its process died of it.
+        """
         ...
 
 

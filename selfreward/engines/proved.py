@@ -252,10 +252,9 @@ class ProvedEngine:
             await self.engine.close()
             raise self._setting.refusal(model, problem)
 
-    async def sleep(self) -> None:
+    async def sleep(self) -> bool:
         """See ``base.Sleeps``."""
-        if isinstance(self.engine, Sleeps):
-            await self.engine.sleep()
+        return isinstance(self.engine, Sleeps) and await self.engine.sleep()
 
     async def close(self) -> None:
         """Free the model. Idempotent."""

@@ -64,10 +64,11 @@ class Sessions:
         return held.session
 
     async def sleep(self) -> None:
-        """Have those that can give a GPU's memory back until they are asked again."""
-        for held in self._held:
-            if isinstance(engine := held.session.engine, Sleeps):
-                await engine.sleep()
+        """Have all on this machine give a GPU's memory back: who cannot sleep is closed."""
+        for held in [held for held in self._held if is_local(held.settings)]:
+            engine = held.session.engine
+            if not (isinstance(engine, Sleeps) and await engine.sleep()):
+                await self._close([held])
 
     async def drop(self, settings: EngineConfig) -> None:
         """Close what is open under these settings, so that the next to ask opens it anew."""

@@ -170,19 +170,26 @@ class VllmEngine:
         except EngineDeadError:
             raise self._log.failure("vLLM's process died") from None
 
-    async def sleep(self) -> None:
+    async def sleep(self) -> bool:
         """See ``base.Sleeps``; only with ``enable_sleep_mode``.
 
         vLLM's level 1: weights move to main memory, the key-value cache goes.
         """
         if self._options.get("enable_sleep_mode") and not self._is_asleep:
-            await self._open().sleep(level=1)
+            try:
+                await self._open().sleep(level=1)
+            except EngineDeadError:
+                raise self._log.failure("vLLM's process died") from None
             self._is_asleep = True
+        return self._is_asleep
 
     async def _wake(self) -> None:
         async with self._waking:
             if self._is_asleep:
-                await self._open().wake_up()
+                try:
+                    await self._open().wake_up()
+                except EngineDeadError:
+                    raise self._log.failure("vLLM's process died") from None
                 self._is_asleep = False
 
     async def close(self) -> None:

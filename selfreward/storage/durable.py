@@ -20,6 +20,8 @@ from pathlib import Path
 from selfreward.errors import IntegrityError, PreflightError, SelfRewardError
 
 MANIFEST = "MANIFEST.json"
+QUANTIZATION = "quantization"
+"""In the manifest of a model: how the one that it was trained from was held in 4 bits."""
 ADAPTER = "adapter"
 """Folder in a model directory for the adapter that was merged into the weights. The manifest lists
 its files; the digest is that of the model without them."""

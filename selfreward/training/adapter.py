@@ -2,6 +2,7 @@
 
 import copy
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,7 +22,9 @@ def merged(adapted: PeftModel, state: Mapping[str, torch.Tensor]) -> PreTrainedM
     """
     base, config = adapted.get_base_model(), copy.deepcopy(adapted.peft_config["default"])
     config.init_lora_weights = False  # the state has them; some ways to make them need values
-    with torch.device("meta"):
+    with torch.device("meta"), warnings.catch_warnings():
+        # In 4 bits the layers of GPT-2 were not turned, and here they are: peft sees to it.
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set to False", UserWarning)
         whole = get_peft_model(type(base)(base.config), config)
     vars(whole.config).pop("quantization_config", None)
     whole.load_state_dict(state, assign=True)

@@ -191,6 +191,7 @@ def load_policy(
     model, trusted = training.model, training.trust_remote_code
     if training.quantization is not None:
         more["quantization_config"] = four_bits(training.quantization)
+        more["device_map"] = {"": str(PartialState().device)}  # not a GPU, with `use_cpu`
     policy = kind.from_pretrained(
         model,
         dtype=torch.float32,  # bfloat16 weights would swallow updates of 1e-6
@@ -308,7 +309,10 @@ def publish(
             raise StoppedError(
                 f"trained weight {name} is not finite", _LOWER.format(job.training.key)
             )
-    with durable.publish_directory(job.training.output, facts={"job": job.digest}) as directory:
+    facts: dict[str, object] = {"job": job.digest}
+    if job.training.quantization is not None:
+        facts[durable.QUANTIZATION] = job.training.quantization.model_dump()
+    with durable.publish_directory(job.training.output, facts=facts) as directory:
         # Weights that are tied look like two when they come from shards.
         once = {name: state[name] for name in state if name not in trained.all_tied_weights_keys}
         trained.save_pretrained(directory, state_dict=once)

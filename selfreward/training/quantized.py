@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from selfreward.config import QuantizationConfig
 
@@ -49,12 +50,14 @@ def written_out(adapted: "PeftModel", state: Mapping[str, torch.Tensor]) -> dict
     """The state of a model with an adapter, its weights of 4 bits written out in float32."""
     from bitsandbytes.functional import dequantize_4bit
 
-    whole = dict(state)
+    whole = {name: tensor.cpu() for name, tensor in state.items()}
     for name, layer in _layers(adapted).items():
         weight = f"{name}.weight"
         for key in [key for key in whole if key.startswith(f"{weight}.")]:
             del whole[key]  # what the rounding needs: greatest values, the code of the 4 bits
         found = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+        if issubclass(layer.source_cls, Conv1D):  # of GPT-2, which keeps its weights turned
+            found = found.T.contiguous()
         whole[weight] = found.float().cpu()
     return whole
 

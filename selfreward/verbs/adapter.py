@@ -74,6 +74,10 @@ def export_adapter(run: Run, target: Path, number: int, *, force: bool = False) 
     config = json.loads((source / _CONFIG).read_bytes())
     config |= {"base_model_name_or_path": base, "revision": revision}
     facts: dict[str, object] = {FACT: {"run": run.name, "adapter": model_name(number - 1, "train")}}
+    manifest: dict[str, Any] = durable.read_manifest(run.model_directory(number))
+    held = manifest.get(durable.QUANTIZATION)
+    if held is not None:
+        facts[durable.QUANTIZATION] = held
     with (
         durable.full_disk_named(str(target.absolute().parent)),
         durable.publish_directory(target, facts=facts, replace=force) as directory,
@@ -81,7 +85,6 @@ def export_adapter(run: Run, target: Path, number: int, *, force: bool = False) 
         durable.copy_file(source / _WEIGHTS, directory / _WEIGHTS)
         durable.write_file(directory / _CONFIG, json.dumps(config, indent=2, sort_keys=True))
         num_bytes = sum(path.stat().st_size for path in directory.iterdir())
-    held = run.settings.get("quantization")
     return ExportedAdapter(run.name, str(target), f"M{number}", base, num_bytes, held)
 
 

@@ -40,7 +40,8 @@ _SETTINGS = (
     "train.method", "train.sft.start", "train.sft.min_score", "train.replay.aift",
     "train.replay.seed", "dpo.beta", "dpo.learning_rate", "dpo.num_train_epochs", "dpo.loss_type",
     "dpo.weigh_by", "dpo.max_length", "rloo.beta", "rloo.learning_rate", "rloo.num_generations",
-    "grpo.beta", "grpo.learning_rate", "grpo.num_generations", "lora.r", "launch.processes",
+    "grpo.beta", "grpo.learning_rate", "grpo.num_generations", "lora.r",
+    "quantization.bnb_4bit_quant_type", "launch.processes",
 )  # fmt: skip
 """Those that decide what a run finds; no others leave the machine with the page."""
 

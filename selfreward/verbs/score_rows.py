@@ -442,7 +442,10 @@ def _spent(rounds: Rounds) -> list[Row]:
 
 
 def tokens(figures: IterationFigures) -> int:
-    """Tokens that models wrote in an iteration, the first judge counted in ``judgments``."""
+    """Tokens that models wrote in an iteration, the first judge counted in ``judgments``.
+
+    What judges write while a model is trained is not kept, and not in it.
+    """
     made = figures.prompts.tokens + figures.responses.tokens + figures.judgments.tokens
     made += sum(juror.tokens for juror in figures.jury.judges[1:]) if figures.jury else 0
     made += figures.anchors.tokens if figures.anchors else 0

@@ -107,7 +107,7 @@ def validate(config: Config, source: Path | None) -> list[dict[str, Any]]:
     is_sft = config.train.method == "sft"
     groups = {"engine": True, "sft": config.sft, "dpo": True, "train.sft": is_sft}
     groups |= {name: config.train.method == name for name in ("rloo", "grpo")}
-    groups |= {"lora": config.lora is not None}
+    groups |= {name: getattr(config, name) is not None for name in ("lora", "quantization")}
     parts.append(("options", f"{', '.join(name for name in groups if groups[name])}: known"))
     warnings = [*_absent(config), *_misled(config, judges), *_long(config, ift)]
     if config.prompts.multiline and _ONE_LINE.search(turns["prompts"][0]):

@@ -10,13 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from selfreward.config import Config, EngineConfig, JurorConfig, SeedSource
-from selfreward.config.judging import BASES, HOSTED, OWN_MODELS, REWARD, engine_of
+from selfreward.config.judging import (
+    BASES,
+    HOSTED,
+    OWN_MODELS,
+    REWARD,
+    RUN_MODELS,
+    engine_of,
+)
 from selfreward.config.readers import decides
 from selfreward.config.run import all_judges, check_judges
 from selfreward.config.training import OnlineConfig
 from selfreward.engines.kinds import MEMORY_OPTIONS, candidates
 from selfreward.engines.kinds import check_options as check_engine_options
 from selfreward.engines.reward import check_reward_model
+from selfreward.engines.vllm_build import is_cpu_build
 from selfreward.errors import ConfigError, PreflightError, SelfRewardError
 from selfreward.inputs import functions, seeds
 from selfreward.inputs.collect import (
@@ -257,14 +265,27 @@ def _check_engine(engine: EngineConfig, key: str, here: bool, known: bool) -> No
 
 
 def _check_beside(config: Config) -> None:
-    """Check that a judge that is asked while a model is trained leaves it memory."""
+    """Check that judges that are asked while a model is trained leave it memory, and each other.
+
+    A judge is there as long as the training: a server that takes weights cannot be two of them.
+    """
     if config.online is None:
         return
+    served: dict[str, str] = {}
     for number, judge in enumerate(config.judge.jurors):
         engine = engine_of(judge, config.engine)
         is_asked = judge.weight and judge.traits.template
+        if is_asked and engine.kind == "server" and judge.model in RUN_MODELS:
+            places = str(engine.options.get("endpoints"))
+            if served.setdefault(places, judge.model) != judge.model:
+                raise ConfigError(
+                    f"train.method={config.train.method} asks {judge_key(number)}, {judge.model}, "
+                    f"while it trains, and the same endpoints serve {served[places]} as a judge",
+                    f"Set {judge_key(number)}.engine with endpoints of its own.",
+                )
         told = any(option in engine.options for option in MEMORY_OPTIONS)
-        if is_asked and not told and candidates(engine.kind, engine.options)[0] == "vllm":
+        may = is_asked and not told and not is_cpu_build()  # which takes 2 GB unless it is told
+        if may and candidates(engine.kind, engine.options)[0] == "vllm":
             key = f"{judge_key(number)}.engine" if judge.engine is not None else "engine"
             raise ConfigError(
                 f"train.method={config.train.method} asks {judge_key(number)} while it trains, and "

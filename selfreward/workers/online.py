@@ -31,7 +31,7 @@ from selfreward.training.base import Verdict
 from selfreward.workers.functions import function_process
 from selfreward.workers.rollout import SCORERS, judge_model
 
-CUT_OFF = "cut off"
+TRUNCATED = "truncated"
 """Reason of a completion that did not end within its tokens, unless ``judge.truncated``."""
 
 
@@ -71,6 +71,7 @@ async def _open(
 ) -> dict[int, Votes]:
     """Open each judge that has a weight, by juror; those of one model share it."""
     opened: list[tuple[EngineConfig, Path | str, Session]] = []
+    slots = asyncio.Semaphore(run.config.engine.concurrency)
 
     async def session_of(engine: EngineConfig, model: Path | str) -> Session:
         for others, known, session in opened:
@@ -96,7 +97,7 @@ async def _open(
         if scorer := SCORERS.get(engine.kind):
             judges[juror] = _by_value(scorer(session.engine, session.chat), settings, juror)
         else:
-            judges[juror] = _in_words(run, store, iteration, session, juror)
+            judges[juror] = _in_words(run, store, iteration, session, juror, slots)
     return judges
 
 
@@ -107,11 +108,16 @@ def _by_value(scorer: Scorer, settings: JurorConfig, juror: int) -> Votes:
     return votes
 
 
-def _in_words(run: Run, store: Store, iteration: int, session: Session, juror: int) -> Votes:
-    """A judge that is asked in words; by criteria it goes by those of the stage ``judgments``."""
+def _in_words(
+    run: Run, store: Store, iteration: int, session: Session, juror: int, slots: asyncio.Semaphore
+) -> Votes:
+    """A judge that is asked in words; by criteria it goes by those of the stage ``judgments``.
+
+    Args:
+        slots: For one response that is being judged each.
+    """
     config, settings = run.config, run.config.judge.jurors[juror]
     template = run_judge_templates(run, juror)["judge"]
-    slots = asyncio.Semaphore(config.engine.concurrency)
     criteria: dict[int, list[Criterion]] = {}
     for criterion in store.records(Criterion, iteration):
         if criterion.juror == juror:
@@ -201,4 +207,4 @@ def _unjudged(response: Response, truncated: bool) -> str | None:
     """Why no judge is asked; None if they are."""
     if response.dropped is not None:
         return response.dropped
-    return CUT_OFF if response.truncated and not truncated else None
+    return TRUNCATED if response.truncated and not truncated else None

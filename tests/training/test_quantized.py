@@ -17,6 +17,7 @@ from selfreward.storage import durable
 from selfreward.training import checks, loop, quantized
 from selfreward.training.base import OnlineRow, Row, Training, Verdict
 from selfreward.training.methods import fit_of
+from tests.support.families import make_family
 from tests.support.training import EOS, dpo_rows, sft_rows, some_ids, tiny_model, weights
 
 needs_bitsandbytes = pytest.mark.skipif(
@@ -103,6 +104,19 @@ def test_what_is_published_is_the_rounded_model_with_the_adapter_added(
 
 @pytest.mark.slow
 @needs_bitsandbytes
+def test_a_model_that_keeps_its_weights_turned_is_published_as_it_was_trained(
+    tmp_path: Path,
+) -> None:
+    start = make_family(tmp_path / "gpt2", "GPT-2")
+    asked = training(start, tmp_path)
+    run(asked, dpo_rows(8))  # which proves it
+    old, new = weights(start), weights(asked.output)
+    assert {name: t.shape for name, t in old.items()} == {n: t.shape for n, t in new.items()}
+    assert durable.read_manifest(asked.output)["quantization"]["bnb_4bit_quant_type"] == "nf4"
+
+
+@pytest.mark.slow
+@needs_bitsandbytes
 def test_an_adapter_moves_by_less_than_bfloat16_can_hold(start: Path, tmp_path: Path) -> None:
     job = loop.plan(training(start, tmp_path), dpo_rows(8))
     from selfreward.training.dpo import make_trainer
@@ -185,6 +199,10 @@ def test_another_rounding_is_another_training(start: Path, tmp_path: Path) -> No
         (
             ["quantization={}", "lora={r: 4}", "dpo.reference_logprobs=engine"],
             "the reference is M(t) in 4 bits; set dpo.reference_logprobs=trl",
+        ),
+        (
+            ["quantization={}", "lora={r: 4, init_lora_weights: orthogonal}"],
+            "lora.init_lora_weights=orthogonal does not go with quantization",
         ),
         (["quantization={bnb_4bit_quant_type: int4}", "lora={r: 4}"], "bnb_4bit_quant_type"),
         (["quantization={load_in_8bit: true}", "lora={r: 4}"], "load_in_8bit"),

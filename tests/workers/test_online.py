@@ -118,7 +118,7 @@ def test_what_is_off_the_scale_empty_or_cut_off_has_no_verdict() -> None:
     run = new_run("train.method=rloo", VOWELS, "judge.scale=[0, 0.6]")
     found = judged(run, ["aa", "", "ab", "<|end|>", "abab"], cut=["abab"])
     reasons = [verdict.reason for verdict in found]
-    assert reasons == ["off the scale", "empty", None, "control token", "cut off"]
+    assert reasons == ["off the scale", "empty", None, "control token", "truncated"]
     assert found[2].score == pytest.approx(5 * 0.5 / 0.6)
     judges_all = new_run("train.method=rloo", VOWELS, "judge.truncated=true", name="other")
     assert judged(judges_all, ["abab"], cut=["abab"]) == [Verdict(2.5)]
@@ -266,19 +266,39 @@ def test_judges_of_one_model_share_it_and_all_count() -> None:
 
     found = judged(run, ["one", "two", "three", "four"], open_session)
     [engine] = engines
-    assert len(engine.requests) == 8 and engine.most_in_flight == 4  # two slots for each judge
+    assert len(engine.requests) == 8 and engine.most_in_flight == 2
     assert all(verdict.score is not None for verdict in found)
 
 
 @pytest.mark.parametrize("judge", [WORDS[0], "judge.model=M1"])
-def test_vllm_beside_a_training_has_to_be_told_its_memory(judge: str) -> None:
+def test_vllm_beside_a_training_has_to_be_told_its_memory(
+    judge: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = [*ALONE, *SHORT, "train.method=rloo", judge, "engine.kind=vllm"]
+    monkeypatch.setattr(checks, "is_cpu_build", lambda: True)
+    checks._check_beside(build_config({}, words))  # it takes 2 GB by itself
+    monkeypatch.setattr(checks, "is_cpu_build", lambda: False)
     with pytest.raises(ConfigError, match="vLLM would take nine tenths of the memory") as error:
         checks._check_beside(build_config({}, words))
     assert "engine.gpu_memory_utilization=0.3" in error.value.hint
     checks._check_beside(build_config({}, [*words, "engine.gpu_memory_utilization=0.3"]))
     of_dpo = [word for word in words if word != "train.method=rloo"]
     checks._check_beside(build_config({}, of_dpo))
+
+
+def test_endpoints_that_would_have_to_serve_two_models_at_once_are_refused() -> None:
+    server = "engine={kind: server, endpoints: ['http://a:1/v1']}"
+    words = [*ALONE, *SHORT, "train.method=rloo", server]
+    checks._check_beside(build_config({}, [*words, "judge.jury=[{}]"]))
+    two = [*words, "judge.jury=[{model: M1}]"]
+    with pytest.raises(ConfigError, match="the same endpoints serve policy as a judge") as error:
+        checks._check_beside(build_config({}, two))
+    assert error.value.hint == "Set judge.jury.0.engine with endpoints of its own."
+    apart = "{kind: server, endpoints: ['http://b:1/v1']}"
+    checks._check_beside(build_config({}, [*words, f"judge.jury=[{{model: M1, engine: {apart}}}]"]))
+    unasked = "judge.jury=[{model: M1, weight: 0}]"
+    checks._check_beside(build_config({}, [*words, unasked]))
+    checks._check_beside(build_config({}, [*two, "train.method=dpo"]))
 
 
 def test_a_function_needs_no_memory_beside_a_training() -> None:
@@ -311,6 +331,23 @@ def test_a_run_trains_on_rewards_and_says_what_they_were(method: str, here: Path
     shown = plain(scores_text(scores_of(run)))
     for row in ("  responses  ", "  without a verdict  ", "  mean points  ", "  KL to the ref"):
         assert row in shown, shown
+
+
+@pytest.mark.slow
+def test_the_real_model_trains_on_what_it_says_of_its_samples(model_dir: Path) -> None:
+    run = new_run(
+        "train.method=rloo", *WORDS, "judge.form=expected", "judge.template=judge/expected.jinja",
+        "judge.truncated=true", "engine.kind=ctranslate2", "rloo.max_steps=2", model=model_dir,
+    )  # fmt: skip
+    launch(run, lambda: None, RealTraining(run))
+    before, after = weights(model_dir), weights(run.policy(2))
+    assert all(not before[name].equal(after[name]) for name in before)
+    with run.store() as store:
+        online = training_figures(store, 1).online
+    assert online is not None and online.sampled == 32
+    assert sum(online.no_verdict.values()) < 32
+    assert online.reward is not None and online.reward.mean is not None
+    assert 0 < online.reward.mean < 5
 
 
 def test_a_run_that_ended_in_training_goes_on_to_the_model_of_an_undisturbed_one(
