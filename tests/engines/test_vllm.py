@@ -368,3 +368,37 @@ def test_what_sleeps_is_woken_once_by_whoever_asks_first(tmp_path: Path) -> None
     done.clear()
     asyncio.run(use(engine()))
     assert done == ["load"]
+
+
+@needs_vllm
+@pytest.mark.parametrize("where", ["sleep", "wake_up"])
+def test_an_engine_that_died_asleep_is_told_by_its_log(where: str) -> None:
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    from selfreward.engines.vllm import VllmEngine
+
+    class Library:
+        async def sleep(self, level: int) -> None:
+            self.ask("sleep")
+
+        async def wake_up(self) -> None:
+            self.ask("wake_up")
+
+        def ask(self, what: str) -> None:
+            if what == where:
+                raise EngineDeadError
+
+    class Log:
+        def failure(self, what: str) -> PreflightError:
+            return PreflightError(f"{what}: by its log")
+
+    made = VllmEngine.__new__(VllmEngine)
+    made._options, made._engine, made._log = {"enable_sleep_mode": True}, Library(), Log()
+    made._is_asleep, made._waking = False, asyncio.Lock()
+
+    async def use() -> None:
+        assert await made.sleep()
+        await made._wake()
+
+    with pytest.raises(PreflightError, match="vLLM's process died: by its log"):
+        asyncio.run(use())
