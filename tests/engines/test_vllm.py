@@ -326,6 +326,7 @@ def test_more_prompts_at_once_than_a_batch_takes_are_all_answered(
     assert [len(answer) for answer in asyncio.run(ask())] == [2] * 20
 
 
+@pytest.mark.slow
 @needs_vllm
 def test_what_sleeps_is_woken_once_by_whoever_asks_first(tmp_path: Path) -> None:
     from selfreward.engines.vllm import VllmEngine
@@ -370,6 +371,7 @@ def test_what_sleeps_is_woken_once_by_whoever_asks_first(tmp_path: Path) -> None
     assert done == ["load"]
 
 
+@pytest.mark.slow
 @needs_vllm
 @pytest.mark.parametrize("where", ["sleep", "wake_up"])
 def test_an_engine_that_died_asleep_is_told_by_its_log(where: str) -> None:
