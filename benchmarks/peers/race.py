@@ -30,6 +30,7 @@ from typing import Any
 
 import psutil
 
+from benchmarks.memory import WATCHED_S, held_by
 from benchmarks.peers import ours
 from benchmarks.peers.table import Result, text_of
 from benchmarks.peers.work import Report, Work, read_report
@@ -39,8 +40,8 @@ from selfreward.inputs.shipped import prompts_directory
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
-WATCHED_S, POLLED_S = 0.25, 0.02
-"""How often the memory is looked at, and whether a process has ended."""
+POLLED_S = 0.02
+"""Seconds between two looks at whether a process has ended."""
 
 
 @dataclass(frozen=True)
@@ -301,27 +302,12 @@ def measured(
                 break
             if now - looked >= WATCHED_S:
                 looked = now
-                result.peak = max(result.peak, memory_of(watched))
+                result.peak = max(result.peak, sum(part for part, _ in held_by(watched)))
             time.sleep(POLLED_S)
         result.wall = now - start
         result.cpu = usage.ru_utime + usage.ru_stime
         process.returncode = os.waitstatus_to_exitcode(status) if pid else -signal.SIGKILL
         return process.returncode if pid else None
-
-
-def memory_of(process: psutil.Process) -> int:
-    """Bytes of a process and its children; what they share counts once where the system tells."""
-    total = 0
-    try:
-        for one in (process, *process.children(recursive=True)):
-            try:
-                full = one.memory_full_info()
-                total += getattr(full, "pss", full.rss)
-            except psutil.Error:
-                continue
-    except psutil.Error:
-        pass
-    return total
 
 
 def end(process: psutil.Process) -> None:
