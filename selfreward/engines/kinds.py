@@ -195,6 +195,11 @@ def _check_vllm(options: Mapping[str, Any]) -> None:
         if name not in module.OPTIONS:
             close = _near(name, module.OPTIONS, "They are the arguments of vLLM's AsyncEngineArgs.")
             raise ConfigError(f"engine.{name}: vllm has no such option", close)
+    if options.get("enable_sleep_mode") and is_cpu_build():
+        raise PreflightError(
+            "engine.enable_sleep_mode: vLLM's CPU build cannot sleep",
+            "Remove it; without a GPU there is none to let go.",
+        )
 
 
 def _has_vllm_on_cuda() -> bool:

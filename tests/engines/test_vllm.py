@@ -404,3 +404,18 @@ def test_an_engine_that_died_asleep_is_told_by_its_log(where: str) -> None:
 
     with pytest.raises(PreflightError, match="vLLM's process died: by its log"):
         asyncio.run(use())
+
+
+@pytest.mark.slow
+@needs_vllm
+def test_a_build_that_cannot_sleep_says_so_before_any_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from selfreward.engines import kinds
+
+    monkeypatch.setattr(kinds, "is_cpu_build", lambda: True)
+    with pytest.raises(PreflightError, match="vLLM's CPU build cannot sleep"):
+        check_options("vllm", {"enable_sleep_mode": True})
+    check_options("vllm", {"enable_sleep_mode": False})
+    monkeypatch.setattr(kinds, "is_cpu_build", lambda: False)
+    check_options("vllm", {"enable_sleep_mode": True})
