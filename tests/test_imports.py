@@ -72,7 +72,7 @@ CATCH_ALL = {
     "selfreward.viewer.drawing": "a bug becomes an answer, so that the viewer lives on",
     "selfreward.training.starts": "a model whose code fails on trees is read row by row",
     "selfreward.engines.batcher": "hands whatever it is to those who asked",
-    "selfreward.workers.main": "what cannot be imported early fails in the job that needs it",
+    "selfreward.workers.main": "early imports fail in the job that needs them; a bug is logged",
     "selfreward.workers.function_main": "a user's function raises what it likes; it is recorded",
     "selfreward.tracking.follower": "a tracker raises what it likes, and is tried again",
 }

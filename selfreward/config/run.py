@@ -305,19 +305,7 @@ class Config(Group):
     def _check_quantization(self) -> Self:
         if self.quantization is None:
             return self
-        if self.lora is None:
-            raise ValueError(
-                "quantization needs an adapter, as 4 bits cannot be trained; set lora, such as "
-                "lora={r: 16, target_modules: all-linear}"
-            )
-        if self.launch.processes > 1 or self.launch.command is not None:
-            key = "processes" if self.launch.processes > 1 else "command"
-            raise ValueError(f"quantization trains in one process so far; leave out launch.{key}")
-        if self.lora.get("init_lora_weights") == "orthogonal":
-            raise ValueError(
-                "lora.init_lora_weights=orthogonal does not go with quantization: it would alter "
-                "weights of 4 bits; take true or gaussian"
-            )
+        self.quantization.check(self.lora, self.launch)
         if self.train.method == "dpo" and self.dpo.reference_logprobs == "engine":
             raise ValueError(
                 "dpo.reference_logprobs=engine takes what M(t) said, but with quantization the "

@@ -1,5 +1,6 @@
 """Seed step, the methods of an iteration, and the processes that work."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field
@@ -181,8 +182,28 @@ class QuantizationConfig(Group):
     bnb_4bit_use_double_quant: bool = True
     """Round the greatest value of each 64 weights, too, to 8 bits."""
     bnb_4bit_compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    """In what products are computed. The paper's is bfloat16, which is faster on GPUs; then it is
-    proved less closely that what is published was trained."""
+    """In what products are computed. The paper's is bfloat16; then it is proved less closely that
+    what is published was trained."""
+
+    def check(self, lora: Mapping[str, Any] | None, launch: "LaunchConfig") -> None:
+        """Check that there is an adapter that 4 bits can bear, and one process.
+
+        Raises:
+            ValueError: There is not.
+        """
+        if lora is None:
+            raise ValueError(
+                "quantization needs an adapter, as 4 bits cannot be trained; set lora, such as "
+                "lora={r: 16, target_modules: all-linear}"
+            )
+        if launch.processes > 1 or launch.command is not None:
+            key = "processes" if launch.processes > 1 else "command"
+            raise ValueError(f"quantization trains in one process so far; leave out launch.{key}")
+        if lora.get("init_lora_weights") == "orthogonal":
+            raise ValueError(
+                "lora.init_lora_weights=orthogonal does not go with quantization: it would alter "
+                "weights of 4 bits; take true or gaussian"
+            )
 
 
 class LaunchConfig(Group):
