@@ -43,7 +43,7 @@ _GROUPS = {group for groups in (*_SEED.values(), *_LATER.values()) for group in 
 
 _COPIED = re.compile(
     r"(.*\.)?(chat_template|template|criteria_template|function)"
-    r"|(sft\.ift|sft\.eft|sft\.selection\.ranked|prompts\.(seeds|dataset|topics)|evaluation\.(ranked|questions|benchmarks))(\..*)?"
+    r"|(sft\.ift|sft\.eft|sft\.selection\.ranked|train\.preferences|prompts\.(seeds|dataset|topics)|evaluation\.(ranked|questions|benchmarks))(\..*)?"
 )
 
 
@@ -86,6 +86,7 @@ _FILES = {
     r"templates/(judge|criteria)(-\d+)?\.jinja": "judge",
     r"templates/(prompts|evolve)\.jinja|seeds/(prompts|topics|dataset)\.jsonl": "prompts",
     r"templates/worse\.jinja|seeds/(ift|eft|ranked)\.jsonl": "sft",
+    r"seeds/preferences\.jsonl": "train",
 }
 """Of the files that a run has a copy of, those that only the stages read that read a group."""
 

@@ -259,6 +259,7 @@ class Config(Group):
             )
         if replay.seed and self.sft is None:
             raise ValueError("train.replay.seed needs seed data, but sft is null")
+        self.train.check_preferences(self.dpo, judges_are_judged=self.meta is not None)
         if self.online is not None:
             self._check_online(self.online)
         if self.dpo.weigh_by == "consistency" and method == "dpo":

@@ -163,6 +163,39 @@ class TrainConfig(Group):
     ``none``: M(t+1) has the weights of M(t); all else is made and measured."""
     sft: PositivesConfig = PositivesConfig()
     replay: ReplayConfig = ReplayConfig()
+    preferences: Source | None = None
+    """``method: dpo``: answers that people ranked or scored, read as ``evaluation.ranked`` is. Each
+    iteration is trained on these, the best and the worst answer to each prompt, and not on pairs of
+    its own, which are made and shown all the same."""
+
+    def check_preferences(self, dpo: DpoConfig, *, judges_are_judged: bool) -> None:
+        """Check that nothing is asked for that is known of the run's own pairs alone.
+
+        Args:
+            judges_are_judged: Whether ``meta`` is set.
+
+        Raises:
+            ValueError: Something is.
+        """
+        if self.preferences is None:
+            return
+        needs = {
+            f"train.method={self.method} trains on no pairs; set train.method=dpo": (
+                self.method == "dpo"
+            ),
+            "train.replay.aift=true would add the run's own pairs of before; set it false": (
+                not self.replay.aift
+            ),
+            f"dpo.weigh_by={dpo.weigh_by} is known of the run's own pairs alone; set it null": (
+                dpo.weigh_by is None
+            ),
+            "dpo.reference_logprobs=engine is known of what M(t) sampled alone; set it to trl": (
+                dpo.reference_logprobs == "trl"
+            ),
+            "meta adds the run's own pairs of judgments; set meta=null": not judges_are_judged,
+        }
+        if wrong := [why for why, is_met in needs.items() if not is_met]:
+            raise ValueError(f"train.preferences: {wrong[0]}")
 
     @property
     def base(self) -> str:

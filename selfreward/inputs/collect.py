@@ -105,6 +105,9 @@ def run_inputs(config: Config, source: Path | None) -> dict[str, str]:
         eft = seeds.read_eft(config.sft.eft, beside)
         check_eft(eft, config)
         files["seeds/eft.jsonl"] = dump(eft)
+    if config.train.preferences:
+        read_ranked(config.train.preferences, beside)
+        files["seeds/preferences.jsonl"] = copy_ranked(config.train.preferences, beside)
     if config.compares:
         compare = load_template(find_template(COMPARE_TEMPLATE, beside), COMPARE_VARIABLES)
         files["templates/compare.jinja"] = compare.source

@@ -21,6 +21,7 @@ TRAINED = {
     "seeds/eft.jsonl": "sft.eft",
     "seeds/ranked.jsonl": "sft.selection.ranked",
     "seeds/dataset.jsonl": "prompts.dataset",
+    "seeds/preferences.jsonl": "train.preferences",
 }
 """A run's copies of what it trains on, and the keys that name it."""
 

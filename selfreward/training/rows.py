@@ -15,7 +15,7 @@ from selfreward.errors import StoppedError
 from selfreward.inputs import seeds
 from selfreward.inputs.conversations import LEFT_OUT, Message, messages_of
 from selfreward.inputs.judge_templates import run_template
-from selfreward.inputs.rankings import Ranking
+from selfreward.inputs.rankings import Ranking, read_ranked
 from selfreward.inputs.templates import Template
 from selfreward.measures.consistency import Consistency, consistency
 from selfreward.measures.votes import ALL, read_votes
@@ -192,12 +192,16 @@ def _positives(
 def dpo_rows(run: Run, store: Store, iteration: int, chat: Chat) -> tuple[list[DpoRow], list[Drop]]:
     """One row per preference pair, one per pair of judgments, and those that are replayed.
 
-    Drops are those of the iteration; what is replayed had its own when it was made.
+    With ``train.preferences`` one per prompt whose answers people ordered, and no others. Drops are
+    those of the iteration; what is replayed had its own when it was made.
 
     Raises:
         StoppedError: No pair of the iteration is short enough.
     """
-    rows, drops = _pairs(run, store, iteration, chat)
+    of_people = run.config.train.preferences is not None
+    rows, drops = (
+        _human_pairs(run, iteration, chat) if of_people else _pairs(run, store, iteration, chat)
+    )
     if not rows:
         raise StoppedError(f"iteration {iteration} has no pair to train on", _why(drops))
     if run.config.train.replay.aift:
@@ -234,6 +238,44 @@ def _pairs(run: Run, store: Store, iteration: int, chat: Chat) -> tuple[list[Dpo
         judged, left_out = _judge_pairs(run, store, iteration, chat)
         return rows + judged, drops + left_out
     return rows, drops
+
+
+def _human_pairs(run: Run, iteration: int, chat: Chat) -> tuple[list[DpoRow], list[Drop]]:
+    """One row per ranking of ``train.preferences``; what was not read of them are drops, too."""
+    human = read_ranked(_source(run.seed_file("preferences")))
+    rows: list[DpoRow] = []
+    left_out = [
+        (f"preferences:{reason}", reason, f"{count} as the file was read")
+        for reason, count in human.left_out.items()
+    ]
+    for number, ranking in enumerate(human.rankings):
+        made = _human_pair(ranking, chat, run.config.dpo.max_length)
+        if isinstance(made, DpoRow):
+            rows.append(made)
+        else:
+            left_out.append((f"preferences:{number}", *made))
+    return rows, [Drop(iteration, "train", *why) for why in left_out]
+
+
+def _human_pair(ranking: Ranking, chat: Chat, longest: int) -> DpoRow | tuple[str, str]:
+    """The first of the best answers, chosen, and the first of the worst; or reason and detail."""
+    best = max(ranking.responses, key=lambda answer: answer.preference)
+    worst = min(ranking.responses, key=lambda answer: answer.preference)
+    if best.preference == worst.preference:
+        return "tie", f"{len(ranking.responses)} answers, none preferred"
+    asked = messages_of(ranking.prompt, ranking.columns)
+    texts = (*(turn["content"] for turn in asked), best.text, worst.text)
+    if (token := next(filter(None, map(chat.control_token, texts)), None)) is not None:
+        return "control token", token
+    if (turn := chat.left_out(asked)) is not None:
+        return LEFT_OUT, turn
+    (prompt_ids, chosen), (_, rejected) = (
+        chat.continuation(asked, "", answer.text) for answer in (best, worst)
+    )
+    row = DpoRow(prompt_ids, chosen, rejected)
+    if row.length > longest:
+        return "too long", f"{row.length} tokens > dpo.max_length {longest}"
+    return row
 
 
 def _told(chat: Chat, both: Sequence[Response], thinks: bool) -> tuple[float, float] | None:

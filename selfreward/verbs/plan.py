@@ -60,7 +60,9 @@ def plan_of(config: Config, source: Path | None) -> dict[str, Any]:
     evolve = config.prompts.evolve
     evolving = len(find_template(evolve.template, beside).read_text("utf-8")) if evolve else 0
     written = prompts_stage(config, mean_prompt_of(prompts), evolving)
-    parts = (prompts, written, rubrics, compared)
+    ranked = config.train.preferences
+    preferences = read_ranked(ranked, beside).rankings if ranked else []
+    parts = (prompts, written, rubrics, compared, preferences)
     each = [stages_of(config, t, *parts) for t in range(1, config.iterations + 1)]
     stages = [row for iteration in each for row in iteration]
     sft = _sft(config, beside, rubrics[0])

@@ -1,9 +1,11 @@
 """What the stages of one iteration take, by the config alone: records, tokens, optimizer steps."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from selfreward.config.run import Config
+from selfreward.inputs.rankings import Ranking
 from selfreward.records import JUDGE_PAIRS, META, judge_stage
 from selfreward.stages.comparisons import form_of
 from selfreward.training.options import DEFAULTS
@@ -47,6 +49,7 @@ def stages_of(
     written: dict[str, Any],
     rubrics: list[int],
     compared: int,
+    preferences: Sequence[Ranking] = (),
 ) -> list[dict[str, Any]]:
     """The stages that take time.
 
@@ -54,6 +57,7 @@ def stages_of(
         written: That of prompts.
         rubrics: Characters of the judges' templates.
         compared: Of the template of comparisons.
+        preferences: What ``train.preferences`` holds, if it is set.
     """
     count, n, anchors = config.prompts.count, config.responses.n, config.responses.anchors
     mean_prompt = mean_prompt_of(prompts)
@@ -79,6 +83,8 @@ def stages_of(
         _meta_judging(config, iteration, asked[0]),
         _online(config, mean_prompt, asked)
         if config.online is not None
+        else _by_people(config, preferences)
+        if config.train.preferences is not None
         else _training(config, iteration, mean_prompt + config.responses.max_new_tokens),
     ]
     return [row for row in rows if row["records"]]
@@ -109,6 +115,21 @@ def _training(config: Config, iteration: int, tokens: int) -> dict[str, Any]:
         "steps": steps,
         "sampled": 0,
         "read": (1 + is_dpo) * records * tokens,
+    }
+
+
+def _by_people(config: Config, preferences: Sequence[Ranking]) -> dict[str, Any]:
+    """The stage that trains on what people preferred."""
+    ordered = [ranking for ranking in preferences if ranking.is_ordered]
+    steps = steps_of("dpo", config.dpo.options, len(ordered), config.launch.processes)
+    texts = [len(r.prompt) + len(answer.text) for r in ordered for answer in r.responses]
+    return {
+        "stage": "train",
+        "records": len(ordered),
+        "note": f"pairs of people at most, {steps} steps",
+        "steps": steps,
+        "sampled": 0,
+        "read": math.ceil(3 * len(ordered) * tokens_of(sum(texts)) / len(texts)),
     }
 
 

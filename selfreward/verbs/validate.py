@@ -19,6 +19,7 @@ from selfreward.inputs.judge_templates import (
     template_name,
 )
 from selfreward.inputs.models import is_here
+from selfreward.inputs.rankings import read_ranked
 from selfreward.inputs.templates import Template, find_template
 from selfreward.inputs.topics import read_topics
 from selfreward.records import judge_key
@@ -78,30 +79,7 @@ def validate(config: Config, source: Path | None) -> list[dict[str, Any]]:
         ),
         ("seed prompts", f"{len(prompts)} of {file.path} ({key})"),
     ]
-    if config.prompts.topics:
-        topics = counted(inputs["seeds/topics.jsonl"].count("\n"), "topic")
-        parts.append(("topics", f"{topics}, each once before any comes twice"))
-    if config.prompts.dataset:
-        rows = read_prompt_rows(config.prompts.dataset, beside)
-        names = sorted({name for row in rows for name in values_of(row.columns)} - {MESSAGES})
-        kept = f"; kept with it: {', '.join(names)}" if names else ""
-        parts.append(("prompts data set", f"{counted(len(rows), 'row')}, each once{kept}"))
-    parts += _conversations(config, inputs)
-    if config.sft:
-        if config.sft.ift:
-            again = len(ift) - len(set(ift))
-            said = f", {again} of them again" if again else ""
-            parts.append(("IFT", f"{counted(len(ift), 'row')} of {config.sft.ift.path}{said}"))
-        if config.sft.eft:
-            eft = seeds.read_eft(config.sft.eft, beside)
-            used = sum(row.teaches(writes=config.judge.traits.writes) for row in eft)
-            left = f"; {len(eft) - used} more have no justification" if used < len(eft) else ""
-            parts.append(("EFT", f"{counted(used, 'row')} of {config.sft.eft.path}{left}"))
-    for name, text in selection_inputs(config, beside).items():
-        parts.append(("selection", f"{name}, {len(text.splitlines())} lines"))
-    for name, text in inputs.items():
-        if Path(name).stem in ("heldout", "canaries", "questions") or BENCHMARK in name:
-            parts.append(("evaluation", f"{name}, {len(text.splitlines())} rows"))
+    parts += _data(config, inputs, beside)
     for function in functions.read_functions(inputs.get(functions.COPY, "")).values():
         parts.append(("function", f"{function.name}, {function.path}"))
     is_sft = config.train.method == "sft"
@@ -118,6 +96,42 @@ def validate(config: Config, source: Path | None) -> list[dict[str, Any]]:
         for found, warning in ((parts, False), (warnings, True))
         for name, detail in found
     ]
+
+
+def _data(config: Config, inputs: Mapping[str, str], beside: Path | None) -> list[tuple[str, str]]:
+    """The data that a run reads: what it is and how much there is of it."""
+    parts: list[tuple[str, str]] = []
+    if config.prompts.topics:
+        topics = counted(inputs["seeds/topics.jsonl"].count("\n"), "topic")
+        parts.append(("topics", f"{topics}, each once before any comes twice"))
+    if config.prompts.dataset:
+        rows = read_prompt_rows(config.prompts.dataset, beside)
+        names = sorted({name for row in rows for name in values_of(row.columns)} - {MESSAGES})
+        kept = f"; kept with it: {', '.join(names)}" if names else ""
+        parts.append(("prompts data set", f"{counted(len(rows), 'row')}, each once{kept}"))
+    parts += _conversations(config, inputs)
+    if config.sft:
+        if config.sft.ift:
+            ift = seeds.read_ift(config.sft.ift, beside)
+            again = len(ift) - len(set(ift))
+            said = f", {again} of them again" if again else ""
+            parts.append(("IFT", f"{counted(len(ift), 'row')} of {config.sft.ift.path}{said}"))
+        if config.sft.eft:
+            eft = seeds.read_eft(config.sft.eft, beside)
+            used = sum(row.teaches(writes=config.judge.traits.writes) for row in eft)
+            left = f"; {len(eft) - used} more have no justification" if used < len(eft) else ""
+            parts.append(("EFT", f"{counted(used, 'row')} of {config.sft.eft.path}{left}"))
+    if config.train.preferences:
+        ranked = read_ranked(config.train.preferences, beside)
+        pairs = counted(sum(ranking.is_ordered for ranking in ranked.rankings), "pair")
+        left = "".join(f", {reason} {count}" for reason, count in ranked.left_out.items())
+        parts.append(("preferences", f"{pairs} of {config.train.preferences.path}{left}"))
+    for name, text in selection_inputs(config, beside).items():
+        parts.append(("selection", f"{name}, {len(text.splitlines())} lines"))
+    for name, text in inputs.items():
+        if Path(name).stem in ("heldout", "canaries", "questions") or BENCHMARK in name:
+            parts.append(("evaluation", f"{name}, {len(text.splitlines())} rows"))
+    return parts
 
 
 def filled_in(config: Config, source: Path | None, name: str) -> dict[str, str | None]:

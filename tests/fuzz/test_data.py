@@ -25,6 +25,7 @@ KINDS: dict[str, tuple[list[list[object]], list[str]]] = {
     "dataset": (fuzz_data.INSTRUCTIONS, ["prompts.dataset=FILE"]),
     "ranked": (fuzz_data.RANKED, ["evaluation.ranked=FILE"]),
     "selection": (fuzz_data.RANKED, ["sft={ift: seed/ift.jsonl, selection: {ranked: FILE}}"]),
+    "preferences": (fuzz_data.RANKED, ["train.preferences=FILE"]),
 }  # fmt: skip
 COLUMNS = ["", "", "", "{prompt: x}", "{score: rank, text: x}", "{response: prompt}", "{'': ''}"]
 

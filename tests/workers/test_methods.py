@@ -11,21 +11,24 @@ from selfreward.config.load import build_config
 from selfreward.controller import launch
 from selfreward.errors import ConfigError, StoppedError
 from selfreward.inputs.collect import create_run
+from selfreward.inputs.shipped import SHARE
 from selfreward.measures.consistency import CONSISTENCY, Consistency
 from selfreward.measures.figures import IterationFigures
-from selfreward.records import Judgment, PreferencePair, Prompt, Response
+from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response
 from selfreward.stages.jury import mean_scores
 from selfreward.storage import durable
 from selfreward.storage.committed import needed_models
 from selfreward.storage.directory import Run, open_run
-from selfreward.training.base import OnLog, OnStep, Training
+from selfreward.training.base import DpoRow, OnLog, OnStep, Training
 from selfreward.verbs.lineage import lineage
 from selfreward.verbs.maintenance import verify
+from selfreward.verbs.plan import plan_of
 from selfreward.workers import jobs
 from selfreward.workers.rollout import _roles
 from tests.support import loop_driver
 from tests.support.families import make_family
 from tests.support.loop_driver import ScriptedWorkers, scripted_fit
+from tests.support.scripted import CONTROL_TOKENS, ScriptedChat
 from tests.test_controller import SMALL, always_four
 from tests.workers.test_jobs import RealTraining
 
@@ -105,6 +108,82 @@ def test_pairs_are_replayed_where_it_is_asked_for_and_only_there(told: Any) -> N
     assert [*told["M3"][1]][-len(alone["M2"]) :] == alone["M2"]
 
 
+RANKED: list[dict[str, Any]] = [
+    {
+        "prompt": "Name a fruit.",
+        "responses": [
+            {"text": "A pear.", "rank": 2},
+            {"text": "An apple, which is red.", "rank": 1},
+            {"text": "A stone.", "rank": 3},
+            {"text": "A log.", "rank": 3},
+        ],
+    },
+    {"prompt": "Name a bird.", "chosen": "A wren.", "rejected": "A cow."},
+    {"prompt": "Name a star.", "chosen": "The sun.", "rejected": f"{CONTROL_TOKENS[1]} The moon."},
+    {"prompt": "Name a sea.", "chosen": "The Baltic. " * 400, "rejected": "A pond."},
+    {
+        "prompt": "Name a tree.",
+        "responses": [{"text": "An oak.", "score": 4}, {"text": "A fir.", "score": 4}],
+    },
+    {"prompt": "Name a fish.", "chosen": "A carp.", "rejected": "A carp."},
+]
+
+
+def ranked(directory: Path, *more: dict[str, Any]) -> str:
+    file = directory / "ranked.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in [*RANKED, *more]))
+    return f"train.preferences={file}"
+
+
+def test_dpo_learns_what_people_preferred_and_says_what_of_it_it_could_not(
+    runs: Path, told: Any
+) -> None:
+    run = looped(ranked(runs), "dpo.max_length=200", reply=always_four)
+    training, rows = told["M2"]
+    chat: Any = ScriptedChat()
+
+    def pair(prompt: str, chosen: str, rejected: str) -> DpoRow:
+        (prompt_ids, better), (_, worse) = (
+            chat.continuation(prompt, "", text) for text in (chosen, rejected)
+        )
+        return DpoRow(prompt_ids, better, worse)
+
+    assert training.method == "dpo" and [*rows] == [
+        pair("Name a fruit.", "An apple, which is red.", "A stone."),
+        pair("Name a bird.", "A wren.", "A cow."),
+    ]
+    assert [*told["M3"][1]] == [*rows]
+    with run.store() as store:
+        assert store.records(PreferencePair, 1) == []  # all have four points
+        drops = {drop.item: drop.reason for drop in store.records(Drop, 1) if drop.stage == "train"}
+        stage = store.finished(1, "train")
+    assert drops == {
+        "preferences:2": "control token",
+        "preferences:3": "too long",
+        "preferences:4": "tie",
+        "preferences:duplicate": "duplicate",
+        "preferences:one response": "one response",
+    }
+    assert stage is not None and (stage.rows, stage.drops) == (2, 5)
+
+
+def test_what_models_are_measured_by_is_not_learned_as_a_preference(runs: Path) -> None:
+    with (SHARE / "prompts/seed/questions.jsonl").open() as questions:
+        question = json.loads(next(questions))["prompt"]
+    asked = {"prompt": question, "chosen": "Yes, it is.", "rejected": "No."}
+    with pytest.raises(ConfigError, match=r"train\.preferences") as error:
+        create_run(build_config({}, [*SMALL, ranked(runs, asked)]), "run")
+    assert question[:30] in error.value.message
+
+
+def test_a_plan_counts_the_pairs_of_people(runs: Path) -> None:
+    config = build_config({}, [*SMALL, ranked(runs), "iterations=1", "dpo.num_train_epochs=8"])
+    plan = plan_of(config, None)
+    row = next(row for row in plan["per_iteration"] if row["stage"] == "train")
+    assert (row["records"], row["sampled"]) == (4, 0)
+    assert row["note"] == f"pairs of people at most, {row['steps']} steps"
+
+
 def test_sft_that_finds_nothing_good_enough_stops_with_the_scores_and_goes_on_with_less() -> None:
     with pytest.raises(StoppedError, match="no response to train on; dropped: score 4") as error:
         looped("train.method=sft", LONG, "train.sft.min_score=5", reply=always_four)
@@ -127,6 +206,30 @@ def test_sft_that_finds_nothing_good_enough_stops_with_the_scores_and_goes_on_wi
         (
             ["train.method=sfd"],
             "Input should be 'dpo', 'sft', 'rloo', 'grpo' or 'none'",
+        ),
+        (
+            ["train.preferences=seed/eft.jsonl", "train.method=sft"],
+            "train.preferences: train.method=sft trains on no pairs",
+        ),
+        (
+            ["train.preferences=seed/eft.jsonl", "train.replay.aift=true"],
+            "train.preferences: train.replay.aift=true would add",
+        ),
+        (
+            ["train.preferences=seed/eft.jsonl", "dpo.weigh_by=margin"],
+            "train.preferences: dpo.weigh_by=margin is known of the run's own pairs alone",
+        ),
+        (
+            [
+                "train.preferences=seed/eft.jsonl",
+                "engine.kind=transformers",
+                "dpo.reference_logprobs=engine",
+            ],
+            "train.preferences: dpo.reference_logprobs=engine is known of what M(t) sampled alone",
+        ),
+        (
+            ["train.preferences=seed/eft.jsonl", "meta={}"],
+            "train.preferences: meta adds the run's own pairs",
         ),
         (["train.sft.min_score=6"], "train.sft.min_score: Input should be less than or equal to 5"),
     ],
