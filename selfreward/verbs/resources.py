@@ -7,7 +7,8 @@ moments, 4 each; what activations and libraries take besides is not in it.
 import shutil
 from typing import Any
 
-from selfreward.config.run import Config
+from selfreward.config.judging import OWN_MODELS, RUN_MODELS
+from selfreward.config.run import Config, all_judges
 from selfreward.engines.kinds import MEMORY_OPTIONS
 from selfreward.inputs.models import count_parameters
 from selfreward.records import judge_key
@@ -81,12 +82,34 @@ def disk_of(config: Config, weights: int | None) -> dict[str, Any]:
     if weights is not None:
         training = 0 if config.lora else _CHECKPOINTS * _TRAINING_COPIES * weights
         disk["run"] = num_models * weights + training
-        # CTranslate2 keeps a converted copy of each model that it ran, OpenVINO one while it runs.
-        copies = {"auto": max(config.iterations, 1), "openvino": 1}
-        copies["ctranslate2"] = copies["auto"]
-        converted = config.model.startswith("bundled:") or config.model.endswith(".gguf")
-        disk["cache"] = (converted + copies.get(config.engine.kind, 0)) * weights
+        disk["cache"] = _cached(config, weights)
     return disk
+
+
+def _cached(config: Config, weights: int) -> int:
+    """Bytes in the cache: what is no safetensors is converted, and some engines copy models.
+
+    CTranslate2 keeps a copy of each model that it ran, OpenVINO one while it runs; which of them
+    ``auto`` takes is not known yet. Judges that are not on this machine count as nothing.
+    """
+    policies = max(config.iterations, 1)
+    copies = {"auto": policies, "ctranslate2": policies, "openvino": 1}
+    asked = {(config.prompts.author, config.engine.kind)}
+    asked |= {
+        (judge.model, (judge.engine or config.engine).kind)
+        for judge in all_judges(config).values()
+        if judge.traits.template
+    }
+    others = {(model, kind) for model, kind in asked if model not in OWN_MODELS}
+    held = {source: 4 * (count_parameters(source) or 0) for source, _ in others}
+    beside = {model for model, kind in asked if model in RUN_MODELS and kind == "openvino"}
+    converted = {config.model: weights, **held}
+    return (
+        copies.get(config.engine.kind, 0) * weights
+        + sum(held[model] for model, kind in others if kind in copies)
+        + len(beside - {"policy"}) * weights  # of the run, and asked beside its newest model
+        + sum(b for s, b in converted.items() if s.startswith("bundled:") or s.endswith(".gguf"))
+    )
 
 
 def disk_text(disk: dict[str, Any]) -> str:

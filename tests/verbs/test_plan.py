@@ -123,6 +123,35 @@ def test_a_disk_that_is_too_small_is_told(model: str, monkeypatch: pytest.Monkey
     assert text(need - 1).count(" - NOT ENOUGH\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "more"),
+    [
+        (["judge.jury=[{model: OTHER}]"], 1),
+        (["judge.jury=[{model: OTHER}, {model: OTHER, weight: 2}]"], 1),
+        (["prompts.author=OTHER"], 1),
+        (["evaluation.contests=[{model: OTHER}]"], 1),
+        (["judge.jury=[{model: OTHER, engine: {kind: vllm}}]"], 0),  # reads the model as it lies
+        (["judge.jury=[{model: nobody/nothing}]"], 0),  # its size is not known here
+    ],
+)
+def test_engines_keep_a_copy_of_each_other_model_that_they_ask(
+    words: list[str], more: int, model: str, tmp_path: Path
+) -> None:
+    other = write_headers(tmp_path / "other", {"w": (1000,)})
+    (other / "config.json").write_text("{}")
+
+    def cache(*words: str) -> int:
+        line = ["iterations=2", "engine.kind=openvino", "evaluation.contests=[]", *words]
+        found: int = plan_of(build_config({"model": model}, line), None)["disk"]["cache"]
+        return found
+
+    assert cache() == 4 * PARAMETERS  # of the policy, while it runs
+    assert cache("evaluation.contests=[{model: M1}]") == 2 * 4 * PARAMETERS
+    assert cache("engine.kind=ctranslate2") == 2 * 4 * PARAMETERS
+    asked = [word.replace("OTHER", str(other)) for word in words]
+    assert cache(*asked) == 4 * PARAMETERS + more * 4 * 1000
+
+
 def test_rewrites_are_counted_among_the_prompts_and_read_less_than_demonstrations() -> None:
     plain = prompts_row("prompts.count=10")
     found = prompts_row("prompts.count=10", "prompts.evolve.share=0.25")
