@@ -340,7 +340,7 @@ class Drop:
     stage: str
     item: str
     """What was left out: ``attempt``, ``attempt/sample``, a vote as ``attempt/sample/vote``, a pair
-    as ``attempt/chosen/rejected`` or a seed row such as ``eft:12``."""
+    as ``attempt/chosen/rejected`` or a row of a file such as ``eft:12`` or ``preferences:3``."""
     reason: str
     detail: str = ""
 

@@ -17,7 +17,7 @@ from selfreward.records import Drop, FinishReason, Judgment, Prompt, Response, k
 from selfreward.storage import durable
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
-from selfreward.training.rows import sft_rows
+from selfreward.training.seed_rows import sft_rows
 from selfreward.verbs.maintenance import collect, verify
 from selfreward.verbs.plan import plan_of, plan_text
 from selfreward.verbs.scores import scores_of, scores_text

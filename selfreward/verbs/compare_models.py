@@ -42,9 +42,9 @@ from selfreward.verbs.asked_models import (
     results_of,
 )
 from selfreward.verbs.named_models import NamedModel, chat_of, named_model
-from selfreward.workers.contests import (
-    REFERENCE,
-)
+from selfreward.workers.contests import REFERENCE
+
+_Results = list[list[float | None]]
 
 PROMPTS = "seed/questions.jsonl"
 """The shipped held-out questions: 60, of ten kinds."""
@@ -114,17 +114,8 @@ def compare_models(
         PreflightError: A model cannot be run here.
     """
     start = time.monotonic()
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ConfigError(f"{twice} is named twice", "Name each model once.")
-    if len(names) > _MOST:
-        raise ConfigError(f"{len(names)} models: at most {_MOST} have a letter in the table")
     questions = read_questions(SeedSource(path=prompts, limit=limit))
-    has_references = questions[0].reference is not None
-    if len(names) + has_references < 2:
-        raise ConfigError(
-            f"there is nothing to compare {names[0]} with",
-            "Name a second model, or prompts with a 'reference'.",
-        )
+    _check_names(names, has_references=questions[0].reference is not None)
     named = [named_model(name, report) for name in names]
     run = next((model.run for model in named if model.run), None)
     options = {"temperature": temperature, "max_new_tokens": max_new_tokens, "seed": seed}
@@ -137,23 +128,28 @@ def compare_models(
         Contestant(model.name, model.digest, answers_of(model, questions, config, kept, report))
         for model in named
     ]
-    if has_references:
+    if questions[0].reference is not None:
         given = tuple(Answer(q.reference or "", 0, False, None) for q in questions)
         contestants.append(Contestant(REFERENCE, None, given))
-    contests = []
-    for judge, (settings, model) in zip(sitting, asked, strict=True):
+
+    def verdicts(judge: ContestJudge, settings: ContestConfig, model: NamedModel) -> _Results:
+        """By prompt, of each two contestants in the order of their combinations."""
         if settings.function is not None:
-            results = results_by_function(settings, contestants, questions, report)
-        elif settings.form == REWARD:
-            results = results_by_reward(model, contestants, questions, report)
-        else:
-            asking = asking_of(settings, model, template, config)
-            results = results_of(judge, asking, contestants, questions, kept, report)
-        contests += [
+            return results_by_function(settings, contestants, questions, report)
+        if settings.form == REWARD:
+            return results_by_reward(model, contestants, questions, report)
+        asking = asking_of(settings, model, template, config)
+        return results_of(judge, asking, contestants, questions, kept, report)
+
+    found = contests_of(
+        [
             contest(a.name, b.name, judge.name, of_two, a.answers, b.answers)
-            for (a, b), of_two in zip(combinations(contestants, 2), results, strict=True)
+            for judge, how in zip(sitting, asked, strict=True)
+            for (a, b), of_two in zip(
+                combinations(contestants, 2), verdicts(judge, *how), strict=True
+            )
         ]
-    found = contests_of(contests)
+    )
     compared = ComparedModels(
         data=prompts,
         prompts=tuple(question.prompt for question in questions),
@@ -170,6 +166,19 @@ def compare_models(
         plain = msgspec.to_builtins(compared)
         durable.write_file(out / RESULTS, json.dumps(plain, indent=1) + "\n")
     return compared
+
+
+def _check_names(names: Sequence[str], *, has_references: bool) -> None:
+    """Refuse a model twice, and too many or too few to be compared."""
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError(f"{twice} is named twice", "Name each model once.")
+    if len(names) > _MOST:
+        raise ConfigError(f"{len(names)} models: at most {_MOST} have a letter in the table")
+    if len(names) + has_references < 2:
+        raise ConfigError(
+            f"there is nothing to compare {names[0]} with",
+            "Name a second model, or prompts with a 'reference'.",
+        )
 
 
 def _contests(judges: Sequence[str], run: Run | None) -> list[dict[str, Any]]:

@@ -129,13 +129,7 @@ def judge_report(
     from selfreward.inputs.conversations import conversations_of
     from selfreward.inputs.rankings import read_ranked
 
-    if like is not None and re.fullmatch(r"M\d+|SFT", model):
-        model = str(like.named_model(model))
-    elif "/" not in model and any(run.name == model for run in list_runs()):
-        raise ConfigError(
-            f"model: {model} is a run, not a model",
-            f"Name one of its models: `selfreward judge M1 --like {model} --data FILE`.",
-        )
+    model = _model_source(model, like)
     words = [*(f"judge.engine.{word}" for word in engine), *words]
     config = _config(model, like, compare, form, template, votes, words)
     settings, templates = config.judge, _templates(config.judge, compare)
@@ -167,6 +161,18 @@ def judge_report(
     )
     judge = _compared if compare else _scored
     return judge(asking, human.rankings, report, judging)
+
+
+def _model_source(model: str, like: "Run | None") -> str:
+    """Where a judge lies that may be named as one of the models of a run."""
+    if like is not None and re.fullmatch(r"M\d+|SFT", model):
+        return str(like.named_model(model))
+    if "/" not in model and any(run.name == model for run in list_runs()):
+        raise ConfigError(
+            f"model: {model} is a run, not a model",
+            f"Name one of its models: `selfreward judge M1 --like {model} --data FILE`.",
+        )
+    return model
 
 
 def _scored(

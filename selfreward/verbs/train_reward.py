@@ -18,7 +18,7 @@ from selfreward.verbs.named_models import named_model
 from selfreward.workers.train_reward import RewardJob, train_in_child
 
 if TYPE_CHECKING:
-    from selfreward.inputs.rankings import Ranking
+    from selfreward.inputs.rankings import HumanData, Ranking
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,6 @@ def train_reward(
             ``out`` is taken.
         IntegrityError: ``out`` is a model that was trained on other rows or options.
     """
-    from selfreward.inputs.rankings import read_ranked
     from selfreward.inputs.seeds import read_ift
 
     options = _options(words)
@@ -97,15 +96,7 @@ def train_reward(
     check_training("reward", options, launch)
     check_gpus(launch)
     shown = [] if demonstrations is None else read_ift(SeedSource(path=demonstrations))
-    human = read_ranked(SeedSource(path=data), limit=limit)
-    held_out = read_ranked(SeedSource(path=test)).rankings if test else []
-    known = {ranking.prompt for ranking in human.rankings}
-    if both := [ranking.prompt for ranking in held_out if ranking.prompt in known]:
-        raise ConfigError(
-            f"--test: {counted(len(both), 'prompt')} of {test} are in {data} too, such as "
-            f"{both[0]!r:.60}",
-            "A model is not measured by what it is trained on; remove them from one of the two.",
-        )
+    human, held_out = _rankings(data, limit, test)
     if out.exists() and not durable.is_whole(out):
         raise ConfigError(f"--out {out}: exists, and is no model of ours", "Name another place.")
     named = named_model(model, report)
@@ -140,6 +131,22 @@ def train_reward(
         test=_ordered(held_out, done.rewards) if held_out else None,
         seconds=time.monotonic() - start,
     )
+
+
+def _rankings(data: str, limit: int | None, test: str | None) -> "tuple[HumanData, list[Ranking]]":
+    """What is trained on and what is held out, of which no prompt is in both."""
+    from selfreward.inputs.rankings import read_ranked
+
+    human = read_ranked(SeedSource(path=data), limit=limit)
+    held_out = read_ranked(SeedSource(path=test)).rankings if test else []
+    known = {ranking.prompt for ranking in human.rankings}
+    if both := [ranking.prompt for ranking in held_out if ranking.prompt in known]:
+        raise ConfigError(
+            f"--test: {counted(len(both), 'prompt')} of {test} are in {data} too, such as "
+            f"{both[0]!r:.60}",
+            "A model is not measured by what it is trained on; remove them from one of the two.",
+        )
+    return human, held_out
 
 
 def _options(words: Sequence[str]) -> dict[str, Any]:

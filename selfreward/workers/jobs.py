@@ -43,13 +43,8 @@ from selfreward.storage.tracker import Tracker
 from selfreward.training.base import ONLINE, DpoRow, Fit, Method, OnlineRow, SftRow, Training
 from selfreward.training.distributed import train_processes
 from selfreward.training.methods import fit_of
-from selfreward.training.rows import (
-    dpo_rows,
-    online_rows,
-    positive_rows,
-    run_consistency,
-    sft_rows,
-)
+from selfreward.training.rows import dpo_rows, online_rows, positive_rows, run_consistency
+from selfreward.training.seed_rows import sft_rows
 from selfreward.workers.benchmark import check_benchmarks
 from selfreward.workers.checks import check_config, check_drawn, check_own_functions
 from selfreward.workers.evaluate import evaluate_iteration

@@ -26,7 +26,7 @@ from selfreward.stages.criteria import GENERAL, write_criteria
 from selfreward.stages.evaluate import judge_texts
 from selfreward.stages.judgments import judge_response, no_verdict
 from selfreward.stages.verdict import expected_score, parse_score, read_justification
-from selfreward.training.rows import sft_rows
+from selfreward.training.seed_rows import sft_rows
 from selfreward.verbs.validate import validate
 from tests.support.models import make_model
 from tests.support.scripted import CONTROL_TOKENS, ScriptedChat, ScriptedEngine

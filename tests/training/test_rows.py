@@ -15,7 +15,8 @@ from selfreward.records import PreferencePair, Prompt, Response
 from selfreward.storage.directory import Run
 from selfreward.training.base import DpoRow
 from selfreward.training.checks import check_reference
-from selfreward.training.rows import dpo_rows, sft_rows
+from selfreward.training.rows import dpo_rows
+from selfreward.training.seed_rows import sft_rows
 from selfreward.verbs.plan import plan_of
 from selfreward.verbs.validate import validate
 from tests.support.scripted import ScriptedChat

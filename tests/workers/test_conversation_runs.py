@@ -20,7 +20,8 @@ from selfreward.records import Prompt, Response
 from selfreward.stages.pool import Pool
 from selfreward.stages.prompts import draw_prompts
 from selfreward.storage.directory import Run
-from selfreward.training.rows import dpo_rows, sft_rows
+from selfreward.training.rows import dpo_rows
+from selfreward.training.seed_rows import sft_rows
 from selfreward.verbs.maintenance import verify
 from selfreward.verbs.show import prompt_of, prompt_text
 from selfreward.verbs.tables import table

@@ -24,7 +24,7 @@ from selfreward.stages.judgments import judge_response
 from selfreward.storage import durable
 from selfreward.storage.directory import Run, open_run
 from selfreward.training.base import Verdict
-from selfreward.training.rows import sft_rows
+from selfreward.training.seed_rows import sft_rows
 from selfreward.verbs.lineage import lineage
 from selfreward.verbs.maintenance import verify
 from selfreward.verbs.score_rows import tokens
