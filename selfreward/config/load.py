@@ -205,19 +205,38 @@ def _explain(error: ValidationError, places: dict[Path_, str], name: str) -> Con
         return ConfigError(f"{where}: {key}: {said}{more}")
     found = repr(problem["input"])
     found = found if len(found) <= 80 else found[:77] + "..."
-    return ConfigError(f"{where}: {key}: {said}, found {found}{more}")
+    return ConfigError(f"{where}: {key}: {said}, found {found}{more}", _instead(problem, loc))
+
+
+def _instead(problem: Mapping[str, Any], loc: Path_) -> str:
+    """What may have been meant by a value, or the default of its key; "" if neither is known."""
+    choices = re.findall(r"'([^']*)'", problem.get("ctx", {}).get("expected", ""))
+    if near := difflib.get_close_matches(str(problem["input"]), choices, 1):
+        return f"Did you mean {near[0]}?"
+    group = _group(loc[:-1])
+    field = group.model_fields.get(str(loc[-1])) if group is not None else None
+    if field is None or not isinstance(field.default, str | int | float | None):
+        return ""
+    return f"Its default is {json.dumps(field.default)}."
 
 
 def _field_names(loc: Path_) -> list[str]:
     """Keys of a group; of what is no group of ours, none."""
+    group = _group(loc)
+    return [] if group is None else list(group.model_fields)
+
+
+def _group(loc: Path_) -> type[BaseModel] | None:
+    """The group that lies there; None if there is none of ours."""
     model: Any = Config
     for part in (part for part in loc if not str(part).isdecimal()):
         if part not in model.model_fields:
-            return []
+            return None
         annotation = model.model_fields[part].annotation
         options = [annotation, *get_args(annotation)]
         options += [inner for option in options for inner in get_args(option)]
         groups = (o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
         if (model := next(groups, None)) is None:
-            return []
-    return list(model.model_fields)
+            return None
+    found: type[BaseModel] = model
+    return found

@@ -408,3 +408,24 @@ def test_an_engine_is_kept_where_it_is_in_nobodys_way(
 ) -> None:
     config = build_config({}, words)
     assert (config.engine_is_kept, config.engine_sleeps) == (is_kept, sleeps)
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("train.method=sfd", "Did you mean sft?"),
+        ("health.stop_on=[ceilin]", "Did you mean ceiling?"),
+        ("quantization={bnb_4bit_quant_type: nf5}", "Did you mean nf4?"),
+        ("pairs.rule=nearest", 'Its default is "best_worst".'),
+        ("best.by=null", 'Its default is "win_rate".'),
+        ("dpo.learning_rate=-1", "Its default is 1e-06."),
+        ("judge.jury=[{model: x, votes: 0}]", "Its default is 3."),
+        ("judge.scale=[1]", ""),  # a part of a value, which has none
+    ],
+)
+def test_a_value_that_is_refused_is_told_with_what_may_have_been_meant_or_the_default(
+    word: str, hint: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        build_config({}, [word])
+    assert error.value.hint == hint
