@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from selfreward.config.judging import PREVIOUS
 from selfreward.engines.chat import Chat
-from selfreward.errors import StoppedError
+from selfreward.errors import ConfigError, StoppedError
 from selfreward.inputs.conversations import LEFT_OUT, Message, messages_of
 from selfreward.inputs.judge_templates import run_template
 from selfreward.inputs.rankings import Ranking, read_ranked
@@ -162,6 +162,27 @@ def _human_pairs(run: Run, iteration: int, chat: Chat) -> tuple[list[DpoRow], li
         else:
             left_out.append((f"preferences:{number}", *made))
     return rows, [Drop(iteration, "train", *why) for why in left_out]
+
+
+def check_preferences(run: Run, chat: Chat) -> None:
+    """Check that of what people preferred anything can be trained on; stops at the first that can.
+
+    Raises:
+        ConfigError: Nothing can.
+    """
+    if (source := run.config.train.preferences) is None:
+        return
+    longest, lost = run.config.dpo.max_length, Counter[str]()
+    for ranking in read_ranked(copied(run, "preferences")).rankings:
+        made = _human_pair(ranking, chat, longest)
+        if isinstance(made, DpoRow):
+            return
+        lost[made[0]] += 1
+    why = ", ".join(f"{reason} {count}" for reason, count in lost.most_common())
+    raise ConfigError(
+        f"train.preferences: nothing in {source.path} can be trained on: {why}",
+        f"dpo.max_length={longest} is the most tokens of a prompt with an answer; or give others.",
+    )
 
 
 def _human_pair(ranking: Ranking, chat: Chat, longest: int) -> DpoRow | tuple[str, str]:

@@ -81,12 +81,13 @@ def stages_of(
         *(_judging(config, iteration, juror, tokens) for juror, tokens in enumerate(asked)),
         _comparing(config, mean_prompt + tokens_of(compared)),
         _meta_judging(config, iteration, asked[0]),
-        _online(config, mean_prompt, asked)
-        if config.online is not None
-        else _by_people(config, preferences)
-        if config.train.preferences is not None
-        else _training(config, iteration, mean_prompt + config.responses.max_new_tokens),
     ]
+    if config.online is not None:
+        rows.append(_online(config, mean_prompt, asked))
+    elif config.train.preferences is not None:
+        rows.append(_by_people(config, preferences))
+    else:
+        rows.append(_training(config, iteration, mean_prompt + config.responses.max_new_tokens))
     return [row for row in rows if row["records"]]
 
 

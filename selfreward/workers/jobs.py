@@ -43,7 +43,13 @@ from selfreward.storage.tracker import Tracker
 from selfreward.training.base import ONLINE, DpoRow, Fit, Method, OnlineRow, SftRow, Training
 from selfreward.training.distributed import train_processes
 from selfreward.training.methods import fit_of
-from selfreward.training.rows import dpo_rows, online_rows, positive_rows, run_consistency
+from selfreward.training.rows import (
+    check_preferences,
+    dpo_rows,
+    online_rows,
+    positive_rows,
+    run_consistency,
+)
 from selfreward.training.seed_rows import sft_rows
 from selfreward.workers.benchmark import check_benchmarks
 from selfreward.workers.checks import check_config, check_drawn, check_own_functions
@@ -64,7 +70,7 @@ def prepare(run: Run) -> None:
     Raises:
         ConfigError: See ``check_config``; or a model without a chat template or with too few
             positions, or a judge form that the tokenizer cannot serve, or conversations to answer
-            and a chat template that does not take them.
+            and a chat template that does not take them, or preferences that cannot be learned.
         IntegrityError: M0 is not the model that this run began with.
     """
     config = run.config
@@ -76,6 +82,7 @@ def prepare(run: Run) -> None:
     )
     chat = _chat(run, model.path)
     _check_room(config, chat)
+    check_preferences(run, chat)
     if num_answered(run.read_copy):
         chat.check_conversation()
     if any(j.traits.weighs for j in config.judge.jurors if j.model in RUN_MODELS):

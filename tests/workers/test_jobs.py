@@ -1,5 +1,6 @@
 """What child processes check before they load anything."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,28 @@ def test_what_does_not_fit_into_the_models_positions_is_refused_before_anything_
         with pytest.raises(ConfigError, match="do not fit into the 256 positions") as error:
             jobs.prepare(run)
         assert error.value.message.startswith(word.partition("=")[0])
+
+
+def test_preferences_of_which_none_can_be_learned_are_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("SELFREWARD_CACHE", str(tmp_path / "cache"))
+    model = make_family(tmp_path / "gpt2", "GPT-2", n_positions=256)
+    long = {"prompt": "Name a fruit.", "chosen": "A plum. " * 99, "rejected": "A brick."}
+    file = tmp_path / "ranked.jsonl"
+    words = [
+        "prompts.max_new_tokens=64", "responses.max_new_tokens=64", "sft.max_length=256",
+        "dpo.max_length=90", f"train.preferences={file}",
+    ]  # fmt: skip
+    file.write_text(json.dumps(long) + "\n")
+    with pytest.raises(
+        ConfigError, match=r"train\.preferences: nothing in .*: too long 1"
+    ) as error:
+        jobs.prepare(create_run(build_config({"model": str(model)}, words), "long"))
+    assert "dpo.max_length=90" in error.value.hint
+    file.write_text("".join(json.dumps(row) + "\n" for row in (long, {**long, "chosen": "A fig."})))
+    jobs.prepare(create_run(build_config({"model": str(model)}, words), "fits"))
 
 
 def test_an_engine_that_is_passed_over_is_among_the_warnings_of_the_run(
