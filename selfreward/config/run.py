@@ -248,21 +248,11 @@ class Config(Group):
 
     @model_validator(mode="after")
     def _check_train(self) -> Self:
-        method, replay = self.train.method, self.train.replay
-        if method == "none" and (replay.aift or replay.seed):
-            raise ValueError("train.replay is for a training, but train.method=none trains nothing")
-        if replay.seed and method != "sft":
-            raise ValueError(
-                f"train.replay.seed gives rows of one answer each, but train.method={method} takes "
-                f"{'prompts' if self.online else 'pairs'}; set train.replay.seed=false, or "
-                "train.method=sft"
-            )
-        if replay.seed and self.sft is None:
-            raise ValueError("train.replay.seed needs seed data, but sft is null")
-        self.train.check_preferences(self.dpo, judges_are_judged=self.meta is not None)
+        self.train.check_replay(has_seed=self.sft is not None)
+        self.train.check_preferences(self.dpo, has_meta=self.meta is not None)
         if self.online is not None:
             self._check_online(self.online)
-        if self.dpo.weigh_by == "consistency" and method == "dpo":
+        if self.dpo.weigh_by == "consistency" and self.train.method == "dpo":
             judged = (self.judge.model, *(juror.model for juror in self.judge.jury))
             if judged[0] != "policy" or PREVIOUS not in judged:
                 raise ValueError(

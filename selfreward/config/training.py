@@ -168,11 +168,32 @@ class TrainConfig(Group):
     iteration is trained on these, the best and the worst answer to each prompt, and not on pairs of
     its own, which are made and shown all the same."""
 
-    def check_preferences(self, dpo: DpoConfig, *, judges_are_judged: bool) -> None:
+    def check_replay(self, *, has_seed: bool) -> None:
+        """Check that the method can be trained on what is to be replayed.
+
+        Args:
+            has_seed: Whether there is seed data.
+
+        Raises:
+            ValueError: It cannot.
+        """
+        method, replay = self.method, self.replay
+        if method == "none" and (replay.aift or replay.seed):
+            raise ValueError("train.replay is for a training, but train.method=none trains nothing")
+        if replay.seed and method != "sft":
+            takes = "prompts" if method in ("rloo", "grpo") else "pairs"
+            raise ValueError(
+                f"train.replay.seed gives rows of one answer each, but train.method={method} takes "
+                f"{takes}; set train.replay.seed=false, or train.method=sft"
+            )
+        if replay.seed and not has_seed:
+            raise ValueError("train.replay.seed needs seed data, but sft is null")
+
+    def check_preferences(self, dpo: DpoConfig, *, has_meta: bool) -> None:
         """Check that nothing is asked for that is known of the run's own pairs alone.
 
         Args:
-            judges_are_judged: Whether ``meta`` is set.
+            has_meta: Whether ``meta`` is set.
 
         Raises:
             ValueError: Something is.
@@ -192,7 +213,7 @@ class TrainConfig(Group):
             "dpo.reference_logprobs=engine is known of what M(t) sampled alone; set it to trl": (
                 dpo.reference_logprobs == "trl"
             ),
-            "meta adds the run's own pairs of judgments; set meta=null": not judges_are_judged,
+            "meta adds the run's own pairs of judgments; set meta=null": not has_meta,
         }
         if wrong := [why for why, is_met in needs.items() if not is_met]:
             raise ValueError(f"train.preferences: {wrong[0]}")
