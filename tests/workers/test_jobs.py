@@ -106,7 +106,7 @@ def test_preferences_of_which_none_can_be_learned_are_refused_before_anything_st
         "dpo.max_length=90", f"train.preferences={file}",
     ]  # fmt: skip
     file.write_text(json.dumps(long) + "\n")
-    with pytest.raises(ConfigError, match="nothing in .*: too long 1") as error:
+    with pytest.raises(ConfigError, match=r"nothing in .*: too long 1") as error:
         jobs.prepare(create_run(build_config({"model": str(model)}, words), "long"))
     assert "dpo.max_length=90" in error.value.hint
     file.write_text("".join(json.dumps(row) + "\n" for row in (long, {**long, "chosen": "A fig."})))
