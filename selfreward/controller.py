@@ -127,7 +127,7 @@ def run_loop(run: Run, store: Store, workers: Workers) -> None:
         ):
             pair_judgments(run, store, iteration)
         if not store.finished(iteration, "train"):
-            if run.config.train.method == "dpo" and run.config.train.preferences is None:
+            if run.config.train.takes_own_pairs:
                 require_pairs(run, store, iteration)
             check_health(run, store, iteration, BEFORE_TRAINING)
             workers.train(iteration)

@@ -219,6 +219,11 @@ class TrainConfig(Group):
             raise ValueError(f"train.preferences: {wrong[0]}")
 
     @property
+    def takes_own_pairs(self) -> bool:
+        """Whether it trains on the pairs that the iteration makes."""
+        return self.method == "dpo" and self.preferences is None
+
+    @property
     def base(self) -> str:
         """Which model is trained in each iteration: ``policy``, ``M0`` or ``M1``."""
         return self.sft.start if self.method == "sft" else "policy"

@@ -111,7 +111,7 @@ def model_card(run: Run, number: int, *, plot: bool, pairs: str | None) -> str:
         f"# M{number} of {_code(run.name)}",
         f"Model M{number} of a self-rewarding run: from {_name(base)} by {_PAPER}, in which a "
         "model writes prompts, answers them, scores its answers as a judge and "
-        f"{_learned(ancestors)}.",
+        f"{_learned(ancestors, by_people=run.config.train.preferences is not None)}.",
         f"## Lineage\n\n{_lineage(base, ancestors)}",
         f"## What was found\n\n{_findings(rounds, best_of(run, rounds))}",
         f"{_scores(rounds)}",
@@ -126,12 +126,12 @@ def model_card(run: Run, number: int, *, plot: bool, pairs: str | None) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def pairs_card(run: Run, number: int, repository: str | None, counts: Sequence[int]) -> str:
+def pairs_card(run: Run, number: int, repository: str | None, counts: Mapping[int, int]) -> str:
     """README.md of the pairs that M(number) was trained on, directly or before.
 
     Args:
         repository: Of the model.
-        counts: Pairs by iteration, from 1.
+        counts: Pairs by iteration, of those that trained by DPO.
     """
     from huggingface_hub import DatasetCardData
 
@@ -144,7 +144,7 @@ def pairs_card(run: Run, number: int, repository: str | None, counts: Sequence[i
                   "data_files": [{"split": "train", "path": "data/*.parquet"}]}],
     )  # fmt: skip
     rows = [[f"`data/iteration-{t}.parquet`", f"M{t}", f"M{t + 1}", f"{n:,}"]
-            for t, n in enumerate(counts, 1)]  # fmt: skip
+            for t, n in counts.items()]  # fmt: skip
     model = f"[{repository}](https://huggingface.co/{repository})" if repository else f"M{number}"
     blocks = [
         f"---\n{data.to_yaml()}\n---",
@@ -163,10 +163,11 @@ def pairs_card(run: Run, number: int, repository: str | None, counts: Sequence[i
 # Parts
 
 
-def _learned(made: Sequence[Ancestor]) -> str:
-    """What the models of the iterations learned from."""
+def _learned(made: Sequence[Ancestor], *, by_people: bool) -> str:
+    """What the models of the iterations learned from; DPO perhaps from what people preferred."""
+    pairs = "answers that people preferred to others" if by_people else "the best and the worst"
     ways = {
-        "DPO": "learns from the best and the worst by DPO",
+        "DPO": f"learns from {pairs} by DPO",
         "SFT": "learns from the best by SFT",
         "RLOO": "learns from rewards of its answers by RLOO",
         "GRPO": "learns from rewards of its answers by GRPO",

@@ -57,7 +57,12 @@ def pairs_of(run: Run, iteration: int | None) -> dict[str, Any]:
         "pairs": [row | {"margin": row["chosen_score"] - row["rejected_score"]} for row in rows],
         "prompts_dropped": Counter(reason for item, reason in of_pairs if "/" not in item),
         "responses_dropped": Counter(reason for item, reason in of_pairs if "/" in item),
-        "not_trained": Counter(reason for stage, _, reason in drops if stage == "train"),
+        "trained": run.config.train.takes_own_pairs,
+        "not_trained": Counter(
+            reason
+            for stage, _, reason in drops
+            if stage == "train" and run.config.train.takes_own_pairs
+        ),
     }
 
 
@@ -79,7 +84,8 @@ def pairs_text(pairs: dict[str, Any], limit: int) -> str:
         lines += ["", dim(f"and {len(pairs['pairs']) - limit} more: --limit, or --json for all")]
     lines += ["", f"prompts without a pair: {_total(pairs['prompts_dropped'])}"]
     lines.append(f"responses that took no part: {_total(pairs['responses_dropped'])}")
-    lines.append(f"pairs not trained on: {_total(pairs['not_trained'])}")
+    not_trained = _total(pairs["not_trained"]) if pairs["trained"] else "all"
+    lines.append(f"pairs not trained on: {not_trained}")
     return "\n".join(lines)
 
 

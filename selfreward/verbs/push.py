@@ -20,6 +20,7 @@ from selfreward.storage.committed import check_model, model_of
 from selfreward.storage.directory import Run
 from selfreward.verbs.card import PLOT, model_card, pairs_card
 from selfreward.verbs.layout import size, table
+from selfreward.verbs.lineage import lineage
 from selfreward.verbs.scores import scores_of
 
 _SENT = (".safetensors", ".json", ".jinja", ".model", ".txt", ".py")
@@ -215,14 +216,17 @@ def _pairs(run: Run, number: int, model: str | None, repository: str, work: Path
 
     folder = work / "pairs"
     (folder / "data").mkdir(parents=True)
-    names = [f"data/iteration-{t}.parquet" for t in range(1, number)]
-    counts = [write_parquet(run, folder / n, "pairs", t) for t, n in enumerate(names, 1)]
-    if not sum(counts):
+    with run.store() as store:
+        by_dpo = {made.iteration for made in lineage(store) if made.method == "DPO"}
+    own = by_dpo if run.config.train.preferences is None else set()
+    names = {t: f"data/iteration-{t}.parquet" for t in range(1, number) if t in own}
+    counts = {t: write_parquet(run, folder / name, "pairs", t) for t, name in names.items()}
+    if not sum(counts.values()):
         raise NotFoundError(
-            f"M{number} of run {run.name} was trained on no pairs", "Leave out --pairs."
+            f"M{number} of run {run.name} was trained on no pairs of its own", "Leave out --pairs."
         )
     durable.write_file(folder / "README.md", pairs_card(run, number, model, counts))
-    items = tuple(_item(name, folder / name) for name in ["README.md", *names])
+    items = tuple(_item(name, folder / name) for name in ["README.md", *names.values()])
     return Parcel(repository, "dataset", f"Pairs of M{number} of {run.name}", items)
 
 

@@ -19,6 +19,8 @@ _TRAINING_COPIES = 3
 """A checkpoint holds the weights and Adam's two moments."""
 _CHECKPOINTS = 3
 """Two are kept while the next one is written."""
+_COPYING = ("auto", "ctranslate2", "openvino")
+"""Engines that run a copy of the model."""
 
 
 def memory_of(config: Config) -> dict[str, Any] | None:
@@ -92,22 +94,24 @@ def _cached(config: Config, weights: int) -> int:
     CTranslate2 keeps a copy of each model that it ran, OpenVINO one while it runs; which of them
     ``auto`` takes is not known yet. Judges that are not on this machine count as nothing.
     """
-    policies = max(config.iterations, 1)
-    copies = {"auto": policies, "ctranslate2": policies, "openvino": 1}
     asked = {(config.prompts.author, config.engine.kind)}
     asked |= {
         (judge.model, (judge.engine or config.engine).kind)
         for judge in all_judges(config).values()
         if judge.traits.template
     }
-    others = {(model, kind) for model, kind in asked if model not in OWN_MODELS}
-    held = {source: 4 * (count_parameters(source) or 0) for source, _ in others}
-    beside = {model for model, kind in asked if model in RUN_MODELS and kind == "openvino"}
-    converted = {config.model: weights, **held}
+    copying = {(model, kind) for model, kind in asked if kind in _COPYING}
+    others = {(model, kind) for model, kind in copying if model not in OWN_MODELS}
+    # Asked beside the newest model of the run; CTranslate2 has kept them since they were that.
+    own = {m for m, kind in copying if m in RUN_MODELS and kind != "ctranslate2"} - {"policy"}
+    kept, held = max(config.iterations, 1), 1 + len(own)
+    policies = {"auto": max(kept, held), "ctranslate2": kept + len(own), "openvino": held}
+    named = {model for model, _ in asked} - {*OWN_MODELS}
+    sizes = {model: 4 * (count_parameters(model) or 0) for model in named}
+    converted = {config.model: weights, **sizes}
     return (
-        copies.get(config.engine.kind, 0) * weights
-        + sum(held[model] for model, kind in others if kind in copies)
-        + len(beside - {"policy"}) * weights  # of the run, and asked beside its newest model
+        policies.get(config.engine.kind, len(own)) * weights
+        + sum(sizes[model] for model, _ in others)
         + sum(b for s, b in converted.items() if s.startswith("bundled:") or s.endswith(".gguf"))
     )
 

@@ -79,7 +79,7 @@ def validate(config: Config, source: Path | None) -> list[dict[str, Any]]:
         ),
         ("seed prompts", f"{len(prompts)} of {file.path} ({key})"),
     ]
-    parts += _data(config, inputs, beside)
+    parts += _data(config, inputs, beside, ift)
     for function in functions.read_functions(inputs.get(functions.COPY, "")).values():
         parts.append(("function", f"{function.name}, {function.path}"))
     is_sft = config.train.method == "sft"
@@ -98,7 +98,9 @@ def validate(config: Config, source: Path | None) -> list[dict[str, Any]]:
     ]
 
 
-def _data(config: Config, inputs: Mapping[str, str], beside: Path | None) -> list[tuple[str, str]]:
+def _data(
+    config: Config, inputs: Mapping[str, str], beside: Path | None, ift: list[seeds.IftExample]
+) -> list[tuple[str, str]]:
     """The data that a run reads: what it is and how much there is of it."""
     parts: list[tuple[str, str]] = []
     if config.prompts.topics:
@@ -112,7 +114,6 @@ def _data(config: Config, inputs: Mapping[str, str], beside: Path | None) -> lis
     parts += _conversations(config, inputs)
     if config.sft:
         if config.sft.ift:
-            ift = seeds.read_ift(config.sft.ift, beside)
             again = len(ift) - len(set(ift))
             said = f", {again} of them again" if again else ""
             parts.append(("IFT", f"{counted(len(ift), 'row')} of {config.sft.ift.path}{said}"))

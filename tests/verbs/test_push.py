@@ -15,10 +15,12 @@ from selfreward.config.load import build_config
 from selfreward.controller import launch
 from selfreward.errors import ConfigError, IntegrityError, NotFoundError, PreflightError
 from selfreward.inputs.collect import create_run
+from selfreward.records import PreferencePair
 from selfreward.storage import durable
 from selfreward.storage.directory import Run
 from selfreward.verbs import card
 from selfreward.verbs.hub import send
+from selfreward.verbs.pairs import pairs_of, pairs_text
 from selfreward.verbs.push import Item, look_through, parcels_of, parse_model
 from selfreward.verbs.tables import table
 from tests.support.hub import OWNER, TOKEN, Hub, Repository, running_hub
@@ -337,7 +339,7 @@ def test_a_template_cannot_end_its_block_in_the_card(copy: Run) -> None:
 
 
 def test_the_card_of_the_pairs_says_that_models_wrote_them(run: Run) -> None:
-    text = card.pairs_card(run, 3, "o/m", [4, 5])
+    text = card.pairs_card(run, 3, "o/m", {1: 4, 2: 5})
     data = yaml.safe_load(text.split("---")[1])
     assert data["configs"][0]["data_files"] == [{"split": "train", "path": "data/*.parquet"}]
     assert "written by models" in text
@@ -348,3 +350,27 @@ def test_a_run_whose_base_model_is_not_known_any_more_is_one_line(copy: Run) -> 
     (copy.path / "models" / "M0.json").unlink()
     with pytest.raises(IntegrityError, match=r"M0\.json: is not there"):
         card.model_card(copy, 1, plot=False, pairs=None)
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("train.preferences=seed/heldout.jsonl", "answers that people preferred to others by DPO"),
+        ("train.method=sft", "learns from the best by SFT"),
+    ],
+)
+def test_pairs_that_no_model_learned_from_are_not_sent_as_such(
+    word: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path / "runs"))
+    words = ["iterations=1", "evaluation.ranked=null", "dpo.max_length=9999", word]
+    made = create_run(build_config({}, [*SMALL, *words, "train.sft.max_length=9999"]), "other")
+    launch(made, lambda: None, Workers(made))
+    (work := tmp_path / "work").mkdir()
+    with made.store() as store:
+        assert store.records(PreferencePair, 1)
+    with pytest.raises(NotFoundError, match="M2 of run other was trained on no pairs of its own"):
+        parcels_of(made, 2, None, work, pairs=True)
+    assert said in card.model_card(made, 2, plot=False, pairs=None)
+    shown = pairs_of(made, 1)
+    assert shown["pairs"] and "pairs not trained on: all" in pairs_text(shown, 1)

@@ -16,7 +16,7 @@ const UNITS = { ab: "comparison", ranking: "ranking", rating: "rating" };
 const ORDERS = {
   random: "at random",
   disputed: "most disputed first",
-  pairs: "pairs that were trained on",
+  pairs: "pairs of the run",
 };
 const PASSED_ON = ["answers", "overlap", "iteration"];
 const NAME = "selfreward-labeler";
