@@ -1,6 +1,6 @@
 """Whether the expected score orders answers more as people do than the likeliest score.
 
-    python benchmarks/verdicts.py RANKINGS MODEL ... [--limit 60] [--kind openvino]
+    python -m benchmarks.verdicts RANKINGS MODEL ... [--limit 60] [--kind openvino]
 
 Each MODEL, a directory or any other source, is asked once for the probabilities of the scores 0 to
 5 (``judge/expected.jinja``), which are read in both ways. RANKINGS as for ``selfreward judge``.
