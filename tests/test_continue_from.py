@@ -23,10 +23,8 @@ from selfreward.verbs.lineage import lineage
 from selfreward.verbs.maintenance import collect, verify
 from selfreward.verbs.scores import scores_of, scores_text
 from selfreward.workers.contests import opponents_of
-from selfreward.workers.jobs import train_iteration
 from tests.support import plain
-from tests.support.loop_driver import ScriptedWorkers, scripted_fit
-from tests.support.scripted import ScriptedChat
+from tests.support.loop_driver import ScriptedWorkers
 
 SMALL = [
     "iterations=4", "prompts.count=3", "prompts.window=2", "prompts.rouge_l_max=1.0",
@@ -96,13 +94,9 @@ def test_the_model_that_it_starts_from_is_trained_and_is_its_reference() -> None
     seen = []
 
     class Sees(Rated):
-        def train(self, iteration: int, stage: str = "train") -> None:
-            def fit(training: Training, rows: Sequence[Any], **rest: Any) -> None:
-                seen.append(training.model.name)
-                scripted_fit(training, rows, **rest)
-
-            with self._epoch_store() as store:
-                train_iteration(self.run, store, iteration, ScriptedChat(), fit, stage)
+        def fit(self, training: Training, rows: Sequence[Any], **told: Any) -> None:
+            seen.append(training.model.name)
+            super().fit(training, rows, **told)
 
     run = make()
     launch(run, tick=lambda: None, workers=Sees(run))

@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 
 from selfreward.config.load import build_config
 from selfreward.controller import launch
+from selfreward.engines import likelihood
 from selfreward.errors import StoppedError
 from selfreward.inputs.collect import create_run
 from selfreward.storage import durable
@@ -61,6 +62,10 @@ GIVEN: dict[str, list[dict[str, object]]] = {
         }
         for i in range(6)
     ],
+    "DIR/scored.train.jsonl": [
+        {"prompt": f"Name {i} berries.", "response": "A grape.", "score_0_5": i % 6}
+        for i in range(12)
+    ],
     "mine.jsonl": [
         {"prompt": f"{i} fruits, please.", "response": "A pear.", "user_id": f"u{i}"}
         for i in range(40)
@@ -68,18 +73,17 @@ GIVEN: dict[str, list[dict[str, object]]] = {
 }
 """Files that readers are told to bring, as they may look."""
 GIVEN["my/alpaca.json"] = GIVEN["my/answers.jsonl"]
-GIVEN["heldout.jsonl"] = GIVEN["held-out.jsonl"] = [
+GIVEN["heldout.jsonl"] = GIVEN["held-out.jsonl"] = GIVEN["DIR/rankings.valid.jsonl"] = [
     row | {"prompt": f"{row['prompt']} Red ones."} for row in GIVEN["ranked.jsonl"]
 ]
-
-
-GIVEN["openbookqa/test.jsonl"] = GIVEN["arc_challenge/validation.jsonl"] = GIVEN[
-    "my/questions.jsonl"
-]
+for name in ("openbookqa/test.jsonl", "arc_challenge/validation.jsonl", "OBQA.jsonl", "ARC.jsonl"):
+    GIVEN[name] = GIVEN["my/questions.jsonl"]
 SHAPE = {
     "architectures": ["LlamaForCausalLM"], "hidden_size": 8, "intermediate_size": 8,
     "num_attention_heads": 2, "num_hidden_layers": 1, "vocab_size": 128,
 }  # fmt: skip
+SCALED = {"run": SMALL, "compare": ["sft.max_length=9999"]}
+"""More words for a verb, as a token of scripted workers is a character."""
 WRITTEN = re.compile(r"--(?:export|out|output|plot) (\S+)")
 """What a line makes, which is not to be brought."""
 
@@ -147,9 +151,10 @@ class WithFiles(Workers):
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory as a reader has it: recipes, a model, and a finished run."""
     root = tmp_path_factory.mktemp("made")
-    (root / "runs").mkdir()
-    for recipe in (ROOT / "runs").glob("*.yaml"):
-        shutil.copy(recipe, root / "runs")
+    for folder in ("runs", "benchmarks"):
+        (root / folder).mkdir()
+        for recipe in (ROOT / folder).glob("*.yaml"):
+            shutil.copy(recipe, root / folder)
     model = make_model(root / "org" / "model", config=SHAPE)
     save_file(
         {"model.embed_tokens.weight": np.zeros((8, 8), np.float32)}, model / "model.safetensors"
@@ -175,6 +180,7 @@ def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("SELFREWARD_RUNS", raising=False)
     monkeypatch.setattr(children, "Children", WithFiles)
     monkeypatch.setattr(process.Child, "__init__", _stop)
+    monkeypatch.setattr(likelihood, "loaded", _stop)
     monkeypatch.setattr(parity, "measure", _stop)  # which takes what stops an engine for its answer
     monkeypatch.setattr("uvicorn.server.Server.run", lambda server, sockets: None)  # for ever
     return place
@@ -199,7 +205,7 @@ def test_a_reader_can_type_what_a_page_shows_in_order(page: Path, law: Law, plac
     for line in typed(page):
         if line.words[0] == "import":
             fill_in(place / line.words[-1])
-        said = law.obey([*line.words, *(SMALL if line.words[0] == "run" else [])])
+        said = law.obey([*line.words, *SCALED.get(line.words[0], [])])
         assert said.code == line.code or REACHED in said.err, (line.text, said)
 
 

@@ -57,7 +57,8 @@ def compare(
     stopped = {} if so_far else run_arms(arms, partial(work, hint=hint), console.note)
     _show(compared(arms, stopped), plot, as_json)
     if stopped:
-        raise typer.Exit(StoppedError.exit_code)
+        told = f"{len(stopped)} of {len(list(arms.each))} runs cannot go on: {', '.join(stopped)}"
+        raise StoppedError(told, hint)
 
 
 def _show(found: "Compared", plot: Path | None, as_json: bool) -> None:

@@ -291,7 +291,8 @@ def train(
     if start == 0 or (start == 1 and run.config.sft is None):
         _check_base(run, models.digest(run.policy(start)))
     chat = _chat(run, run.policy(start))
-    train_iteration(run, store, iteration, chat, _fit(run, iteration, stage), stage, say)
+    opener = _opener(run, partial(store.add_event, "warning"), partial(hold_fixed, store))
+    train_iteration(run, store, iteration, chat, opener, _fit(run, iteration, stage), stage, say)
 
 
 def _fit(run: Run, iteration: int, stage: str) -> Fit:
@@ -316,6 +317,7 @@ def train_iteration(
     store: Store,
     iteration: int,
     chat: Chat,
+    open_session: OpenSession,
     fit: Fit,
     stage: str = "train",
     say: Callable[[str], None] = lambda said: None,
@@ -323,6 +325,7 @@ def train_iteration(
     """Make the training rows, fit a model to them, and commit the stage once it is published.
 
     Args:
+        open_session: Opens the judges that are asked while a model is trained by RL.
         stage: ``sft`` of iteration 0, else ``train``.
         say: Told ``STEPPED`` after the last step, when the activations' memory is free again.
     """
@@ -348,8 +351,7 @@ def train_iteration(
         reports[CONSISTENCY] = run_consistency(run, store, iteration)
     with ExitStack() as stack:
         if training.method in ONLINE:
-            opener = _opener(run, partial(store.add_event, "warning"), partial(hold_fixed, store))
-            judges = judge_rewards(run, store, iteration, prompts, chat, opener)
+            judges = judge_rewards(run, store, iteration, prompts, chat, open_session)
             with_rewards: Any = fit
             fit = partial(with_rewards, rewards=stack.enter_context(judges))
         tracker = stack.enter_context(Tracker(store, iteration, stage, total=0))

@@ -23,14 +23,12 @@ from selfreward.storage.branch import create_branch
 from selfreward.storage.changes import Branch, branch_of
 from selfreward.storage.directory import Run, list_runs
 from selfreward.storage.store import Store
-from selfreward.training.base import OnLog, OnStep, Training
+from selfreward.training.base import Training
 from selfreward.verbs.maintenance import collect, verify
 from selfreward.verbs.show import prompt_of, prompt_text
 from selfreward.verbs.status import is_complete, ls_rows, ls_text, status_of, status_text
-from selfreward.workers.jobs import train_iteration
-from tests.support.loop_driver import ScriptedWorkers, scripted_fit
+from tests.support.loop_driver import ScriptedWorkers
 from tests.support.runs import SMALL, facts
-from tests.support.scripted import ScriptedChat
 
 TWO = [
     *SMALL, "iterations=2", "prompts.rouge_l_max=1.0",
@@ -46,13 +44,11 @@ class Workers(ScriptedWorkers):
     def train(self, iteration: int, stage: str = "train") -> None:
         if iteration == self.fails_at:
             raise PreflightError("no memory")
-        with self._epoch_store() as store:
-            train_iteration(self.run, store, iteration, ScriptedChat(), _fit, stage)
+        super().train(iteration, stage)
 
-
-def _fit(training: Training, rows: Sequence[Any], *, on_log: OnLog, on_step: OnStep) -> None:
-    told = json.dumps([training.options, training.lora], sort_keys=True)
-    scripted_fit(training, [*rows, told], on_log=on_log, on_step=on_step)
+    def fit(self, training: Training, rows: Sequence[Any], **told: Any) -> None:
+        options = json.dumps([training.options, training.lora], sort_keys=True)
+        super().fit(training, [*rows, options], **told)
 
 
 @pytest.fixture(autouse=True)

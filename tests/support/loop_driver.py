@@ -14,12 +14,13 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
+from selfreward.config import EngineConfig
 from selfreward.controller import launch
 from selfreward.engines.sessions import Session, Sessions
 from selfreward.storage import durable
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
-from selfreward.training.base import OnLog, OnStep, Training
+from selfreward.training.base import OnLog, OnStep, Rewards, Training
 from selfreward.workers.evaluate import evaluate_iteration
 from selfreward.workers.jobs import train_iteration
 from selfreward.workers.rollout import generate_iteration
@@ -60,7 +61,15 @@ class ScriptedWorkers:
 
     def train(self, iteration: int, stage: str = "train") -> None:
         with self._epoch_store() as store:
-            train_iteration(self.run, store, iteration, ScriptedChat(), scripted_fit, stage)
+            train_iteration(
+                self.run, store, iteration, ScriptedChat(), self.open_session, self.fit, stage
+            )
+
+    def open_session(self, settings: EngineConfig, model: Path | str) -> Session:
+        return Session(ScriptedEngine(self.reply, self.delay_s), ScriptedChat())
+
+    def fit(self, training: Training, rows: Sequence[Any], **told: Any) -> None:
+        scripted_fit(training, rows, **told)
 
     def evaluate(self, iteration: int) -> None:
         sessions = Sessions(lambda settings, model: Session(engine, ScriptedChat()))
@@ -77,12 +86,19 @@ class ScriptedWorkers:
 
 
 def scripted_fit(
-    training: Training, rows: Sequence[Any], *, on_log: OnLog, on_step: OnStep
+    training: Training,
+    rows: Sequence[Any],
+    *,
+    on_log: OnLog,
+    on_step: OnStep,
+    rewards: Rewards | None = None,
 ) -> None:
     """Weights that are a hash of everything a trainer would see; one checkpoint on the way."""
-    text = json.dumps(
-        [(training.model / "weights").read_text(), training.seed, [str(row) for row in rows]]
-    )
+    seen = [(training.model / "weights").read_text(), training.seed, [str(row) for row in rows]]
+    if rewards is not None:
+        two = [[*map(ord, f"The answer is {n}."), *rewards.end_ids] for n in (4, 22)]
+        seen.append([[v.score for v in rewards([(i, two)])[0]] for i in range(len(rows))])
+    text = json.dumps(seen)
     weights = hashlib.sha256(text.encode()).hexdigest()
     checkpoint = training.checkpoints / "checkpoint-1"
     with durable.publish_directory(checkpoint) as directory:

@@ -25,6 +25,11 @@ Reply = Callable[[str, int], tuple[str, FinishReason]]
 class ScriptedChat:
     """Has the methods of ``selfreward.engines.chat.Chat`` that stages and training rows use."""
 
+    end_ids = frozenset({0})
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return "".join(map(chr, token_ids))
+
     def prompt_ids(self, user: Turns, started: str = "") -> tuple[int, ...]:
         turns = [{"role": "user", "content": user}] if isinstance(user, str) else user
         said = "".join(f"<{turn['role']}>{turn['content']}" for turn in turns)

@@ -290,6 +290,7 @@ def test_an_arm_that_cannot_go_on_keeps_no_other_from_its_turn(
     code, out, err = compare(capsys, "e.yaml", "--plot", "e.png")
     assert code == 6 and Path("e.png").stat().st_size > 1000
     assert "e-rpo-1 cannot go on: no pairs" in err and "e-rpo-1 cannot go on: no pairs" in out
+    assert "error: 1 of 3 runs cannot go on: e-rpo-1\nhint: saved; the same command" in err
     assert "rpo    0 of 1" in out and "jury   1 of 1" in out
     monkeypatch.setattr(Workers, "stops", ())
     code, out, err = compare(capsys, "e.yaml")

@@ -190,9 +190,10 @@ def test_a_training_says_when_its_steps_are_over_and_nothing_before(
             run,
             store,
             0,
-            ScriptedChat(),
+            ScriptedChat(),  # type: ignore[arg-type]
+            workers.open_session,
             fit,
-            say=said.append,  # type: ignore[arg-type]
+            say=said.append,
         )
     assert said
 
@@ -203,17 +204,18 @@ def test_the_training_publishes_the_chat_template_of_the_run(
 ) -> None:
     monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
     run = create_run(build_config({}, [*words, "sft.max_length=9999"]), "run")
-    workers = ScriptedWorkers(run)
     told: list[Training] = []
 
-    def fit(training: Training, rows: Sequence[Any], *, on_log: OnLog, on_step: OnStep) -> None:
-        told.append(training)
-        scripted_fit(training, rows, on_log=on_log, on_step=on_step)
+    class Sees(ScriptedWorkers):
+        def fit(self, training: Training, rows: Sequence[Any], **more: Any) -> None:
+            told.append(training)
+            super().fit(training, rows, **more)
 
+    workers = Sees(run)
     with run.owned() as store:
         store.plan({0: run.config.stages(0)})
         workers.prepare()
-        jobs.train_iteration(run, store, 0, ScriptedChat(), fit)  # type: ignore[arg-type]
+        workers.train(0)
     [training] = told
     copy = run.path / "templates" / "chat.jinja"
     assert training.chat_template == (copy.read_text() if words else None)

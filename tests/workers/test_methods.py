@@ -9,6 +9,7 @@ import pytest
 
 from selfreward.config.load import build_config
 from selfreward.controller import launch
+from selfreward.engines.base import FinishReason
 from selfreward.errors import ConfigError, StoppedError
 from selfreward.inputs.collect import create_run
 from selfreward.inputs.shipped import SHARE
@@ -87,6 +88,23 @@ def test_sft_can_begin_from_the_same_model_in_each_iteration(
     assert [told[name][0].model.name for name in ("M2", "M3")] == bases
     with run.store() as store:
         assert [made.base for made in lineage(store)] == ["M0", *bases]
+
+
+@pytest.mark.parametrize("method", ["rloo", "grpo"])
+def test_what_the_policy_as_judge_says_of_new_samples_decides_what_is_learned(method: str) -> None:
+    weights = []
+    for points in (4, 4, 1):
+        words = (f"train.method={method}", "responses.n=2", f"{method}.num_generations=2")
+        config = build_config({}, [*SMALL, *UNMEASURED, "iterations=1", *words])
+        run = create_run(config, f"run{len(weights)}")
+
+        def reply(prompt: str, number: int, points: int = points) -> tuple[str, FinishReason]:
+            text, reason = always_four(prompt, number)
+            return text.replace("Score: 4", f"Score: {points}"), reason
+
+        launch(run, tick=lambda: None, workers=ScriptedWorkers(run, reply=reply))
+        weights.append((run.model_directory(2) / "weights").read_text())
+    assert weights[0] == weights[1] != weights[2]
 
 
 def test_what_is_replayed_is_what_was_trained_on_before(told: Any) -> None:
