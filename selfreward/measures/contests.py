@@ -135,28 +135,40 @@ def length_controlled(results: Floats, ahead: Floats) -> Estimate:
     """
     if not ((ahead > 0).any() and (ahead < 0).any()):
         return Estimate(None, None, None, len(results))
-    from sklearn.linear_model import LogisticRegression
-    from threadpoolctl import threadpool_limits
-
     longer = np.tanh(ahead / ahead.std())
     rows = np.column_stack([np.ones_like(longer), longer])
-    twice, labels = np.vstack([rows, rows]), np.repeat([1, 0], len(rows))
-    shares = np.concatenate([results, 1 - results])
 
     def at_equal_length(times: Floats) -> float | None:
         more, less = times[ahead > 0].sum(), times[ahead < 0].sum()
         if not (more and less):
             return None
         even = np.select([ahead > 0, ahead < 0], [(more + less) / more, (more + less) / less], 2)
-        weights = shares * np.tile(times * even / 2, 2)
-        if not (weights[: len(rows)].any() and weights[len(rows) :].any()):
-            return float(weights[: len(rows)].any())  # all won, or all lost
-        fit = LogisticRegression(C=1 / _PENALTY, fit_intercept=False, tol=1e-8)
-        fit.fit(twice, labels, sample_weight=weights)
-        return float(1 / (1 + np.exp(-fit.coef_[0, 0])))
+        weights = times * even / 2
+        won, lost = weights @ results, weights @ (1 - results)
+        if not (won and lost):
+            return float(won > 0)  # all won, or all lost
+        return float(1 / (1 + np.exp(-_coefficients(rows, results, weights)[0])))
 
-    with threadpool_limits(1):  # several threads take several times as long for matrices this small
-        return Bootstrap(len(rows), _REFITS, seed=0).refit(at_equal_length)
+    return Bootstrap(len(rows), _REFITS, seed=0).refit(at_equal_length)
+
+
+def _coefficients(rows: Floats, shares: Floats, weights: Floats) -> Floats:
+    """Of a logistic regression with ``_PENALTY`` / 2 on each coefficient's square.
+
+    Args:
+        rows: Shape (questions, coefficients).
+        shares: What is to be explained, 0 to 1. Shape (questions,), as ``weights``.
+    """
+    from scipy.optimize import minimize
+
+    def loss(at: Floats) -> tuple[float, Floats]:
+        logits = rows @ at
+        wrong = np.logaddexp(0, logits) - shares * logits
+        slopes = (1 / (1 + np.exp(-logits)) - shares) * weights
+        return float(weights @ wrong + _PENALTY / 2 * at @ at), slopes @ rows + _PENALTY * at
+
+    found: Floats = minimize(loss, np.zeros(rows.shape[1]), jac=True, tol=1e-8).x
+    return found
 
 
 def contests_of(found: Sequence[Contest]) -> Contests:
