@@ -35,8 +35,8 @@ TRAINERS = ("dpo", "loop", "online", "options", "reward", "sft")
 TRACKERS = ("trackio", "wandb", "tensorboard", "mlflow")
 WRAPPERS = {
     "selfreward.engines.ctranslate2", "selfreward.engines.openvino",
-    "selfreward.engines.openvino_graph", "selfreward.engines.transformers",
-    "selfreward.engines.vllm",
+    "selfreward.engines.openvino_graph", "selfreward.engines.openvino_trace",
+    "selfreward.engines.transformers", "selfreward.engines.vllm",
     "selfreward.training.adapter", "selfreward.training.dpo", "selfreward.training.identity",
     "selfreward.training.loop", "selfreward.training.online", "selfreward.training.quantized",
     "selfreward.training.reward", "selfreward.training.sft", "selfreward.training.starts",
@@ -175,7 +175,7 @@ def test_only_wrappers_import_heavy_libraries_at_the_top() -> None:
         ("jinja2", {"selfreward.inputs.templates", "selfreward.verbs.report_page"}),
         ("ctranslate2", {"selfreward.engines.ctranslate2"}),
         ("trl", {f"selfreward.training.{name}" for name in TRAINERS}),
-        ("openvino", {"selfreward.engines.openvino", "selfreward.engines.openvino_graph"}),
+        ("openvino", {f"selfreward.engines.openvino{part}" for part in ("", "_graph", "_trace")}),
         ("openvino_genai", {"selfreward.engines.openvino"}),
         ("pickle", set()),
         *((name, {f"selfreward.tracking.{name}"}) for name in TRACKERS),

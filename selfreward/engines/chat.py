@@ -23,6 +23,7 @@ from typing import Any
 
 from selfreward.config import Sampling
 from selfreward.engines.base import Request
+from selfreward.engines.tokenizers import open_tokenizer
 from selfreward.errors import ConfigError
 from selfreward.inputs.conversations import Message, Turns
 from selfreward.inputs.templates import TEMPLATE_ERRORS
@@ -71,15 +72,11 @@ class Chat:
         chat_template: str | None = None,
         today: date | None = None,
     ) -> None:
-        from transformers import AutoTokenizer
-
         self.model, self.trust_remote_code = model, trust_remote_code
         self._system_prompt, self._kwargs = system_prompt, dict(template_kwargs or {})
         if today is not None:  # what transformers gives to templates under this name is the clock
             self._kwargs.setdefault("strftime_now", today.strftime)
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(
-            model, trust_remote_code=trust_remote_code, local_files_only=True
-        )
+        self.tokenizer = open_tokenizer(model, trust_remote_code)
         if chat_template is not None:
             self.tokenizer.chat_template = chat_template
         template = self.tokenizer.chat_template

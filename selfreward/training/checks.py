@@ -14,7 +14,7 @@ from typing import Any
 from selfreward import DISTRIBUTION
 from selfreward.config import EngineConfig, LaunchConfig
 from selfreward.config.training import DpoConfig
-from selfreward.engines.proved import has_gpu
+from selfreward.engines.installed import has_cuda
 from selfreward.errors import ConfigError, PreflightError
 from selfreward.training.base import Method
 from selfreward.training.distributed import check_num_gpus, launch_command, not_started
@@ -134,7 +134,7 @@ def check_reference(dpo: DpoConfig, engine: EngineConfig) -> None:
             f"Set engine.kind=ctranslate2 or transformers, {kept}",
         )
     dtype = _DTYPES[engine.kind]
-    unsaid = "auto" if engine.kind == "transformers" and has_gpu() else "float32"
+    unsaid = "auto" if engine.kind == "transformers" and has_cuda() else "float32"
     found = str(engine.options.get(dtype, unsaid)).removeprefix("torch.")
     if found != "float32":
         raise ConfigError(
@@ -195,9 +195,11 @@ def check_gpus(launch: LaunchConfig, *, here: bool = True) -> None:
     """
     if launch.command is not None or not here:
         return
-    import torch
+    seen = 0
+    if has_cuda():
+        import torch
 
-    seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        seen = torch.cuda.device_count()
     if seen and launch.train_devices is not None:
         seen = len(launch.train_devices.split(","))
     if seen > 1 and launch.processes == 1:

@@ -10,7 +10,7 @@ import selfreward
 from selfreward import DISTRIBUTION
 from selfreward.config import SeedSource
 from selfreward.config.evaluation import Style
-from selfreward.engines.vllm_build import version
+from selfreward.engines.installed import version
 from selfreward.errors import ConfigError, PreflightError
 from selfreward.inputs.choices import Choices, choices_digest, read_choices
 from selfreward.measures.benchmarks import answered_right, scored

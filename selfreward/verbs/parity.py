@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from selfreward.engines.installed import version
 from selfreward.engines.proof import (
     LOGPROB_TOLERANCE,
     PROBABILITY_TOLERANCE,
@@ -19,7 +20,7 @@ from selfreward.engines.proof import (
     difference,
 )
 from selfreward.engines.reference import Expected
-from selfreward.engines.vllm_build import version, vllm_version
+from selfreward.engines.vllm_build import vllm_version
 from selfreward.errors import IntegrityError
 from selfreward.inputs import models, shipped
 from selfreward.storage import durable

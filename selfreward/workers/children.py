@@ -14,18 +14,14 @@ which keeps one core busy. One that is not needed after all is ended.
 import os
 from collections.abc import Callable
 
-from selfreward.engines.kinds import engine_imports
+from selfreward.engines.kinds import TRANSFORMERS, engine_imports
 from selfreward.storage.changes import PREPARED, is_unchecked
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
 from selfreward.workers.process import Child
 
-_LOADING = (
-    "selfreward.workers.jobs:",
-    "transformers:AutoTokenizer",
-    "transformers:AutoModelForCausalLM",
-)
-_TRAINING = (*_LOADING, "trl:DPOTrainer", "trl:SFTTrainer")
+_JOBS = "selfreward.workers.jobs:"
+_TRL = ("trl:DPOTrainer", "trl:SFTTrainer")
 """What a child imports before it has its job: what is always installed, and slow to import."""
 
 
@@ -113,10 +109,10 @@ class Children:
         """A child that imports what training takes, or what asking an engine does."""
         config, launch = self._run.config, self._run.config.launch
         if not trains:
-            return Child(launch.engine_devices, (*_LOADING, *engine_imports(config.engine.kind)))
+            return Child(launch.engine_devices, (_JOBS, *engine_imports(config.engine.kind)))
         # Where several processes train, the child starts these and has no use for TRL itself.
         alone = launch.processes == 1 and launch.command is None
-        return Child(launch.train_devices, _TRAINING if alone else _LOADING)
+        return Child(launch.train_devices, (_JOBS, *TRANSFORMERS, *(_TRL if alone else ())))
 
     def _work(self, child: Child, work: str, iteration: int) -> None:
         job = {"run": str(self._run.path.resolve()), "epoch": self._store.epoch}

@@ -4,18 +4,21 @@ import asyncio
 import errno
 import os
 import shutil
+import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 from filelock import FileLock
 
 from selfreward.config import Sampling
-from selfreward.engines import openvino_build, openvino_graph
+from selfreward.engines import openvino_build, openvino_graph, openvino_trace
 from selfreward.engines.base import Generation, Request, RequestError
 from selfreward.engines.chat import Chat
 from selfreward.engines.kinds import candidates, check_options, open_engine
@@ -76,11 +79,115 @@ def test_one_graph_without_weights_serves_all_checkpoints_of_a_config(
     [graph] = (cache / "graphs").iterdir()
     weights = (model / "model.safetensors").stat().st_size
     assert (graph / "graph.bin").stat().st_size < weights / 20
-    monkeypatch.setattr(openvino_graph, "_exported", None)
+    monkeypatch.setattr(openvino_graph, "loaded", None)
     other = Checkpoint(make_family(tmp_path / "other", "SmolLM 2", seed=1))
     assert (other.path / "openvino_model.bin").stat().st_size > 0.9 * weights
     other.close()
     assert not other.path.exists()
+
+
+@pytest.mark.parametrize("family", ["SmolLM 2", "GPT-2", "Gemma 3", "Phi 3", "Qwen 3"])
+def test_weights_read_from_the_files_are_those_that_transformers_loads(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_family(tmp_path / "model", family)
+    Checkpoint(make_family(tmp_path / "first", family, seed=1)).close()
+    with monkeypatch.context() as patch:
+        patch.setattr(openvino_graph, "_known", lambda model, target: None)
+        whole = Checkpoint(made)
+    monkeypatch.setattr(openvino_graph, "loaded", None)
+    read = Checkpoint(made)
+    first, second = (c.path / "openvino_model.bin" for c in (whole, read))
+    assert first.read_bytes() == second.read_bytes()
+    assert read.cache_width == whole.cache_width
+    whole.close()
+    read.close()
+
+
+def rewritten(model: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Write a model's weights anew, changed."""
+    from safetensors.torch import load_file, save_file
+
+    file = model / "model.safetensors"
+    save_file(change(load_file(file)), file, metadata={"format": "pt"})
+
+
+TIED = "model.embed_tokens.weight"
+OTHERWISE: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "half": lambda held: {name: tensor.half() for name, tensor in held.items()},
+    "one of them in bfloat16": lambda held: held | {TIED: held[TIED].bfloat16()},
+    "one more": lambda held: held | {"lm_head.weight": held[TIED].clone()},
+    "other names": lambda held: {name.removeprefix("model."): w for name, w in held.items()},
+}
+
+
+@pytest.mark.parametrize("how", OTHERWISE)
+def test_what_is_stored_otherwise_is_loaded_by_transformers(
+    how: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Checkpoint(model).close()
+    other = make_family(tmp_path / "other", "SmolLM 2", seed=1)
+    rewritten(other, OTHERWISE[how])
+    used = []
+
+    @contextmanager
+    def counted(*given: Any) -> Iterator[Any]:
+        used.append(given)
+        with loaded(*given) as opened:
+            yield opened
+
+    monkeypatch.setattr(openvino_graph, "loaded", counted)
+    request = Request(Chat(other).prompt_ids("hi"), score_tokens=(5, 6, 7))
+    [[found]] = answers(other, [request])
+    assert used
+    with loaded(other, "float32") as opened:
+        logits = opened(torch.tensor([request.token_ids])).logits[0, -1]
+    assert found.probabilities == pytest.approx(logits.softmax(-1)[[5, 6, 7]].tolist(), abs=1e-5)
+
+
+def test_weights_that_transformers_renames_or_changes_are_always_its_own(tmp_path: Path) -> None:
+    model = make_family(tmp_path / "model", "Pythia")
+    for changed in (None, lambda held: {n: -w for n, w in held.items()}):
+        with loaded(make_family(tmp_path / "same", "SmolLM 2"), "float32") as opened:
+            if changed:
+                rewritten(tmp_path / "same", changed)
+            found = openvino_trace.stored_weights(tmp_path / "same", opened)
+        assert bool(found) is (changed is None)
+    with loaded(model, "float32") as opened:
+        assert openvino_trace.stored_weights(model, opened) == {}
+
+
+def test_a_process_that_asks_a_known_config_imports_no_torch(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers(model, [Request(Chat(model).prompt_ids("hi"), GREEDY)])
+    other = make_family(tmp_path / "other", "SmolLM 2", seed=1)
+    code = (
+        "import asyncio, sys\n"
+        "from pathlib import Path\n"
+        "from selfreward.config import Sampling\n"
+        "from selfreward.engines.base import Request\n"
+        "from selfreward.engines.chat import Chat\n"
+        "from selfreward.engines.proved import open_proved\n"
+        "async def main(model):\n"
+        "    chat = Chat(model)\n"
+        "    engine = await open_proved('openvino', model, chat, {})\n"
+        "    greedy = Sampling(max_new_tokens=4, temperature=0.0)\n"
+        "    sampled = Request(chat.prompt_ids('hi'), greedy)\n"
+        "    scored = Request(chat.prompt_ids('hi'), score_tokens=(5, 6))\n"
+        "    print(len(await asyncio.gather(*map(engine.generate, (sampled, scored)))))\n"
+        "    await engine.close()\n"
+        "asyncio.run(main(Path(sys.argv[1])))\n"
+        "print(sorted({'torch', 'sklearn', 'scipy', 'pandas'} & sys.modules.keys()))"
+    )
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", code, str(each)], capture_output=True, text=True, check=True
+        ).stdout.split("\n")
+        for each in (model, other)
+    ]
+    assert "torch" in told[0][1]  # to be proved, it is held against transformers
+    assert told[1][:2] == ["2", "[]"]
 
 
 def test_a_damaged_graph_is_made_anew(
@@ -98,17 +205,18 @@ def test_a_damaged_graph_is_made_anew(
 def test_a_graph_that_two_need_at_once_is_made_once(
     model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made, real = [], openvino_graph._exported
+    made, real = [], openvino_trace.traced
 
-    def exported(*given: Any) -> Any:
+    def traced(*given: Any) -> Any:
         made.append(given)
         time.sleep(0.5)  # for the other to come
         return real(*given)
 
-    monkeypatch.setattr(openvino_graph, "_exported", exported)
+    monkeypatch.setattr(openvino_trace, "traced", traced)
     with loaded(model, "float32") as opened, ThreadPoolExecutor(2) as two:
         asked = [
-            two.submit(openvino_graph._graph, model, opened, cache / "graphs") for _ in range(2)
+            two.submit(openvino_graph._graph, model, opened, cache / "graphs" / "a")
+            for _ in range(2)
         ]
         first, second = (len(graph.result().inputs) for graph in asked)
     assert (first, len(made)) == (second, 1)
@@ -235,7 +343,7 @@ def test_attention_that_is_not_torchs_own_has_no_graph(model: Path) -> None:
 
     eager = AutoModelForCausalLM.from_pretrained(model, attn_implementation="eager")
     with pytest.raises(PreflightError, match="scaled_dot_product_attention"):
-        openvino_graph._exported(model, eager)
+        openvino_trace.traced(model, eager)
 
 
 def test_a_full_disk_is_named_before_the_weights_are_written(

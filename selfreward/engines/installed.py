@@ -1,0 +1,36 @@
+"""What is installed, and what the machine has, without importing what takes seconds to."""
+
+import shutil
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Problem(NamedTuple):
+    """What is wrong, and what to do about it."""
+
+    message: str
+    fix: str
+
+
+def has_gpu() -> bool:
+    """Whether there is a driver for a GPU of NVIDIA or AMD."""
+    drivers = (Path("/proc/driver/nvidia"), Path("/dev/kfd"))
+    return any(map(Path.exists, drivers)) or shutil.which("nvidia-smi") is not None
+
+
+def has_cuda() -> bool:
+    """Whether torch sees a device of CUDA or ROCm. Without a driver it is not imported for that."""
+    if not has_gpu():
+        return False
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+def version(name: str) -> str | None:
+    """Version of an installed package, or None."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
