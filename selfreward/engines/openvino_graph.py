@@ -30,7 +30,6 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 import openvino as ov
 from filelock import FileLock, Timeout
 from openvino import opset13 as ops
-from safetensors import safe_open
 
 from selfreward.engines import proof
 from selfreward.engines.installed import version
@@ -38,7 +37,7 @@ from selfreward.engines.openvino_build import SERIES
 from selfreward.engines.reference import loaded
 from selfreward.errors import IntegrityError, PreflightError
 from selfreward.inputs import shipped
-from selfreward.inputs.weights import num_parameters
+from selfreward.inputs.weights import mapped, num_parameters
 from selfreward.storage import durable
 
 _FORMAT = 2
@@ -168,20 +167,10 @@ def _known(model: Path, target: Path) -> tuple[Any, dict[str, Any]] | None:
         if not durable.is_whole(target):
             return None
         shapes = json.loads((target / _STORED).read_bytes())
-        weights = _stored_weights(model, shapes)
-        return None if weights is None else (ov.Core().read_model(target / _GRAPH), weights)
-
-
-def _stored_weights(model: Path, shapes: Mapping[str, list[int]]) -> dict[str, Any] | None:
-    found: dict[str, Any] = {}
-    for file in sorted(model.glob("*.safetensors")):
-        with safe_open(file, "numpy") as weights:
-            for name in weights.keys():  # noqa: SIM118 (it is no mapping)
-                part = weights.get_slice(name)
-                if part.get_dtype() != "F32" or shapes.get(name) != part.get_shape():
-                    return None
-                found[name] = weights.get_tensor(name)
-    return found if found and found.keys() == shapes.keys() else None
+        weights = mapped(model)
+        if not weights or {name: list(w.shape) for name, w in weights.items()} != shapes:
+            return None
+        return ov.Core().read_model(target / _GRAPH), weights
 
 
 def _graph(model: Path, opened: Any, target: Path) -> Any:

@@ -35,6 +35,25 @@ def num_parameters(model: Path) -> int:
     return sum(math.prod(entry["shape"]) for file in files for entry in _header(file)[0].values())
 
 
+def mapped(model: Path) -> "dict[str, np.ndarray] | None":
+    """All weights in a model directory by name, if each of them is float32, at whole words.
+
+    They are mapped, so their pages are read as they are needed, and are no memory of this process.
+    """
+    import numpy as np
+
+    found = {}
+    for file in sorted(model.glob("*.safetensors")):
+        header, start = _header(file)
+        if start % 4 or any(entry["dtype"] != "F32" for entry in header.values()):
+            return None
+        data = np.memmap(file, np.uint8, "c", start)
+        for name, entry in header.items():
+            begin, end = entry["data_offsets"]
+            found[name] = data[begin:end].view("<f4").reshape(entry["shape"])
+    return found
+
+
 def check_finite(model: Path) -> None:
     """Check once that no weight in a model directory is NaN or infinite; 1 GB takes a second.
 

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from selfreward.errors import ConfigError
 from selfreward.inputs import models, weights
@@ -16,10 +18,12 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def save(path: Path, **tensors: Any) -> Path:
-    from safetensors.torch import save_file
+    from safetensors import torch
 
     make_model(path)
-    save_file({name.replace("__", "."): t for name, t in tensors.items()}, path / "a.safetensors")
+    torch.save_file(
+        {name.replace("__", "."): t for name, t in tensors.items()}, path / "a.safetensors"
+    )
     return path
 
 
@@ -78,3 +82,40 @@ def test_an_adapter_beside_weights_is_refused(tmp_path: Path) -> None:
         models.resolve(str(model))
     assert "\n" not in error.value.message
     assert "remove adapter_config.json" in error.value.hint
+
+
+def test_mapped_weights_are_those_of_the_files_and_to_change_one_changes_no_file(
+    tmp_path: Path,
+) -> None:
+    draw = np.random.default_rng(0)
+    parts = [
+        {"a.weight": draw.normal(size=(3, 5)).astype("f4"), "b": np.zeros((), "f4")},
+        {"c": draw.normal(size=7).astype("f4")},
+    ]
+    for number, part in enumerate(parts):
+        save_file(part, tmp_path / f"model-{number}.safetensors")
+    found = weights.mapped(tmp_path)
+    assert found is not None and found.keys() == {"a.weight", "b", "c"}
+    for name, expected in (parts[0] | parts[1]).items():
+        assert found[name].dtype == np.float32
+        np.testing.assert_array_equal(found[name], expected)
+    found["c"][:] = 0
+    again = weights.mapped(tmp_path)
+    assert again is not None and again["c"].any()
+
+
+@pytest.mark.parametrize("kind", ["f2", "f8", "i4"])
+def test_what_is_not_all_float32_is_not_mapped(kind: str, tmp_path: Path) -> None:
+    save_file({"a": np.ones(3, "f4"), "b": np.ones(3, kind)}, tmp_path / "model.safetensors")
+    assert weights.mapped(tmp_path) is None
+    assert weights.mapped(tmp_path / "nowhere") == {}
+
+
+def test_what_lies_at_odd_places_is_not_mapped(tmp_path: Path) -> None:
+    save_file({"a": np.ones(3, "f4")}, tmp_path / "model.safetensors")
+    whole = (tmp_path / "model.safetensors").read_bytes()
+    length = int.from_bytes(whole[:8], "little")
+    header = whole[8 : 8 + length] + b" "  # as files were written before their headers were padded
+    odd = len(header).to_bytes(8, "little") + header + whole[8 + length :]
+    (tmp_path / "model.safetensors").write_bytes(odd)
+    assert weights.mapped(tmp_path) is None
