@@ -1,9 +1,12 @@
 """What is installed, and what the machine has, without importing what takes seconds to."""
 
+import os
 import shutil
 from importlib import metadata
-from pathlib import Path
 from typing import NamedTuple
+
+_DRIVERS = ("/proc/driver/nvidia", "/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/dxg", "/dev/kfd")
+"""What drivers make: NVIDIA's on Linux, in containers and on Jetson; Windows' in WSL; AMD's."""
 
 
 class Problem(NamedTuple):
@@ -15,8 +18,7 @@ class Problem(NamedTuple):
 
 def has_gpu() -> bool:
     """Whether there is a driver for a GPU of NVIDIA or AMD."""
-    drivers = (Path("/proc/driver/nvidia"), Path("/dev/kfd"))
-    return any(map(Path.exists, drivers)) or shutil.which("nvidia-smi") is not None
+    return any(map(os.path.exists, _DRIVERS)) or shutil.which("nvidia-smi") is not None
 
 
 def has_cuda() -> bool:
