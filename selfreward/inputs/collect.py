@@ -27,7 +27,7 @@ from selfreward.inputs.judge_templates import (
 )
 from selfreward.inputs.models import beside_config
 from selfreward.inputs.rankings import copy_ranked, read_ranked
-from selfreward.inputs.templates import find_template, load_template
+from selfreward.inputs.templates import find_template, load_template, read_source
 from selfreward.inputs.topics import dump_topics, read_topics
 from selfreward.storage.create import create_directory, free_directory
 from selfreward.storage.directory import Run
@@ -91,7 +91,7 @@ def run_inputs(config: Config, source: Path | None) -> dict[str, str]:
     }
     if config.chat_template:
         chat = find_template(config.chat_template, beside)
-        files["templates/chat.jinja"] = chat.read_text(encoding="utf-8")
+        files["templates/chat.jinja"] = read_source(chat)
     if config.prompts.topics:
         topics = read_topics(config.prompts.topics, beside)
         files["seeds/topics.jsonl"] = dump_topics(topics)

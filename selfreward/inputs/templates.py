@@ -141,6 +141,18 @@ def find_template(name: str, beside: Path | None = None) -> Path:
     raise ConfigError(f"template {name!r}: no such file", f"Shipped: {', '.join(known)}.")
 
 
+def read_source(path: Path) -> str:
+    """The text of a template, which is not looked at.
+
+    Raises:
+        ConfigError: It cannot be read, or is no text in UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot read the template ({error})") from None
+
+
 def load_template(path: Path, variables: set[str]) -> Template:
     """Read and check a template.
 
@@ -153,10 +165,7 @@ def load_template(path: Path, variables: set[str]) -> Template:
         ConfigError: Bad syntax, a missing or undeclared variable, nested loops, or a part of Jinja
             that templates may not use.
     """
-    try:
-        source = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot read the template ({error})") from None
+    source = read_source(path)
     if len(source) > MAX_CHARACTERS:
         raise ConfigError(f"{path}: over {MAX_CHARACTERS:,} characters")
     try:

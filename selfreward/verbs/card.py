@@ -38,8 +38,8 @@ _LOCAL = re.compile(r"://|^[/~\\]|^\.\.?/|^[A-Za-z]:[\\/]|/(?:home|Users)/")
 LIMITS = """\
 - The scores are those of the judge that the config names, often the model itself. They are no
   external evaluation, and rise whatever happens: see its figures beside "longer wins".
-- The prompts and answers that it was trained on were written by models, and not checked by people:
-  what is false, unsafe or biased in them may be in this model.
+- What models wrote of the prompts and answers that it was trained on was not checked by people:
+  what is false, unsafe or biased in it may be in this model.
 - Nothing was measured of safety, of other languages than those of the prompts, or of
   conversations of several turns."""
 WRITTEN = """\

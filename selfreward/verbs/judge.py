@@ -18,7 +18,7 @@ from selfreward.inputs.judge_templates import (
     load_judge_templates,
     template_name,
 )
-from selfreward.inputs.templates import Template, find_template, load_template
+from selfreward.inputs.templates import Template, find_template, load_template, read_source
 from selfreward.measures.agreement import agreement
 from selfreward.measures.positions import ComparedPair, compared_pairs, positions
 from selfreward.measures.reports import Agreement, Positions
@@ -287,7 +287,7 @@ def _chat_options(config: Config, like: "Run | None") -> dict[str, Any]:
     """For ``Chat``, as the run's own chat gets them."""
     template = None
     if config.chat_template:
-        template = find_template(config.chat_template).read_text(encoding="utf-8")
+        template = read_source(find_template(config.chat_template))
     return {
         "system_prompt": config.system_prompt,
         "template_kwargs": config.chat_template_kwargs,

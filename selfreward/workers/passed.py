@@ -1,14 +1,16 @@
 """Which configs passed what torch, TRL, peft and vLLM check: to import these takes seconds.
 
-Only what passed is kept, under all that decided it: the options, the files that they name, the
-installed packages, this package's own code, the machine's devices and what the environment says to
-these libraries. So a refusal is always the library's own, and whatever changes is checked anew.
+Only what passed is kept, under all that decided it: the options, the files that they name as these
+were last written, the installed packages, this package's own code, the machine's devices and what
+the environment says to these libraries. So a refusal is always the library's own, and whatever
+changes is checked anew.
 """
 
 import hashlib
 import json
 import os
 import platform
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,7 +53,7 @@ def name_of(config: Config, *, here: bool) -> str:
         "lora": config.lora,
         "quantization": config.quantization is not None,
     }
-    files = {value: _digest(Path(value)) for value in _texts(asked) if _is_file(value)}
+    files = {value: _written(value) for value in _texts(asked)}
     parts = [repr(asked), files, _packages(), _code(), _machine()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -85,15 +87,18 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(inner)
 
 
-def _is_file(value: str) -> bool:
+def _written(value: str) -> list[int] | None:
+    """When a file of this name was written, and which it is; None where there is none.
+
+    It is not read: any text may happen to be a name, such as one of the system's.
+    """
     try:
-        return Path(value).is_file()
-    except (OSError, ValueError):  # no name that a file could have
-        return False
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+        found = os.stat(value)
+    except (OSError, ValueError):  # the last: no name that a file could have
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    return [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
 def _packages() -> list[str]:
@@ -110,7 +115,10 @@ def _packages() -> list[str]:
 
 def _code() -> str:
     package = Path(selfreward.__file__).parent
-    return hashlib.sha256("".join(map(_digest, sorted(package.rglob("*.py")))).encode()).hexdigest()
+    sha = hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        sha.update(hashlib.sha256(file.read_bytes()).digest())
+    return sha.hexdigest()
 
 
 def _machine() -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Templates: data stays data, and a template from a stranger can do no harm."""
 
+import re
 import time
 from pathlib import Path
 
@@ -9,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2 import meta
 
+from selfreward.config.load import build_config
 from selfreward.errors import ConfigError
 from selfreward.inputs import shipped
+from selfreward.inputs.collect import run_inputs
 from selfreward.inputs.templates import MAX_CHARACTERS, Template, find_template, load_template
 from tests.support import DATA
 
@@ -296,3 +299,21 @@ def test_conditions_loops_and_list_lengths_are_allowed(tmp_path: Path) -> None:
         {"demonstrations"},
     )
     assert shots.render(demonstrations=["a", "b"]) == ("1A2B", "")
+
+
+@pytest.mark.parametrize(
+    "key", ["chat_template", "judge.template", "prompts.template", "prompts.evolve.template"]
+)
+@pytest.mark.parametrize("content", [b"{% block user %}\xe4{% endblock %}", None])
+def test_a_template_that_is_no_text_is_told_by_its_name(
+    key: str, content: bytes | None, tmp_path: Path
+) -> None:
+    """None: the file cannot be read, as on a failing disk."""
+    file = tmp_path / "own.jinja" if content else Path("/proc/self/mem")
+    if content:
+        file.write_bytes(content)
+    elif not file.is_file():
+        pytest.skip("no /proc")
+    config = build_config({}, [f"{key}={file}"])
+    with pytest.raises(ConfigError, match=f"^{re.escape(str(file))}: cannot read the template"):
+        run_inputs(config, None)

@@ -119,6 +119,17 @@ def test_whatever_decides_it_has_it_asked_anew(
     assert len(asked) == len(changes) + 1
 
 
+@pytest.mark.parametrize("named", ["/proc/self/mem", "/dev/zero", "/proc", "locked", "pipe"])
+def test_text_that_happens_to_name_a_file_is_not_read(
+    named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "locked").touch(mode=0o000)
+    os.mkfifo(tmp_path / "pipe")
+    config = build_config({}, [f"dpo.run_name={named}"])
+    assert len(passed.name_of(config, here=True)) == 64
+
+
 @pytest.mark.parametrize("damage", ["", "{", "[]", "null", '{"passed": "another"}', b"\xff\xfe"])
 def test_a_damaged_file_passes_nothing(
     damage: str | bytes, asked: list[object], own_cache: Path
