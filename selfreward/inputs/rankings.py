@@ -122,7 +122,8 @@ def copy_ranked(source: SeedSource, beside: Path | None = None) -> str:
         return copied
 
     rows = (known(our_row(row, source.columns, at, TEXTS)) for at, row in read_rows(source, beside))
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    # What is neither text nor a number, such as a date, was left out, and is from the copy too.
+    return "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
 
 
 @dataclass(frozen=True, slots=True)

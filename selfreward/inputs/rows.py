@@ -11,6 +11,7 @@ import io
 import json
 import zlib
 from collections.abc import Iterator
+from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -231,7 +232,7 @@ def _read_parquet(path: Path) -> Iterator[Row]:
             for batch in file.iter_batches(_PARQUET_ROWS):
                 for row in batch.to_pylist():
                     number += 1
-                    yield f"{path} row {number}", row
+                    yield f"{path} row {number}", _floats(row)
     except (pyarrow.ArrowException, OSError) as error:
         raise ConfigError(f"{path}: not a readable parquet file ({_line(error)})") from None
     except (ValueError, ArithmeticError, LookupError) as error:  # a date of the year 5,000,000
@@ -255,7 +256,16 @@ def _read_hub(source: SeedSource) -> Iterator[Row]:
             "Download it once and give the file's path.",
         ) from None
     for number, row in enumerate(rows, 1):
-        yield f"{source.path}[{source.split}] row {number}", dict(row)
+        yield f"{source.path}[{source.split}] row {number}", _floats(dict(row))
+
+
+def _floats(value: Any) -> Any:
+    """With floats in place of decimals, which neither JSON nor a reader of numbers knows."""
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, dict):
+        return {name: _floats(inner) for name, inner in value.items()}
+    return [_floats(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _object(row: object, at: str) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 import json
 import os
+from datetime import date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 
 from selfreward.config import SeedSource
 from selfreward.errors import ConfigError
-from selfreward.inputs.rankings import HumanData, read_ranked
+from selfreward.inputs.rankings import HumanData, copy_ranked, read_ranked
 
 DATA = os.environ.get("SELFREWARD_TEST_DATA")
 needs_data = pytest.mark.skipif(
@@ -172,3 +174,30 @@ def test_real_data_is_read_whole(file: str, rankings: int, least_pairs: int) -> 
         for b in ranking.responses
     )
     assert pairs >= least_pairs
+
+
+ODD: dict[str, object] = {
+    "decimal": Decimal("2.5"), "date": date(2026, 1, 2), "time": datetime(2026, 1, 2, 3),
+    "length": timedelta(seconds=3), "bytes": b"\xff\x00",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("column", ["label", "text", "quality", "rank", "score", "response"])
+def test_a_copy_says_what_its_source_says_whatever_types_its_columns_have(
+    column: str, odd: str, tmp_path: Path
+) -> None:
+    """Of parquet, which has more types than JSON."""
+    pair = {"prompt": "Name a fish.", "chosen": "A cod.", "rejected": "A cow.", column: ODD[odd]}
+    answers = [{"text": "A cod.", "score": Decimal("4.5")}, {"text": "A cow.", "score": Decimal(1)}]
+    ranked = {"prompt": "Name a fish.", "responses": answers, column: ODD[odd]}
+    for number, row in enumerate((pair, ranked)):
+        file, copy = tmp_path / f"{number}.parquet", tmp_path / f"{number}.jsonl"
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), file)
+        try:
+            expected = read_ranked(SeedSource(path=str(file)))
+        except ConfigError:
+            continue  # told by the row, before anything is copied
+        copy.write_text(copy_ranked(SeedSource(path=str(file))))
+        assert read_ranked(SeedSource(path=str(copy))) == expected
+        assert expected.rankings[0].responses[0].preference > 0
