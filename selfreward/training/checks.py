@@ -52,7 +52,8 @@ def check_training(
 
     Raises:
         ConfigError: TRL, transformers, accelerate or torch would refuse them.
-        PreflightError: They ask for vLLM or a GPU that computes in bfloat16, and there is none.
+        PreflightError: They ask for vLLM or a GPU that computes in bfloat16 or TF32, and there is
+            none.
     """
     group = group or method
     chosen = chosen_options(method, options, group)
@@ -63,7 +64,7 @@ def check_training(
     arguments = trl_arguments(
         method, chosen, checkpoints=Path("checkpoints"), seed=0, processes=launch.processes
     )
-    _check_bf16(group, arguments)
+    _check_machine(group, arguments)
     if here and arguments.get("use_vllm"):
         check_vllm(group)
     _build(group, trl_config(method), arguments)
@@ -210,13 +211,17 @@ def check_gpus(launch: LaunchConfig, *, here: bool = True) -> None:
     check_num_gpus(launch.processes, seen)
 
 
-def _check_bf16(group: str, arguments: Mapping[str, Any]) -> None:
-    from transformers.utils import is_torch_bf16_gpu_available
+def _check_machine(group: str, arguments: Mapping[str, Any]) -> None:
+    from transformers.utils import is_torch_bf16_gpu_available, is_torch_tf32_available
 
     if arguments.get("bf16") and not arguments["use_cpu"] and not is_torch_bf16_gpu_available():
         raise PreflightError(
             f"{group}.bf16: there is no GPU here that computes in bfloat16",
             f"Remove {group}.bf16, or set {group}.use_cpu=true to have a CPU compute in it.",
+        )
+    if arguments.get("tf32") and not is_torch_tf32_available():
+        raise PreflightError(
+            f"{group}.tf32: there is no GPU here that computes in TF32", f"Remove {group}.tf32."
         )
 
 

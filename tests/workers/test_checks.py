@@ -322,11 +322,19 @@ def test_every_recipe_is_accepted(name: str) -> None:
     assert invoke(["validate", str(recipes()[name])]) == 0
 
 
-def test_bfloat16_needs_a_gpu_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transformers.utils.is_torch_bf16_gpu_available", lambda: False)
+@pytest.mark.parametrize("option", ["bf16=true", "bf16=1", "tf32=true", "tf32=1"])
+@pytest.mark.parametrize("group", ["sft", "dpo"])
+def test_bfloat16_and_tf32_need_a_gpu_that_has_them(
+    group: str, option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for type_ in ("bf16_gpu", "tf32"):
+        monkeypatch.setattr(f"transformers.utils.is_torch_{type_}_available", lambda: False)
+    word = f"{group}.{option}"
     for check in (validated, prepared):
-        assert "dpo.bf16: there is no GPU here" in refusal(check, ["dpo.bf16=true"])[1]
-    planned(["dpo.bf16=true"])
+        kind, said, _ = refusal(check, [word])
+        assert f"{word.partition('=')[0]}: there is no GPU here that computes in" in said
+        assert kind is PreflightError
+    planned([word])
 
 
 def test_training_must_see_a_gpu_for_each_process_and_no_more(
