@@ -37,17 +37,17 @@ def status(
     from selfreward.verbs.status import newest_run, status_of, status_text
 
     run = open_run(name) if name else newest_run()
-    if watch and as_json:
-        _watch_lines(run)
-        return
-    if watch:
-        from selfreward.verbs.progress import Display
-
-        with Display(run) as display:
-            while run.is_owned:
-                display.tick()
-                time.sleep(_WATCH_S)
     with told_as_damage(run):
+        if watch and as_json:
+            _watch_lines(run)
+            return
+        if watch:
+            from selfreward.verbs.progress import Display
+
+            with Display(run) as display:
+                while run.is_owned:
+                    display.tick()
+                    time.sleep(_WATCH_S)
         found = status_of(run)
         if as_json:
             console.data_json(found)

@@ -48,8 +48,8 @@ class Config(Group):
     """Commit of a hub model; the one found is recorded."""
     trust_remote_code: bool = False
     """Run code that the model brings along; needs ``revision``."""
-    iterations: int = Field(default=2, ge=0)
-    """Rounds after M1 (SRLM: 2 of DPO, giving M2 and M3)."""
+    iterations: int = Field(default=2, ge=0, le=10_000)
+    """Rounds after M1 (SRLM: 2 of DPO, giving M2 and M3). Each is planned when a run starts."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Of all that is drawn; training takes no larger one."""
     system_prompt: str | None = None

@@ -36,6 +36,8 @@ def check_records(store: Store) -> None:
     Raises:
         IntegrityError: With the first stage that is not as it was committed.
     """
+    for (table,) in store.query("SELECT name FROM sqlite_master WHERE type = 'table'"):
+        next(store.query(f"SELECT 1 FROM {table} NOT INDEXED LIMIT 1"), None)  # an empty one too
     for stage in store.stages():
         check_stage(store, stage)
     check_events(store)

@@ -215,7 +215,7 @@ def read_manifest(directory: Path) -> dict[str, object]:
     path = directory / MANIFEST
     try:
         manifest = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise IntegrityError(f"{directory}: no {MANIFEST}, so it was never finished") from None
     except ValueError as error:
         raise IntegrityError(f"{path}: torn ({error})") from None

@@ -270,10 +270,17 @@ class Store:
         query = " OR ".join(f"EXISTS (SELECT 1 FROM {table})" for table in kept)
         return bool(self._rows(f"SELECT {query}")[0][0])
 
+    def plans(self) -> dict[int, list[str]]:
+        """The stages of each iteration, in order; none before the run was first launched."""
+        rows = self._rows("SELECT iteration, stage FROM planned ORDER BY iteration, position")
+        found: dict[int, list[str]] = {}
+        for t, stage in typed({"iteration": int, "stage": str}, rows, self._table("planned")):
+            found.setdefault(t, []).append(stage)
+        return found
+
     def planned(self, iteration: int) -> list[str]:
-        """The stages of an iteration, in order; none before the run was first launched."""
-        query = "SELECT stage FROM planned WHERE iteration = ? ORDER BY position"
-        return self._column("planned", "stage", query, (iteration,))
+        """The stages of an iteration."""
+        return self.plans().get(iteration, [])
 
     def finished(self, iteration: int, stage: str) -> Stage | None:
         """The stage's row, or None while it is not finished."""

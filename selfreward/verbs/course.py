@@ -79,14 +79,10 @@ class Course:
 def course_of(store: Store, *, is_running: bool) -> Course:
     """Read what a run has recorded of its way."""
     progress, finished, events = store.progress(), store.stages(), store.events()
-    query = "SELECT iteration, stage FROM planned ORDER BY iteration, position"
-    planned: dict[int, list[str]] = {}
-    for iteration, stage in store.query(query):
-        planned.setdefault(iteration, []).append(stage)
     launches = [at for at, kind, _ in events if kind == "launched"]
     since = None if not is_running else launches[-1] if launches else ""
     worked = _worked(events, [p.at for p in progress], is_running)
-    return Course(progress, finished, events, planned, worked, since)
+    return Course(progress, finished, events, store.plans(), worked, since)
 
 
 def _worked(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from selfreward.storage.label import altered, in_force
 from selfreward.storage.labels import labels_path, reading
 from selfreward.storage.leftovers import leftovers, remove
 from selfreward.storage.store import Store
+from selfreward.storage.tables import RESTORE
 from selfreward.verbs.layout import size, table
 from selfreward.workers.fixed import check_fixed
 
@@ -206,9 +208,14 @@ def _check_database(store: Store) -> str:
 def _check_tables(store: Store, stages: list[Stage]) -> str:
     """Read what is no record; ``stages`` is filled."""
     stages += store.stages()
-    store.progress()
-    for stage in stages:
-        store.planned(stage.iteration)
+    store.plans()
+    for progress in store.progress():
+        try:
+            datetime.fromisoformat(progress.at)
+        except ValueError:
+            raise IntegrityError(
+                f"{store.path}: table progress: {progress.at!r:.60} is no time", RESTORE
+            ) from None
     check_no_stage_lost(store)
     return f"{len(stages)} finished"
 

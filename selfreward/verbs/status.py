@@ -126,7 +126,7 @@ def status_of(run: Run) -> Status:
         events, owner = course.events, store.owner()
         last = course.progress[-1] if course.progress else None
         iteration = last.iteration if last else 0 if settings["sft"] is not None else 1
-        planned = course.planned.get(iteration) or store.planned(iteration)
+        planned = course.planned.get(iteration, [])
     rows = stage_rows(iteration, planned, course.progress, course.finished, since=course.since)
     working = [row for row in rows if row.state in ("working", "stopped")]
     begun = [row.stage for row in rows if row.state != "waiting"]

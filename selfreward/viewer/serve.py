@@ -135,9 +135,9 @@ def _bound(host: str, port: int | None) -> socket.socket:
     for each in ports:
         try:
             family, _, _, _, place = socket.getaddrinfo(host, each, type=socket.SOCK_STREAM)[0]
-        except OSError as error:
+        except (OSError, ValueError) as error:  # the last: no name that a host could have
             raise ConfigError(
-                f"--host {host}: no address of this machine ({error.strerror})",
+                f"--host {host}: no address of this machine ({getattr(error, 'strerror', error)})",
                 "Leave it out to serve this machine alone.",
             ) from None
         # Named so that asyncio sets TCP_NODELAY, without which each answer waits for 40 ms.

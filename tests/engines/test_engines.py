@@ -561,6 +561,8 @@ def test_unknown_engines_and_options_are_refused_with_a_suggestion() -> None:
         ("server", "max_retries", 1e308, "a number from 0"),
         ("server", "endpoints", ["http://a b/v1"], "no http address"),
         ("server", "endpoints", ["http://a\0/v1"], "no http address"),
+        ("server", "endpoints", ["http://a..b/v1"], "is no address"),
+        ("server", "endpoints", [f"http://{'a' * 70}/v1"], "is no address"),
     ],
 )
 def test_a_value_that_an_engine_would_refuse_later_is_refused_at_once(

@@ -1,7 +1,9 @@
 """Whatever is damaged in a run is told as damage, and nothing is built on it."""
 
+import contextlib
 import random
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,3 +104,64 @@ def test_no_damage_whatever_is_told_as_a_bug_in_many_more_cases(
     copied: Callable[[str], Path], capsys: pytest.CaptureFixture[str], start: int
 ) -> None:
     check(copied, range(start, start + 300), capsys)
+
+
+@pytest.mark.parametrize("more", [[], ["--json"], ["--watch"], ["--watch", "--json"]], ids=" ".join)
+@pytest.mark.parametrize("odd", ["'NaN'", "x'fffe'", "0.5"])
+def test_status_tells_a_stage_of_no_iteration_as_damage_however_it_is_asked(
+    odd: str, more: list[str], copied: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with contextlib.closing(sqlite3.connect(copied("whole") / "records.db")) as records:
+        records.execute(f"UPDATE planned SET iteration = {odd} WHERE rowid = 3")
+        records.commit()
+    code = invoke(["status", "run", *more])
+    said = capsys.readouterr().err
+    assert code == 5 and "table planned" in said and "internal error" not in said
+    assert invoke(["verify", "run"]) == 5
+
+
+@pytest.mark.parametrize("table", damage.RECORDS)
+def test_a_table_that_cannot_be_read_is_told_though_nothing_was_in_it(
+    table: str, copied: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = copied("half") / "records.db"
+    with contextlib.closing(sqlite3.connect(file)) as records:
+        [(root,)] = records.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,))
+        [(size,)] = records.execute("PRAGMA page_size")
+    data = bytearray(file.read_bytes())
+    data[(root - 1) * size : root * size] = b"\xff" * size
+    file.write_bytes(data)
+    assert [invoke([verb, "run"]) for verb in ("verify", "resume")] == [5, 5]
+    assert "malformed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["verify", "resume"])
+@pytest.mark.parametrize("name", ["half", "whole"])
+def test_a_directory_in_place_of_a_manifest_is_damage(
+    name: str, verb: str, copied: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = copied(name) / "models" / "M1" / "MANIFEST.json"
+    manifest.unlink()
+    manifest.mkdir()
+    code = invoke([verb, "run"])
+    assert code == 5 or (code, verb, name) == (0, "resume", "whole"), capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["verify", "resume", "status"])
+def test_a_time_that_is_none_is_damage(
+    verb: str, copied: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with contextlib.closing(sqlite3.connect(copied("half") / "records.db")) as records:
+        records.execute("UPDATE progress SET at = 'odd'")
+        records.commit()
+    assert invoke([verb, "run"]) == 5
+    said = capsys.readouterr()
+    assert "'odd' is no time" in said.out + said.err
+
+
+@pytest.mark.parametrize("verb", ["validate", "plan", "run"])
+def test_more_iterations_than_can_be_planned_are_refused(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert invoke([verb, "quickstart", f"iterations={10**30}"]) == 2
+    assert "iterations" in capsys.readouterr().err

@@ -156,6 +156,7 @@ def _urls(endpoints: object) -> list[str]:
         try:
             url = urlsplit(endpoint)
             where, more = f"{url.hostname}:{url.port}", url.username or url.query
+            (url.hostname or "").encode("idna")  # as whoever connects to it will
         except ValueError as error:
             raise ConfigError(f"engine.endpoints: {endpoint} is no address: {error}") from None
         is_plain = endpoint.isprintable() and " " not in endpoint
