@@ -51,6 +51,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _EARLIER_KINDS = ("auto", "ctranslate2", "transformers", "vllm", "server")
 """What ``engine.kind`` could be while it was frozen and part of the fingerprint."""
 _MEND_CONFIG = "Restore config.resolved.yaml from a copy: it was written when the run was made."
+_KINDS = {"model": str, "iterations": int, "seed": int, "judge": dict, "evaluation": dict}
+"""Types of what the reading verbs show or reckon with, of keys that every run has."""
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the resolved config is our own dump
 
 
@@ -91,7 +93,8 @@ class Run:
         """The same as plain data, for verbs that only read: this loads no pydantic.
 
         Raises:
-            IntegrityError: It is gone or no YAML; also where a key is asked for that is missing.
+            IntegrityError: It is gone, no YAML or has another type at a key of ``_KINDS``; also
+                where a key is asked for that is missing.
         """
         try:
             data = yaml.load(self.resolved.read_text(encoding="utf-8"), Loader=_LOADER)
@@ -101,6 +104,10 @@ class Run:
             reason = str(error).split("\n")[0]
             problem = f"{self.resolved}: cannot be read ({reason})"
             raise IntegrityError(problem, _MEND_CONFIG) from None
+        for name, kind in _KINDS.items():
+            if name in data and type(data[name]) is not kind:
+                problem = f"{self.resolved}: key {name} is {data[name]!r:.60}"
+                raise IntegrityError(problem, _MEND_CONFIG)
         return _Settings(data, str(self.resolved))
 
     @property

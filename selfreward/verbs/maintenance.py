@@ -1,5 +1,6 @@
 """Checking a run against what was committed, and removing what it no longer needs."""
 
+import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -12,6 +13,7 @@ from selfreward.inputs import models
 from selfreward.measures.best import best_of
 from selfreward.measures.figures import figures_of
 from selfreward.records import TRAINING, Stage
+from selfreward.storage import durable
 from selfreward.storage.benchmarks import benchmarks_path, read_benchmarks
 from selfreward.storage.changes import REMOVED
 from selfreward.storage.committed import (
@@ -109,8 +111,15 @@ def told_as_damage(run: Run) -> Iterator[None]:
         with run.store() as store:
             check_records(store)  # it may be missing because it was lost
         raise
-    except (SelfRewardError, OSError):
+    except SelfRewardError:
         raise
+    except OSError as error:
+        is_inside = run.path.absolute() in Path(str(error.filename)).absolute().parents
+        if error.errno not in (errno.EISDIR, errno.ENOTDIR) or not is_inside:
+            raise
+        raise IntegrityError(
+            f"{error.filename}: {error.strerror}", durable.remedy(error)
+        ) from error
     except Exception as error:
         bad = [check for check in verify(run) if not check["ok"]]
         if not bad:

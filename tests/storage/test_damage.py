@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from selfreward.cli.main import invoke
 from selfreward.config.load import build_config
@@ -147,6 +148,23 @@ def test_a_directory_in_place_of_a_manifest_is_damage(
     assert code == 5 or (code, verb, name) == (0, "resume", "whole"), capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["models/M0.json", "checkpoints"])
+def test_what_stands_in_place_of_a_file_or_directory_of_the_run_is_damage(
+    name: str, copied: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = copied("half") / name
+    if place.is_dir():
+        shutil.rmtree(place)
+    if place.exists():
+        place.unlink()
+        place.mkdir()
+    else:
+        place.touch()
+    assert invoke(["resume", "run"]) == 5
+    said = capsys.readouterr().err
+    assert f"error: {place}" in said and "remove it" in said
+
+
 @pytest.mark.parametrize("verb", ["verify", "resume", "status"])
 def test_a_time_that_is_none_is_damage(
     verb: str, copied: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
@@ -165,3 +183,23 @@ def test_more_iterations_than_can_be_planned_are_refused(
 ) -> None:
     assert invoke([verb, "quickstart", f"iterations={10**30}"]) == 2
     assert "iterations" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["ls", "status run", "scores run", "resume run"])
+@pytest.mark.parametrize("key", ["model", "iterations", "seed", "judge", "evaluation"])
+@pytest.mark.parametrize("odd", [None, [], {1: 2}, True])
+def test_a_key_of_the_config_of_another_type_is_damage(
+    odd: object,
+    key: str,
+    verb: str,
+    copied: Callable[[str], Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = copied("half") / "config.resolved.yaml"
+    written = yaml.safe_load(file.read_text())
+    other = 2.5 if type(odd) is type(written[key]) else odd
+    file.write_text(yaml.safe_dump(written | {key: other}))
+    code = invoke(verb.split())
+    said = capsys.readouterr()
+    assert code == (0 if verb == "ls" else 5), said.err
+    assert "damaged" in said.out if verb == "ls" else f"{key}" in said.err
