@@ -20,16 +20,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
 from functools import cached_property
-from itertools import chain, product
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from selfreward.config.yamlfile import Path_, dump_yaml, read_yaml
 from selfreward.errors import ConfigError, IntegrityError, LockedError, NotFoundError
-from selfreward.records import TRAINING, Stage
+from selfreward.records import TRAINING
 from selfreward.storage import durable
 from selfreward.storage.changes import (
     CONFIGURED,
@@ -39,6 +37,7 @@ from selfreward.storage.changes import (
     refuse_frozen,
     versions,
 )
+from selfreward.storage.fingerprints import fingerprint_of, possible_fingerprints
 from selfreward.storage.store import Store, now
 from selfreward.storage.tables import RESTORE
 
@@ -48,8 +47,6 @@ if TYPE_CHECKING:
     from selfreward.config.run import Config
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_EARLIER_KINDS = ("auto", "ctranslate2", "transformers", "vllm", "server")
-"""What ``engine.kind`` could be while it was frozen and part of the fingerprint."""
 _MEND_CONFIG = "Restore config.resolved.yaml from a copy: it was written when the run was made."
 _KINDS = {"model": str, "iterations": int, "seed": int, "judge": dict, "evaluation": dict}
 """Types of what the reading verbs show or reckon with, of keys that every run has."""
@@ -178,7 +175,7 @@ class Run:
         can be extended and resumed on another machine. The config counts as it was written when
         the run was made: a key that a later release adds is not in it.
         """
-        return self._fingerprint(self._written[0])
+        return fingerprint_of(self._written[0], self.path)
 
     @cached_property
     def _written(self) -> tuple[dict[str, object], dict[Path_, str]]:
@@ -187,32 +184,6 @@ class Run:
             return read_yaml(self.resolved)
         except ConfigError as error:
             raise IntegrityError(error.message, _MEND_CONFIG) from None
-
-    def _fingerprint(
-        self, config: dict[str, object], kinds: Mapping[str, str] = MappingProxyType({})
-    ) -> str:
-        """The fingerprint with a config of its own, and kinds of engines taken in, by key."""
-        from selfreward.config.readers import decides
-
-        def deciding(data: Any, key: str) -> Any:
-            if isinstance(data, list):
-                return [deciding(item, f"{key}.{i}") for i, item in enumerate(data)]
-            if not isinstance(data, dict):
-                return data
-            inner = ((f"{key}.{name}".lstrip("."), name, value) for name, value in data.items())
-            return {
-                name: kinds.get(at) or deciding(value, at)
-                for at, name, value in inner
-                if at in kinds or decides(at)
-            }
-
-        sha = hashlib.sha256(json.dumps(deciding(config, ""), sort_keys=True).encode())
-        inputs = [*self.path.glob("templates/*.jinja"), *self.path.glob("seeds/*.jsonl")]
-        for path in sorted(inputs):
-            if not path.is_file():
-                raise IntegrityError(f"{path}: not a file", RESTORE)
-            sha.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
-        return sha.hexdigest()
 
     def stage_fingerprint(
         self, store: Store, iteration: int, stage: str, fingerprint: str | None = None
@@ -231,19 +202,6 @@ class Run:
         text = json.dumps([fingerprint or self.fingerprint, base, iteration, stage, earlier])
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def _is_made_from(self, store: Store, row: Stage, configs: Sequence[dict[str, object]]) -> bool:
-        """Whether a stage was made from one of these and the templates and data that lie here."""
-        fingerprints = chain(map(self._fingerprint, configs), self._earlier_fingerprints(configs))
-        made = (self.stage_fingerprint(store, row.iteration, row.stage, f) for f in fingerprints)
-        return row.fingerprint in made
-
-    def _earlier_fingerprints(self, configs: Sequence[dict[str, object]]) -> Iterator[str]:
-        """Fingerprints that the kinds of engines were part of, by all that these may have been."""
-        for config in configs:
-            keys = _engine_kinds(config)
-            for kinds in product(_EARLIER_KINDS, repeat=len(keys)):
-                yield self._fingerprint(config, dict(zip(keys, kinds, strict=True)))
-
     def check_fingerprints(self, store: Store) -> None:
         """Compare every finished stage with what its inputs are now, or were before a change.
 
@@ -252,7 +210,9 @@ class Run:
         """
         configs = versions(self._written[0], store.events())
         for row in store.stages():
-            if not self._is_made_from(store, row, configs):
+            possible = possible_fingerprints(configs, self.path)
+            made = (self.stage_fingerprint(store, row.iteration, row.stage, p) for p in possible)
+            if row.fingerprint not in made:
                 raise IntegrityError(
                     f"{self.path}: {row.stage} of iteration {row.iteration} was made from another "
                     "config, template, seed data or base model than lies here now",
@@ -441,16 +401,6 @@ class _Settings(dict[str, Any]):
 
     def __missing__(self, key: str) -> Any:
         raise IntegrityError(f"{self._at}: key {key} is missing", _MEND_CONFIG)
-
-
-def _engine_kinds(data: Any, key: str = "") -> list[str]:
-    """Keys of all kinds of engines in a config, such as ``judge.engine.kind``."""
-    if not isinstance(data, dict | list):
-        return []
-    entries = data.items() if isinstance(data, dict) else enumerate(data)
-    inner = [(f"{key}.{name}".lstrip("."), value) for name, value in entries]
-    own = [at for at, _ in inner if at.endswith("engine.kind")]
-    return own + [found for at, value in inner for found in _engine_kinds(value, at)]
 
 
 def _model_name(model: int | str) -> str:

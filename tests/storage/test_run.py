@@ -29,6 +29,7 @@ from selfreward.inputs.judge_templates import run_template
 from selfreward.records import Drop, Prompt, Response, Stage
 from selfreward.storage.create import discard_empty, new_directory
 from selfreward.storage.directory import Run, list_runs, open_run
+from selfreward.storage.fingerprints import fingerprint_of
 from selfreward.storage.store import Store
 
 SMALL = [
@@ -257,7 +258,7 @@ def test_another_engine_may_go_on_with_a_run_also_with_one_of_an_earlier_version
     kinds = {"engine.kind": "auto", "judge.engine.kind": "ctranslate2"}
     with run.owned() as store:
         plain = read_yaml(run.resolved)[0]
-        earlier = run.stage_fingerprint(store, 0, "train", run._fingerprint(plain, kinds))
+        earlier = run.stage_fingerprint(store, 0, "train", fingerprint_of(plain, run.path, kinds))
         store.finish_stage(Stage(0, "train", 1, 0, "d", earlier, 1.0, {}))
         finish(run, store, 1, "prompts")
         run.check_fingerprints(store)
@@ -442,6 +443,7 @@ OWN = """
 import sys
 from pathlib import Path
 from selfreward.errors import LockedError
+from selfreward.storage.fingerprints import fingerprint_of
 from selfreward.storage.directory import Run
 try:
     with Run(Path(sys.argv[1])).owned() as store:
