@@ -64,7 +64,8 @@ def test_three_kills_over_the_real_loop_leave_the_records_of_an_uninterrupted_ru
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
-    subprocess.run(command("whole", fresh=True), check=True)
+    long = ["responses.max_new_tokens=300"]  # of nine, 80 cut off all but one
+    subprocess.run([*command("whole", fresh=True), *long], check=True)
     run = Run(tmp_path / "killed")
     moments = [
         "SELECT 1 FROM train_log WHERE iteration = 0",
@@ -72,7 +73,8 @@ def test_three_kills_over_the_real_loop_leave_the_records_of_an_uninterrupted_ru
         "SELECT 1 FROM stages WHERE iteration = 1 AND stage = 'pairs'",
     ]
     for i, moment in enumerate(moments):
-        process = subprocess.Popen(command("killed", fresh=i == 0))
+        words = long if i == 0 else []
+        process = subprocess.Popen([*command("killed", fresh=i == 0), *words])
         wait_for(run, moment, process)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()

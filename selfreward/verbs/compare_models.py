@@ -24,7 +24,7 @@ from selfreward.config.run import Config, check_judges
 from selfreward.errors import ConfigError
 from selfreward.inputs.functions import find_function
 from selfreward.inputs.judge_templates import COMPARE_TEMPLATE, COMPARE_VARIABLES, run_template
-from selfreward.inputs.questions import read_questions
+from selfreward.inputs.questions import Question, read_questions
 from selfreward.inputs.templates import Template, find_template, load_template
 from selfreward.measures.contests import contest, contests_of
 from selfreward.measures.reports import Answer, Contest, Estimate
@@ -128,9 +128,7 @@ def compare_models(
         Contestant(model.name, model.digest, answers_of(model, questions, config, kept, report))
         for model in named
     ]
-    if questions[0].reference is not None:
-        given = tuple(Answer(q.reference or "", 0, False, None) for q in questions)
-        contestants.append(Contestant(REFERENCE, None, given))
+    contestants += _references(questions)
 
     def verdicts(judge: ContestJudge, settings: ContestConfig, model: NamedModel) -> _Results:
         """By prompt, of each two contestants in the order of their combinations."""
@@ -141,13 +139,12 @@ def compare_models(
         asking = asking_of(settings, model, template, config)
         return results_of(judge, asking, contestants, questions, kept, report)
 
+    twos = list(combinations(contestants, 2))
     found = contests_of(
         [
             contest(a.name, b.name, judge.name, of_two, a.answers, b.answers)
             for judge, how in zip(sitting, asked, strict=True)
-            for (a, b), of_two in zip(
-                combinations(contestants, 2), verdicts(judge, *how), strict=True
-            )
+            for (a, b), of_two in zip(twos, verdicts(judge, *how), strict=True)
         ]
     )
     compared = ComparedModels(
@@ -163,9 +160,18 @@ def compare_models(
         seconds=time.monotonic() - start,
     )
     if out is not None:
-        plain = msgspec.to_builtins(compared)
-        durable.write_file(out / RESULTS, json.dumps(plain, indent=1) + "\n")
+        durable.write_file(
+            out / RESULTS, json.dumps(msgspec.to_builtins(compared), indent=1) + "\n"
+        )
     return compared
+
+
+def _references(questions: Sequence[Question]) -> list[Contestant]:
+    """What the prompts have as their references is one more contestant, if they have any."""
+    if questions[0].reference is None:
+        return []
+    given = tuple(Answer(q.reference or "", 0, False, None) for q in questions)
+    return [Contestant(REFERENCE, None, given)]
 
 
 def _check_names(names: Sequence[str], *, has_references: bool) -> None:
