@@ -17,7 +17,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, field_validator
 
 from selfreward.config.base import Group
-from selfreward.config.load import words_of
+from selfreward.config.load import said_of, words_of
 from selfreward.config.secrets import check_secrets
 from selfreward.config.yamlfile import Path_, place_of, read_yaml
 from selfreward.errors import ConfigError
@@ -26,6 +26,13 @@ _ELSEWHERE = {
     "seed": "`seeds` has those of all arms.",
     "recipe": "`base` names that of all arms.",
 }
+_HINTS = {
+    "base": "base: quickstart",
+    "common": "common: {prompts.count: 32}",
+    "arms": "arms: {self-rewarding: {}, rpo: {recipe: iterative-rpo}}",
+    "seeds": "seeds: [1, 2, 3]",
+}
+"""How each key is written."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -115,11 +122,13 @@ def _explain(error: ValidationError, places: dict[Path_, str], name: str) -> Con
         return ConfigError(
             f"{name}: the key {key} is missing", f"An experiment has {', '.join(names)}."
         )
-    said = problem["msg"].removeprefix("Value error, ")
+    said = said_of(problem)
     if problem["type"] == "dict_type" and len(loc) == 1:
         said = "Input should be a mapping, such as {name: {}}"
     if loc[0] == "arms" and len(loc) == 2 and problem["type"] == "dict_type":
         found = problem["input"]
         what = "has no overrides" if found is None else f"found {found!r:.80}, no mapping"
         return ConfigError(f"{where}: {key}: {what}", f"Write `{loc[1]}: {{}}`, or what differs.")
-    return ConfigError(f"{where}: {key}: {said}, found {problem['input']!r:.80}")
+    return ConfigError(
+        f"{where}: {key}: {said}, found {problem['input']!r:.80}", f"Such as {_HINTS[str(loc[0])]}"
+    )

@@ -183,7 +183,7 @@ def _explain(error: ValidationError, places: dict[Path_, str], name: str) -> Con
     loc: Path_ = tuple(problem["loc"])
     where = place_of(loc, places, name)
     key = ".".join(map(str, loc))
-    said = problem["msg"].removeprefix("Value error, ")
+    said = said_of(problem)
     if not loc:  # of the config as a whole
         return ConfigError(f"{name}: {said}")
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
@@ -208,15 +208,28 @@ def _explain(error: ValidationError, places: dict[Path_, str], name: str) -> Con
     return ConfigError(f"{where}: {key}: {said}, found {found}{more}", _instead(problem, loc))
 
 
+def said_of(problem: Mapping[str, Any]) -> str:
+    """What pydantic says of a value, in words of YAML."""
+    if problem["type"] == "tuple_type":
+        return "Input should be a list"
+    said: str = problem["msg"]
+    return said.removeprefix("Value error, ")
+
+
 def _instead(problem: Mapping[str, Any], loc: Path_) -> str:
     """What may have been meant by a value, or the default of its key; "" if neither is known."""
+    if problem["type"] == "tuple_type" and isinstance(problem["input"], str):
+        return f"As a list: [{problem['input']}]."
     choices = re.findall(r"'([^']*)'", problem.get("ctx", {}).get("expected", ""))
     if near := difflib.get_close_matches(str(problem["input"]), choices, 1):
         return f"Did you mean {near[0]}?"
     group = _group(loc[:-1])
     field = group.model_fields.get(str(loc[-1])) if group is not None else None
-    if field is None or not isinstance(field.default, str | int | float | None):
+    if field is None:
         return ""
+    default = field.default if isinstance(field.default, tuple) else (field.default,)
+    if not all(isinstance(value, str | int | float | None) for value in default):
+        return ""  # a group, or what has no default
     return f"Its default is {json.dumps(field.default)}."
 
 

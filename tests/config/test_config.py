@@ -420,6 +420,8 @@ def test_an_engine_is_kept_where_it_is_in_nobodys_way(
         ("best.by=null", 'Its default is "win_rate".'),
         ("dpo.learning_rate=-1", "Its default is 1e-06."),
         ("judge.jury=[{model: x, votes: 0}]", "Its default is 3."),
+        ("health.stop_on=3", "Its default is []."),
+        ("health.stop_on=canaries", "As a list: [canaries]."),
         ("judge.scale=[1]", ""),  # a part of a value, which has none
     ],
 )
