@@ -134,7 +134,7 @@ class JurorConfig(FunctionGroup):
     """Sample from so many of the most probable tokens; 0: from all."""
     max_new_tokens: int = Field(default=256, ge=1)
     """Tokens of a text, at most."""
-    weight: float = Field(default=1.0, ge=0)
+    weight: float = Field(default=1.0, ge=0, le=1e6)
     """Of this judge's scores in the mean over a jury; 0: they are kept and told apart, and no
     response's score depends on them."""
 

@@ -43,10 +43,25 @@ class _Dumper(yaml.SafeDumper):
 
 _Dumper.add_representer(str, _Dumper.represent_str)
 
+_READ_ANEW = {f"{_TAG}{name}" for name in ("timestamp", "int", "float")}
 _Loader.yaml_implicit_resolvers = {  # a date is text
-    first: [(tag, form) for tag, form in resolvers if tag != f"{_TAG}timestamp"]
+    first: [(tag, form) for tag, form in resolvers if tag not in _READ_ANEW]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+# In YAML 1.1 016 is 14 and 1:30 is 90: neither is a number here.
+_Loader.add_implicit_resolver(
+    f"{_TAG}int",
+    re.compile(r"^[-+]?(?:0|[1-9][0-9_]*|0b[01_]+|0x[0-9a-fA-F_]+)$"),
+    list("-+0123456789"),
+)
+_Loader.add_implicit_resolver(
+    f"{_TAG}float",
+    re.compile(
+        r"^(?:[-+]?(?:[0-9][0-9_]*)?\.[0-9_]+|[-+]?[0-9][0-9_]*\.|[-+]?\.(?:inf|Inf|INF)"
+        r"|\.(?:nan|NaN|NAN))$"
+    ),
+    list("-+.0123456789"),
+)
 for _kind in (_Loader, _Dumper):
     _kind.add_implicit_resolver(
         f"{_TAG}float",

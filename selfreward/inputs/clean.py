@@ -17,6 +17,7 @@ from typing import Any
 
 from selfreward.config import SeedSource
 from selfreward.errors import ConfigError
+from selfreward.inputs.conversations import kept_messages, requests_of
 from selfreward.inputs.personal import kinds_in
 from selfreward.inputs.rankings import TEXTS
 from selfreward.inputs.rows import Row, read_rows
@@ -70,6 +71,8 @@ class _Prompt:
 
     text: str
     user: str
+    asked: str
+    """What the user says in it: a system turn is shared by all prompts of an application."""
     rows: list[tuple[Row, dict[str, Any]]]
     """As found, and by our own names."""
     said: dict[str, str] = field(default_factory=dict)
@@ -100,7 +103,7 @@ def clean(source: SeedSource, out: Path, how: Cleaning) -> Cleaned:
     begun: dict[str, str] = {}
     per_user: Counter[str] = Counter()
     for prompt in _prompts(source, how, drop):
-        first = begun.get(_beginning(prompt.text, how.prefix))
+        first = begun.get(_beginning(prompt.asked, how.prefix))
         kinds = [] if how.keep_personal else _personal(prompt)
         if kinds:
             reason, detail = "personal data", ", ".join(kinds)
@@ -112,7 +115,7 @@ def clean(source: SeedSource, out: Path, how: Cleaning) -> Cleaned:
         elif how.user is not None and per_user[prompt.user] >= how.per_user:
             reason, detail = "too many of a user", f"over {how.per_user}"
         else:
-            begun[_beginning(prompt.text, how.prefix)] = prompt.rows[0][0][0]
+            begun[_beginning(prompt.asked, how.prefix)] = prompt.rows[0][0][0]
             per_user[prompt.user] += 1
             kept.append(prompt)
             continue
@@ -146,7 +149,8 @@ def _prompts(source: SeedSource, how: Cleaning, drop: Drop) -> Iterator[_Prompt]
         is_compared = any(ours.get(name) not in (None, "") for name in _COMPARED)
         key = (user, text.strip()) if is_compared else ("", f"\0{alone}")
         alone += 1
-        prompt = together.setdefault(key, _Prompt(text.strip(), user, []))
+        asked = requests_of(text.strip(), kept_messages(ours))
+        prompt = together.setdefault(key, _Prompt(text.strip(), user, asked, []))
         said = json.dumps([ours.get(name) for name in (*TEXTS, *_COMPARED, "label")], default=str)
         if (first := prompt.said.setdefault(said, at)) == at:
             prompt.rows.append(((at, row), ours))

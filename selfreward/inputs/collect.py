@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from selfreward.config import Config, JudgeConfig, JurorConfig
+from selfreward.config.combinations import check_feasible
 from selfreward.config.judging import BASES, OWN_MODELS, ContestConfig
 from selfreward.config.load import dump_config
 from selfreward.errors import ConfigError
@@ -79,6 +80,7 @@ def run_inputs(config: Config, source: Path | None) -> dict[str, str]:
     Raises:
         ConfigError: The first thing that is wrong.
     """
+    check_feasible(config)
     beside = source.parent if source else None
     judges = load_jury_templates(config.judge, beside)
     templates = judges | load_author_templates(config.prompts, beside)

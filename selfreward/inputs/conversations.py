@@ -148,6 +148,25 @@ def is_messages(value: object) -> TypeGuard[list[dict[str, Any]]]:
     )  # fmt: skip
 
 
+def messages_in(text: str) -> list[dict[str, Any]] | None:
+    """The messages that a text holds as JSON, as CSV and some columns of parquet have them."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    spoken = is_messages(found) and all(
+        str(_either(one, "role", "from")).lower() in _ROLES and {"content", "value"} & one.keys()
+        for one in found
+    )
+    return found if spoken else None
+
+
+def _either(message: Mapping[str, Any], name: str, other: str) -> Any:
+    """What stands under one of two names; parquet has null under the one that is not there."""
+    found = message.get(name)
+    return message.get(other) if found is None else found
+
+
 def _check_order(turns: Sequence[Message], at: str) -> None:
     roles = [turn["role"] for turn in turns]
     if "system" in roles[1:]:
@@ -170,14 +189,14 @@ def _check_order(turns: Sequence[Message], at: str) -> None:
 
 
 def _role(message: Mapping[str, Any], at: str) -> str:
-    role = message.get("role", message.get("from"))
+    role = _either(message, "role", "from")
     if not isinstance(role, str) or role.lower() not in _ROLES:
         raise ConfigError(f"{at}: a message is of user, assistant or system, found {role!r:.40}")
     return _ROLES[role.lower()]
 
 
 def _content(message: Mapping[str, Any], at: str) -> str:
-    content = message.get("content", message.get("value"))
+    content = _either(message, "content", "value")
     if isinstance(content, list) and all(isinstance(part, dict) for part in content):
         if any(part.get("type", "text") != "text" for part in content):
             raise ConfigError(f"{at}: a message holds a part that is no text")

@@ -26,7 +26,14 @@ from selfreward.errors import ConfigError
 from selfreward.inputs import seeds
 from selfreward.inputs.conversations import MESSAGES, kept_messages
 from selfreward.inputs.rows import read_rows
-from selfreward.inputs.shapes import READ_SCORED, as_number, instead, our_row, seen
+from selfreward.inputs.shapes import (
+    READ_SCORED,
+    as_number,
+    check_names,
+    instead,
+    our_row,
+    seen,
+)
 from selfreward.records import MAX_SCORE
 from selfreward.storage.directory import Run
 
@@ -72,8 +79,8 @@ class HumanData:
     rankings: list[Ranking]
     left_out: dict[str, int]
     """By reason: responses (``empty``, ``no rank or score``, ``duplicate``, ``score off the
-    scale``) and rankings that neither order nor score anything (``one response``, ``all tied``,
-    ``label ...``)."""
+    scale``) and rankings that neither order nor score anything (``no response``, ``one response``,
+    ``all tied``, ``label ...``)."""
     num_gaps: int
     """Rankings whose ranks skip a place; they are used."""
 
@@ -97,6 +104,7 @@ def read_ranked(
         ConfigError: Among others, a row in none of the shapes, a text that is none, or nothing
             that could be compared.
     """
+    check_names(source.columns, source.path)
     reader = _Reader(source.columns)
     for at, row in read_rows(source, beside):
         reader.read(at, row)
@@ -186,6 +194,8 @@ class _Reader:
                 yield ranking
             elif ranking.responses:
                 self.left_out["one response" if len(ranking.responses) == 1 else "all tied"] += 1
+            elif not answers and key not in self._refused:
+                self.left_out["no response"] += 1
 
     def _ranked(self, answers: list[_Answer]) -> Iterable[RankedResponse]:
         ranks = {answer.rank for answer in answers if answer.rank is not None}

@@ -1,16 +1,17 @@
 """Rows from outside: JSON lines, a JSON array, CSV, TSV, parquet, plain text, and hub data sets.
 
 A ``.txt`` that is no JSON has a prompt on each line. Text files are UTF-8, with or without a byte
-order mark, with any line ends, plain or ``.gz``. Rows are as they are found: what is in
-them is for ``shapes.py``.
+order mark, with any line ends, plain or ``.gz``. Rows are as they are found, but for lists that are
+written as a text, as in a cell of CSV; what is in them is for ``shapes.py``.
 """
 
 import csv
 import gzip
 import io
 import json
+import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,12 +20,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from selfreward.config import SeedSource
 from selfreward.errors import ConfigError, PreflightError
 from selfreward.inputs import shipped
+from selfreward.inputs.conversations import messages_in
 
 if TYPE_CHECKING:
     import _csv
 
 Row = tuple[str, dict[str, Any]]
-"""(where it stands, the row)"""
+"""(where it stands, which no other row of the source has; the row)"""
 
 SUFFIXES = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet", ".txt")
 """Of the files that are read; all but parquet with ``.gz`` behind as well."""
@@ -35,31 +37,73 @@ _PARQUET_ROWS = 64
 _READ = (
     "Read are JSON lines, a JSON array, .csv, .tsv, .parquet, and .txt with a prompt on each line."
 )
-_UTF16 = (b"\xff\xfe", b"\xfe\xff", b"{\x00", b"\x00{", b"[\x00", b"\x00[")
+_WIDE = {
+    "UTF-32": (b"\xff\xfe\0\0", b"\0\0\xfe\xff"),
+    "UTF-16": (b"\xff\xfe", b"\xfe\xff", b"{\0", b"\0{", b"[\0", b"\0["),
+}
+"""What text in other encodings begins with."""
+_LISTS = (
+    "responses", "completions", "history", "messages", "conversations", "conversation", "choices"
+)  # fmt: skip
+"""Columns that hold a list, also where it is written as a text."""
+_LONGEST_CELL = 2**31 - 1
 
 
 def read_rows(source: SeedSource, beside: Path | None = None) -> Iterator[Row]:
     """Yield (where it stands, row) of any source, unchecked.
 
     Raises:
-        ConfigError: The source is missing, unreadable, not what its name says, or empty.
+        ConfigError: The source is missing, unreadable, not what its name says, or empty; or it has
+            not the columns that ``columns`` names.
         PreflightError: The hub cannot be reached.
     """
     path = _find(source.path, beside)
     if path is None:
         rows = _read_hub(source)
-    elif path.suffix == ".parquet":
+    elif path.suffix.lower() == ".parquet":
         rows = _read_parquet(path)
     else:
         rows = _read_text(path)
-    count = 0
+    lists = {source.columns.get(name, name) for name in _LISTS}
+    count, unseen, known = 0, set(source.columns.values()), set[str]()
     for at, row in rows:
         if source.limit is not None and count == source.limit:
-            return
+            break
         count += 1
-        yield at, row
+        if unseen:
+            known |= _names_in(row)
+            unseen -= known
+        yield at, {name: _unpacked(value, name in lists) for name, value in row.items()}
     if count == 0:
         raise ConfigError(f"{path or source.path}: holds no rows")
+    for ours, theirs in source.columns.items():
+        if theirs in unseen:
+            near = get_close_matches(theirs, known, 1)
+            raise ConfigError(
+                f"{path or source.path}: no row has a column {theirs!r}, which columns names for "
+                f"{ours!r}",
+                f"Did you mean {near[0]}?" if near else f"It has {', '.join(sorted(known))}.",
+            )
+
+
+def _names_in(row: Mapping[str, Any]) -> set[str]:
+    """The columns of a row, and the names in objects that it lists."""
+    lists = [value for value in row.values() if isinstance(value, list)]
+    inner = {name for each in lists for one in each if isinstance(one, dict) for name in one}
+    return inner | row.keys()
+
+
+def _unpacked(value: Any, is_list: bool) -> Any:
+    """The list that a text holds, where one is due or it is one of messages; else the value."""
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return value
+    if not is_list:
+        return messages_in(value) or value
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    return found if isinstance(found, list) else value
 
 
 def _find(path: str, beside: Path | None) -> Path | None:
@@ -97,24 +141,23 @@ def _find(path: str, beside: Path | None) -> Path | None:
 
 def _read_text(path: Path) -> Iterator[Row]:
     """Rows of a text file; the names of some say less than their first byte."""
-    packed = path.suffix == ".gz"
-    kind = path.with_suffix("").suffix if packed else path.suffix
+    packed = path.suffix.lower() == ".gz"
+    kind = (path.with_suffix("") if packed else path).suffix.lower()
     try:
         with cast(BinaryIO, gzip.open(path) if packed else open(path, "rb")) as file:
             head = file.read(4096).removeprefix(b"\xef\xbb\xbf")
             file.seek(0)
-            table = kind in (".csv", ".tsv")
-            if head.startswith(_UTF16) or (table and b"\x00" in head):
-                hint = f"Convert it: iconv -f UTF-16 -t UTF-8 {path.name} > new{path.suffix}"
-                raise ConfigError(f"{path}: is UTF-16, and seed data is UTF-8", hint)
-            if table:
+            _check_encoding(path, head, is_plain=kind in (".csv", ".tsv", ".txt"))
+            if kind in (".csv", ".tsv"):
                 yield from _read_csv(path, file, "," if kind == ".csv" else "\t")
-            elif kind == ".txt" and not head.lstrip().startswith((b"[", b"{")):
+            elif kind == ".txt" and not _is_json(head):
                 yield from _read_lines(path, file)
             elif head.lstrip().startswith(b"["):
                 yield from _read_array(path, file)
             else:
-                for number, line in enumerate(file, 1):
+                is_of_cr = b"\r" in head and b"\n" not in head  # as of a Macintosh of old
+                lines = io.BytesIO(file.read().replace(b"\r", b"\n")) if is_of_cr else file
+                for number, line in enumerate(lines, 1):
                     if line.strip():
                         yield (
                             f"{path}:{number}",
@@ -126,9 +169,54 @@ def _read_text(path: Path) -> Iterator[Row]:
         raise ConfigError(f"{path}: cannot read the seed data ({error.strerror})") from None
 
 
+def _check_encoding(path: Path, head: bytes, *, is_plain: bool) -> None:
+    """Refuse what is not UTF-8 by its beginning, before it is told as torn.
+
+    Args:
+        is_plain: Whether any character would pass; in JSON a NUL is refused where it stands.
+
+    Raises:
+        ConfigError: With what it is.
+    """
+    wide = next((name for name, marks in _WIDE.items() if head.startswith(marks)), None)
+    if wide is None and is_plain and head.count(b"\0") * 4 >= len(head) > 0:
+        wide = "UTF-16"
+    if wide is not None:
+        hint = f"Convert it: iconv -f {wide} -t UTF-8 {path.name} > new{path.suffix}"
+        raise ConfigError(f"{path}: is {wide}, and seed data is UTF-8", hint)
+    if is_plain and b"\0" in head:
+        line = head.count(b"\n", 0, head.index(b"\0")) + 1
+        raise ConfigError(f"{path}:{line}: holds a NUL byte, which no text has", "Remove it.")
+
+
+def _is_json(head: bytes) -> bool:
+    """Whether a .txt is no list of prompts, of which one may well begin with a bracket."""
+    first = head.lstrip()
+    if first.startswith(b"["):
+        return first[1:].lstrip()[:1] in (b"{", b"]", b"")
+    try:
+        return isinstance(json.loads(first.split(b"\n", 1)[0]), dict)
+    except (ValueError, RecursionError):
+        return re.match(rb'\{\s*(?:"|$)', first) is not None
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, whose names differ.
+
+    Raises:
+        ValueError: One is there twice: who knows which is meant.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"key {twice[:60]!r} is there twice")
+    return found
+
+
 def _parse_line(line: bytes, at: str, number: int, head: bytes) -> dict[str, Any]:
     try:
-        row = json.loads(line)
+        row = json.loads(line, object_pairs_hook=_once)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{at}: not JSON ({_no_utf8(error)}){_torn(line)}") from None
     except (ValueError, RecursionError) as error:
@@ -158,21 +246,26 @@ def _read_lines(path: Path, file: BinaryIO) -> Iterator[Row]:
 
 
 def _read_array(path: Path, file: BinaryIO) -> Iterator[Row]:
-    """The elements of a JSON array, each with the line that it begins on."""
+    """The elements of a JSON array, each with the line that it begins on.
+
+    Of several that begin on one line all but the first are told apart by their number.
+    """
     data = file.read()
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{path}:{line}: not JSON ({_no_utf8(error)})") from None
-    decoder = json.JSONDecoder()
-    at, counted, line = text.index("[") + 1, 0, 1
+    decoder = json.JSONDecoder(object_pairs_hook=_once)
+    at, counted, line, number, before = text.index("[") + 1, 0, 1, 0, 0
     while True:
         at = _skip(text, at)
         line, counted = line + text.count("\n", counted, at), at
         if text[at : at + 1] == "]":
             break
-        where = f"{path}:{line}"
+        number += 1
+        where = f"{path}:{line}" + (f" row {number}" if line == before else "")
+        before = line
         try:
             row, at = decoder.raw_decode(text, at)
         except (ValueError, RecursionError) as error:
@@ -192,6 +285,7 @@ def _read_array(path: Path, file: BinaryIO) -> Iterator[Row]:
 
 def _read_csv(path: Path, file: BinaryIO, delimiter: str) -> Iterator[Row]:
     with io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
+        csv.field_size_limit(_LONGEST_CELL)  # else 131,072, which an answer may have
         yield from _records(path, csv.reader(text, delimiter=delimiter, strict=True))
 
 
@@ -229,6 +323,9 @@ def _read_parquet(path: Path) -> Iterator[Row]:
     number = 0
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            if twice := next((name for name in names if names.count(name) > 1), None):
+                raise ConfigError(f"{path}: two columns have the name {twice!r}", "Rename one.")
             for batch in file.iter_batches(_PARQUET_ROWS):
                 for row in batch.to_pylist():
                     number += 1

@@ -23,7 +23,15 @@ from selfreward.config import SeedSource
 from selfreward.errors import ConfigError
 from selfreward.inputs.conversations import is_conversation, kept_messages, written
 from selfreward.inputs.rows import read_rows
-from selfreward.inputs.shapes import READ, READ_SCORED, as_number, instead, our_row, seen
+from selfreward.inputs.shapes import (
+    READ,
+    READ_SCORED,
+    as_number,
+    check_names,
+    instead,
+    our_row,
+    seen,
+)
 from selfreward.records import MAX_SCORE
 
 
@@ -103,6 +111,10 @@ def read_eft(source: SeedSource, beside: Path | None = None) -> list[EftExample]
             raise ConfigError(
                 f"{row.at}: 'responses' must be a list of objects, found {nested!r:.60}"
             )
+        if not nested:
+            raise ConfigError(
+                f"{row.at}: 'responses' is an empty list", "Give the answers, or remove the row."
+            )
         examples += [
             _eft(replace(row, values=answer), prompt, "text", row.columns_kept) for answer in nested
         ]
@@ -150,6 +162,7 @@ class _Rows:
 
     def __iter__(self) -> "Iterator[_Row]":
         columns = self.source.columns
+        check_names(columns, self.source.path)
         for at, row in read_rows(self.source, self.beside):
             yield _Row(at, our_row(row, columns, at, self.needs), row, columns)
 

@@ -2,20 +2,23 @@
 
     ours         {"prompt", "response"}, and what the readers say of scores, ranks and choices
     completion   {"prompt", "completion"}
-    Alpaca       {"instruction", "input"?, "output"}: the prompt is instruction, blank line, input
+    Alpaca       {"instruction", "input"?, "output"}: the prompt is instruction, blank line, input;
+                 an input stands behind a "prompt", too, and is called "context" by Dolly
     messages     {"messages": [{"role", "content"}, ...]}
     ShareGPT     {"conversations": [{"from", "value"}, ...]}
     UltraFeedback  {"instruction", "completions": [{"response", ratings}, ...]}
     preference   {"chosen", "rejected"}: texts with a "prompt", or messages
 
 A list of messages is read wherever a text may stand, and becomes a prompt, which may be of several
-turns (see ``conversations.py``), and the answer. Alpaca's ``system`` and ``history`` are turns too.
+turns (see ``conversations.py``), and the answer. Alpaca's ``system``, by OpenOrca's name
+``system_prompt``, and ``history`` are turns too.
 """
 
 import json
 import math
 import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from statistics import fmean
 from typing import Any, TypeGuard
 
@@ -23,8 +26,17 @@ from selfreward.errors import ConfigError
 from selfreward.inputs.conversations import MESSAGES, is_messages, parts_of
 
 _LISTS = ("messages", "conversations", "conversation")
+_ANSWERS = {"responses", "chosen", "response_a"}
+_SYSTEM, _INPUT = ("system", "system_prompt"), ("input", "context")
+"""Names of one thing in several data sets."""
 _NUMBER = re.compile(r"\s*[+-]?[0-9]+(?:\.[0-9]+)?\s*", re.ASCII)
 
+NAMES = (
+    "prompt", "response", "responses", "text", "score", "rank", "quality", "justification",
+    "response_a", "response_b", "label", "chosen", "rejected", "completion", "instruction", "input",
+    "output", "completions", "system", "history", *_LISTS,
+)  # fmt: skip
+"""What readers of texts and what people think of them know columns by."""
 READ = (
     "prompt and response; prompt and completion; instruction, input and output (Alpaca); messages, "
     "or conversations (ShareGPT)"
@@ -50,34 +62,53 @@ def our_row(
         ConfigError: Messages that are no conversation; or, where no response is asked for, a
             conversation of several turns that ends with the assistant's.
     """
-    ours = _renamed(row, columns)
-    ours.pop(MESSAGES, None)
+    given = _renamed(row, columns)
+    ours = {name: value for name, value in given.items() if name != MESSAGES}
     own_prompt = "prompt" in row and "prompt" not in columns
     of_alpaca = columns.get("prompt", "instruction") == "instruction" and not own_prompt
-    if of_alpaca and isinstance(row.get("instruction"), str):
-        ours |= _instruction(row, at, columns)
-        completions = row.get("completions")
+    if of_alpaca and isinstance(given.get("instruction"), str):
+        ours |= _instruction(given, at, columns)
+        completions = given.get("completions")
         if "responses" not in ours and _objects(completions):
             ours["responses"] = [_completion(one) for one in completions]
-        if "response" not in columns and "output" in row:
-            ours.setdefault("response", row["output"])
+        if "response" not in columns and "output" in given:
+            ours.setdefault("response", given["output"])
+    elif isinstance(prompt := ours.get("prompt"), str):
+        ours["prompt"] = _with_input(prompt, given, at, columns)
     if "response" not in ours and isinstance(ours.get("prompt"), str | list):
-        ours |= {"response": row["completion"]} if "completion" in row else {}
-    if not ({"responses", "chosen", "response_a"} & ours.keys() and "prompt" in ours):
-        _take_conversation(ours, row, at, needs)
+        ours |= {"response": given["completion"]} if "completion" in given else {}
+    if not (_ANSWERS & ours.keys() and "prompt" in ours):
+        _take_conversation(ours, given, at, needs)
+    asked: dict[str, Any] = {}
     for name in needs:
         if is_messages(value := ours.get(name)):
             del ours[name]
             where = f"{at}: column {columns.get(name, name)!r}"
-            _put(ours, name, _parts(value, where, needs), at)
+            found = _parts(value, where, needs)
+            _put(ours, name, found, at)
+            asked |= _same_prompt(found, asked, where) if name != "prompt" else {}
     if "prompt" not in ours and is_messages(chosen := ours.get("chosen")):
         ours |= parts_of(chosen, f"{at}: column 'chosen'")
-    if MESSAGES not in ours and "system" not in columns.values():
-        ours |= _with_system(ours.get("prompt"), row, at)
+    if MESSAGES not in ours:
+        ours |= _with_system(ours.get("prompt"), given, at, columns)
     nested = ours.get("responses")
     if isinstance(nested, list) and _objects(nested):
         ours["responses"] = [_renamed(one, columns) for one in nested]
     return ours
+
+
+def check_names(columns: Mapping[str, str], path: str) -> None:
+    """Check that texts, scores and ranks are read under the names that a config maps.
+
+    Raises:
+        ConfigError: One is no name of ours, so that nothing would be read by it.
+    """
+    if unknown := next((name for name in columns if name not in NAMES), None):
+        near = get_close_matches(unknown, NAMES, 1)
+        raise ConfigError(
+            f"{path}: columns maps {unknown!r}, by which nothing is read",
+            f"Did you mean {near[0]}?" if near else f"Our names are {', '.join(NAMES)}.",
+        )
 
 
 def instead(value: object) -> str:
@@ -124,8 +155,7 @@ def _renamed(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, An
 
 def _instruction(row: Mapping[str, Any], at: str, columns: Mapping[str, str]) -> dict[str, Any]:
     """Alpaca's prompt: instruction and input, after ``system`` and ``history`` (LLaMA-Factory)."""
-    texts = [row["instruction"]] + ([] if "input" in columns.values() else [row.get("input")])
-    asked = "\n\n".join(part.strip() for part in texts if isinstance(part, str) and part.strip())
+    asked = _with_input(row["instruction"], row, at, columns)
     history = row.get("history") or []
     if not isinstance(history, list) or not all(
         isinstance(pair, list | tuple) and len(pair) == 2 for pair in history
@@ -140,7 +170,37 @@ def _instruction(row: Mapping[str, Any], at: str, columns: Mapping[str, str]) ->
         for pair in history
         for role, text in zip(roles, pair, strict=True)
     ]
-    return parts_of([*_system(row), *turns, {"role": "user", "content": asked}], at)
+    asked_turn = {"role": "user", "content": asked}
+    return parts_of([*_system(row, columns), *turns, asked_turn], at)
+
+
+def _with_input(asked: str, row: Mapping[str, Any], at: str, columns: Mapping[str, str]) -> str:
+    """What is asked, and behind it what it is asked about, unless that is in it.
+
+    Raises:
+        ConfigError: The input is no text.
+    """
+    name, value = _named(row, _INPUT if "instruction" in row else _INPUT[:1], columns)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        raise ConfigError(
+            f"{at}: column {name!r} must be a text, {instead(value)}",
+            "It is a part of the prompt: write it as a text, or leave the column out.",
+        )
+    parts = [asked.strip(), value.strip()]
+    if parts[0] and parts[1] in parts[0]:
+        return asked
+    return "\n\n".join(filter(None, parts))
+
+
+def _named(
+    row: Mapping[str, Any], names: tuple[str, ...], columns: Mapping[str, str]
+) -> tuple[str, Any]:
+    """The first of these columns that holds anything and is not read as another; else ""."""
+    free = (name for name in names if name in columns or name not in columns.values())
+    found = next((name for name in free if row.get(name) not in (None, "", [], {})), None)
+    return (names[0], "") if found is None else (found, row[found])
 
 
 def _completion(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,22 +230,39 @@ def _take_conversation(
     messages = next(filter(is_messages, map(row.get, _LISTS)), None)
     if messages is None or not {"prompt", "response"} & set(needs) - ours.keys():
         return
-    found = _parts([*_system(row), *messages], at, needs)
+    found = _parts([*_system(row, {}), *messages], at, needs)
     if "response" in ours:
         found.pop("response", None)
     _put(ours, "response", found, at)
 
 
-def _system(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _same_prompt(found: Mapping[str, Any], asked: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The prompt that messages of an answer come behind, if any.
+
+    Raises:
+        ConfigError: Those of another answer of the row come behind another one.
+    """
+    prompt = {name: found[name] for name in ("prompt", MESSAGES) if name in found}
+    if asked and prompt and prompt != asked:
+        raise ConfigError(
+            f"{where}: answers another prompt than another column of the row does",
+            "All answers of a row are to the same turns: leave the row out, or cut what differs.",
+        )
+    return prompt
+
+
+def _system(row: Mapping[str, Any], columns: Mapping[str, str]) -> list[dict[str, Any]]:
     """The system turn that a column of its own holds."""
-    text = row.get("system")
+    _, text = _named(row, _SYSTEM, columns)
     found = isinstance(text, str) and text.strip()
     return [{"role": "system", "content": text}] if found else []
 
 
-def _with_system(prompt: object, row: Mapping[str, Any], at: str) -> dict[str, Any]:
+def _with_system(
+    prompt: object, row: Mapping[str, Any], at: str, columns: Mapping[str, str]
+) -> dict[str, Any]:
     """A prompt that is a text, behind the system turn that the row has for it."""
-    system = _system(row)
+    system = _system(row, columns)
     if not system or not isinstance(prompt, str) or not prompt.strip():
         return {}
     return parts_of([*system, {"role": "user", "content": prompt}], at)
@@ -207,17 +284,33 @@ def _parts(messages: list[dict[str, Any]], at: str, needs: tuple[str, ...]) -> d
 def _put(ours: dict[str, Any], name: str, found: dict[str, Any], at: str) -> None:
     """Take in the prompt and the answer that a column held, which the row may have as well."""
     answer, prompt = found.get("response"), found.get("prompt")
+    if answer is not None and name == "prompt":
+        _refuse_second_answer(ours, answer, at)
     if answer is not None:
         ours["response" if name == "prompt" else name] = answer
     known = ours.get("prompt")
     if prompt is None:
         return
     said = {turn["content"] for turn in found.get(MESSAGES, ()) if turn["role"] == "user"}
-    if isinstance(known, str) and not (prompt.endswith(known.strip()) or known.strip() in said):
+    if isinstance(known, str) and known.strip() not in said | {prompt}:
         raise ConfigError(f"{at}: column {name!r} answers another prompt than the row has")
     ours["prompt"] = prompt
     if MESSAGES in found:
         ours[MESSAGES] = found[MESSAGES]
+
+
+def _refuse_second_answer(ours: Mapping[str, Any], answer: str, at: str) -> None:
+    """Refuse an answer in the messages of a prompt where the row has another one.
+
+    Raises:
+        ConfigError: Nobody knows which is meant.
+    """
+    others = [ours.get(name) for name in ("response", *_ANSWERS)]
+    if any(other and other != answer for other in others):
+        raise ConfigError(
+            f"{at}: the prompt ends with a turn of the assistant, and the row has an answer beside",
+            "The prompt ends with what is to be answered: leave out that turn, or the row.",
+        )
 
 
 def _objects(value: object) -> TypeGuard[list[dict[str, Any]]]:

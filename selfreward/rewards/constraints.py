@@ -74,6 +74,8 @@ def keeps(text: str, name: str, value: Any) -> bool:
     if name not in CONSTRAINTS:
         raise ValueError(f"no constraint {name!r}; there are {', '.join(CONSTRAINTS)}")
     kind, check = CONSTRAINTS[name]
+    if kind is int and isinstance(value, float) and value.is_integer():
+        value = int(value)  # a column of parquet that has gaps
     if not isinstance(value, kind) or isinstance(value, bool):
         raise ValueError(f"constraint {name} takes a {kind.__name__}, found {value!r:.60}")
     return check(text.strip(), value)
@@ -86,8 +88,9 @@ def _share(text: str, constraints: Any, frames: bool = False) -> float | None:
     if not isinstance(found, dict):
         raise ValueError(f"constraints are an object, found {found!r:.60}")
     texts = _without_frames(text) if frames else [text]
-    kept = [any(keeps(one, name, value) for one in texts) for name, value in found.items()]
-    return sum(kept) / len(kept)
+    asked = {name: value for name, value in found.items() if value is not None}  # as in parquet
+    kept = [any(keeps(one, name, value) for one in texts) for name, value in asked.items()]
+    return sum(kept) / len(kept) if kept else None
 
 
 def _whole(share: float | None) -> float | None:

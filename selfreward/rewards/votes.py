@@ -2,8 +2,8 @@ r"""How many of the answers to a prompt agree with one: self-consistency, withou
 
 The final answer of a text is what stands in its last ``\boxed{...}``; else after the last "answer
 is", "answer:" or ``####``, up to the end of the clause; else its last number. Where it holds one
-number it is that number. Two are the same if they differ in no more than case, spaces, thousands
-separators, marks around them, or zeros at the end.
+number, and no formula or letter of a choice, it is that number. Two are the same if they differ in
+no more than case, spaces, thousands separators, marks around them, or zeros at the end.
 """
 
 import re
@@ -13,7 +13,16 @@ from typing import Any
 _BOXED = re.compile(r"\\boxed\s*\{")
 _SAID = re.compile(r"(?:\banswer\s*(?:is|:|=)\s*:?|####)\s*([^\n]+)", re.IGNORECASE)
 _CLAUSE_END = re.compile(r"[.;!?](?:\s|$)|,\s|\s(?:because|since|as)\s", re.IGNORECASE)
-_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?")
+_NUMBER = re.compile(
+    r"[-+]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|(?<![\w.])\.\d+|(?<=[-+])\.\d+)(?:/\d+)?"
+)
+_DRESS = re.compile(
+    r"\\[$%,;:! ]|\\(?:text|mathrm|mbox)\s*\{[^{}]*\}|\^\s*(?:\{\s*\\circ\s*\}|\\circ)"
+    r"|\\(?:left|right)\b"
+)
+"""What LaTeX puts around a number without making a formula of it."""
+_FORMULA = re.compile(r"[\\^]|\d[xyzn]\b|\b[xyzn]\d|\(\s*[a-z]\s*\)", re.IGNORECASE)
+"""What makes it one, or the letter of a choice: there the number alone is not the answer."""
 _FRAME = "*_`$()[]\"' "
 
 
@@ -56,8 +65,10 @@ def _braced(text: str) -> str:
 
 
 def _plain(answer: str) -> str | None:
-    numbers = _NUMBER.findall(answer)
-    if len(numbers) == 1:
+    shown = _DRESS.sub(" ", answer)
+    numbers = _NUMBER.findall(shown)
+    if len(numbers) == 1 and not _FORMULA.search(shown):
         number: str = numbers[0].replace(",", "").lstrip("+")
+        number = re.sub(r"^(-?)\.", r"\g<1>0.", number)
         return number.rstrip("0").rstrip(".") if "." in number and "/" not in number else number
     return " ".join(answer.casefold().split()).strip(_FRAME).rstrip(".").strip(_FRAME) or None

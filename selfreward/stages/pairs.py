@@ -1,5 +1,6 @@
 """Building preference pairs from scored responses (arXiv 2401.10020, 2.2)."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -115,10 +116,11 @@ def by_attempt(responses: Sequence[Response]) -> dict[int, list[Response]]:
 def _by_score(able: _Able) -> list[list[int]]:
     """Samples of the policy's answers, those of one score together, the lowest score first."""
     by_score: dict[float, list[int]] = {}
-    for answer, is_anchor in able:
-        if not is_anchor:
-            by_score.setdefault(answer.score, []).append(answer.sample)
-    return [samples for _, samples in sorted(by_score.items())]
+    for answer in sorted((a for a, is_anchor in able if not is_anchor), key=attrgetter("score")):
+        last = next(reversed(by_score), -math.inf)
+        score = last if answer.score <= last + ROUNDING else answer.score
+        by_score.setdefault(score, []).append(answer.sample)
+    return [sorted(samples) for samples in by_score.values()]
 
 
 def _ranked(able: _Able, comparisons: Sequence[Comparison]) -> _Able:
@@ -204,7 +206,8 @@ def _candidates(
     left = [
         Candidate(attempt, a, b)
         for a, b in product(better, worse)
-        if a.score > b.score or (a.score == b.score and a.rank > b.rank and not has_anchors)
+        if a.score > b.score + ROUNDING
+        or (abs(a.score - b.score) <= ROUNDING and a.rank > b.rank and not has_anchors)
     ]
     if not left:
         best, worst = max(a.score for a in better), min(b.score for b in worse)

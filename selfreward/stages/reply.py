@@ -29,6 +29,8 @@ _WIDE = {
     if not chr(code).isalpha() and chr(code) != "，"  # noqa: RUF001
 } | {ord("。"): ".", ord("（"): " (", ord("）"): ") "}  # noqa: RUF001
 """Full-width digits and signs. Not letters, which pass for others; nor the comma, which lists."""
+_BOUND = re.compile(r"(?:[:=][\s*_`\"']*[<>]|^\s*<)\s*(?=[0-9][^<>]*$)")
+"""Before a number that is only bounded, as in "Score: <4"; "<4>" is one in brackets."""
 _LINE_END = re.compile(r"\r\n?|\n")
 """Not the other separators of Unicode: they can stand in a quote, whose rest is no line."""
 _LONGEST = 1_000
@@ -174,7 +176,8 @@ class Reply(Generic[V]):
 
 def plain(line: str) -> str:
     """The line without bold marks, quotes and brackets, with one width and single spaces."""
-    return " ".join(_DRESS.sub(r"\1", _UNSEEN.sub("", line.translate(_WIDE))).split())
+    seen = _BOUND.sub(": bounded by ", _UNSEEN.sub("", line.translate(_WIDE)))
+    return " ".join(_DRESS.sub(r"\1", seen).split())
 
 
 def _closes(line: str) -> bool:

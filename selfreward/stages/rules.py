@@ -19,7 +19,8 @@ from statistics import fmean
 from selfreward.config import PairsConfig
 
 ROUNDING = 1e-9
-"""Means of thirds that are one point apart differ by 0.9999999999999996."""
+"""Points within which scores are one: means of thirds that are one point apart differ by
+0.9999999999999996, and 5/6 comes out as one number of 0 and 5/3 and as another of 1/3 and 4/3."""
 
 
 @dataclass(frozen=True, slots=True)

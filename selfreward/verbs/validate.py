@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from selfreward.config.combinations import without_effect
 from selfreward.config.judging import HOSTED, OWN_MODELS
 from selfreward.config.run import Config
 from selfreward.errors import ConfigError
@@ -20,6 +21,7 @@ from selfreward.inputs.judge_templates import (
 )
 from selfreward.inputs.models import is_here
 from selfreward.inputs.rankings import read_ranked
+from selfreward.inputs.rows import read_rows
 from selfreward.inputs.templates import Template, find_template
 from selfreward.inputs.topics import read_topics
 from selfreward.records import judge_key
@@ -88,6 +90,7 @@ def validate(config: Config, source: Path | None) -> list[dict[str, Any]]:
     groups |= {name: getattr(config, name) is not None for name in ("lora", "quantization")}
     parts.append(("options", f"{', '.join(name for name in groups if groups[name])}: known"))
     warnings = [*_absent(config), *_misled(config, judges), *_long(config, ift)]
+    warnings += without_effect(config)
     if config.prompts.multiline and _ONE_LINE.search(turns["prompts"][0]):
         better = "prompts.multiline=true takes several: instruct/multiline.jinja asks for them"
         warnings.append(("prompts template", f"asks for one line, but {better}"))
@@ -110,7 +113,9 @@ def _data(
         rows = read_prompt_rows(config.prompts.dataset, beside)
         names = sorted({name for row in rows for name in values_of(row.columns)} - {MESSAGES})
         kept = f"; kept with it: {', '.join(names)}" if names else ""
-        parts.append(("prompts data set", f"{counted(len(rows), 'row')}, each once{kept}"))
+        again = sum(1 for _ in read_rows(config.prompts.dataset, beside)) - len(rows)
+        left = f"; {again} more have a prompt that came before" if again else ""
+        parts.append(("prompts data set", f"{counted(len(rows), 'row')}, each once{kept}{left}"))
     parts += _conversations(config, inputs)
     if config.sft:
         if config.sft.ift:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from selfreward.config import Config, EngineConfig, JurorConfig, SeedSource
+from selfreward.config.combinations import check_feasible
 from selfreward.config.judging import (
     BASES,
     HOSTED,
@@ -138,6 +139,7 @@ def check_changed(run: Run, config: Config, changed: Collection[str]) -> None:
         ConfigError, PreflightError: See ``check_config``; or what the run has copied is not what
             the config asks for, or not enough for its iterations.
     """
+    check_feasible(config)
     if "track" in changed:
         _check_trackers(config)
     if "iterations" in changed:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from selfreward.config.load import build_config, changes, dump_config, load_config, load_copy
 from selfreward.config.run import Config
+from selfreward.config.yamlfile import parse_overrides
 from selfreward.errors import ConfigError
 from selfreward.inputs import shipped
 from selfreward.inputs.shipped import config_file
@@ -408,6 +409,13 @@ def test_an_engine_is_kept_where_it_is_in_nobodys_way(
 ) -> None:
     config = build_config({}, words)
     assert (config.engine_is_kept, config.engine_sleeps) == (is_kept, sleeps)
+
+
+@pytest.mark.parametrize("value", ["016", "1:30", "00", "1:30.5"])
+def test_what_is_a_number_in_yaml_1_1_alone_is_none(value: str) -> None:
+    assert parse_overrides([f"a={value}"]) == [(("a",), value)]
+    with pytest.raises(ConfigError, match="valid integer"):
+        build_config({}, [f"prompts.count={value}"])
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,19 @@ def test_of_prompts_that_begin_alike_the_first_stays(tmp_path: Path) -> None:
     assert reasons(tmp_path, rows, prefix=12) == [None, "duplicate", None, None]
 
 
+def test_a_system_turn_that_all_prompts_share_makes_no_duplicates_of_them(tmp_path: Path) -> None:
+    system = "You are the assistant of a library. " * 5
+    rows = [asked(f"Where is book {n}?", system=system) for n in range(3)]
+    assert reasons(tmp_path, [*rows, rows[0]]) == [None, None, None, "duplicate"]
+
+
+def test_rows_of_one_line_are_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([{"prompt": "Why?", "chosen": "So.", "rejected": "No."}] * 3))
+    found = clean(SeedSource(path=str(path)), tmp_path / "out", Cleaning())
+    assert found.dropped == {"duplicate": 2}
+
+
 def test_a_short_prompt_is_no_duplicate_of_one_that_goes_on(tmp_path: Path) -> None:
     assert (
         reasons(tmp_path, [asked("Name a fruit"), asked("Name a fruit and a tree")]) == [None] * 2

@@ -229,3 +229,99 @@ def test_a_value_of_parquet_that_python_lacks_is_named_with_its_row(
     pyarrow.parquet.write_table(table, tmp_path / "d.parquet")
     with pytest.raises(ConfigError, match="behind row 0 is a value that Python does not have"):
         list(read_rows(SeedSource(path=str(tmp_path / "d.parquet"))))
+
+
+def test_no_two_rows_stand_in_one_place(tmp_path: Path) -> None:
+    rows = [{"prompt": "a", "chosen": "x", "rejected": "y"}] * 2 + [{"prompt": "b"}]
+    for indent in (None, 1):
+        path = tmp_path / "rows.json"
+        path.write_text(json.dumps(rows, indent=indent))
+        places = [at for at, _ in read_rows(SeedSource(path=str(path)))]
+        assert len(set(places)) == 3 and all(place.startswith(f"{path}:") for place in places)
+    path.write_text(json.dumps(rows))
+    assert [at for at, _ in read_rows(SeedSource(path=str(path)))][1:] == [
+        f"{path}:1 row 2", f"{path}:1 row 3",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["list.csv", "LIST.CSV"])
+def test_a_list_that_stands_in_a_cell_is_one_where_a_list_is_due(tmp_path: Path, name: str) -> None:
+    asked = [{"role": "user", "content": "Name a fruit."}]
+    cells = {"prompt": asked, "responses": [{"text": "x"}], "history": [], "answer": [{"a": 1}]}
+    texts = [json.dumps(value).replace('"', '""') for value in cells.values()]
+    (tmp_path / name).write_text(f"{','.join(cells)}\n" + ",".join(f'"{t}"' for t in texts) + "\n")
+    [row] = found(tmp_path / name)
+    assert row == cells | {"answer": '[{"a": 1}]'}
+
+
+@pytest.mark.parametrize("text", ['[{"role": "admin"}]', "[1, 2]", "[Formal] Write.", "[{", "[]"])
+def test_a_text_that_only_looks_like_a_list_stays_a_text(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps({"prompt": text}))
+    assert found(tmp_path / "a.jsonl") == [{"prompt": text}]
+
+
+@pytest.mark.parametrize("first", ["[Formal] Write a letter.", "{name} is who?", "[x]", "{"])
+def test_a_prompt_of_plain_text_may_begin_with_a_bracket(tmp_path: Path, first: str) -> None:
+    (tmp_path / "a.txt").write_text(f"{first}\nSing.\n")
+    assert found(tmp_path / "a.txt") == [{"prompt": first}, {"prompt": "Sing."}]
+
+
+def test_lines_may_end_as_those_of_a_macintosh_of_old(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(LINES.replace("\n", "\r").encode())
+    assert found(tmp_path / "a.jsonl") == ROWS
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.csv", b"prompt,response\na\0b,c" + b"x" * 99, ":2: holds a NUL byte"),
+        ("a.txt", "Sing.\nDance.".encode("utf-16-le"), "is UTF-16"),
+        ("a.TXT", "Sing.\nDance.".encode("utf-32"), "is UTF-32"),
+        (
+            "a.jsonl",
+            b'{"prompt": "a", "prompt": "b"}',
+            "(key 'prompt' is there twice)",
+        ),
+        ("a.json", b'[{"x": {"b": 1, "b": 2}}]', "(key 'b' is there twice)"),
+    ],
+)
+def test_what_would_be_read_wrongly_is_refused(
+    tmp_path: Path, name: str, content: bytes, says: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert says in refusal(tmp_path / name).message
+
+
+def test_an_answer_may_be_longer_than_the_csv_module_lets_it_be(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("prompt,response\na," + "b" * 200_000)
+    assert len(found(tmp_path / "a.csv")[0]["response"]) == 200_000
+
+
+def test_columns_of_one_name_in_parquet_are_refused(tmp_path: Path) -> None:
+    arrays = [pyarrow.array(["a"]), pyarrow.array(["b"])]
+    table = pyarrow.Table.from_arrays(arrays, names=["prompt", "prompt"])
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    assert "two columns have the name 'prompt'" in refusal(tmp_path / "a.parquet").message
+
+
+@pytest.mark.parametrize(
+    ("columns", "reader", "says", "hint"),
+    [
+        ({"rank": "plce"}, read_ranked, "no row has a column 'plce'", "Did you mean place?"),
+        ({"system": "q"}, seeds.read_ift, "no row has a column 'q'", "It has "),
+        ({"justifcation": "place"}, seeds.read_eft, "maps 'justifcation'", "mean justification?"),
+        ({"rnk": "place"}, read_ranked, "maps 'rnk'", "mean rank?"),
+    ],
+)
+def test_a_name_in_columns_that_means_nothing_is_refused(
+    tmp_path: Path, columns: dict[str, str], reader: object, says: str, hint: str
+) -> None:
+    answers = [{"text": "x", "score": 5, "place": 2}, {"text": "y", "score": 1, "place": 1}]
+    (tmp_path / "a.jsonl").write_text(
+        json.dumps({"prompt": "p", "response": "r", "responses": answers})
+    )
+    with pytest.raises(ConfigError) as error:
+        reader(SeedSource(path=str(tmp_path / "a.jsonl"), columns=columns))  # type: ignore[operator]
+    assert says in error.value.message and hint in error.value.hint
+    fine = SeedSource(path=str(tmp_path / "a.jsonl"), columns={"rank": "place"})
+    assert [r.preference for r in read_ranked(fine).rankings[0].responses] == [-2, -1]

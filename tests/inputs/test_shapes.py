@@ -260,3 +260,84 @@ def test_ranks_and_scores_as_plain_texts_are_numbers(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_text_that_is_plainly_a_number_is_one(value: object, number: float | None) -> None:
     assert as_number(value) == number
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected"),
+    [
+        (said("hi", "x"), said("hi", "two", "more", "y")),
+        (said("hi", "x"), said("hi", "y", system="Be bad.")),
+        (said("Why?", "x"), said("Tell me a joke. Why?", "y")),
+        (said("hi", "two", "more", "x"), said("more", "y")),
+    ],
+)
+def test_answers_to_different_turns_are_no_pair(
+    tmp_path: Path, chosen: list[dict], rejected: list[dict]
+) -> None:
+    for row in ({"chosen": chosen, "rejected": rejected}, {"chosen": rejected, "rejected": chosen}):
+        assert "answers another prompt" in refusal(read_ranked, source(tmp_path, row)).message
+
+
+@pytest.mark.parametrize("row", [{"response": "b"}, {"chosen": "b", "rejected": "c"}])
+def test_of_two_answers_none_is_taken_for_the_other(tmp_path: Path, row: dict) -> None:
+    given = source(tmp_path, {"prompt": said(ASKED, "a"), **row})
+    for reader in (seeds.read_ift, read_ranked):
+        assert "has an answer beside" in refusal(reader, given).message
+
+
+@pytest.mark.parametrize(
+    ("row", "columns"),
+    [
+        ({"instruction": "Sum it up.", "context": "A plum is red."}, {}),
+        ({"instruction": "Sum it up.", "document": "A plum is red."}, {"input": "document"}),
+        ({"task": "Sum it up.", "input": "A plum is red."}, {"instruction": "task"}),
+        ({"prompt": "Sum it up.", "input": "A plum is red."}, {}),
+        ({"prompt": "Sum it up.\n\nA plum is red.", "input": "A plum is red."}, {}),
+    ],
+)
+def test_what_a_prompt_is_about_is_never_left_out(
+    tmp_path: Path, row: dict, columns: dict[str, str]
+) -> None:
+    given = source(tmp_path, {**row, "response": "Red."}, **columns)
+    assert seeds.read_ift(given) == [IftExample("Sum it up.\n\nA plum is red.", "Red.")]
+
+
+def test_an_input_that_is_a_number_is_a_text_and_one_that_is_a_list_is_refused(
+    tmp_path: Path,
+) -> None:
+    row = {"instruction": "Double it.", "output": "10"}
+    assert seeds.read_ift(source(tmp_path, {**row, "input": 5}))[0].prompt == "Double it.\n\n5"
+    assert "'input' must be a text" in (
+        refusal(seeds.read_ift, source(tmp_path, {**row, "input": [5]})).message
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "columns"), [("system_prompt", {}), ("role_text", {"system": "role_text"})]
+)
+def test_a_system_turn_is_read_by_all_its_names(
+    tmp_path: Path, name: str, columns: dict[str, str]
+) -> None:
+    [row] = seeds.read_ift(
+        source(tmp_path, {name: "Be kind.", "prompt": ASKED, "response": ANSWERED}, **columns)
+    )
+    assert messages_of(row.prompt, row.columns) == said(ASKED, system="Be kind.")
+
+
+def test_messages_are_read_under_another_name(tmp_path: Path) -> None:
+    given = source(tmp_path, {"chat": said(ASKED, ANSWERED)}, messages="chat")
+    assert seeds.read_ift(given) == [IftExample(ASKED, ANSWERED)]
+
+
+def test_what_two_tools_call_a_turn_may_both_be_there_with_null_in_one(tmp_path: Path) -> None:
+    turns = [turn | {"role": None, "content": None} for turn in shared(ASKED, ANSWERED)]
+    given = source(tmp_path, {"conversations": turns})
+    assert seeds.read_ift(given) == [IftExample(ASKED, ANSWERED)]
+
+
+def test_an_empty_list_of_answers_is_told(tmp_path: Path) -> None:
+    given = source(tmp_path, {"prompt": ASKED, "responses": []})
+    assert "'responses' is an empty list" in refusal(seeds.read_eft, given).message
+    full = {"prompt": ASKED, "responses": [{"text": "x", "rank": 1}, {"text": "y", "rank": 2}]}
+    given = source(tmp_path, full, {"prompt": "q", "responses": []})
+    assert read_ranked(given).left_out == {"no response": 1}

@@ -141,6 +141,18 @@ def test_all_that_the_shipped_questions_are_held_to_can_be_computed() -> None:
         ("Half of it, 1/2", "1/2"),
         ("No idea.", None),
         ("", None),
+        ("The answer is .5.", "0.5"),
+        ("The answer is 0.50.", "0.5"),
+        ("-.25", "-0.25"),
+        (r"\boxed{\sqrt{2}}", r"\sqrt{2}"),
+        (r"\boxed{2x}", "2x"),
+        (r"\boxed{x^2}", "x^2"),
+        (r"\boxed{\frac12}", r"\frac12"),
+        ("answer: (B) 4", "b) 4"),
+        (r"\boxed{\$42}", "42"),
+        (r"\boxed{42\text{ cm}}", "42"),
+        (r"\boxed{90^\circ}", "90"),
+        ("so x = 4 and the answer is x = 4", "4"),
     ],
 )
 def test_the_final_answer_of_a_text_is_found(text: str, final: str | None) -> None:

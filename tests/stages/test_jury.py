@@ -2,18 +2,19 @@
 
 import random
 from collections.abc import Sequence
+from fractions import Fraction
 from itertools import combinations
 from math import comb
 from statistics import fmean
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from selfreward.config import PairsConfig
 from selfreward.records import Judgment, Prompt, Response
 from selfreward.stages.jury import jury_scores, mean_scores, means_by_response, sitting_jurors
-from selfreward.stages.pairs import build_pairs
+from selfreward.stages.pairs import build_pairs, tied_responses
 from selfreward.stages.rules import RULES, Answer, Candidate, Votes
 
 WEIGHTS = (1.0, 0.5, 2.0, 0.25)
@@ -177,6 +178,33 @@ def two_responses(*by_juror: tuple[float | None, float | None]) -> tuple:
         for sample, score in enumerate(scores)
     ]
     return [prompt], responses, judgments
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 5), min_size=6, max_size=6), min_size=2, max_size=2),
+    st.sampled_from([(1.0, 1.0), (0.7, 0.3), (2.0, 1.0)]),
+)
+@example([[0, 0, 0, 2, 2, 1], [1, 0, 0, 2, 1, 1]], (1.0, 1.0))
+def test_responses_of_one_exact_mean_tie_whatever_votes_make_it(
+    rows: list[list[int]], weights: tuple[float, float]
+) -> None:
+    judgments = [
+        vote(0, sample, number // 3, score, number % 3)
+        for sample, row in enumerate(rows)
+        for number, score in enumerate(row)
+    ]
+    prompts = [Prompt(1, 0, "p", "p", None)]
+    responses = [Response(1, 0, sample, "ab"[sample], "stop", 3) for sample in range(2)]
+    pairs, drops = build_pairs(prompts, responses, judgments, PairsConfig(), weights)
+    one, other = (
+        sum(Fraction(str(w)) * sum(row[3 * j : 3 * j + 3]) for j, w in enumerate(weights))
+        for row in rows
+    )
+    if one == other:
+        assert not pairs and [drop.reason for drop in drops] == ["tie"]
+        assert len(tied_responses(responses, judgments, PairsConfig(), weights)) == 1
+    else:
+        assert [pair.chosen for pair in pairs] == [0 if one > other else 1]
 
 
 def test_the_score_is_the_weighted_mean_over_the_judges() -> None:

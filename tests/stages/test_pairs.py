@@ -198,7 +198,8 @@ def test_all_pairs_are_all_two_of_a_prompt_with_different_scores(made: tuple) ->
     expected = {
         (a.attempt, frozenset((a.sample, b.sample)))
         for a, b in combinations(able, 2)
-        if a.attempt == b.attempt and scores[a.attempt, a.sample] != scores[b.attempt, b.sample]
+        if a.attempt == b.attempt
+        and abs(scores[a.attempt, a.sample] - scores[b.attempt, b.sample]) > 1e-9
     }
     assert {(p.attempt, frozenset((p.chosen, p.rejected))) for p in pairs} == expected
 

@@ -86,6 +86,16 @@ def test_scores_inside_prose_are_ignored(prose: str) -> None:
     assert parse_score(text, "stop") == (2.0, None)
 
 
+@pytest.mark.parametrize("line", ["Score: <4", "Score: > 4", "**Score:** <3", "Score:\n<4"])
+def test_a_score_that_is_only_bounded_is_none(line: str) -> None:
+    assert parse_score(f"Well done.\n{line}", "stop") == (None, "no score line")
+
+
+@pytest.mark.parametrize("line", ["Score: <4>", "**Score:** <4/5>", "<score>4</score>"])
+def test_a_score_in_angle_brackets_is_one(line: str) -> None:
+    assert parse_score(f"Well done.\n{line}", "stop") == (4.0, None)
+
+
 @pytest.mark.parametrize("separator", "\v\f\x1c\x1d\x1e\x85\u2028\u2029", ids=ascii)
 def test_only_a_line_break_starts_a_line(separator: str) -> None:
     """Others can stand in a quote, and what follows them is still the quote."""
