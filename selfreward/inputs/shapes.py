@@ -175,21 +175,21 @@ def _instruction(row: Mapping[str, Any], at: str, columns: Mapping[str, str]) ->
 
 
 def _with_input(asked: str, row: Mapping[str, Any], at: str, columns: Mapping[str, str]) -> str:
-    """What is asked, and behind it what it is asked about, unless that is in it.
+    """What is asked, and behind it what it is asked about, unless its last lines are that.
 
     Raises:
         ConfigError: The input is no text.
     """
     name, value = _named(row, _INPUT if "instruction" in row else _INPUT[:1], columns)
     if isinstance(value, int | float) and not isinstance(value, bool):
-        value = str(value)
+        value = "" if math.isnan(value) else str(value)
     if not isinstance(value, str):
         raise ConfigError(
             f"{at}: column {name!r} must be a text, {instead(value)}",
             "It is a part of the prompt: write it as a text, or leave the column out.",
         )
     parts = [asked.strip(), value.strip()]
-    if parts[0] and parts[1] in parts[0]:
+    if f"\n{parts[0]}".endswith(f"\n{parts[1]}"):
         return asked
     return "\n\n".join(filter(None, parts))
 

@@ -302,6 +302,24 @@ def test_what_a_prompt_is_about_is_never_left_out(
     assert seeds.read_ift(given) == [IftExample("Sum it up.\n\nA plum is red.", "Red.")]
 
 
+@pytest.mark.parametrize(
+    ("row", "prompt"),
+    [
+        ({"instruction": "Double 15.", "input": "5"}, "Double 15.\n\n5"),
+        ({"prompt": "Name a word with an a.", "input": "a"}, "Name a word with an a.\n\na"),
+        ({"instruction": "", "input": "Why?"}, "Why?"),
+        ({"prompt": "Why?", "input": "Why?"}, "Why?"),
+        ({"prompt": "Why?", "input": float("nan")}, "Why?"),
+    ],
+)
+def test_an_input_is_left_out_only_where_the_prompt_ends_with_its_lines(
+    tmp_path: Path, row: dict, prompt: str
+) -> None:
+    assert seeds.read_ift(source(tmp_path, {**row, "output": "x", "response": "x"}))[0].prompt == (
+        prompt
+    )
+
+
 def test_an_input_that_is_a_number_is_a_text_and_one_that_is_a_list_is_refused(
     tmp_path: Path,
 ) -> None:
