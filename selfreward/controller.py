@@ -381,6 +381,8 @@ def why_ended(run: Run, store: Store, iteration: int) -> str | None:
     settings = run.config.best
     if settings.patience is None or iteration == run.config.iterations:
         return None
+    if any(stage.iteration > iteration for stage in store.stages()):
+        return None  # it went on, before patience was asked for
     closed = (figures_of(store, before) for before in range(iteration + 1))
     best = best_model(closed, settings.by, settings.margin)
     if best is None or best.later < settings.patience:

@@ -19,9 +19,10 @@ from selfreward.storage.directory import Run, open_run
 from selfreward.storage.starts import START, start_of
 from selfreward.storage.tracker import Tracker
 from selfreward.training.base import Training
-from selfreward.verbs.lineage import lineage
+from selfreward.verbs.lineage import learned_from, lineage
 from selfreward.verbs.maintenance import collect, verify
 from selfreward.verbs.scores import scores_of, scores_text
+from selfreward.verbs.status import status_of, status_text
 from selfreward.workers.contests import opponents_of
 from tests.support import plain
 from tests.support.loop_driver import ScriptedWorkers
@@ -185,6 +186,33 @@ def test_scores_and_verify_read_such_a_run() -> None:
     text = plain(scores_text(scores_of(run), everything=True))
     assert "M2 -> M4" in text and "M2 -> M3" in text
     assert all(check["ok"] for check in verify(run))
+
+
+def test_a_model_learned_from_the_pairs_of_those_that_it_comes_from_alone() -> None:
+    run = loop(make())
+    with run.store() as store:
+        learned = {number: learned_from(store, number) for number in range(1, 6)}
+    assert learned == {1: [], 2: [1], 3: [1, 2], 4: [1, 3], 5: [1, 3, 4]}
+
+
+def test_no_model_is_compared_with_itself() -> None:
+    run = loop(make("iterations=3"), {1: 0.25, 2: 0.0, 3: 0.5})  # M1 answers each time
+    text = plain(scores_text(scores_of(run), everything=True))
+    assert "Only the answers of M1 are scored" in text
+    assert "those of M1" not in text
+
+
+def test_patience_is_not_asked_where_the_run_has_gone_on_already() -> None:
+    rates = {1: 0.25, 2: 0.25, 3: 1.0, 4: 0.75}
+    loop(make("iterations=3", "best.continue_from=last"), rates)
+    open_run("run").configure(["iterations=4", "best.patience=2"])
+    assert [model for model, _ in bases(loop(open_run("run"), rates))] == ["M2", "M3", "M4", "M5"]
+    assert status_of(open_run("run")).ended is None
+
+
+def test_a_run_that_patience_ended_has_the_models_that_it_made() -> None:
+    run = loop(make("best.patience=2", "best.continue_from=last"), {1: 0.25, 2: 0.25})
+    assert "M0 to M3;" in plain(status_text(status_of(run)))
 
 
 def test_a_start_that_names_no_earlier_model_is_damage() -> None:

@@ -238,7 +238,8 @@ def test_a_generator_that_writes_nothing_new_stops_within_its_budget() -> None:
 
 
 def test_a_budget_raised_on_resume_goes_on_after_the_attempts_already_made() -> None:
-    run = make("iterations=1", "prompts.count=8", "prompts.max_attempts=4")
+    words = "prompts.count=8", "prompts.max_attempts=8", "prompts.min_words=7"
+    run = make("iterations=1", *words)
     with pytest.raises(StoppedError):
         loop(run)
     run.configure(["prompts.max_attempts=40"])

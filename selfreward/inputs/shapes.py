@@ -212,7 +212,8 @@ def _completion(row: Mapping[str, Any]) -> dict[str, Any]:
     text = next((row[name] for name in ("response", "text", "completion") if name in row), None)
     ours["text"] = text
     if "score" not in row:
-        ratings = row.get("annotations") or {}
+        given = row.get("annotations")
+        ratings = given if isinstance(given, dict) else {}
         found = [as_number(one.get("Rating")) for one in ratings.values() if isinstance(one, dict)]
         points = [rating for rating in found if rating is not None]
         score = as_number(row.get("fine-grained_score", row.get("rating")))

@@ -12,6 +12,7 @@ than a sliding window: some models, as GPT-Neo, count it over whatever is beside
 """
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -186,7 +187,7 @@ def _windows(config: Mapping[str, Any]) -> list[int]:
     return [
         value
         for name, value in config.items()
-        if ("window" in name or "chunk" in name) and "layer" not in name
+        if ("window" in name or "chunk" in name) and not re.search("layer|pattern", name)
         if isinstance(value, int) and value > 0 and value is not True
     ]
 

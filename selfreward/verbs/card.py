@@ -22,6 +22,7 @@ from selfreward.measures.figures import IterationFigures
 from selfreward.records import FORMS, Stage
 from selfreward.storage.committed import trainings
 from selfreward.storage.directory import Run
+from selfreward.storage.starts import start_of
 from selfreward.storage.tables import RESTORE
 from selfreward.verbs.console import unmarked
 from selfreward.verbs.findings import findings
@@ -143,7 +144,9 @@ def pairs_card(run: Run, number: int, repository: str | None, counts: Mapping[in
         configs=[{"config_name": "default",
                   "data_files": [{"split": "train", "path": "data/*.parquet"}]}],
     )  # fmt: skip
-    rows = [[f"`data/iteration-{t}.parquet`", f"M{t}", f"M{t + 1}", f"{n:,}"]
+    with run.store() as store:
+        authors = {t: f"M{start_of(store, t)}" for t in counts}
+    rows = [[f"`data/iteration-{t}.parquet`", authors[t], f"M{t + 1}", f"{n:,}"]
             for t, n in counts.items()]  # fmt: skip
     model = f"[{repository}](https://huggingface.co/{repository})" if repository else f"M{number}"
     blocks = [
@@ -207,7 +210,7 @@ def _scores(rounds: Sequence[IterationFigures]) -> str:
     for figures in rounds:
         if figures.iteration:
             rows.append([
-                f"{figures.iteration}: M{figures.iteration} -> M{figures.iteration + 1}",
+                f"{figures.iteration}: M{figures.start} -> M{figures.iteration + 1}",
                 f"{figures.prompts.accepted:,}", f"{figures.responses.n:,}",
                 _mean(figures.scores.mean, figures.scores.se), _share(figures.judgments.parse_rate),
                 f"{figures.pairs.n:,}", _mean(figures.pairs.margin, figures.pairs.margin_se),

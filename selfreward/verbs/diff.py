@@ -8,6 +8,7 @@ comes from stands beside it, see ``Method``.
 
 import hashlib
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -160,7 +161,7 @@ def diff_of(a: str, b: str) -> Diff:
 def _named(word: str) -> tuple[Run, int | None]:
     """A run and the iteration that is named with it."""
     name, colon, number = word.rpartition(":")
-    if not colon or Path(word, "records.db").is_file():
+    if not colon or os.path.isfile(Path(word, "records.db")):
         return open_run(word), None
     if not number.isdecimal():
         raise ConfigError(

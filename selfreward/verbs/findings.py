@@ -38,11 +38,11 @@ def findings(iterations: Sequence[IterationFigures], best: Best | None = None) -
         *_benchmarks(iterations),
         *([_best_sentence(best)] if best else []),
     ]
-    if len(judged) > 1:
+    if judged and judged[-1].start != judged[0].start:
         found.append(_scores(judged[0], judged[-1]))
     elif judged:
         found.append(
-            f"Only the answers of M{judged[0].iteration} are scored, so there is nothing to "
+            f"Only the answers of M{judged[0].start} are scored, so there is nothing to "
             "compare them with."
         )
     if measured:
@@ -50,7 +50,7 @@ def findings(iterations: Sequence[IterationFigures], best: Best | None = None) -
         assert judge is not None
         found.append(judge_sentence(f"M{measured[-1].iteration + 1}", judge))
     of_length = [f for f in answered if f.responses.length]
-    if len(of_length) > 1:
+    if of_length and of_length[-1].start != of_length[0].start:
         found.append(_lengths(of_length[0], of_length[-1]))
     return found
 

@@ -33,6 +33,16 @@ class Ancestor:
     """UTC time."""
 
 
+def learned_from(store: Store, number: int) -> list[int]:
+    """The iterations whose pairs a model learned from by DPO, it or a model that it comes from."""
+    made = {ancestor.model: ancestor for ancestor in lineage(store)}
+    found, model = [], f"M{number}"
+    while model in made and made[model].iteration > 0:
+        found += [made[model].iteration] if made[model].method == "DPO" else []
+        model = made[model].base
+    return sorted(found)
+
+
 def lineage(store: Store) -> list[Ancestor]:
     """The models that finished trainings made, in order.
 

@@ -66,6 +66,7 @@ def plan_of(config: Config, source: Path | None) -> dict[str, Any]:
     each = [stages_of(config, t, *parts) for t in range(1, config.iterations + 1)]
     stages = [row for iteration in each for row in iteration]
     sft = _sft(config, beside, rubrics[0])
+    selected = [sft["selection"]] if sft and sft["selection"] else []
     evaluation = _evaluation(config, beside, rubrics[config.judge.evaluated])
     memory = memory_of(config)
     return {
@@ -75,8 +76,8 @@ def plan_of(config: Config, source: Path | None) -> dict[str, Any]:
         "demonstrations": _demonstrations(config, len(prompts)),
         "per_iteration": max(each, key=_tokens) if each else stages_of(config, 1, *parts),
         "tokens": {
-            "sampled_at_most": sum(row["sampled"] for row in stages),
-            "read_estimate": sum(row["read"] for row in stages),
+            name: sum(row[key] for row in (*stages, *selected))
+            for name, key in (("sampled_at_most", "sampled"), ("read_estimate", "read"))
         },
         "steps": sum(row.get("steps", 0) for row in stages) + (sft["steps"] if sft else 0),
         "evaluation": evaluation,

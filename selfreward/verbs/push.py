@@ -20,7 +20,7 @@ from selfreward.storage.committed import check_model, model_of
 from selfreward.storage.directory import Run
 from selfreward.verbs.card import PLOT, model_card, pairs_card
 from selfreward.verbs.layout import size, table
-from selfreward.verbs.lineage import lineage
+from selfreward.verbs.lineage import learned_from
 from selfreward.verbs.scores import scores_of
 
 _SENT = (".safetensors", ".json", ".jinja", ".model", ".txt", ".py")
@@ -217,9 +217,11 @@ def _pairs(run: Run, number: int, model: str | None, repository: str, work: Path
     folder = work / "pairs"
     (folder / "data").mkdir(parents=True)
     with run.store() as store:
-        by_dpo = {made.iteration for made in lineage(store) if made.method == "DPO"}
-    own = by_dpo if run.config.train.preferences is None else set()
-    names = {t: f"data/iteration-{t}.parquet" for t in range(1, number) if t in own}
+        learned = learned_from(store, number)
+    own = learned if run.config.train.preferences is None else []
+    if own and run.config.train.replay.aift:
+        own = [*range(1, own[-1] + 1)]
+    names = {t: f"data/iteration-{t}.parquet" for t in own}
     counts = {t: write_parquet(run, folder / name, "pairs", t) for t, name in names.items()}
     if not sum(counts.values()):
         raise NotFoundError(

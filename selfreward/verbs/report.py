@@ -23,7 +23,7 @@ from selfreward.verbs.layout import MISSING, duration, percent, share
 from selfreward.verbs.lineage import lineage
 from selfreward.verbs.score_rows import gain, points, score_rows
 from selfreward.verbs.scores import health_lines, scores_of
-from selfreward.verbs.status import Status, status_of
+from selfreward.verbs.status import Status, last_model, status_of
 
 _COLUMNS = 12
 """Iterations in a table; of more the first and the last ones, as of charts and examples."""
@@ -141,7 +141,8 @@ def report_of(run: Run) -> tuple[Report, ChartData]:
 
 def _state(status: Status) -> str:
     if status.state == "finished":
-        return f"Finished: M0 to M{status.iterations + 1}, {duration(status.seconds)} of work."
+        ended = f" It ended {status.ended}." if status.ended else ""
+        return f"Finished: M0 to {last_model(status)}, {duration(status.seconds)} of work.{ended}"
     at = f"iteration {status.iteration} of {status.iterations}"
     stage = f", stage {status.stage}" if status.stage else ""
     now = {

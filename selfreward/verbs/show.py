@@ -141,6 +141,10 @@ def _by_response(store: Store, iteration: int, order: Order) -> list[int]:
     return sorted(first, key=lambda attempt: (first[attempt], attempt))
 
 
+MOST_ATTEMPTS = 2**31
+"""Far above what any run has; SQLite knows no number of 64 bits and more."""
+
+
 def prompt_of(run: Run, iteration: int | None, attempt: int) -> ShownPrompt:
     """All that the run holds on one prompt.
 
@@ -149,8 +153,8 @@ def prompt_of(run: Run, iteration: int | None, attempt: int) -> ShownPrompt:
     """
     with run.store() as store:
         iteration = _iteration(run, store, iteration)
-        prompts = store.records(Prompt, iteration, attempt)
-        if not prompts:
+        prompts = store.records(Prompt, iteration, min(attempt, MOST_ATTEMPTS))
+        if not prompts or attempt > MOST_ATTEMPTS:
             query = "SELECT count(*) FROM prompts WHERE iteration = ?"
             attempts = next(store.query(query, (iteration,)))[0]
             raise NotFoundError(

@@ -160,15 +160,19 @@ def status_of(run: Run) -> Status:
     )
 
 
+def last_model(status: Status) -> str:
+    """What the run makes last, or has made where it ended before."""
+    return f"M{(status.iteration if status.ended else status.iterations) + 1}"
+
+
 def status_text(status: Status) -> str:
     """What ``selfreward status`` prints."""
     owner, branch = status.owner, status.branch
     where = "" if owner.here else f" on {owner.host}"
     who = f", process {owner.pid}{where} since {owner.since}" if owner.alive else ""
-    last = "M1" if status.iterations == 0 else f"M{status.iterations + 1}"
     lines = [
         f"{bold(status.run)}  {status.state}{who}",
-        dim(f"{status.model}, M0 to {last}; {status.path}"),
+        dim(f"{status.model}, M0 to {last_model(status)}; {status.path}"),
         *([dim(_branch_text(branch))] if branch else []),
         "",
         f"{of_iterations(status.iteration, status.iterations)}, "

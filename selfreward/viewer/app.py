@@ -158,10 +158,11 @@ def _list(request: Request) -> Response:
 
 
 def _training(request: Request) -> Response:
+    from selfreward.verbs.show import MOST_ATTEMPTS
     from selfreward.viewer.pages import training_page
 
     with opened(request) as run:
-        return as_json(training_page(run, request.path_params["iteration"]))
+        return as_json(training_page(run, min(request.path_params["iteration"], MOST_ATTEMPTS)))
 
 
 def _questions(request: Request) -> Response:

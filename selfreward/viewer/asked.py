@@ -175,6 +175,7 @@ def _cursor(text: str) -> tuple[float, int]:
         value, packed = json.loads(base64.b64decode(text.encode(), b"-_", validate=True))
     except (ValueError, TypeError, binascii.Error, RecursionError):
         value, packed = None, None
-    if not isinstance(value, int | float) or not isinstance(packed, int) or abs(packed) >= 2**63:
+    is_place = isinstance(value, int | float) and isinstance(packed, int)
+    if not (is_place and abs(value) < 2**63 and abs(packed) < 2**62):  # so that NaN is none, too
         raise ConfigError("after: not a cursor of this list", "Take `next` of the page before.")
     return value, packed

@@ -426,8 +426,8 @@ def test_a_method_that_cannot_go_on_exits_6_and_a_bug_exits_1_with_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
-    stopped = selfreward("run", "quickstart", "--name", "a", *SMALL, "pairs.min_pairs=99",
-                         mood="well")  # fmt: skip
+    stopped = selfreward("run", "quickstart", "--name", "a", *SMALL, "pairs.min_margin=5",
+                         "pairs.min_pairs=4", mood="well")  # fmt: skip
     assert stopped.returncode == 6
     message, hint, saved = stopped.stderr.splitlines()[-3:]
     assert message.startswith(b"error: ")

@@ -353,6 +353,13 @@ def test_what_two_tools_call_a_turn_may_both_be_there_with_null_in_one(tmp_path:
     assert seeds.read_ift(given) == [IftExample(ASKED, ANSWERED)]
 
 
+@pytest.mark.parametrize("annotations", ["a", [1], [{"Rating": "5"}], 3])
+def test_annotations_that_are_no_object_rate_nothing(tmp_path: Path, annotations: object) -> None:
+    completions = [{"response": ANSWERED, "annotations": annotations}, {"response": "x"}]
+    given = source(tmp_path, {"instruction": ASKED, "completions": completions})
+    assert "no rank or score 2" in refusal(read_ranked, given).message
+
+
 def test_an_empty_list_of_answers_is_told(tmp_path: Path) -> None:
     given = source(tmp_path, {"prompt": ASKED, "responses": []})
     assert "'responses' is an empty list" in refusal(seeds.read_eft, given).message

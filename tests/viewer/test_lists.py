@@ -461,6 +461,8 @@ def test_a_cache_that_cannot_be_written_is_one_message(
         ({"min_score": "nan"}, "min_score=nan"), ({"max_score": "1e999"}, "max_score="),
         ({"after": "!"}, "after"), ({"after": "W10="}, "after"),
         ({"after": "WzEsMmUzMDBd"}, "after"),
+        ({"after": "W05hTiwgNV0="}, "after"), ({"after": "Wzk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTksIDVd"}, "after"),
+        ({"after": "WzEsIDkyMjMzNzIwMzY4NTQ3NzU4MDdd"}, "after"),
         ({"failed": "yes"}, "failed=yes"), ({"juror": "1"}, "juror"), ({"stage": "pairs"}, "stage"),
         ({"q": "a", "kind": "drops"}, "q:"), ({"q": "***"}, "q:"), ({"sorted": "1"}, "sorted"),
     ],

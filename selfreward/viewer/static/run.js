@@ -45,7 +45,7 @@ export function draw(_, context) {
 }
 
 function heading({ name, status }) {
-  const last = status.iterations ? status.iterations + 1 : 1;
+  const last = (status.ended ? status.iteration : status.iterations) + 1;
   return h("div.title", {},
     h("h1", {}, shown(name), " ", badge(status.state, status.state)),
     h("p.meta", {},
