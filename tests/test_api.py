@@ -184,7 +184,7 @@ def test_a_run_that_stops_says_what_it_has_kept_and_resumes(
     scripted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(StoppedError) as stop:
-        run({}, *SMALL, "iterations=1", name="a", pairs={"min_pairs": 100})
+        run({}, *SMALL, "iterations=1", name="a", pairs={"min_pairs": 18, "rule": "all_pairs"})
     assert stop.value.__notes__ == ["saved; continue with: selfreward resume a"]
     opened = Run.open("a")
     assert opened.status().state == "failed"

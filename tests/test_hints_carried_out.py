@@ -81,14 +81,14 @@ CASES = [
     ),
     Case("resume whole iterations=0", r"iteration (\d) has begun", "resume whole iterations={0}"),
     Case(
-        f"run quickstart {FEW} --name short pairs.min_pairs=99",
+        f"run quickstart {FEW} --name short pairs.min_margin=2 pairs.min_pairs=6",
         r"`selfreward (pairs short)`",
         "{0}",
     ),
     Case(
         f"run quickstart {FEW} --name less pairs.min_pairs=99",
-        r"`selfreward (resume less .*?)`",
-        "{0}",
+        r"give (\d+) pairs at most",
+        f"run quickstart {FEW} --name less pairs.min_pairs={{0}}",
     ),
     Case("init .", r"(Choose another directory)", "init elsewhere"),
     Case("init there --recipe nope", r"Recipes: (\w+)", "init there --recipe {0}"),
