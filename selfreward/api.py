@@ -12,6 +12,7 @@ command line launches runs by the same two functions, ``new_run`` and ``launch``
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from selfreward.verbs.tables import What
 
 _LOG = logging.getLogger(__name__)
+_NUMBER = re.compile(r"[0-9]{1,9}")
 _TOLD_S = 0.5
 """Least time between two calls of ``progress``."""
 
@@ -290,7 +292,7 @@ def _left(run: directory.Run, said: str, is_new: bool) -> str:
 def _branch(start: str) -> list[str]:
     """Overrides that start a run from a model of another one."""
     name, colon, model = start.rpartition(":")
-    if not colon or not model.startswith("M") or not model[1:].isdecimal():
+    if not colon or not model.startswith("M") or not _NUMBER.fullmatch(model[1:]):
         raise ConfigError(f"--from {start}: expected RUN:M1, a run and one of its models")
     path = Run.open(name).model(int(model[1:]))
     return [f"model={json.dumps(str(path.resolve()))}", "sft=null"]

@@ -19,6 +19,7 @@ from selfreward.storage.directory import Run, open_run
 from selfreward.storage.starts import START, start_of
 from selfreward.storage.tracker import Tracker
 from selfreward.training.base import Training
+from selfreward.verbs.card import model_card, pairs_card
 from selfreward.verbs.lineage import learned_from, lineage
 from selfreward.verbs.maintenance import collect, verify
 from selfreward.verbs.scores import scores_of, scores_text
@@ -234,3 +235,12 @@ def test_a_start_that_names_no_earlier_model_is_damage() -> None:
 def test_without_a_measure_there_is_no_best_to_go_on_from(words: list[str]) -> None:
     with pytest.raises(ConfigError, match=r"best.continue_from=best with best.by=.* needs"):
         build_config({}, [*SMALL, *words])
+
+
+def test_cards_name_the_model_that_each_iteration_started_from() -> None:
+    run = loop(make())
+    said = pairs_card(run, 5, None, {1: 3, 3: 3, 4: 3})
+    rows = [line.split(" | ")[1:3] for line in said.splitlines() if "iteration-" in line]
+    assert rows == [["M1", "M2"], ["M2", "M4"], ["M4", "M5"]]
+    card = model_card(run, 5, plot=False, pairs=None)
+    assert "3: M2 -> M4" in card and "M3 -> M4" not in card

@@ -5,6 +5,7 @@ Not part of the config itself, so that runs of earlier releases are read whateve
 
 from collections.abc import Iterator
 
+from selfreward.config.generation import PromptsConfig
 from selfreward.config.run import Config
 from selfreward.errors import ConfigError
 
@@ -31,8 +32,31 @@ def check_feasible(config: Config) -> None:
     Raises:
         ConfigError: The keys that contradict each other, and what to set.
     """
+    _check_brakes(config)
+    if config.iterations == 0:
+        return
+    if config.prompts.dataset is None:
+        _check_writing(config.prompts)
+    if not config.train.takes_own_pairs:
+        return
     prompts, responses = config.prompts, config.responses
-    if prompts.dataset is None and prompts.min_words > prompts.max_words:
+    most = prompts.count * config.pairs.most(responses.n + responses.demonstrations)
+    if config.pairs.min_pairs > most:
+        raise ConfigError(
+            f"pairs.min_pairs={config.pairs.min_pairs}, but {prompts.count} prompts with "
+            f"{responses.n} responses each give {most} pairs at most",
+            "Lower it, or raise prompts.count.",
+        )
+    if responses.temperature == 0 and not (responses.anchors or responses.demonstrations):
+        raise ConfigError(
+            "responses.temperature=0 samples the same response each time, which makes no pair",
+            "Set it above 0, such as 0.7.",
+        )
+
+
+def _check_writing(prompts: PromptsConfig) -> None:
+    """Refuse what lets a model write no prompt that is taken."""
+    if prompts.min_words > prompts.max_words:
         raise ConfigError(
             f"prompts.min_words={prompts.min_words} is above prompts.max_words="
             f"{prompts.max_words}, so that no prompt would be accepted",
@@ -44,22 +68,6 @@ def check_feasible(config: Config) -> None:
             "the run would give up before it has its prompts",
             "Raise it, or leave it out.",
         )
-    makes_pairs = config.iterations > 0 and config.train.method == "dpo"
-    makes_pairs = makes_pairs and config.train.preferences is None
-    most = prompts.count * config.pairs.most(responses.n)
-    if makes_pairs and config.pairs.min_pairs > most:
-        raise ConfigError(
-            f"pairs.min_pairs={config.pairs.min_pairs}, but {prompts.count} prompts with "
-            f"{responses.n} responses each give {most} pairs at most",
-            "Lower it, or raise prompts.count.",
-        )
-    own = responses.n + responses.anchors + responses.demonstrations
-    if makes_pairs and responses.temperature == 0 and own == responses.n:
-        raise ConfigError(
-            "responses.temperature=0 samples the same response each time, which makes no pair",
-            "Set it above 0, such as 0.7.",
-        )
-    _check_brakes(config)
 
 
 def _check_brakes(config: Config) -> None:

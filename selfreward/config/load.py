@@ -157,7 +157,7 @@ def _set(data: Any, key: tuple[str, ...], value: object, word: str, depth: int =
     part, *rest = key[depth:]
     place: Any = part
     if isinstance(data, list):
-        if not part.isdecimal() or int(part) >= len(data):
+        if part not in map(str, range(len(data))):
             raise ConfigError(f"override {word}: no entry {part!r}, there are {len(data)} from 0")
         place = int(part)
     if not rest:

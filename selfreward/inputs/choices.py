@@ -10,6 +10,7 @@ from selfreward.config import SeedSource
 from selfreward.config.evaluation import Style
 from selfreward.errors import ConfigError
 from selfreward.inputs.rows import read_rows
+from selfreward.inputs.shapes import check_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +61,7 @@ def _choices(at: str, row: Mapping[str, object], columns: Mapping[str, str]) -> 
     texts = choices if isinstance(choices, list) else []
     if len(texts) < 2 or not all(isinstance(t, str) and t.strip() for t in texts):
         raise ConfigError(f"{at}: needs a list of two texts or more in 'choices'")
-    for text in (question, *texts):
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise ConfigError(f"{at}: a text holds half of a surrogate pair") from None
+    check_text("".join((question, *texts)), "question or choices", at)
     if len(set(texts)) < len(texts):
         raise ConfigError(f"{at}: the same text stands twice in 'choices'", "Remove one of them.")
     if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(texts):

@@ -149,7 +149,7 @@ def is_messages(value: object) -> TypeGuard[list[dict[str, Any]]]:
 
 
 def messages_in(text: str) -> list[dict[str, Any]] | None:
-    """The messages that a text holds as JSON, as CSV and some columns of parquet have them."""
+    """The messages that a text holds as JSON, as a cell of CSV has them."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):

@@ -9,7 +9,7 @@ from selfreward.config import SeedSource
 from selfreward.errors import ConfigError
 from selfreward.inputs.columns import further_columns, whole_row
 from selfreward.inputs.rows import read_rows
-from selfreward.inputs.shapes import our_row
+from selfreward.inputs.shapes import check_text, our_row
 
 QUESTION = frozenset({"prompt", "kind", "reference"})
 """The columns of a question that are read; it may have further ones."""
@@ -78,10 +78,7 @@ def _text(values: dict[str, object], name: str, at: str) -> str | None:
         return None
     if not isinstance(value, str) or not value.strip():
         raise ConfigError(f"{at}: column {name!r} must be a text, found {value!r:.60}")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ConfigError(f"{at}: column {name!r} holds half of a surrogate pair") from None
+    check_text(value, name, at)
     return value.strip()
 
 

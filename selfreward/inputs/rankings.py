@@ -30,6 +30,7 @@ from selfreward.inputs.shapes import (
     READ_SCORED,
     as_number,
     check_names,
+    check_text,
     instead,
     our_row,
     seen,
@@ -246,10 +247,7 @@ class _Reader:
                 f"{at}: needs a text in column {theirs!r}, {found}",
                 f"Read are {READ_SCORED}, and chosen and rejected; see docs/judge.md.",
             )
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise ConfigError(f"{at}: column {name!r} holds half of a surrogate pair") from None
+        check_text(value, name, at)
         return value.strip()
 
     def _number(self, at: str, row: dict[str, Any], name: str) -> float | None:

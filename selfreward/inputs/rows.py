@@ -1,8 +1,8 @@
 """Rows from outside: JSON lines, a JSON array, CSV, TSV, parquet, plain text, and hub data sets.
 
 A ``.txt`` that is no JSON has a prompt on each line. Text files are UTF-8, with or without a byte
-order mark, with any line ends, plain or ``.gz``. Rows are as they are found, but for lists that are
-written as a text, as in a cell of CSV; what is in them is for ``shapes.py``.
+order mark, with any line ends, plain or ``.gz``. Rows are as they are found, but for lists in CSV,
+whose cells can only hold their text; what is in them is for ``shapes.py``.
 """
 
 import csv
@@ -11,7 +11,7 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
@@ -45,7 +45,7 @@ _WIDE = {
 _LISTS = (
     "responses", "completions", "history", "messages", "conversations", "conversation", "choices"
 )  # fmt: skip
-"""Columns that hold a list, also where it is written as a text."""
+"""Columns that hold a list, of which a cell of CSV has the text."""
 _LONGEST_CELL = 2**31 - 1
 
 
@@ -58,13 +58,13 @@ def read_rows(source: SeedSource, beside: Path | None = None) -> Iterator[Row]:
         PreflightError: The hub cannot be reached.
     """
     path = _find(source.path, beside)
+    lists = {source.columns.get(name, name) for name in _LISTS}
     if path is None:
         rows = _read_hub(source)
     elif path.suffix.lower() == ".parquet":
         rows = _read_parquet(path)
     else:
-        rows = _read_text(path)
-    lists = {source.columns.get(name, name) for name in _LISTS}
+        rows = _read_text(path, lists)
     count, unseen, known = 0, set(source.columns.values()), set[str]()
     for at, row in rows:
         if source.limit is not None and count == source.limit:
@@ -73,15 +73,15 @@ def read_rows(source: SeedSource, beside: Path | None = None) -> Iterator[Row]:
         if unseen:
             known |= _names_in(row)
             unseen -= known
-        yield at, {name: _unpacked(value, name in lists) for name, value in row.items()}
+        yield at, row
     if count == 0:
         raise ConfigError(f"{path or source.path}: holds no rows")
     for ours, theirs in source.columns.items():
         if theirs in unseen:
             near = get_close_matches(theirs, known, 1)
             raise ConfigError(
-                f"{path or source.path}: no row has a column {theirs!r}, which columns names for "
-                f"{ours!r}",
+                f"{path or source.path}: none of {count} rows has a column {theirs!r}, which "
+                f"columns names for {ours!r}",
                 f"Did you mean {near[0]}?" if near else f"It has {', '.join(sorted(known))}.",
             )
 
@@ -93,17 +93,17 @@ def _names_in(row: Mapping[str, Any]) -> set[str]:
     return inner | row.keys()
 
 
-def _unpacked(value: Any, is_list: bool) -> Any:
-    """The list that a text holds, where one is due or it is one of messages; else the value."""
-    if not isinstance(value, str) or not value.lstrip().startswith("["):
-        return value
+def _unpacked(cell: str, is_list: bool) -> Any:
+    """The list that a cell holds, where one is due or it is one of messages; else its text."""
+    if not cell.lstrip().startswith("["):
+        return cell
     if not is_list:
-        return messages_in(value) or value
+        return messages_in(cell) or cell
     try:
-        found = json.loads(value)
+        found = json.loads(cell)
     except (ValueError, RecursionError):
-        return value
-    return found if isinstance(found, list) else value
+        return cell
+    return found if isinstance(found, list) else cell
 
 
 def _find(path: str, beside: Path | None) -> Path | None:
@@ -139,7 +139,7 @@ def _find(path: str, beside: Path | None) -> Path | None:
     raise ConfigError(f"data {path!r}: no such file", hint)
 
 
-def _read_text(path: Path) -> Iterator[Row]:
+def _read_text(path: Path, lists: Collection[str]) -> Iterator[Row]:
     """Rows of a text file; the names of some say less than their first byte."""
     packed = path.suffix.lower() == ".gz"
     kind = (path.with_suffix("") if packed else path).suffix.lower()
@@ -149,7 +149,7 @@ def _read_text(path: Path) -> Iterator[Row]:
             file.seek(0)
             _check_encoding(path, head, is_plain=kind in (".csv", ".tsv", ".txt"))
             if kind in (".csv", ".tsv"):
-                yield from _read_csv(path, file, "," if kind == ".csv" else "\t")
+                yield from _read_csv(path, file, "," if kind == ".csv" else "\t", lists)
             elif kind == ".txt" and not _is_json(head):
                 yield from _read_lines(path, file)
             elif head.lstrip().startswith(b"["):
@@ -283,10 +283,11 @@ def _read_array(path: Path, file: BinaryIO) -> Iterator[Row]:
         raise ConfigError(f"{path}:{line}: not JSON (there is more behind the array)")
 
 
-def _read_csv(path: Path, file: BinaryIO, delimiter: str) -> Iterator[Row]:
+def _read_csv(path: Path, file: BinaryIO, delimiter: str, lists: Collection[str]) -> Iterator[Row]:
     with io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
         csv.field_size_limit(_LONGEST_CELL)  # else 131,072, which an answer may have
-        yield from _records(path, csv.reader(text, delimiter=delimiter, strict=True))
+        for at, row in _records(path, csv.reader(text, delimiter=delimiter, strict=True)):
+            yield at, {name: _unpacked(cell, name in lists) for name, cell in row.items()}
 
 
 def _records(path: Path, reader: "_csv.Reader") -> Iterator[Row]:

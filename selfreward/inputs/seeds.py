@@ -28,6 +28,7 @@ from selfreward.inputs.shapes import (
     READ_SCORED,
     as_number,
     check_names,
+    check_text,
     instead,
     our_row,
     seen,
@@ -216,10 +217,7 @@ def text_of(
         elif column not in values:
             has = f"row has {sorted(values if column == 'text' else found)}"
         raise ConfigError(f"{at}: needs a text in column {theirs!r}, {has}", hint)
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ConfigError(f"{at}: column {theirs!r} holds half of a surrogate pair") from None
+    check_text(value, theirs, at)
     return value.strip()
 
 

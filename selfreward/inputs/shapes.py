@@ -111,6 +111,18 @@ def check_names(columns: Mapping[str, str], path: str) -> None:
         )
 
 
+def check_text(text: str, name: str, at: str) -> None:
+    """Check that a text can be written down.
+
+    Raises:
+        ConfigError: It holds half of a surrogate pair, as JSON may.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{at}: column {name!r} holds half of a surrogate pair") from None
+
+
 def instead(value: object) -> str:
     """What stands where a text should, in words for a message."""
     return (

@@ -163,9 +163,9 @@ def _named(word: str) -> tuple[Run, int | None]:
     name, colon, number = word.rpartition(":")
     if not colon or os.path.isfile(Path(word, "records.db")):
         return open_run(word), None
-    if not number.isdecimal():
+    if not (number.isascii() and number.isdecimal() and len(number) < 10):
         raise ConfigError(
-            f"{word}: expected RUN or RUN:T, T an iteration such as 1",
+            f"{word[:60]}: expected RUN or RUN:T, T an iteration such as 1",
             "Models are compared by the iteration that they answer in: RUN:1 is M1 -> M2.",
         )
     return open_run(name), int(number)

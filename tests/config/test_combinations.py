@@ -44,6 +44,10 @@ def test_what_can_make_no_pair_and_a_brake_that_cannot_brake_are_refused_by_ever
         "prompts.count=16 pairs.min_pairs=17 train.method=sft",
         "responses.temperature=0 train.method=sft",
         "prompts.count=3 prompts.max_attempts=3",
+        "prompts.count=16 prompts.max_attempts=3 prompts.dataset=seed/ift.jsonl",
+        "iterations=0 prompts.min_words=20 prompts.max_words=10",
+        "prompts.dataset=seed/ift.jsonl responses.demonstrations=true responses.n=1 "
+        "pairs.rule=all_pairs",
         "health.stop_on=[ties,drift,canary]",
     ],
 )

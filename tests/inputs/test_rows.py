@@ -256,8 +256,15 @@ def test_a_list_that_stands_in_a_cell_is_one_where_a_list_is_due(tmp_path: Path,
 
 @pytest.mark.parametrize("text", ['[{"role": "admin"}]', "[1, 2]", "[Formal] Write.", "[{", "[]"])
 def test_a_text_that_only_looks_like_a_list_stays_a_text(tmp_path: Path, text: str) -> None:
-    (tmp_path / "a.jsonl").write_text(json.dumps({"prompt": text}))
-    assert found(tmp_path / "a.jsonl") == [{"prompt": text}]
+    (tmp_path / "a.csv").write_text('prompt\n"' + text.replace('"', '""') + '"\n')
+    assert found(tmp_path / "a.csv") == [{"prompt": text}]
+
+
+def test_where_lists_can_be_written_as_such_a_text_stays_one(tmp_path: Path) -> None:
+    row = {"prompt": "Write a chat.", "response": '[{"role": "user", "content": "Hi"}]'}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row))
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "a.parquet")
+    assert found(tmp_path / "a.jsonl") == found(tmp_path / "a.parquet") == [row]
 
 
 @pytest.mark.parametrize("first", ["[Formal] Write a letter.", "{name} is who?", "[x]", "{"])
@@ -307,8 +314,13 @@ def test_columns_of_one_name_in_parquet_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "reader", "says", "hint"),
     [
-        ({"rank": "plce"}, read_ranked, "no row has a column 'plce'", "Did you mean place?"),
-        ({"system": "q"}, seeds.read_ift, "no row has a column 'q'", "It has "),
+        (
+            {"rank": "plce"},
+            read_ranked,
+            "rows has a column 'plce'",
+            "Did you mean place?",
+        ),
+        ({"system": "q"}, seeds.read_ift, "none of 1 rows has a column 'q'", "It has "),
         ({"justifcation": "place"}, seeds.read_eft, "maps 'justifcation'", "mean justification?"),
         ({"rnk": "place"}, read_ranked, "maps 'rnk'", "mean rank?"),
     ],

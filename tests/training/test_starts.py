@@ -204,3 +204,8 @@ def test_a_family_either_reads_trees_as_it_reads_rows_or_says_why_not(
             assert torch.equal(alone, states(model.base_model, rows))
             with pytest.raises(PreflightError, match=r"launch\.share_starts=true: .* cannot"):
                 share_starts(model, True)
+
+
+def test_only_what_is_a_length_is_a_window() -> None:
+    gemma = {"sliding_window": 512, "_sliding_window_pattern": 6, "max_window_layers": 3}
+    assert starts._windows(gemma) == [512]

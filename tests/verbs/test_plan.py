@@ -165,3 +165,12 @@ def test_rewrites_are_counted_among_the_prompts_and_read_less_than_demonstration
 def prompts_row(*words: str) -> dict[str, Any]:
     rows = plan_of(build_config({}, words), None)["per_iteration"]
     return next(row for row in rows if row["stage"] == "prompts")
+
+
+def test_what_selection_samples_and_reads_is_in_the_sums() -> None:
+    words = ["iterations=1", "sft.selection.prompts=2", "sft.selection.max_new_tokens=50"]
+    plain, selects = (plan_of(build_config({}, w), None) for w in (words[:1], words))
+    selection = selects["sft"]["selection"]
+    assert selection["sampled"] > 0
+    for key, name in (("sampled", "sampled_at_most"), ("read", "read_estimate")):
+        assert selects["tokens"][name] == plain["tokens"][name] + selection[key]

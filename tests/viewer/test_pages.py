@@ -319,3 +319,11 @@ def test_a_page_is_the_same_file_whatever_its_address(client: TestClient) -> Non
     texts = {client.get(page).text for page in pages}
     assert len(texts) == 1
     assert texts.pop().startswith("<!doctype html>")
+
+
+def test_numbers_that_sqlite_does_not_know_are_those_of_nothing(client: TestClient) -> None:
+    huge = "9" * 23
+    for path in (f"/prompt/1/{huge}", f"/prompt/{huge}/0", f"/training/{huge}"):
+        assert " no " in error_of(client, f"/api/run/whole{path}", 404)
+    other = client.get("/api/compare", params={"a": f"whole:1{'0' * 5000}", "b": "whole:1"})
+    assert 400 <= other.status_code < 500
