@@ -7,6 +7,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -88,7 +89,10 @@ WRITING_METHODS = {
 
 
 def tree(module: str) -> ast.Module:
-    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    return parsed(MODULES[module].read_text(encoding="utf-8"))
+
+
+parsed = cache(ast.parse)
 
 
 def imported(nodes: list[ast.stmt]) -> Iterator[str]:
@@ -114,6 +118,7 @@ def imports_of(module: str) -> set[str]:
     return {one for one in found if one in MODULES or one.count(".") == 1} - {"selfreward"}
 
 
+@cache
 def everywhere(module: str) -> set[str]:
     return set(imported([n for n in ast.walk(tree(module)) if isinstance(n, ast.stmt)]))
 
