@@ -227,6 +227,7 @@ def test_an_unknown_name_of_the_package_is_an_attribute_error() -> None:
     assert {"Run", "run"} <= set(selfreward.__all__)
 
 
+@pytest.mark.slow
 def test_the_notebook_shows_a_run(
     runs: Path,  # noqa: F811
     tmp_path: Path,

@@ -117,6 +117,7 @@ def test_the_python_of_the_page_on_python_runs_from_top_to_bottom(
     assert len(names["pairs"]) == names["demo"].pairs().num_rows > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code", [b for b in blocks("python") if not str(b.id).startswith(("api-", "rewards-"))]
 )

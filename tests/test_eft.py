@@ -168,6 +168,7 @@ def test_a_judgment_with_a_control_token_is_no_row_and_recorded(tmp_path: Path) 
     assert {drop.reason for drop in dropped} == {"control token"} and rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["ranked", "made"])
 def test_a_kill_after_any_commit_of_iteration_0_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str

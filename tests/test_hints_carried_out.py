@@ -247,6 +247,7 @@ def _stop(*args: object) -> None:
     raise StoppedError(REACHED)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("at_runs", "place")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.words[:60])
 def test_what_a_hint_tells_to_do_mends_it(law: Law, case: Case) -> None:

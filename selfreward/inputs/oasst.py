@@ -186,8 +186,8 @@ class _Reader:
                 raise ConfigError(f"{source}: holds none of {', '.join(names)}")
         messages: list[tuple[str, dict[str, Any]]] = []
         for path in paths:
-            rows = read_rows(SeedSource(path=path, split=split, revision=revision))
-            for at, row in rows:
+            hub = {} if Path(path).exists() else {"split": split, "revision": revision}
+            for at, row in read_rows(SeedSource.model_validate({"path": path, **hub})):
                 self.num_rows += 1
                 if {"message_id", "parent_id", "text", "role"} <= row.keys():
                     messages.append((at, row))

@@ -53,11 +53,13 @@ def read_rows(source: SeedSource, beside: Path | None = None) -> Iterator[Row]:
     """Yield (where it stands, row) of any source, unchecked.
 
     Raises:
-        ConfigError: The source is missing, unreadable, not what its name says, or empty; or it has
-            not the columns that ``columns`` names.
+        ConfigError: The source is missing, unreadable, not what its name says, or empty; it has
+            not the columns that ``columns`` names; or a file has a split or a revision.
         PreflightError: The hub cannot be reached.
     """
     path = _find(source.path, beside)
+    if path is not None:
+        _check_local(source, path)
     lists = {source.columns.get(name, name) for name in _LISTS}
     if path is None:
         rows = _read_hub(source)
@@ -83,6 +85,18 @@ def read_rows(source: SeedSource, beside: Path | None = None) -> Iterator[Row]:
                 f"{path or source.path}: none of {count} rows has a column {theirs!r}, which "
                 f"columns names for {ours!r}",
                 f"Did you mean {near[0]}?" if near else f"It has {', '.join(sorted(known))}.",
+            )
+
+
+def _check_local(source: SeedSource, path: Path) -> None:
+    """Refuse what only a hub data set has, and would change nothing here."""
+    defaults = SeedSource(path=source.path)
+    for name in ("split", "revision"):
+        if getattr(source, name) != getattr(defaults, name):
+            raise ConfigError(
+                f"{path}: a {name} is given ({getattr(source, name)}), but this is a file and no "
+                "data set of the hub",
+                f"Remove {name}, or give the data set as org/name.",
             )
 
 

@@ -94,6 +94,7 @@ def tips(svg: str) -> list[str]:
     return [title.text or "" for title in ElementTree.fromstring(svg).iter(f"{SVG}title")]
 
 
+@pytest.mark.slow
 def test_every_chart_of_the_table_is_drawn(full: ChartData) -> None:
     wanted = charts_of(full.iterations)
     assert {one.name for one in wanted} == set(CHARTS)
@@ -103,6 +104,7 @@ def test_every_chart_of_the_table_is_drawn(full: ChartData) -> None:
         assert tips(svg)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["whole", "hostile"])
 def test_every_chart_that_is_offered_can_be_drawn_from_what_is_read_for_it(
     runs: Path, name: str
@@ -115,6 +117,7 @@ def test_every_chart_that_is_offered_can_be_drawn_from_what_is_read_for_it(
         assert draw(wanted.name, data, "dark", None, wanted.iteration).startswith("<svg")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theme", get_args(Theme))
 def test_a_chart_holds_nothing_but_shapes_and_words(full: ChartData, theme: Theme) -> None:
     allowed = {"svg", "g", "path", "use", "text", "tspan", "title", "a", "defs", "clipPath", "rect"}
@@ -141,12 +144,14 @@ def test_text_is_shown_as_it_stands_and_is_never_mathematics(full: ChartData) ->
     assert "&lt;script&gt;" in svg and "<script" not in svg
 
 
+@pytest.mark.slow
 def test_ids_of_different_charts_differ(full: ChartData) -> None:
     ids = [set(re.findall(r'\bid="([^"]+)"', svg)) for svg in each(full).values()]
     assert all(ids)
     assert len(set().union(*ids)) == sum(map(len, ids))
 
 
+@pytest.mark.slow
 def test_the_same_figures_give_the_same_bytes_in_any_process(runs: Path) -> None:
     code = (
         "import hashlib; from pathlib import Path; from selfreward.storage.directory import Run\n"
@@ -201,6 +206,7 @@ def test_bars_of_prompts_and_pairs_are_the_figures(full: ChartData) -> None:
         )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_marks_lead_nowhere_without_links(full: ChartData) -> None:
     assert all("<a " not in svg for svg in each(full).values())
 
@@ -214,6 +220,7 @@ def test_a_chart_that_is_not_there_is_named_with_those_that_are(full: ChartData)
         draw("means", ChartData(()))
 
 
+@pytest.mark.slow
 def test_colors_of_the_theme_page_are_variables_that_css_defines(full: ChartData) -> None:
     used = set()
     for svg in each(full, "page").values():
@@ -281,6 +288,7 @@ def test_overviews_are_png_and_svg_files(full: ChartData, tmp_path: Path) -> Non
         save_overview(ChartData(()), tmp_path / "p.png", "x")
 
 
+@pytest.mark.slow
 def test_every_chart_is_saved_as_png_and_svg(full: ChartData, tmp_path: Path) -> None:
     files = save_charts(full, tmp_path, PAYLOAD)
     assert {*tmp_path.iterdir()} == {*files}

@@ -29,6 +29,7 @@ def alone(model: Path, context: str, continuation: str) -> float:
     return float(sum(logprobs[at - 1, ids[at]] for at in range(start, len(ids))))
 
 
+@pytest.mark.slow
 def test_a_batch_gives_what_each_text_gives_alone(
     model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

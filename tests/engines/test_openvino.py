@@ -86,6 +86,7 @@ def test_one_graph_without_weights_serves_all_checkpoints_of_a_config(
     assert not other.path.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["SmolLM 2", "GPT-2", "Gemma 3", "Phi 3", "Qwen 3"])
 def test_weights_read_from_the_files_are_those_that_transformers_loads(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -121,6 +122,7 @@ OTHERWISE: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", OTHERWISE)
 def test_what_is_stored_otherwise_is_loaded_by_transformers(
     how: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -157,6 +159,7 @@ def test_weights_that_transformers_renames_or_changes_are_always_its_own(tmp_pat
         assert openvino_trace.stored_weights(model, opened) == {}
 
 
+@pytest.mark.slow
 def test_a_process_that_asks_a_known_config_imports_no_torch(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,6 +256,7 @@ def test_threads_are_bound_to_no_cores_so_that_several_runs_share_none(model: Pa
     asyncio.run(engine.close())
 
 
+@pytest.mark.slow
 def test_other_weights_answer_as_in_a_fresh_engine(model: Path, tmp_path: Path) -> None:
     other = make_family(tmp_path / "other", "SmolLM 2", seed=1)
     chat = Chat(model)

@@ -178,6 +178,7 @@ def test_a_proof_is_made_once_and_then_costs_nothing(
         opened("auto", model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "why"),
     [
@@ -217,6 +218,7 @@ def test_auto_says_of_each_engine_why_it_goes_on(tmp_path: Path, told: list[str]
     assert "\n" not in first + second
 
 
+@pytest.mark.slow
 def test_auto_takes_the_engine_that_has_the_options(tmp_path: Path, told: list[str]) -> None:
     model = make_family(tmp_path / "a", "SmolLM 2")
     assert opened("auto", model, told, compute_type="int8", max_batch_size=4)[0] == "ctranslate2"
@@ -237,6 +239,7 @@ def test_a_mismatch_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert second.value.message == first.value.message
 
 
+@pytest.mark.slow
 def test_int8_is_proved_by_the_same_engine_in_float32(tmp_path: Path) -> None:
     model = make_family(tmp_path / "a", "SmolLM 2")
     assert opened("ctranslate2", model, compute_type="int8")[0] == "ctranslate2"
@@ -249,6 +252,7 @@ def test_bfloat16_is_measured_by_transformers_own(tmp_path: Path) -> None:
     assert opened("transformers", model, dtype="bfloat16")[0] == "transformers"
 
 
+@pytest.mark.slow
 def test_of_a_large_model_a_few_layers_of_each_kind_are_compared(
     tmp_path: Path, told: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,6 +320,7 @@ def two(tmp_path: Path) -> tuple[Path, Path]:
     return tuple(make_family(tmp_path / str(i), "SmolLM 2", seed=i) for i in range(2))  # type: ignore[return-value]
 
 
+@pytest.mark.slow
 def test_an_engine_is_proved_on_the_weights_that_it_takes(
     two: tuple[Path, Path], told: list[str]
 ) -> None:

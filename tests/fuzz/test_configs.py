@@ -72,10 +72,12 @@ def set_up(law: Law, tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
+@pytest.mark.slow
 def test_no_config_whatever_is_told_as_a_bug(law: Law, tmp_path: Path) -> None:
     check(law, tmp_path, range(350))
 
 
+@pytest.mark.slow
 def test_what_validate_accepts_a_run_does_not_refuse_before_its_model(
     law: Law,
     tmp_path: Path,

@@ -64,6 +64,7 @@ def _resolved(*args: object, **more: object) -> None:
     raise StoppedError("the data was read")
 
 
+@pytest.mark.slow
 def test_no_data_file_whatever_is_told_as_a_bug(law: Law, tmp_path: Path) -> None:
     check(law, tmp_path, range(350))
 

@@ -52,6 +52,7 @@ def check(law: Law, tmp_path: Path, original: Path, cases: range) -> None:
     shutil.rmtree(tmp_path / "runs", ignore_errors=True)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("at_runs")
 def test_no_damage_whatever_is_told_as_a_bug_by_any_verb(
     law: Law,

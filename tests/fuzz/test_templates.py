@@ -131,6 +131,7 @@ def check(law: Law, tmp_path: Path, cases: range) -> None:
         path.unlink()
 
 
+@pytest.mark.slow
 def test_no_template_whatever_is_told_as_a_bug(law: Law, tmp_path: Path) -> None:
     check(law, tmp_path, range(400))
 

@@ -160,6 +160,7 @@ def _stop(*args: object, **more: object) -> None:
     raise StoppedError("so far nothing was wrong")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("at_runs")
 def test_no_command_line_whatever_is_told_as_a_bug(
     law: Law,

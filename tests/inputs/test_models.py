@@ -335,6 +335,7 @@ CONVERT = (
 )
 
 
+@pytest.mark.slow
 def test_a_gguf_file_is_converted_once_to_float32_though_the_first_try_is_killed(
     tmp_path, monkeypatch
 ):

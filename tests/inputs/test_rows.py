@@ -337,3 +337,12 @@ def test_a_name_in_columns_that_means_nothing_is_refused(
     assert says in error.value.message and hint in error.value.hint
     fine = SeedSource(path=str(tmp_path / "a.jsonl"), columns={"rank": "place"})
     assert [r.preference for r in read_ranked(fine).rankings[0].responses] == [-2, -1]
+
+
+@pytest.mark.parametrize(("name", "value"), [("split", "validation"), ("revision", "a1b2c3")])
+def test_what_only_the_hub_has_is_refused_of_a_file(tmp_path: Path, name: str, value: str) -> None:
+    (tmp_path / "a.jsonl").write_text(LINES)
+    source = {"path": str(tmp_path / "a.jsonl")}
+    with pytest.raises(ConfigError, match=f"a {name} is given \\({value}\\), but this is a file"):
+        list(read_rows(SeedSource(**source, **{name: value})))
+    assert len(list(read_rows(SeedSource(**source, split="train", revision=None)))) == 2

@@ -84,6 +84,7 @@ def prints(run: Run) -> list[str]:
 JURY = "judge.jury=[{model: M1, votes: 2, weight: 0.5}]"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "last"),
     [

@@ -44,6 +44,7 @@ def test_of_two_alike_the_later_one_repeats_and_the_first_of_all_is_named() -> N
     assert near_duplicates(["?!", "?!", ""]) == []
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(["a b c", "a b", "d e f", "x", "\ud800"]), max_size=9))
 def test_of_equal_texts_all_but_the_first_repeat(texts: list[str]) -> None:
     repeated = near_duplicates(texts)

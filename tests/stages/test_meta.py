@@ -252,6 +252,7 @@ def test_a_judgment_that_spells_a_control_token_is_not_shown_to_the_meta_judge(r
     assert asked and not any("<|im_end|>" in prompt for prompt in asked)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("commits", [1, 5, 40, 70])
 def test_a_resumed_run_equals_an_undisturbed_one(runs: Path, commits: int) -> None:
     whole = facts(finished("whole", "engine.concurrency=1"))

@@ -85,6 +85,7 @@ def content(run: Run) -> dict[str, bytes]:
     return files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("iteration", [1, 2])
 def test_a_branch_with_the_same_options_makes_the_same_records_and_models(
     whole: Run, iteration: int
@@ -233,6 +234,7 @@ create_branch(Run(Path(sys.argv[1])), 2, "made")
 """
 
 
+@pytest.mark.slow
 def test_a_kill_leaves_no_half_branch(whole: Run, root: Path) -> None:
     before = content(whole)
     for delay in (0.0, 0.005, 0.02, 0.05, 0.1):

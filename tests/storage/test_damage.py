@@ -93,6 +93,7 @@ def check(copied: Callable[[str], Path], seeds: range, capsys: pytest.CaptureFix
                 assert code == 5, (how, words, said.out[-800:])
 
 
+@pytest.mark.slow
 def test_no_damage_whatever_is_told_as_a_bug(
     copied: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

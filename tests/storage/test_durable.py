@@ -179,6 +179,7 @@ print("done")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("earlier", ["nothing", "torn"])
 def test_a_process_killed_at_any_step_leaves_a_whole_directory_or_none(
     tmp_path: Path, earlier: str

@@ -103,6 +103,7 @@ def plans_of(steps: list[Step], draw: random.Random) -> list[Plan]:
     return plans
 
 
+@pytest.mark.slow
 def test_every_durable_call_of_storage_is_a_step_of_a_scenario(tmp_path: Path, whole: Path) -> None:
     seen: set[tuple[str, int]] = set()
     for name in SCENARIOS:

@@ -126,6 +126,7 @@ follower.follow(Run(Path(sys.argv[1])), "tensorboard", lambda: True)
 """
 
 
+@pytest.mark.slow
 def test_a_tracker_killed_at_any_row_is_caught_up_with_exactly_once(run: Run) -> None:
     pytest.importorskip("tensorboard")
     for rows in (0, 1, 3):
@@ -149,6 +150,7 @@ def test_what_a_run_makes_arrives_while_it_is_made(
     assert same(events(run), expected(run))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", [HANGS, RAISES, DIES], ids=["hangs", "raises", "dies"])
 def test_a_tracker_that_fails_changes_no_record_and_takes_no_more_than_the_bound(
     library: str,

@@ -286,6 +286,7 @@ _end_with_launcher(Path(sys.argv[1]), launcher)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gone", ["launcher", "job"])
 def test_a_rank_ends_with_its_launcher_and_with_its_job(gone: str, tmp_path: Path) -> None:
     job = tmp_path / "job.json"

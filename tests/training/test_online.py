@@ -88,6 +88,7 @@ class Call:
 BOTH = pytest.mark.parametrize("method", ["rloo", "grpo"])
 
 
+@pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize("points", [0.0, 0.3, 1 / 3, 4.9])
 def test_a_constant_reward_without_kl_moves_no_weight(method, points, start, tmp_path):
@@ -152,6 +153,7 @@ def test_without_a_mix_none_is_logged(start, tmp_path):
     assert "ptx" not in Call("rloo", start, tmp_path, rows=2).run().logs[1]
 
 
+@pytest.mark.slow
 @BOTH
 def test_the_mean_reward_rises(method, start, tmp_path):
     """The shorter the better: a model that learns ends its turn."""
@@ -219,6 +221,7 @@ CASES = {
 """The step of the last checkpoint, where one was asked for at every third, and options."""
 
 
+@pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize("case", CASES)
 def test_a_training_that_was_killed_ends_with_the_weights_of_an_undisturbed_one(

@@ -139,6 +139,7 @@ def accuracy(model: Any, rows: list[RankedRow]) -> float:
     return sum(right) / len(right)
 
 
+@pytest.mark.slow
 def test_it_learns_the_order_and_trained_on_flipped_ranks_the_opposite_one(
     start: Path, tmp_path: Path
 ) -> None:

@@ -372,6 +372,7 @@ def test_a_published_model_is_whole_float32_and_loads_with_the_start_models_toke
     assert not training.checkpoints.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("known", ["none", "in tokenizer_config.json", "chat_template.jinja"])
 def test_a_published_model_carries_the_runs_chat_template_in_place_of_any_other(
     known, start, tmp_path
@@ -425,6 +426,7 @@ def test_a_lora_adapter_is_merged_into_the_published_weights(start, tmp_path, ro
     assert changed == {name for name in old if "q_proj" in name or "v_proj" in name}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [{}, {"use_dora": True}, {"use_rslora": True}], ids=str)
 @pytest.mark.parametrize("rows", [sft_rows(8), dpo_rows(8)], ids=["sft", "dpo"])
 def test_the_adapter_that_was_merged_is_kept_beside_the_weights(start, tmp_path, rows, more):
@@ -508,6 +510,7 @@ def test_a_resumed_training_gives_the_same_losses_and_weights(dropping, tmp_path
         assert torch.allclose(tensor, weights(resumed.output)[name], rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_checkpoints_come_by_the_clock_and_none_before_what_is_published(
     start, tmp_path, monkeypatch
 ):
@@ -533,6 +536,7 @@ def test_checkpoints_come_by_the_clock_and_none_before_what_is_published(
     assert sealed("named and old", save_steps=3) == [3, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # which torch looks at while it compiles
 @pytest.mark.parametrize("rows", [sft_rows(10), dpo_rows(10)], ids=["sft", "dpo"])
 def test_a_compiled_training_is_resumed_and_published_like_another(start, tmp_path, rows):
@@ -549,6 +553,7 @@ def test_a_compiled_training_is_resumed_and_published_like_another(start, tmp_pa
         assert torch.allclose(tensor, found[name], atol=1e-5), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (1, None), (None, 2)])
 def test_save_steps_may_change_while_a_training_is_resumed(
     before, after, start, tmp_path, monkeypatch
@@ -896,6 +901,7 @@ def test_options_that_would_change_the_reference_or_the_weights_are_refused(meth
         check_lora(lora or {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("init", [True, "gaussian", "orthogonal"])
 def test_adapters_that_start_as_the_model_itself_train_and_are_published(init, start, tmp_path):
     lora = {"r": 2, "init_lora_weights": init}

@@ -74,6 +74,7 @@ def test_a_weighted_pair_is_that_much_of_it_and_so_much_of_it_exchanged(
         assert gradient == pytest.approx(0, abs=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [1.0, 0.8])
 def test_cream_is_trls_smoothed_loss_where_both_exist(
     share: float, start: Path, tmp_path: Path

@@ -143,6 +143,7 @@ def test_where_it_is_cut_off_the_command_with_all_its_words_is_told(
     assert code == 130 and f"saved; the same command goes on: {said}\n" in err
 
 
+@pytest.mark.slow
 def test_arms_seeds_and_iterations_are_added_by_editing_the_file(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -167,6 +168,7 @@ def test_arms_seeds_and_iterations_are_added_by_editing_the_file(
     assert open_run("e-rpo-4").config.health.max_ties == 0.9
 
 
+@pytest.mark.slow
 def test_an_arm_that_was_changed_after_it_ran_is_refused_with_the_key(
     capsys: pytest.CaptureFixture[str], here: Path
 ) -> None:
@@ -191,6 +193,7 @@ def test_answers_that_are_sampled_are_sampled_alike(capsys: pytest.CaptureFixtur
     assert code == 2 and "one measure: responses.top_k is 64 and 9" in err
 
 
+@pytest.mark.slow
 def test_a_limit_that_changes_makes_no_finished_run_anew(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -199,6 +202,7 @@ def test_a_limit_that_changes_makes_no_finished_run_anew(
     assert compare(capsys, "e.yaml", "health.max_ties=0.9") == (0, out, "")
 
 
+@pytest.mark.slow
 def test_what_a_run_has_not_made_yet_may_still_change(capsys: pytest.CaptureFixture[str]) -> None:
     write(seeds="seeds: [1]")
     Workers.cut_at = 1  # M1 is made, and nothing of it is trained
@@ -227,6 +231,7 @@ def test_a_run_is_brought_to_the_very_config_that_its_arm_has(
     assert changes(run.config, new) == {} and open_run("run").config == new
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("own", "said"),
     [
@@ -282,6 +287,7 @@ def test_a_name_that_no_run_can_have_is_refused(capsys: pytest.CaptureFixture[st
     assert code == 2 and "'an experiment-plain-2' is not a run name" in err
 
 
+@pytest.mark.slow
 def test_an_arm_that_cannot_go_on_keeps_no_other_from_its_turn(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,6 +322,7 @@ def test_a_dry_run_makes_nothing_and_tells_what_would_be_shared(
     assert "8 runs of 8 to go; time: unknown" in out
 
 
+@pytest.mark.slow
 def test_the_plan_of_an_arm_is_what_is_then_shared(capsys: pytest.CaptureFixture[str]) -> None:
     write(seeds="seeds: [1]")
     plan = json.loads(compare(capsys, "e.yaml", "--dry-run", "--json")[1])

@@ -190,6 +190,7 @@ def test_a_call_that_was_cut_off_goes_on_and_finds_what_a_whole_one_does(world: 
     assert found.contests == compare("a", "b").contests
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more", [{"temperature": 0.7}, {"max_new_tokens": 9}, {"temperature": 0.7, "seed": 3}]
 )

@@ -125,6 +125,7 @@ def knowing(server: Server) -> None:
     server.say = say  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_verb_measures_a_judge_against_people(server: Server, tmp_path: Path) -> None:
     knowing(server)
     data, plot = write(tmp_path / "d.jsonl", 12), tmp_path / "c.svg"
@@ -243,6 +244,7 @@ def test_a_word_that_says_nothing_of_a_judge_is_refused(key: str) -> None:
         judge_report("hosted", "none.jsonl", [key], report=print)
 
 
+@pytest.mark.slow
 def test_an_error_of_the_child_is_raised_as_it_was(tmp_path: Path) -> None:
     engine = EngineConfig(kind="server", endpoints=["http://127.0.0.1:9/v1"], max_retries=0)  # type: ignore[call-arg]
     with pytest.raises(PreflightError):
@@ -273,6 +275,7 @@ def test_what_an_endpoint_goes_without_is_told_where_it_is_read(
     assert f"{server.url}: seed is left out from now on" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_child_answers_by_number_whatever_else_is_asked(tmp_path: Path) -> None:
     with tiny_model(tmp_path / "M1") as model:
         engine, settings = EngineConfig(kind="transformers"), ResponsesConfig(temperature=0)
@@ -291,6 +294,7 @@ def test_a_child_answers_by_number_whatever_else_is_asked(tmp_path: Path) -> Non
         assert both.keys() == {3, 7} and answers({7: "40 50"}) == {7: both[7]}
 
 
+@pytest.mark.slow
 def test_a_child_that_dies_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:
     with pytest.raises(SelfRewardError, match="the judging process ended with code 1") as error:
         judge_in_child(asking(tmp_path / "none", EngineConfig()), [("p", "r")], print)

@@ -394,6 +394,7 @@ def test_an_afternoon_of_labels_becomes_the_eft_rows_of_the_next_run(
     assert judged and selection is not None and selection.rows == len(judged) - len(drops) > 0
 
 
+@pytest.mark.slow
 def test_an_export_is_read_by_the_verb_judge(run: Run, tmp_path: Path) -> None:
     label_all(run)
     path = tmp_path / "mine.jsonl"

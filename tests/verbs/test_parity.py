@@ -92,6 +92,7 @@ def test_the_verb_shows_a_table_and_fails_where_engines_differ(
     assert [kept["digest"] for kept in parity.recorded()] == ["abc"]
 
 
+@pytest.mark.slow
 def test_an_engine_that_cannot_be_asked_gives_its_error_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -123,6 +123,7 @@ def test_a_disk_that_is_too_small_is_told(model: str, monkeypatch: pytest.Monkey
     assert text(need - 1).count(" - NOT ENOUGH\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "more"),
     [

@@ -117,12 +117,14 @@ def test_what_arrives_is_what_was_listed_and_is_private(
     assert pyarrow.parquet.read_table(tmp_path / "a.parquet") == table(run, "pairs", 1)
 
 
+@pytest.mark.slow
 def test_a_push_again_goes_into_the_same_repository(run: Run, hub: Hub) -> None:
     for _ in range(2):
         assert invoke(["push", "tiny:M1"]) == 0
     assert len(hub.repositories["models", f"{OWNER}/tiny-M1"].commits) == 2
 
 
+@pytest.mark.slow
 def test_only_public_makes_or_fills_a_public_repository(
     run: Run, hub: Hub, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,6 +150,7 @@ def test_a_dry_run_lists_the_files_and_makes_no_request(
     assert not any(name in text for name in KEPT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fails", "said"),
     [
@@ -215,6 +218,7 @@ def reseal(run: Run, number: int) -> None:
     db.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [

@@ -101,6 +101,7 @@ def html(run: Run, path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("at_runs")
 def test_a_report_needs_nothing_but_itself(runs: Path, tmp_path: Path) -> None:
     text = html(Run(runs / "whole"), tmp_path / "r.html")
@@ -132,6 +133,7 @@ def test_a_report_needs_nothing_but_itself(runs: Path, tmp_path: Path) -> None:
     assert {aim and aim[1:] for aim in aims} <= {*ids}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("at_runs")
 def test_the_same_run_gives_the_same_report(runs: Path, tmp_path: Path) -> None:
     run = Run(runs / "whole")
@@ -161,6 +163,7 @@ def test_no_element_and_no_attribute_comes_from_records(root: Path) -> None:
     assert [payload for payload in PAYLOADS if spelled(payload) not in page.text] == []
 
 
+@pytest.mark.slow
 def test_answers_of_two_megabytes_are_cut_and_counted(root: Path) -> None:
     for fill in ("é", "<", "\U000e0041"):
         run = made(f"run{ord(fill)}", lambda place, fill=fill: f"{place} " + fill * 2_000_000)
@@ -170,6 +173,7 @@ def test_answers_of_two_megabytes_are_cut_and_counted(root: Path) -> None:
         assert left and min(left) > 1_990_000
 
 
+@pytest.mark.slow
 def test_any_number_of_iterations_stays_under_two_megabytes(root: Path) -> None:
     number = iter(range(10**6))
     run = made("run", lambda place: f"{place} {next(number)} " + "<" * 300, rounds=40)
@@ -263,6 +267,7 @@ def test_what_cannot_be_written_says_where_to_write_instead(
     assert "--output FILE.html" in told.value.hint
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("at_runs")
 def test_the_verb_writes_into_the_run_and_charts_beside(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -281,6 +286,7 @@ def test_the_verb_writes_into_the_run_and_charts_beside(
     output.unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("at_runs")
 def test_a_report_loads_no_library_that_holds_models(runs: Path, tmp_path: Path) -> None:
     code = (

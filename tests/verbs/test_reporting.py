@@ -120,6 +120,7 @@ def test_what_is_not_there_yet_says_why(empty: Run) -> None:
     assert "n/a (no pairs)" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("everything", [False, True])
 @pytest.mark.parametrize("width", [60, 80, 120, 200])
 def test_no_table_is_wider_than_the_terminal(whole: Run, width: int, everything: bool) -> None:

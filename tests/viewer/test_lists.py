@@ -238,6 +238,7 @@ def test_drops_are_the_dropped_prompts_and_what_stages_left_out(
     assert all(item["text"] for item in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("few", [lists.FEW, 0], ids=["looked up", "walked"])
 @pytest.mark.parametrize("kind", ["prompts", "responses", "judgments"])
 def test_search_finds_what_is_there_in_any_order(
@@ -350,6 +351,7 @@ def listed_before(keys: list[tuple[int, ...]], run: Run, sort: str) -> list[tupl
     return [key for key in keys if key in scored]
 
 
+@pytest.mark.slow
 def test_a_page_that_is_cut_off_by_time_goes_on_where_it_stopped(
     client: TestClient, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

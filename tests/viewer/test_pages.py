@@ -196,6 +196,7 @@ def test_a_chart_that_is_asked_for_twice_is_drawn_once(
         assert wrong in error_of(client, f"{path}?{wrong}", 400)
 
 
+@pytest.mark.slow
 def test_the_drawing_child_that_was_killed_is_one_message_and_starts_again(
     at_runs: Path,
 ) -> None:

@@ -51,6 +51,7 @@ def get(port: int, path: str, token: str) -> tuple[int, str]:
     return answer.status, body
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
 )

@@ -169,6 +169,7 @@ BAD = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "said"), BAD, ids=[" ".join(words) for words, _ in BAD])
 def test_what_a_run_refuses_before_it_works_validate_and_plan_refuse_in_the_same_words(
     words: list[str], said: str
@@ -322,6 +323,7 @@ def test_every_recipe_is_accepted(name: str) -> None:
     assert invoke(["validate", str(recipes()[name])]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["bf16=true", "bf16=1", "tf32=true", "tf32=1"])
 @pytest.mark.parametrize("group", ["sft", "dpo"])
 def test_bfloat16_and_tf32_need_a_gpu_that_has_them(
@@ -353,6 +355,7 @@ def test_training_must_see_a_gpu_for_each_process_and_no_more(
     check_gpus(LaunchConfig(processes=8, command=sys.executable))
 
 
+@pytest.mark.slow
 def test_the_command_line_refuses_alike(capfd: pytest.CaptureFixture[str]) -> None:
     said = []
     for verb in (["validate"], ["plan"], ["run", "--name", "bad"]):

@@ -82,6 +82,7 @@ def test_scratch_that_nobody_holds_any_more_is_removed_and_nothing_else(
     assert not mine.exists()
 
 
+@pytest.mark.slow
 def test_an_error_in_a_child_is_raised_in_the_parent_with_its_kind_and_hint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -347,6 +348,7 @@ def test_a_child_sees_the_devices_of_its_work(numbered: Callable[..., Children])
     assert worked == [("0", ["generate"]), ("1", ["train"]), ("1", ["train"])]
 
 
+@pytest.mark.slow
 def test_what_a_child_that_waited_prints_goes_to_the_log_of_its_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -395,6 +397,7 @@ def test_what_cannot_be_imported_early_keeps_no_job_from_being_done(
     assert "json:no_such_name cannot be imported: AttributeError" in said
 
 
+@pytest.mark.slow
 def test_a_child_prints_to_the_log_that_it_was_given_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

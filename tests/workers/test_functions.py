@@ -101,6 +101,7 @@ def test_what_is_no_list_of_numbers_is_the_reason_of_each_vote(returned: str, re
     assert [given.reason for given in ask(body, "a", "b")] == [reason, reason]
 
 
+@pytest.mark.slow
 def test_one_that_hangs_on_a_row_is_ended_and_goes_on_with_the_others() -> None:
     body = (
         "import time\ndef f(completions, **rest):\n"

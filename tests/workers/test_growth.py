@@ -74,6 +74,7 @@ def peak(root: Path, num_prompts: int) -> int:
     return max(held)
 
 
+@pytest.mark.slow
 def test_a_rollout_grows_by_what_waits_and_not_by_what_is_committed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

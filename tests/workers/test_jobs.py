@@ -145,6 +145,7 @@ class RealTraining(ScriptedWorkers):
             jobs.train(self.run, store, iteration, stage)
 
 
+@pytest.mark.slow
 def test_a_real_model_trained_anew_from_its_pairs_is_the_same_until_an_option_differs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -166,6 +166,7 @@ def test_a_jury_makes_the_same_records_streamed_staged_and_in_any_concurrency() 
     assert all(other == made[0] for other in made[1:])
 
 
+@pytest.mark.slow
 def test_work_of_a_jury_cut_off_after_any_commit_goes_on_to_the_same_records() -> None:
     whole = make("whole", "engine.concurrency=3")
     asked = generate(whole).asked

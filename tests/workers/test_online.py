@@ -306,6 +306,7 @@ def test_a_function_needs_no_memory_beside_a_training() -> None:
     checks._check_beside(build_config({}, words))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["rloo", "grpo"])
 def test_a_run_trains_on_rewards_and_says_what_they_were(method: str, here: Path) -> None:
     model = make_family(here / "model", "SmolLM 2")
@@ -350,6 +351,7 @@ def test_the_real_model_trains_on_what_it_says_of_its_samples(model_dir: Path) -
     assert 0 < online.reward.mean < 5
 
 
+@pytest.mark.slow
 def test_a_run_that_ended_in_training_goes_on_to_the_model_of_an_undisturbed_one(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

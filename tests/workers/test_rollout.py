@@ -42,6 +42,7 @@ def dataset(tmp_path: Path) -> str:
     return f"prompts.dataset={path}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["written", "dataset"])
 def test_work_cut_off_after_any_commit_goes_on_to_the_same_records(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str

@@ -120,6 +120,7 @@ def test_a_score_of_scpo_is_the_share_of_samples_with_the_same_answer_and_weighs
         assert (row.weight, row.turned) == (pytest.approx((counts[0] - counts[1]) / 8), 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["spin", "scpo"])
 @pytest.mark.parametrize("commits", [2, 9])
 def test_one_that_was_cut_off_ends_as_if_it_had_not_been(recipe: str, commits: int) -> None:
