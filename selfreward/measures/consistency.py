@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean
 
+from selfreward.measures.statistics import tau_b
 from selfreward.measures.votes import JudgeRow
 from selfreward.stages.jury import Key
 
@@ -40,8 +41,6 @@ def consistency(
 
     Source: CREAM, arXiv 2410.12735, its consistency rate; it ranks by implicit rewards.
     """
-    from scipy.stats import kendalltau
-
     counted, means = {*whole}, dict[int, dict[int, dict[int, float]]]()
     for row in rows:
         if row.mean is not None and (row.attempt, row.sample) in counted:
@@ -52,8 +51,7 @@ def consistency(
         both = [
             [scores[j] for j in judges] for scores in of_prompt.values() if {*judges} <= {*scores}
         ]
-        sides = [{one for one, _ in both}, {other for _, other in both}]
-        if all(len(side) > 1 for side in sides):
-            tau = kendalltau([one for one, _ in both], [other for _, other in both]).statistic
-            shares.append((float(tau) + 1) / 2)
+        tau = tau_b([one for one, _ in both], [other for _, other in both])
+        if tau is not None:
+            shares.append((tau + 1) / 2)
     return Consistency(fmean(shares) if shares else None, len(shares))

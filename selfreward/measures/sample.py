@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from selfreward.inputs.rankings import Ranking, Text
 from selfreward.measures.bootstrap import Floats, Share, Shares
 from selfreward.measures.reports import Counts, Parts
+from selfreward.measures.statistics import ranks, tau_b
 from selfreward.records import FORMS, MAX_SCORE, Judgment
 
 Flags = NDArray[np.bool_]
@@ -165,12 +166,11 @@ def _rank_agreement(preferences: Floats, scores: Floats) -> tuple[float, float, 
     """(exact, Spearman, Kendall tau-b) of one ranking; see ``agreement``."""
     if np.isnan(scores).any() or np.ptp(scores) == 0:
         return 0.0, 0.0, 0.0
-    from scipy.stats import kendalltau, spearmanr
-
     above = preferences[:, None] > preferences[None, :]
     exact = bool((scores[:, None] > scores[None, :])[above].all())
-    spearman = spearmanr(preferences, scores).statistic
-    return float(exact), float(spearman), float(kendalltau(preferences, scores).statistic)
+    ours, theirs = preferences.tolist(), scores.tolist()
+    spearman = np.corrcoef(ranks(ours), ranks(theirs))[1, 0]  # just as SciPy has it
+    return float(exact), float(spearman), tau_b(ours, theirs) or 0.0
 
 
 def mean_vote(votes: Sequence[float | None]) -> float | None:

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 from selfreward.measures.reports import Estimate
 
@@ -92,7 +93,7 @@ def difference(a: Estimate, b: Estimate) -> Estimate:
 
 def spearman(a: Sequence[float], b: Sequence[float]) -> float | None:
     """Spearman's rank correlation, ties at their mean rank; None if either is constant or empty."""
-    ranks_a, ranks_b = _ranks(a), _ranks(b)
+    ranks_a, ranks_b = ranks(a), ranks(b)
     n = len(ranks_a)
     center = (n + 1) / 2
     products = ((x - center) * (y - center) for x, y in zip(ranks_a, ranks_b, strict=True))
@@ -104,13 +105,28 @@ def spearman(a: Sequence[float], b: Sequence[float]) -> float | None:
     return covariance / math.sqrt(variance_a * variance_b)
 
 
+def tau_b(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Kendall's tau-b, a tie being neither order; None if either is constant or empty.
+
+    Equal to SciPy's to the last bit, as records of earlier releases have it.
+    """
+    both = combinations(zip(a, b, strict=True), 2)
+    orders = [((x > u) - (x < u), (y > v) - (y < v)) for (x, y), (u, v) in both]
+    told_a, told_b = sum(i != 0 for i, _ in orders), sum(j != 0 for _, j in orders)
+    if told_a == 0 or told_b == 0:
+        return None
+    tau = sum(i * j for i, j in orders) / math.sqrt(told_a) / math.sqrt(told_b)
+    return min(1.0, max(-1.0, tau))
+
+
 def standard_deviation(values: Sequence[float]) -> float:
     """Of a sample of two and more."""
     mean = math.fsum(values) / len(values)
     return math.sqrt(math.fsum((x - mean) ** 2 for x in values) / (len(values) - 1))
 
 
-def _ranks(values: Sequence[float]) -> list[float]:
+def ranks(values: Sequence[float]) -> list[float]:
+    """From 1 for the smallest, ties at their mean rank."""
     counts = Counter(values)
     rank, below = {}, 0
     for value in sorted(counts):

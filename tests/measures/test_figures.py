@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from selfreward.config import PairsConfig
 from selfreward.measures.curves import Curve
 from selfreward.measures.figures import IterationFigures, figures_of, iteration_figures
-from selfreward.measures.statistics import binned, clustered_mean, spearman
+from selfreward.measures.statistics import binned, clustered_mean, spearman, tau_b
 from selfreward.records import Drop, Judgment, PreferencePair, Prompt, Response, Stage
 from selfreward.stages.pairs import build_pairs
 from selfreward.storage import database
@@ -320,10 +320,11 @@ def test_the_mean_is_none_exactly_without_values(values: list[list[float]]) -> N
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.floats(0, 5)), min_size=2, max_size=20))
-def test_spearman_equals_scipys(rows: list[tuple[int, float]]) -> None:
+def test_rank_correlations_equal_scipys(rows: list[tuple[int, float]]) -> None:
     a, b = [row[0] for row in rows], [row[1] for row in rows]
-    found = spearman(a, b)
-    if len(set(a)) == 1 or len(set(b)) == 1:
-        assert found is None
-    else:
-        assert found == pytest.approx(scipy.stats.spearmanr(a, b).statistic, abs=1e-9)
+    for ours, theirs in ((spearman, scipy.stats.spearmanr), (tau_b, scipy.stats.kendalltau)):
+        if len(set(a)) == 1 or len(set(b)) == 1:
+            assert ours(a, b) is None
+        else:
+            assert ours(a, b) == pytest.approx(theirs(a, b).statistic, abs=1e-9)
+    assert tau_b(a, b) in (None, scipy.stats.kendalltau(a, b).statistic)
