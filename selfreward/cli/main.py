@@ -25,6 +25,7 @@ from selfreward.cli import benchmark, compare, data, runs, setup, share
 from selfreward.cli.launch import INTERRUPTED, TERMINATED, work
 from selfreward.cli.options import ConfigName, Json, Overrides, RunName
 from selfreward.errors import ConfigError, SelfRewardError
+from selfreward.sigterm import raise_at
 from selfreward.verbs import console
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ def main() -> None:
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
-    sys.exit(TERMINATED)  # through all that ends children and removes what is half made
+    # Through all that ends children and removes what is half made.
+    raise_at(frame, SystemExit(TERMINATED))
 
 
 def invoke(arguments: list[str]) -> int:

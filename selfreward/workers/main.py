@@ -17,6 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from selfreward.errors import SelfRewardError
+from selfreward.sigterm import raise_at
 from selfreward.storage.directory import Run
 from selfreward.storage.durable import full_disk_named
 from selfreward.storage.store import Store
@@ -146,7 +147,7 @@ def _read_jobs(jobs: "queue.SimpleQueue[str]", *scratch: str) -> None:
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
-    raise _Terminated  # through all that frees engines and closes files
+    raise_at(frame, _Terminated())  # through all that frees engines and closes files
 
 
 if __name__ == "__main__":
