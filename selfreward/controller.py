@@ -277,12 +277,12 @@ def require_imported(run: Run, store: Store, iteration: int) -> None:
         if (left := awaited(store, iteration, juror, judge.truncated))
     ]
     if waits:
+        target = f"{run.name}-wanted-{iteration}"
         raise WaitingError(
             f"iteration {iteration} waits for votes of {', '.join(waits)}",
-            f"`selfreward export {run.handle} --what wanted --format csv --force` writes these "
-            "responses; fill in the column score, then `selfreward import "
-            f"{run.handle} --judgments {run.name}-export/wanted.csv` and `selfreward resume "
-            f"{run.handle}`.",
+            f"`selfreward export {run.handle} --what wanted --format csv --output {target}` writes "
+            "these responses; fill in the column score, then `selfreward import "
+            f"{run.handle} --judgments {target}/wanted.csv` and `selfreward resume {run.handle}`.",
         )
 
 

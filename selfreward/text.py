@@ -13,6 +13,10 @@ UNSAFE = re.compile(
     "\U000e0000-\U000e007f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]"
 )
 
+ACTIVE = "'=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"
+"""How a text begins that a spreadsheet would take for a formula
+(https://owasp.org/www-community/attacks/CSV_Injection), or for one that is made harmless."""
+
 
 def spelled(text: str) -> str:
     r"""Spell out each character that acts instead of being seen; newlines and tabs stay.

@@ -24,8 +24,12 @@ class Choices:
     """Place of the right one, from 0."""
 
     def asked(self, style: Style) -> list[tuple[str, str]]:
-        """For each choice what is given, and what the model would go on with."""
-        given = f"Question: {self.question}\nAnswer:" if style == "question" else self.question
+        """For each choice what is given, and what the model would go on with: a space, the choice.
+
+        Spaces at the end of a question are left out, so that there is one between the two.
+        """
+        question = self.question.rstrip()
+        given = f"Question: {question}\nAnswer:" if style == "question" else question
         return [(given, f" {choice}") for choice in self.choices]
 
 

@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from selfreward.config import SeedSource
-from selfreward.errors import ConfigError, PreflightError
+from selfreward.errors import ConfigError, IntegrityError, PreflightError
 from selfreward.inputs import shipped
 from selfreward.inputs.conversations import messages_in
+from selfreward.storage import durable
+from selfreward.text import ACTIVE
 
 if TYPE_CHECKING:
     import _csv
@@ -32,6 +34,7 @@ SUFFIXES = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet", ".txt")
 """Of the files that are read; all but parquet with ``.gz`` behind as well."""
 _NAMED = (*SUFFIXES, ".gz", ".yaml", ".yml", ".xlsx", ".arrow", ".zip", ".zst")
 """What ends so is the name of a file and no data set."""
+_CSV = (".csv", ".tsv")
 _PARQUET_ROWS = 64
 """Read at once: a file of kilobytes may unpack to gigabytes."""
 _READ = (
@@ -49,8 +52,14 @@ _LISTS = (
 _LONGEST_CELL = 2**31 - 1
 
 
-def read_rows(source: SeedSource, beside: Path | None = None) -> Iterator[Row]:
+def read_rows(
+    source: SeedSource, beside: Path | None = None, *, exported: bool = False
+) -> Iterator[Row]:
     """Yield (where it stands, row) of any source, unchecked.
+
+    Args:
+        exported: Whether ``export`` wrote it, which in CSV puts an apostrophe before what a
+            spreadsheet would compute; else the manifest beside it says so, if it does.
 
     Raises:
         ConfigError: The source is missing, unreadable, not what its name says, or empty; it has
@@ -67,6 +76,8 @@ def read_rows(source: SeedSource, beside: Path | None = None) -> Iterator[Row]:
         rows = _read_parquet(path)
     else:
         rows = _read_text(path, lists)
+        if exported or _is_exported(path):
+            rows = ((at, _unquoted(row) if _is_csv(path) else row) for at, row in rows)
     count, unseen, known = 0, set(source.columns.values()), set[str]()
     for at, row in rows:
         if source.limit is not None and count == source.limit:
@@ -153,6 +164,30 @@ def _find(path: str, beside: Path | None) -> Path | None:
     raise ConfigError(f"data {path!r}: no such file", hint)
 
 
+def _is_csv(path: Path) -> bool:
+    return (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower() in _CSV
+
+
+def _is_exported(path: Path) -> bool:
+    """Whether it lies where ``export`` put it, filled in or not."""
+    try:
+        manifest = durable.read_manifest(path.parent)
+    except (IntegrityError, OSError):
+        return False
+    files = manifest["files"]
+    return durable.EXPORTED in manifest and isinstance(files, dict) and path.name in files
+
+
+def _unquoted(row: dict[str, Any]) -> dict[str, Any]:
+    """The texts of a row without the apostrophe that ``export`` puts first."""
+    return {
+        name: cell[1:]
+        if isinstance(cell, str) and cell[:1] == "'" and cell[1:2] and cell[1] in ACTIVE
+        else cell
+        for name, cell in row.items()
+    }
+
+
 def _read_text(path: Path, lists: Collection[str]) -> Iterator[Row]:
     """Rows of a text file; the names of some say less than their first byte."""
     packed = path.suffix.lower() == ".gz"
@@ -161,8 +196,8 @@ def _read_text(path: Path, lists: Collection[str]) -> Iterator[Row]:
         with cast(BinaryIO, gzip.open(path) if packed else open(path, "rb")) as file:
             head = file.read(4096).removeprefix(b"\xef\xbb\xbf")
             file.seek(0)
-            _check_encoding(path, head, is_plain=kind in (".csv", ".tsv", ".txt"))
-            if kind in (".csv", ".tsv"):
+            _check_encoding(path, head, is_plain=kind in (*_CSV, ".txt"))
+            if kind in _CSV:
                 yield from _read_csv(path, file, "," if kind == ".csv" else "\t", lists)
             elif kind == ".txt" and not _is_json(head):
                 yield from _read_lines(path, file)

@@ -318,8 +318,12 @@ def _judged(
 
 
 def _votes(store: Store, iteration: int, attempt: int) -> dict[int, Votes]:
-    """By sample that was judged; of a jury the one score that pairs are made by."""
-    judgments = store.records(Judgment, iteration, attempt)
+    """By sample that was judged; of a jury the one score that pairs are made by.
+
+    Without votes that came from elsewhere: they may be the very labels that are held against them.
+    """
+    found = store.records(Judgment, iteration, attempt)
+    judgments = [judgment for judgment in found if judgment.form != "imported"]
     by_sample: defaultdict[int, list[Judgment]] = defaultdict(list)
     for judgment in judgments:
         by_sample[judgment.sample].append(judgment)

@@ -45,12 +45,14 @@ def length_bins(lengths: Mapping[Key, int], scored: Iterable[Scored]) -> tuple[L
         (lengths[row[:2]], row.attempt, row.score) for row in scored if row[:2] in lengths
     )
     parts: list[list[tuple[int, int, float]]] = []
+    left, size = len(rows), 0.0
     for _, group in groupby(rows, key=itemgetter(0)):
-        together = list(group)
-        done = sum(map(len, parts))
-        if not parts or done >= len(parts) * len(rows) / PARTS:
+        if not parts or len(parts[-1]) >= size:
+            size = left / (PARTS - len(parts))  # of those that are left, so many for each part
             parts.append([])
+        together = list(group)
         parts[-1] += together
+        left -= len(together)
     return tuple(map(_bin, parts))
 
 

@@ -41,9 +41,9 @@ class Benchmark:
     style: str
     """How questions are put, see ``inputs.choices.Style``; empty where lm-eval decides."""
     limit: int | None
-    """Questions taken at most."""
+    """Questions taken at most, of each task of a group."""
     n: int
-    """Questions."""
+    """Questions; 0 where lm-eval does not say."""
     scores: dict[str, Score]
     """By metric, such as ``acc``."""
     right: dict[str, tuple[int, ...]]
@@ -56,7 +56,12 @@ class Benchmark:
     @property
     def asked(self) -> tuple[str, str, str, str, str]:
         """What two results have to have in common to be compared."""
-        return (self.task, self.by, self.version, self.style, str(self.limit))
+        return (self.task, self.by, self.version, self.style, str(self.cut))
+
+    @property
+    def cut(self) -> int | None:
+        """``limit``, where there were as many; None: all questions were asked."""
+        return None if self.limit is None or self.n < self.limit else self.limit
 
 
 def benchmarks_path(run: Run) -> Path:

@@ -20,6 +20,8 @@ from pathlib import Path
 from selfreward.errors import IntegrityError, PreflightError, SelfRewardError
 
 MANIFEST = "MANIFEST.json"
+EXPORTED = "exported"
+"""In the manifest of what ``export`` wrote."""
 QUANTIZATION = "quantization"
 """In the manifest of a model: how the one that it was trained from was held in 4 bits."""
 ADAPTER = "adapter"

@@ -13,7 +13,7 @@ from selfreward.errors import NotFoundError
 from selfreward.records import model_name
 from selfreward.storage import durable
 from selfreward.storage.directory import Run
-from selfreward.verbs.export import FACT, check_target
+from selfreward.verbs.export import check_target
 from selfreward.verbs.layout import size
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -73,7 +73,9 @@ def export_adapter(run: Run, target: Path, number: int, *, force: bool = False) 
     base, revision = _base(run, number - 1)
     config = json.loads((source / _CONFIG).read_bytes())
     config |= {"base_model_name_or_path": base, "revision": revision}
-    facts: dict[str, object] = {FACT: {"run": run.name, "adapter": model_name(number - 1, "train")}}
+    facts: dict[str, object] = {
+        durable.EXPORTED: {"run": run.name, "adapter": model_name(number - 1, "train")}
+    }
     manifest: dict[str, Any] = durable.read_manifest(run.model_directory(number))
     held = manifest.get(durable.QUANTIZATION)
     if held is not None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from selfreward.config.evaluation import Style
 from selfreward.engines.installed import version
 from selfreward.errors import ConfigError, PreflightError
 from selfreward.inputs.choices import Choices, choices_digest, read_choices
+from selfreward.inputs.rows import SUFFIXES
 from selfreward.measures.benchmarks import answered_right, scored
 from selfreward.storage.benchmarks import Benchmark, Score, add_benchmarks
 from selfreward.storage.store import now
@@ -68,7 +70,7 @@ def benchmark_files(
     for each in who:
         found = [_ask(each, f, questions, style, limit, report) for f, questions in tasks.items()]
         _keep(each, found)
-        made += found
+        made += _called(each, found, who)
     return made
 
 
@@ -100,7 +102,9 @@ def _ask(
 def _task_name(file: str) -> str:
     """Such as ``openbookqa/test``, as files of several tasks are called ``test``."""
     path = Path(file).resolve()
-    return f"{path.parent.name}/{path.name.split('.')[0]}"
+    name = path.name.removesuffix(".gz")
+    suffix = next((each for each in SUFFIXES if name.lower().endswith(each)), "")
+    return f"{path.parent.name}/{name[: len(name) - len(suffix)]}"
 
 
 def benchmark_lm_eval(
@@ -131,7 +135,7 @@ def benchmark_lm_eval(
         )  # fmt: skip
         results = [*_results(each, found, limit, time.monotonic() - began)]
         _keep(each, results)
-        made += results
+        made += _called(each, results, who)
     return made
 
 
@@ -155,9 +159,23 @@ def _results(
         yield Benchmark(
             model=who.short, digest=who.digest or "", task=task, by=f"lm-eval {version('lm_eval')}",
             version=str(found["versions"].get(task, "")), style="", limit=limit,
-            n=int(found["n-samples"].get(task, {}).get("effective", 0)), scores=scores, right={},
+            n=_num_asked(task, found), scores=scores, right={},
             seconds=seconds, at=now(),
         )  # fmt: skip
+
+
+def _num_asked(task: str, found: dict[str, Any]) -> int:
+    """Questions of a task, or of all tasks of a group; 0 where lm-eval does not say."""
+    if task in found["n-samples"]:
+        return int(found["n-samples"][task].get("effective", 0))
+    return sum(_num_asked(part, found) for part in found["group_subtasks"].get(task, ()))
+
+
+def _called(each: NamedModel, found: list[Benchmark], who: Sequence[NamedModel]) -> list[Benchmark]:
+    """Results as they are shown: by the full name where another model has the same short one."""
+    if [one.short for one in who].count(each.short) == 1:
+        return found
+    return [replace(result, model=each.name) for result in found]
 
 
 def _keep(who: NamedModel, results: Sequence[Benchmark]) -> None:

@@ -10,6 +10,9 @@ from selfreward.storage.store import Store
 from selfreward.verbs.layout import MISSING, estimated, table, table_width
 from selfreward.verbs.lineage import lineage
 
+_SHARES = re.compile(r".*acc|exact|em\b|f1|mc[12]\b|pass@")
+"""Names of lm-eval's metrics that are shares; a perplexity or a count of bits is none."""
+
 
 def benchmarks_of(run: Run, store: Store) -> list[Benchmark]:
     """What the evaluations of a run found of its models, and what was found on demand."""
@@ -59,8 +62,9 @@ def benchmark_rows(results: Sequence[Benchmark], less: bool = True) -> list[list
     for asked in dict.fromkeys(each.asked for each in results):
         by_model = {each.model: each for each in results if each.asked == asked}
         first = by_model.get("M1") or next(by_model[name] for name in names if name in by_model)
-        part = f", first {first.limit}" if first.limit is not None else ""
-        rows.append([f"{first.task}, {first.n} questions{part}, {first.by}"])
+        count = f", {first.n} questions" if first.n else ""
+        part = f", first {first.cut}" if first.cut is not None else ""
+        rows.append([f"{first.task}{count}{part}, {first.by}"])
         for metric in first.scores:
             rows.append([f"  {metric}", *(_cell(by_model.get(name), metric) for name in names)])
             if less and len(by_model) > 1:
@@ -85,14 +89,21 @@ def _columns(rows: list[list[str]], start: int, end: int) -> list[list[str]]:
     return [[row[0], *row[start:end]] for row in rows]
 
 
+def _is_share(score: Score, metric: str) -> bool:
+    """Whether a figure is shown in percent: not one that only happens to lie below 1."""
+    return 0 <= score.value <= 1 and _SHARES.match(metric) is not None
+
+
 def _cell(found: Benchmark | None, metric: str) -> str:
     if found is None or metric not in found.scores:
         return MISSING
     score = found.scores[metric]
-    text = f"{score.value:.1%}" if 0 <= score.value <= 1 else f"{score.value:.4g}"
-    if score.low is None or score.high is None or not 0 <= score.value <= 1:
-        return text
-    return f"{text} [{100 * score.low:.1f}, {100 * score.high:.1f}]"
+    if not _is_share(score, metric):
+        interval = "" if score.low is None else f" [{score.low:.4g}, {score.high:.4g}]"
+        return f"{score.value:.4g}{interval}"
+    if score.low is None or score.high is None:
+        return f"{score.value:.1%}"
+    return f"{score.value:.1%} [{100 * score.low:.1f}, {100 * score.high:.1f}]"
 
 
 def _less(found: Benchmark | None, first: Benchmark, metric: str) -> str:
@@ -102,4 +113,9 @@ def _less(found: Benchmark | None, first: Benchmark, metric: str) -> str:
         from selfreward.measures.benchmarks import gained  # NumPy, which the viewer goes without
 
         return estimated(gained(found.right[metric], first.right[metric]), "+.1f", 100)
-    return f"{100 * (found.scores[metric].value - first.scores[metric].value):+.1f}"
+    score, base = found.scores[metric], first.scores.get(metric)
+    if base is None:
+        return MISSING
+    apart = score.value - base.value
+    is_share = _is_share(score, metric) and _is_share(base, metric)
+    return f"{100 * apart:+.1f}" if is_share else f"{apart:+.4g}"

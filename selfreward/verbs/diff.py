@@ -261,9 +261,12 @@ def _bare(name: str, unit: Unit, a: float | None, b: float | None) -> Figure:
     return Figure(name, unit, a, b, apart, None, None, None)
 
 
-def _mean(value: float | None, error: float | None, n: int) -> Estimate:
-    """A mean with its standard error as an estimate with an interval."""
-    if value is None or error is None:
+def _mean(value: float | None, error: float | None, n: int, prompts: int) -> Estimate:
+    """A mean with its standard error as an estimate, with an interval if prompts are not few.
+
+    Of six prompts 1.96 standard errors hold the mean in 93% of cases, of two in 82%.
+    """
+    if value is None or error is None or prompts < _FEWEST_PROMPTS:
         return Estimate(value, None, None, n)
     return Estimate(value, value - _Z * error, value + _Z * error, n)
 
@@ -273,7 +276,10 @@ def _made(a: IterationFigures, b: IterationFigures) -> Iterator[Figure]:
     yield _bare("prompts accepted", "prompts", *counts)
     kept = [f.prompts.accepted / f.prompts.attempts if f.prompts.attempts else None for f in (a, b)]
     yield _bare("share of tries accepted", "share", *kept)
-    lengths = [_mean(f.responses.length, f.responses.length_se, f.responses.n) for f in (a, b)]
+    lengths = [
+        _mean(f.responses.length, f.responses.length_se, f.responses.n, f.prompts.accepted)
+        for f in (a, b)
+    ]
     yield _figure("response length", "characters", lengths, "errors")
     cut = [f.responses.truncated / f.responses.n if f.responses.n else None for f in (a, b)]
     yield _bare("responses cut off", "share", *cut)
@@ -283,14 +289,14 @@ def _scored(
     a: IterationFigures, b: IterationFigures, shared: list[SharedPrompt]
 ) -> Iterator[Figure]:
     yield _bare("verdicts parsed", "share", a.judgments.parse_rate, b.judgments.parse_rate)
-    means = [_mean(f.scores.mean, f.scores.se, f.scores.n) for f in (a, b)]
+    means = [_mean(f.scores.mean, f.scores.se, f.scores.n, f.scores.prompts) for f in (a, b)]
     yield _figure("mean score", "points", means, "errors")
     both = [(p.a, p.b) for p in shared if p.a is not None and p.b is not None]
     if both:
         n = len(both)
         sides = [Estimate(math.fsum(side) / n, None, None, n) for side in zip(*both, strict=True)]
         mean, error = clustered_mean([[y - x] for x, y in both])
-        apart = _mean(mean, error if n >= _FEWEST_PROMPTS else None, n)
+        apart = _mean(mean, error, n, n)
         yield _figure("mean score, same prompts", "points", sides, "paired", apart)
     yield _bare("score deviation in a prompt", "points", a.scores.prompt_std, b.scores.prompt_std)
     yield _bare("share of 5s", "share", a.scores.fives, b.scores.fives)
@@ -299,7 +305,7 @@ def _scored(
 def _paired(a: IterationFigures, b: IterationFigures) -> Iterator[Figure]:
     yield _bare("pairs", "pairs", *(f.pairs.n if "pairs" in f.stages else None for f in (a, b)))
     yield _bare("ties", "share", a.pairs.tie_rate, b.pairs.tie_rate)
-    margins = [_mean(f.pairs.margin, f.pairs.margin_se, f.pairs.n) for f in (a, b)]
+    margins = [_mean(f.pairs.margin, f.pairs.margin_se, f.pairs.n, f.pairs.paired) for f in (a, b)]
     yield _figure("margin", "points", margins, "errors")
     yield _bare("length of chosen", "characters", a.pairs.chosen_length, b.pairs.chosen_length)
     yield _bare(

@@ -21,16 +21,13 @@ import pyarrow.parquet
 from selfreward.errors import ConfigError, IntegrityError, NotFoundError
 from selfreward.storage import durable
 from selfreward.storage.directory import Run
+from selfreward.text import ACTIVE
 from selfreward.verbs.layout import size, table
 from selfreward.verbs.tables import RARE, SCHEMAS, WHAT, What, batches, iterations_of
 
 Format = Literal["parquet", "jsonl", "csv", "datasets"]
 FORMATS: tuple[Format, ...] = get_args(Format)
-FACT = "exported"
-"""Key in the manifest by which an export is known, and may be replaced."""
-ACTIVE = r"^['=+\-@\t\r\n\x{ff1d}\x{ff0b}\x{ff0d}\x{ff20}]"
-"""How a text begins that a spreadsheet would take for a formula
-(https://owasp.org/www-community/attacks/CSV_Injection), or for one that is made harmless."""
+_BEGINS_ACTIVE = "^[" + "".join(rf"\x{{{ord(character):x}}}" for character in ACTIVE) + "]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +82,9 @@ def export(
     check_target(run, target, force=force)
     with run.store() as store:
         iterations = iterations_of(run, store, iteration)
-    facts: dict[str, object] = {FACT: {"run": run.name, "format": kind, "iterations": iterations}}
+    facts: dict[str, object] = {
+        durable.EXPORTED: {"run": run.name, "format": kind, "iterations": iterations}
+    }
     files, empty = [], []
     with (
         durable.full_disk_named(str(target.absolute().parent)),
@@ -117,7 +116,9 @@ def export_text(found: Export) -> str:
 
 
 def check_target(run: Run, target: Path, *, force: bool) -> None:
-    """Refuse a directory that holds anything, but an earlier export if it may be replaced.
+    """Refuse a directory that holds anything, but an earlier export that may be replaced.
+
+    One in which people have worked, as on the scores that a run waits for, never may.
 
     Raises:
         ConfigError: Also where it lies within a run.
@@ -135,7 +136,7 @@ def check_target(run: Run, target: Path, *, force: bool) -> None:
     if not any(target.iterdir()):
         return
     try:
-        is_ours = FACT in durable.read_manifest(target)
+        is_ours = durable.EXPORTED in durable.read_manifest(target)
     except IntegrityError:
         is_ours = False
     if not is_ours:
@@ -147,6 +148,13 @@ def check_target(run: Run, target: Path, *, force: bool) -> None:
         raise ConfigError(
             f"--output {target}: holds an earlier export", "Name another one, or add --force."
         )
+    try:
+        durable.verify_directory(target)
+    except IntegrityError as error:
+        raise ConfigError(
+            f"--output {target}: was changed since it was exported ({error.message})",
+            "Name another one; remove this one yourself if nothing in it is needed.",
+        ) from None
 
 
 def _chosen(what: list[str] | None) -> list[What]:
@@ -216,7 +224,7 @@ def _flat(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """A batch for CSV: lists as JSON, and no text that a spreadsheet would act on.
 
     A text that begins as ``ACTIVE`` says gets an apostrophe before it, so one apostrophe at the
-    start of a text is always ours, and taking it away gives the text back.
+    start of a text is always ours; ``inputs.rows`` takes it away.
     """
     columns = []
     for column, field in zip(batch.columns, batch.schema, strict=True):
@@ -225,7 +233,7 @@ def _flat(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
             columns.append(pa.array(texts, pa.string()))
         elif _is_text(field.type):
             quoted = pyarrow.compute.binary_join_element_wise("'", column, "")
-            active = pyarrow.compute.match_substring_regex(column, ACTIVE)
+            active = pyarrow.compute.match_substring_regex(column, _BEGINS_ACTIVE)
             columns.append(pyarrow.compute.if_else(active, quoted, column))
         else:
             columns.append(column)

@@ -228,7 +228,7 @@ def _no_vote(response: Response, juror: int) -> Judgment:
 
 
 def _judgments(file: Path, name: str, store: Store, left_out: Counter[str]) -> Iterator[_Given]:
-    for at, row in read_rows(SeedSource(path=str(file))):
+    for at, row in read_rows(SeedSource(path=str(file)), exported=True):
         if row.get("judge") not in (None, "", name):
             raise ConfigError(f"{at}: is for {row['judge']!r:.40}, not for {name}", "See --name.")
         key = (_whole(row, "iteration", at), _whole(row, "attempt", at), _whole(row, "sample", at))
@@ -239,7 +239,7 @@ def _judgments(file: Path, name: str, store: Store, left_out: Counter[str]) -> I
 
 
 def _ratings(file: Path, name: str, store: Store, left_out: Counter[str]) -> Iterator[_Given]:
-    for at, row in read_rows(SeedSource(path=str(file))):
+    for at, row in read_rows(SeedSource(path=str(file)), exported=True):
         if row.get("kind") != "rating":
             left_out[f"{row.get('kind')!s:.20}, which has no points"] += 1
             continue

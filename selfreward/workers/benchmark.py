@@ -127,7 +127,7 @@ def lm_eval_in_child(
     limit: int | None,
     trust_remote_code: bool,
 ) -> dict[str, Any]:
-    """What lm-eval finds: its ``results``, ``versions`` and ``n-samples``, each by task.
+    """What lm-eval finds: its ``results``, ``versions``, ``n-samples`` and ``group_subtasks``.
 
     Args:
         tasks: Names of lm-eval's tasks and groups, or of those that ``include_path`` has.
@@ -174,14 +174,16 @@ def lm_eval_job(job: dict[str, Any], say: Callable[[Any], None]) -> None:
             f"lm-eval: {type(error).__name__}: {first}",
             "Tasks of the hub need it within reach, or their data in its cache.",
         ) from error
-    parts = ("results", "versions", "n-samples")
-    say({"found": {part: {k: _plain(v) for k, v in found[part].items()} for part in parts}})
+    parts = ("results", "versions", "n-samples", "group_subtasks")
+    say({"found": {part: {k: _plain(v) for k, v in found.get(part, {}).items()} for part in parts}})
 
 
 def _plain(value: Any) -> Any:
     """Numbers and texts of a result, as JSON has them."""
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
     return value if isinstance(value, (int, float)) else str(value)
 
 

@@ -14,6 +14,7 @@ from selfreward.verbs.benchmark import (
     benchmark_lm_eval,
     contestants,
 )
+from selfreward.verbs.benchmark_table import benchmarks_text
 from selfreward.verbs.named_models import NamedModel
 from tests.support.runs import at_runs, runs
 
@@ -76,6 +77,25 @@ def test_a_model_is_asked_each_choice_once_and_its_result_kept_under_its_name(
     assert found.right["acc"] == (0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0)
 
 
+def test_two_models_of_one_short_name_are_shown_by_their_full_ones(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = tmp_path / "numbers.easy.jsonl"
+    task.write_text('{"question": "Is it?", "choices": ["yes", "no"], "answer": 0}\n' * 2)
+    given = iter([[-1.0, -2.0] * 2, [-2.0, -1.0] * 2])
+    monkeypatch.setattr(benchmark, "likelihoods_in_child", lambda *a, **b: next(given))
+    run = Run(runs / "whole")
+    who = [NamedModel(f"{name}:M1", str(run.path), name, run=run) for name in ("a", "b")]
+    try:
+        found = benchmark_files(who, [str(task)], report=QUIET)
+        assert {each.model for each in read_benchmarks(run)} == {"M1"}
+    finally:
+        benchmarks_path(run).unlink(missing_ok=True)
+    assert [each.model for each in found] == ["a:M1", "b:M1"]
+    assert {each.task for each in found} == {f"{tmp_path.name}/numbers.easy"}
+    assert benchmarks_text(found).splitlines()[0].split() == ["benchmark", "a:M1", "b:M1"]
+
+
 def test_what_lm_eval_finds_is_kept_by_metric_with_its_interval(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +109,8 @@ def test_what_lm_eval_finds_is_kept_by_metric_with_its_interval(
     monkeypatch.setattr(benchmark, "lm_eval_in_child", lambda *args, **options: given)
     who = [NamedModel("org/model", str(tmp_path), "digest")]
     [found] = benchmark_lm_eval(who, ["mine"], report=QUIET)
+    given["results"]["all"], given["group_subtasks"] = results, {"all": ["mine", "mine"]}
+    assert [each.n for each in benchmark_lm_eval(who, ["all"], report=QUIET)] == [20, 40]
     assert (found.task, found.version, found.n) == ("mine", "1.0", 20)
     acc, match = found.scores["acc"], found.scores["exact_match (strict)"]
     assert (acc.value, acc.low, acc.high) == (0.5, pytest.approx(0.304), pytest.approx(0.696))

@@ -102,6 +102,8 @@ def test_each_choice_is_asked_after_the_question_in_its_style() -> None:
         ("Question: Predators eat\nAnswer:", " rabbits"),
     ]
     assert question.asked("plain")[1] == ("Predators eat", " rabbits")
+    with_space = replace(question, question="Predators eat ")
+    assert with_space.asked("plain") == question.asked("plain")  # one space between the two
 
 
 def result(model: str, right: list[int], **changes: object) -> Benchmark:
@@ -151,6 +153,32 @@ def test_the_table_holds_models_against_m1_on_the_same_questions_alone() -> None
     assert cells[3][:2] == ["less M1", "-"] and cells[3][2].startswith("-25.0 [")
     assert cells[5] == ["acc", "-", "100.0% [100.0, 100.0]"]
     assert len(cells) == 6  # the other questions have nothing to be held against
+
+
+def test_a_limit_that_cut_nothing_off_is_none() -> None:
+    table = benchmarks_text([result("M1", [1, 0] * 10), result("M2", [1, 1] * 10, limit=100)])
+    assert table.count("20 questions") == 1 and "less M1" in table and "first" not in table
+    cut = benchmarks_text([result("M1", [1, 0] * 10), result("M2", [1, 1] * 10, limit=20)])
+    assert cut.count("20 questions") == 2 and "20 questions, first 20" in cut
+
+
+def test_a_figure_that_is_no_share_is_shown_and_held_against_m1_as_it_is() -> None:
+    def of(value: float, name: str) -> dict[str, Score]:
+        return {name: Score(value, None, None)}
+
+    for name, first, other, apart in (
+        ("word_perplexity", 40.5, 38.2, "-2.3"),
+        ("bits_per_byte", 0.9, 0.8, "-0.1"),
+        ("acc", 0.5, 0.75, "+25.0"),
+    ):
+        table = benchmarks_text([
+            replace(result("M1", [0], by="lm-eval 0.4", n=0), right={}, scores=of(first, name)),
+            replace(result("M2", [0], by="lm-eval 0.4", n=0), right={}, scores=of(other, name)),
+        ])  # fmt: skip
+        shown = [f"{v:.1%}" if name == "acc" else f"{v}" for v in (first, other)]
+        assert table.splitlines()[2].split() == [name, *shown]
+        assert table.splitlines()[3].split() == ["less", "M1", "-", apart]
+        assert "obqa/test, lm-eval" in table  # no count is told, so none is shown
 
 
 def test_a_table_that_is_too_wide_goes_on_below() -> None:

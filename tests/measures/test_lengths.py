@@ -15,6 +15,23 @@ from selfreward.storage import database
 from selfreward.storage.store import Store
 
 
+@pytest.mark.parametrize(
+    ("lengths", "parts"),
+    [
+        (range(100), [10] * 10),
+        ([*range(10, 60), *[5] * 50], [50, 6, 6, 6, 6, 6, 5, 5, 5, 5]),
+        ([*range(50), *[99] * 50], [10, 10, 10, 10, 10, 50]),
+        ([5] * 99 + [6], [99, 1]),
+    ],
+)
+def test_a_large_part_leaves_the_others_of_equal_number(
+    lengths: list[int], parts: list[int]
+) -> None:
+    scored = [Scored(attempt, 0, 1.0, 0.0, 1) for attempt, _ in enumerate(lengths)]
+    found = length_bins({row[:2]: lengths[row.attempt] for row in scored}, scored)
+    assert [part.n for part in found] == parts
+
+
 @given(st.lists(st.tuples(st.integers(0, 40), st.floats(0, 5)), max_size=90))
 def test_parts_by_length_hold_each_response_once_and_do_not_overlap(
     rows: list[tuple[int, float]],

@@ -15,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfreward.cli.main import invoke
+from selfreward.config import SeedSource
 from selfreward.errors import ConfigError, IntegrityError, NotFoundError
+from selfreward.inputs.rows import read_rows
 from selfreward.records import Prompt, Response
 from selfreward.storage import durable
 from selfreward.storage.directory import Run, open_run
@@ -139,6 +141,19 @@ def test_any_text_survives_csv(texts: list[str | None]) -> None:
         path = cells(texts, Path(directory) / "a.csv")
         assert [row["text"] for row in read_csv(path, schema)] == texts
         assert [row["list"] for row in read_csv(path, schema)] == [[text] for text in texts]
+        if "\0" in "".join(text or "" for text in texts):  # which no data file may hold
+            return
+        source = SeedSource(path=str(path))
+        plain = [(row["text"] or "") for _, row in read_rows(source, exported=True)]
+        assert plain == [text or "" for text in texts]
+        durable.seal_directory(path.parent, facts={durable.EXPORTED: {}})
+        assert [(row["text"] or "") for _, row in read_rows(source)] == plain
+
+
+def test_only_an_export_has_apostrophes_that_are_not_of_the_text(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text\n'-' is a minus sign\n")
+    source = SeedSource(path=str(tmp_path / "a.csv"))
+    assert [row["text"] for _, row in read_rows(source)] == ["'-' is a minus sign"]
 
 
 def test_a_table_of_one_iteration_has_its_rows_alone(whole: Run, tmp_path: Path) -> None:
@@ -189,6 +204,18 @@ def test_an_earlier_export_is_replaced_only_by_force_and_only_whole(
     files = [f"{what}.jsonl" for what in sorted(RECORDS)]
     assert sorted(os.listdir(target)) == ["MANIFEST.json", *files]
     assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("name", ["pairs.csv", "notes.txt"])
+def test_an_export_in_which_people_worked_is_never_replaced(
+    whole: Run, tmp_path: Path, name: str
+) -> None:
+    export(whole, tmp_path / "out", what=["pairs"], kind="csv")
+    with open(tmp_path / "out" / name, "a") as file:
+        file.write("mine")
+    with pytest.raises(ConfigError, match=f"was changed since it was exported .*{name}"):
+        export(whole, tmp_path / "out", what=["pairs"], kind="csv", force=True)
+    assert (tmp_path / "out" / name).read_text().endswith("mine")
 
 
 def test_files_that_no_export_made_are_never_replaced(whole: Run, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from selfreward.controller import launch
 from selfreward.errors import ConfigError, NotFoundError, StoppedError
 from selfreward.inputs.collect import create_run
 from selfreward.measures.figures import iteration_figures
-from selfreward.records import Judgment, PreferencePair, Response
+from selfreward.measures.labels import _votes
+from selfreward.records import FinishReason, Judgment, PreferencePair, Response
 from selfreward.storage.changes import IMPORTED
 from selfreward.storage.directory import Run
 from selfreward.storage.label import Content
@@ -27,6 +28,7 @@ from selfreward.verbs.status import status_of, status_text
 from selfreward.verbs.validate import validate
 from tests.support.loop_driver import ScriptedWorkers
 from tests.support.runs import facts
+from tests.support.scripted import Reply, scripted_reply
 
 WORDS = [
     "iterations=1", "prompts.count=4", "prompts.window=2", "prompts.rouge_l_max=1.0",
@@ -52,11 +54,11 @@ def go_on(run: Run) -> None:
     launch(run, tick=lambda: None, workers=ScriptedWorkers(run))
 
 
-def waiting(*words: str, name: str = "run") -> Run:
+def waiting(*words: str, name: str = "run", reply: Reply | None = None) -> Run:
     """A run that waits for votes."""
     run = make(*words, name=name)
     with pytest.raises(StoppedError, match="waits for votes of people"):
-        go_on(run)
+        launch(run, tick=lambda: None, workers=ScriptedWorkers(run, reply=reply))
     return run
 
 
@@ -65,7 +67,7 @@ def test_a_run_that_waits_for_votes_says_so_and_has_not_failed() -> None:
     assert (found.state, found.error) == ("waiting", None)
     assert found.waits is not None
     assert "iteration 1 waits for votes of people (judge.jury.0) on 12 responses" in found.waits
-    assert "selfreward import run --judgments run-export/wanted.csv" in status_text(found)
+    assert "selfreward import run --judgments run-wanted-1/wanted.csv" in status_text(found)
 
 
 def wanted(run: Run) -> list[Row]:
@@ -113,6 +115,41 @@ def test_what_is_wanted_are_the_responses_that_a_model_judges_and_nobody_s_score
     assert rows[0]["digest"] == Content(rows[0]["prompt"], (rows[0]["text"],)).digest
     import_votes(run, write([by_sample(row) for row in rows[1:]]))
     assert [row["digest"] for row in wanted(run)] == [rows[0]["digest"]]
+
+
+def a_list(prompt: str, number: int) -> tuple[str, FinishReason]:
+    """As the scripted engine says it, but what gives no verdict begins as a list does."""
+    text, reason = scripted_reply(prompt, number)
+    return (text if "Score: <" in prompt[-200:] else f"- {text}"), reason
+
+
+def test_a_csv_without_digests_brings_texts_that_a_spreadsheet_would_compute() -> None:
+    run = waiting(reply=a_list)
+    export(run, Path("csv"), what=["wanted"], kind="csv")
+    with open("csv/wanted.csv", newline="") as file:
+        rows = [*csv.DictReader(file)]
+    assert rows and all(row["text"].startswith("'- ") for row in rows)
+    with open("mine.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, [name for name in rows[0] if name != "digest"])
+        writer.writeheader()
+        for row in rows:
+            del row["digest"]
+            writer.writerow(row | {"score": "2", "note": "'=fine"})
+    assert import_votes(run, Path("mine.csv")).votes == len(rows)
+    with run.store() as store:
+        notes = {j.raw for j in store.records(Judgment, 1) if j.form == "imported"}
+    assert notes == {"=fine"}
+
+
+def test_labels_are_not_held_against_votes_that_are_these_labels() -> None:
+    run = waiting()
+    rows = [by_sample(row) for row in wanted(run)]
+    with run.store() as store:
+        before = _votes(store, 1, rows[0]["attempt"])
+    import_votes(run, write(rows))
+    with run.store() as store:
+        assert len(store.records(Judgment, 1)) > 2 * len(rows) - 1
+        assert _votes(store, 1, rows[0]["attempt"]) == before
 
 
 def test_votes_that_come_in_parts_make_the_run_that_all_at_once_do() -> None:
