@@ -178,6 +178,11 @@ def _check_names(names: Sequence[str], *, has_references: bool) -> None:
     """Refuse a model twice, and too many or too few to be compared."""
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError(f"{twice} is named twice", "Name each model once.")
+    if has_references and REFERENCE in names:
+        raise ConfigError(
+            f"{REFERENCE}: so the references of the prompts are called",
+            f"Name the model by its path, ./{REFERENCE}.",
+        )
     if len(names) > _MOST:
         raise ConfigError(f"{len(names)} models: at most {_MOST} have a letter in the table")
     if len(names) + has_references < 2:

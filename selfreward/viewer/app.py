@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
@@ -31,11 +32,20 @@ from selfreward.verbs import console
 from selfreward.viewer.answers import Viewer, as_json, opened, viewer_of
 from selfreward.viewer.runs import GoneError
 
+
+class _Number(IntegerConvertor):
+    """As an ``int``, of no more digits than Python makes a number of."""
+
+    regex = "[0-9]{1,4000}"
+
+
+register_url_convertor("number", _Number())
 STATIC = Path(__file__).with_name("static")
 _PAGES = (
-    "/", "/run/{name}", "/run/{name}/list", "/run/{name}/prompt/{iteration:int}/{attempt:int}",
-    "/run/{name}/training/{iteration:int}", "/run/{name}/questions",
-    "/run/{name}/question/{number:int}", "/run/{name}/label", "/compare",
+    "/", "/run/{name}", "/run/{name}/list",
+    "/run/{name}/prompt/{iteration:number}/{attempt:number}",
+    "/run/{name}/training/{iteration:number}", "/run/{name}/questions",
+    "/run/{name}/question/{number:number}", "/run/{name}/label", "/compare",
 )  # fmt: skip
 """Addresses of pages; each is the same file, which reads the address."""
 _STATUS: dict[type[SelfRewardError], int] = {
@@ -54,12 +64,12 @@ def make_app(viewer: Viewer) -> Starlette:
         Route("/api/runs", _runs),
         Route("/api/run/{name}", _run),
         Route("/api/run/{name}/change", _change),
-        Route("/api/run/{name}/prompt/{iteration:int}/{attempt:int}", _prompt),
+        Route("/api/run/{name}/prompt/{iteration:number}/{attempt:number}", _prompt),
         Route("/api/run/{name}/chart/{chart}.svg", _chart),
         Route("/api/run/{name}/list", _list),
-        Route("/api/run/{name}/training/{iteration:int}", _training),
+        Route("/api/run/{name}/training/{iteration:number}", _training),
         Route("/api/run/{name}/questions", _questions),
-        Route("/api/run/{name}/question/{number:int}", _question),
+        Route("/api/run/{name}/question/{number:number}", _question),
         Route("/api/compare", _compare),
     ]
     app = Starlette(

@@ -260,6 +260,7 @@ def test_what_cannot_be_compared_is_refused_in_one_line_and_nothing_is_asked(
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "twice.jsonl").write_text('{"prompt": "a?"}\n{"prompt": "a?"}\n')
     (tmp_path / "half.jsonl").write_text('{"prompt": "a?", "reference": "b"}\n{"prompt": "c?"}\n')
+    (tmp_path / "both.jsonl").write_text('{"prompt": "a?", "reference": "b"}\n')
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
     for message, names, more in [
@@ -268,6 +269,7 @@ def test_what_cannot_be_compared_is_refused_in_one_line_and_nothing_is_asked(
         ("1 of 2 prompts have no 'reference'", "ab", {"prompts": "half.jsonl"}),
         ("a is named twice", "aa", {}),
         ("nothing to compare a with", "a", {}),
+        ("reference: so the references", ["a", "reference"], {"prompts": "both.jsonl"}),
         ("there is no judge", "ab", {"judges": []}),
         ("a judge is named twice", "ab", {"judges": ["longest", "longest"]}),
         ("needs a model or a function", "ab", {"judges": ["{form: written}"]}),

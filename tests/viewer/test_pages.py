@@ -326,5 +326,6 @@ def test_numbers_that_sqlite_does_not_know_are_those_of_nothing(client: TestClie
     huge = "9" * 23
     for path in (f"/prompt/1/{huge}", f"/prompt/{huge}/0", f"/training/{huge}"):
         assert " no " in error_of(client, f"/api/run/whole{path}", 404)
+    error_of(client, f"/api/run/whole/training/{'9' * 5000}", 404)  # of which Python makes none
     other = client.get("/api/compare", params={"a": f"whole:1{'0' * 5000}", "b": "whole:1"})
     assert 400 <= other.status_code < 500
