@@ -44,7 +44,7 @@ test: install
 	TMPDIR=$(MEMORY) OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 
 test-slow: .venv/.qlora
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --numprocesses 2 --dist loadfile --timeout 1200 \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not long" --numprocesses 2 --dist loadfile --timeout 1200 \
 	  --durations=12
 
 # Not for all tests: where bitsandbytes is, peft imports it, which takes two seconds, from then on.

@@ -401,7 +401,7 @@ def test_the_plan_counts_the_selection(tmp_path: Path) -> None:
     assert plan_of(build_config({}, SMALL[:4]), None)["sft"]["selection"] is None
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_real_model_writes_worse_responses_and_judges_them(tmp_path: Path) -> None:
     """Real children, engine and trainer; one step teaches nothing, so nothing need be selected."""
     words = [

@@ -145,7 +145,7 @@ distributed.main()
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_read_common_starts_once_and_save_by_the_clock_of_the_first(
     start: Path, tmp_path: Path
 ) -> None:

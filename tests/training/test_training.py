@@ -538,7 +538,13 @@ def test_checkpoints_come_by_the_clock_and_none_before_what_is_published(
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # which torch looks at while it compiles
-@pytest.mark.parametrize("rows", [sft_rows(10), dpo_rows(10)], ids=["sft", "dpo"])
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param(sft_rows(10), id="sft", marks=pytest.mark.long),
+        pytest.param(dpo_rows(10), id="dpo"),
+    ],
+)
 def test_a_compiled_training_is_resumed_and_published_like_another(start, tmp_path, rows):
     import torch
 

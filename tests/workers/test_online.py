@@ -334,7 +334,7 @@ def test_a_run_trains_on_rewards_and_says_what_they_were(method: str, here: Path
         assert row in shown, shown
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_real_model_trains_on_what_it_says_of_its_samples(model_dir: Path) -> None:
     run = new_run(
         "train.method=rloo", *WORDS, "judge.form=expected", "judge.template=judge/expected.jinja",

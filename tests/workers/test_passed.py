@@ -57,7 +57,7 @@ def cases() -> Iterator[str]:
         yield f"{group}.no_such_option=1"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_is_kept_refuses_what_the_libraries_refuse_in_every_option(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
