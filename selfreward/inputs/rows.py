@@ -180,12 +180,12 @@ def _is_exported(path: Path) -> bool:
 
 def _unquoted(row: dict[str, Any]) -> dict[str, Any]:
     """The texts of a row without the apostrophe that ``export`` puts first."""
-    return {
-        name: cell[1:]
-        if isinstance(cell, str) and cell[:1] == "'" and cell[1:2] and cell[1] in ACTIVE
-        else cell
-        for name, cell in row.items()
-    }
+
+    def plain(cell: Any) -> Any:
+        is_ours = isinstance(cell, str) and len(cell) > 1 and cell[0] == "'" and cell[1] in ACTIVE
+        return cell[1:] if is_ours else cell
+
+    return {name: plain(cell) for name, cell in row.items()}
 
 
 def _read_text(path: Path, lists: Collection[str]) -> Iterator[Row]:

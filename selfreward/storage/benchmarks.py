@@ -60,8 +60,8 @@ class Benchmark:
 
     @property
     def cut(self) -> int | None:
-        """``limit``, where there were as many; None: all questions were asked."""
-        return None if self.limit is None or self.n < self.limit else self.limit
+        """``limit``, unless there were fewer; None: all questions were asked."""
+        return None if self.limit is None or 0 < self.n < self.limit else self.limit
 
 
 def benchmarks_path(run: Run) -> Path:

@@ -159,6 +159,7 @@ def test_a_limit_that_cut_nothing_off_is_none() -> None:
     table = benchmarks_text([result("M1", [1, 0] * 10), result("M2", [1, 1] * 10, limit=100)])
     assert table.count("20 questions") == 1 and "less M1" in table and "first" not in table
     cut = benchmarks_text([result("M1", [1, 0] * 10), result("M2", [1, 1] * 10, limit=20)])
+    assert replace(result("M1", [1]), n=0, limit=100).cut == 100  # nobody said how many there were
     assert cut.count("20 questions") == 2 and "20 questions, first 20" in cut
 
 
