@@ -21,7 +21,7 @@ from selfreward.inputs.conversations import kept_messages, requests_of
 from selfreward.inputs.personal import kinds_in
 from selfreward.inputs.rankings import TEXTS
 from selfreward.inputs.rows import Row, read_rows
-from selfreward.inputs.shapes import as_number, our_row
+from selfreward.inputs.shapes import as_number, having, our_row
 from selfreward.storage import durable
 
 PREFIX = 100
@@ -137,7 +137,7 @@ def _prompts(source: SeedSource, how: Cleaning, drop: Drop) -> Iterator[_Prompt]
         ours = our_row(row, source.columns, at, TEXTS)
         text = ours.get("prompt")
         if not isinstance(text, str):
-            found = f"found {text!r:.40}" if "prompt" in ours else f"row has {sorted(row)}"
+            found = f"found {text!r:.40}" if "prompt" in ours else having(row)
             raise ConfigError(
                 f"{at}: needs a text in column {source.columns.get('prompt', 'prompt')!r}, {found}",
                 "Name the column that has it: --column prompt=THEIRS; docs/data.md has the shapes.",
@@ -177,7 +177,7 @@ def _user(at: str, row: Mapping[str, Any], column: str | None) -> str:
     if column is None:
         return ""
     if row.get(column) in (None, ""):
-        has = "which is empty" if column in row else f"row has {sorted(row)}"
+        has = "which is empty" if column in row else having(row)
         raise ConfigError(
             f"{at}: says nothing of its user in column {column!r}, {has}",
             "Name another column with --user, or leave it out.",

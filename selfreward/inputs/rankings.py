@@ -31,6 +31,7 @@ from selfreward.inputs.shapes import (
     as_number,
     check_names,
     check_text,
+    having,
     instead,
     our_row,
     seen,
@@ -242,7 +243,7 @@ class _Reader:
         value = row.get(name)
         if not isinstance(value, str) or not (may_be_empty or value.strip()):
             theirs = self._columns.get(name, name)
-            found = instead(value) if name in row else f"row has {sorted(row)}"
+            found = instead(value) if name in row else having(row)
             raise ConfigError(
                 f"{at}: needs a text in column {theirs!r}, {found}",
                 f"Read are {READ_SCORED}, and chosen and rejected; see docs/judge.md.",

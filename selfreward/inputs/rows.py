@@ -95,7 +95,9 @@ def read_rows(
             raise ConfigError(
                 f"{path or source.path}: none of {count} rows has a column {theirs!r}, which "
                 f"columns names for {ours!r}",
-                f"Did you mean {near[0]}?" if near else f"It has {', '.join(sorted(known))}.",
+                f"Did you mean {near[0]}?"
+                if near
+                else f"It has {', '.join(f'{name:.40}' for name in sorted(known)[:20])}.",
             )
 
 
@@ -198,6 +200,8 @@ def _read_text(path: Path, lists: Collection[str]) -> Iterator[Row]:
             file.seek(0)
             _check_encoding(path, head, is_plain=kind in (*_CSV, ".txt"))
             if kind in _CSV:
+                if _is_json(head):
+                    raise ConfigError(f"{path}: is JSON by what it holds", "Name it .jsonl.")
                 yield from _read_csv(path, file, "," if kind == ".csv" else "\t", lists)
             elif kind == ".txt" and not _is_json(head):
                 yield from _read_lines(path, file)
@@ -239,7 +243,7 @@ def _check_encoding(path: Path, head: bytes, *, is_plain: bool) -> None:
 
 
 def _is_json(head: bytes) -> bool:
-    """Whether a .txt is no list of prompts, of which one may well begin with a bracket."""
+    """Whether it is no list of prompts, of which one may well begin with a bracket, and no CSV."""
     first = head.lstrip()
     if first.startswith(b"["):
         return first[1:].lstrip()[:1] in (b"{", b"]", b"")

@@ -29,6 +29,7 @@ from selfreward.inputs.shapes import (
     as_number,
     check_names,
     check_text,
+    having,
     instead,
     our_row,
     seen,
@@ -215,7 +216,7 @@ def text_of(
         if isinstance(value, str):
             hint = "Nothing can be learned from it: fill it in, or remove the row."
         elif column not in values:
-            has = f"row has {sorted(values if column == 'text' else found)}"
+            has = having(values if column == "text" else found)
         raise ConfigError(f"{at}: needs a text in column {theirs!r}, {has}", hint)
     check_text(value, theirs, at)
     return value.strip()

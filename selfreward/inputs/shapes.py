@@ -17,7 +17,7 @@ turns (see ``conversations.py``), and the answer. Alpaca's ``system``, by OpenOr
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from statistics import fmean
 from typing import Any, TypeGuard
@@ -29,6 +29,8 @@ _LISTS = ("messages", "conversations", "conversation")
 _ANSWERS = {"responses", "chosen", "response_a"}
 _SYSTEM, _INPUT = ("system", "system_prompt"), ("input", "context")
 """Names of one thing in several data sets."""
+_MOST = 20
+"""Names of columns that a message lists."""
 _NUMBER = re.compile(r"\s*[+-]?[0-9]+(?:\.[0-9]+)?\s*", re.ASCII)
 
 NAMES = (
@@ -130,6 +132,11 @@ def instead(value: object) -> str:
         if isinstance(value, str)
         else f"found {json.dumps(value, default=str)[:60]}"
     )
+
+
+def having(names: Iterable[str]) -> str:
+    """Which columns there are, in words for a message: any file may take its first line for them."""
+    return f"row has {[f'{name:.40}' for name in sorted(names)[:_MOST]]}"
 
 
 def seen(row: Mapping[str, Any]) -> str:

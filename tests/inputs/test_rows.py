@@ -346,3 +346,19 @@ def test_what_only_the_hub_has_is_refused_of_a_file(tmp_path: Path, name: str, v
     with pytest.raises(ConfigError, match=f"a {name} is given \\({value}\\), but this is a file"):
         list(read_rows(SeedSource(**source, **{name: value})))
     assert len(list(read_rows(SeedSource(**source, split="train", revision=None)))) == 2
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_json_that_is_called_csv_is_said_to_be_json(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(json.dumps({"prompt": "x" * 100_000}) + "\n")
+    error = refusal(tmp_path / name)
+    assert "is JSON by what it holds" in error.message and error.hint == "Name it .jsonl."
+
+
+def test_columns_of_any_length_and_number_make_a_line_that_can_be_read(tmp_path: Path) -> None:
+    names = ["x" * 100_000, *map(str, range(1000))]
+    (tmp_path / "a.jsonl").write_text(json.dumps(dict.fromkeys(names, 1)) + "\n")
+    for read in (seeds.read_ift, seeds.read_eft, read_ranked):
+        with pytest.raises(ConfigError, match="row has") as error:
+            read(SeedSource(path=str(tmp_path / "a.jsonl")))
+        assert len(error.value.message) < 1000
