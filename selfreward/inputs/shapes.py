@@ -135,7 +135,7 @@ def instead(value: object) -> str:
 
 
 def having(names: Iterable[str]) -> str:
-    """Which columns there are, in words for a message: any file may take its first line for them."""
+    """Which columns there are, in words for a message; one may be as long as a file is."""
     return f"row has {[f'{name:.40}' for name in sorted(names)[:_MOST]]}"
 
 
