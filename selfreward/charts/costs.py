@@ -61,8 +61,10 @@ def sampled(figures: IterationFigures) -> dict[str, int]:
         "answers of M1": figures.anchors.tokens if figures.anchors else 0,
         "judgments": figures.judgments.tokens,
     }
+    found["comparisons"] = figures.comparisons.tokens if figures.comparisons else 0
     found[META] = figures.meta.tokens if figures.meta else 0
     for number, juror in enumerate(figures.jury.judges if figures.jury else ()):
         if number:
             found[judge_key(number)] = juror.tokens
+    found["training"] = figures.training.online.tokens if figures.training.online else 0
     return {kind: count for kind, count in found.items() if count}

@@ -39,6 +39,12 @@ def check_feasible(config: Config) -> None:
         _check_writing(config.prompts)
     if not config.train.takes_own_pairs:
         return
+    if config.train.method == "dpo" and config.dpo.weigh_by == "margin" and config.judge.break_ties:
+        raise ConfigError(
+            "judge.break_ties makes pairs of equal scores, and by dpo.weigh_by=margin they have no "
+            "weight: they would be compared for nothing",
+            "Take one of the two.",
+        )
     prompts, responses = config.prompts, config.responses
     most = prompts.count * config.pairs.most(responses.n + responses.demonstrations)
     if config.pairs.min_pairs > most:

@@ -93,7 +93,7 @@ def tied_responses(
 ) -> list[tuple[Response, Response]]:
     """Every two responses that share the highest or the lowest score of their prompt.
 
-    Of those that the policy gave and that can be paired, see ``build_pairs``, in key order.
+    Of those that can be paired, see ``build_pairs``, but answers of M1; in key order.
     """
     answers = answers_of(responses, judgments, weights)
     tied = []

@@ -152,18 +152,46 @@ def pairs_card(run: Run, number: int, repository: str | None, counts: Mapping[in
     blocks = [
         f"---\n{data.to_yaml()}\n---",
         f"# Preference pairs of {_code(run.name)}",
-        f"What {model} learned from by DPO ({_PAPER}). {WRITTEN}",
+        f"What {model} learned from by DPO ({_PAPER}). {_written(run)}",
         _markdown([["file", "written by", "trained", "pairs"], *rows]),
         f"## Columns\n\n{_markdown(COLUMNS)}",
         f"## Provenance\n\n- Base model: {_name(base)}, sha256 `{base.digest}`\n"
         f"{_pair_settings(run)}",
-        f"## License\n\n{_licensed(base)} Prompts of the seed data are not in here; the models had "
-        "them as examples.",
+        f"## License\n\n{_licensed(base)} {_of_people(run)}",
     ]  # fmt: skip
     return "\n\n".join(blocks) + "\n"
 
 
 # Parts
+
+
+def _written(run: Run) -> str:
+    """Who wrote the pairs, in whole sentences."""
+    if run.config.prompts.dataset is None:
+        return WRITTEN
+    answers = "the answers"
+    if run.config.responses.demonstrations:
+        answers = "most answers: the last of each prompt, by sample, is a person's"
+    return (
+        f"**The prompts are those of {_dataset(run)}.** Models wrote {answers}. Scores are those "
+        "of the judges. Nobody checked what models wrote; it may be false, unsafe or biased."
+    )
+
+
+def _of_people(run: Run) -> str:
+    """What is in the pairs that the base model's license is not of."""
+    if run.config.prompts.dataset is None:
+        return "Prompts of the seed data are not in here; the models had them as examples."
+    theirs = "the prompts"
+    if run.config.responses.demonstrations:
+        theirs += " and people's answers"
+    return f"What is of {_dataset(run)}, {theirs}, has the license that it has there."
+
+
+def _dataset(run: Run) -> str:
+    assert run.config.prompts.dataset is not None
+    path = run.config.prompts.dataset.path
+    return "a local file" if _LOCAL.search(path) else f"`{path.replace('`', '_')}`"
 
 
 def _learned(made: Sequence[Ancestor], *, by_people: bool) -> str:

@@ -190,7 +190,7 @@ def _comparing(config: Config, asked: int) -> dict[str, Any]:
     Args:
         asked: Tokens of the template with a prompt.
     """
-    n = config.responses.n
+    n = config.responses.n + config.responses.demonstrations
     orders = config.prompts.count * n * (n - 1)
     written = config.judge.max_new_tokens if form_of(config.judge) == "written" else 0
     return {

@@ -113,7 +113,7 @@ def parcels_of(
     parcels = []
     if of_pairs is not None:
         parcels.append(_pairs(run, number, name if "/" in name else None, of_pairs, work))
-    has_plot = _plotted(run, work / PLOT)
+    has_plot = _plotted(run, number, work / PLOT)
     linked = of_pairs if of_pairs is not None and "/" in of_pairs else None
     card = model_card(run, number, plot=has_plot, pairs=linked)
     durable.write_file(work / "README.md", card)
@@ -199,13 +199,15 @@ def _checked(run: Run, number: int) -> Path:
     return directory
 
 
-def _plotted(run: Run, path: Path) -> bool:
+def _plotted(run: Run, number: int, path: Path) -> bool:
+    """Draw the iterations that a model came out of; whether there are any."""
     from selfreward.charts.data import ChartData
     from selfreward.charts.files import save_overview
 
     try:
         scores = scores_of(run)
-        save_overview(ChartData(scores.iterations), path, scores.run)
+        rounds = tuple(each for each in scores.iterations if each.iteration < number)
+        save_overview(ChartData(rounds), path, scores.run)
     except NotFoundError:
         return False
     return True

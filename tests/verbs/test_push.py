@@ -350,6 +350,32 @@ def test_the_card_of_the_pairs_says_that_models_wrote_them(run: Run) -> None:
     assert "| `data/iteration-2.parquet` | M2 | M3 | 5 |" in text
 
 
+def test_the_card_says_which_texts_of_the_pairs_are_of_people(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path / "runs"))
+    data = "prompts.dataset={path: seed/ift.jsonl, columns: {demonstration: response}}"
+    for number, more in enumerate(([], ["responses.demonstrations=true"])):
+        made = create_run(build_config({}, [*SMALL, data, *more]), f"run{number}")
+        durable.write_file(
+            made.path / "models" / "M0.json", json.dumps({"path": "m", "digest": "0" * 64})
+        )
+        text = " ".join(card.pairs_card(made, 1, None, {}).split())
+        assert "The prompts are those of `seed/ift.jsonl`." in text
+        assert "All of it is written" not in text and "Prompts of the seed data" not in text
+        assert ("is a person's" in text) == bool(more)
+        theirs = "the prompts and people's answers" if more else "the prompts"
+        assert f"What is of `seed/ift.jsonl`, {theirs}, has the license" in text
+
+
+def test_a_plot_holds_no_iteration_after_the_model(run: Run, tmp_path: Path) -> None:
+    for number, sent in ((1, ["README.md"]), (2, ["README.md", "scores.png"])):
+        (work := tmp_path / str(number)).mkdir()
+        [model] = parcels_of(run, number, "o/m", work, pairs=False)
+        assert [item.name for item in model.items][: len(sent)] == sent
+        assert ("scores.png" in (work / "README.md").read_text()) == (number > 1)
+
+
 def test_a_run_whose_base_model_is_not_known_any_more_is_one_line(copy: Run) -> None:
     (copy.path / "models" / "M0.json").unlink()
     with pytest.raises(IntegrityError, match=r"M0\.json: is not there"):
