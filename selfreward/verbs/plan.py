@@ -62,12 +62,12 @@ def plan_of(config: Config, source: Path | None) -> dict[str, Any]:
     written = prompts_stage(config, mean_prompt_of(prompts), evolving)
     ranked = config.train.preferences
     preferences = read_ranked(ranked, beside).rankings if ranked else []
-    parts = (prompts, written, rubrics, compared, preferences)
+    sft = _sft(config, beside, rubrics[0])
+    parts = (prompts, written, rubrics, compared, preferences, sft)
     each = [stages_of(config, t, *parts) for t in range(1, config.iterations + 1)]
     stages = [row for iteration in each for row in iteration]
-    sft = _sft(config, beside, rubrics[0])
     selected = [sft["selection"]] if sft and sft["selection"] else []
-    evaluation = _evaluation(config, beside, rubrics[config.judge.evaluated])
+    evaluation = _evaluation(config, beside, rubrics[config.judge.evaluated], compared)
     memory = memory_of(config)
     return {
         "model": config.model,
@@ -189,11 +189,14 @@ def _selection(
     }
 
 
-def _evaluation(config: Config, beside: Path | None, rubric: int) -> dict[str, Any] | None:
+def _evaluation(
+    config: Config, beside: Path | None, rubric: int, compared: int
+) -> dict[str, Any] | None:
     """What is asked of all the models; None where the evaluation is off.
 
     Args:
         rubric: Characters of the judge template.
+        compared: Of the template of comparisons.
 
     Returns:
         ``models``; for each ``texts`` judged, ``pairs`` compared, ``questions`` answered and
@@ -213,6 +216,10 @@ def _evaluation(config: Config, beside: Path | None, rubric: int) -> dict[str, A
     written = judge.num_texts(prompts, len(texts))
     written += 2 * pairs if form_of(judge) == "written" else 0
     characters = judge.num_reads * sum(rubric + len(prompt) + len(text) for prompt, text in texts)
+    for ranking in rankings if settings.compares else ():
+        length = sum(len(each.text) for each in ranking.responses) / len(ranking.responses)
+        asked = compared + len(ranking.prompt) + 2 * length
+        characters += int(2 * _pairs(ranking) * asked)
     answered, contests, sampled, read = _contests(config, beside)
     taken = (c for each in settings.benchmarks for c in read_choices(each, beside))
     weighed = [tokens_of(len(c.question) + len(one)) for c in taken for one in c.choices]

@@ -49,7 +49,8 @@ def stages_of(
     written: dict[str, Any],
     rubrics: list[int],
     compared: int,
-    preferences: Sequence[Ranking] = (),
+    preferences: Sequence[Ranking],
+    sft: dict[str, Any] | None,
 ) -> list[dict[str, Any]]:
     """The stages that take time.
 
@@ -58,6 +59,7 @@ def stages_of(
         rubrics: Characters of the judges' templates.
         compared: Of the template of comparisons.
         preferences: What ``train.preferences`` holds, if it is set.
+        sft: The seed step, whose rows may be trained on again.
     """
     count, n, anchors = config.prompts.count, config.responses.n, config.responses.anchors
     mean_prompt = mean_prompt_of(prompts)
@@ -87,11 +89,14 @@ def stages_of(
     elif config.train.preferences is not None:
         rows.append(_by_people(config, preferences))
     else:
-        rows.append(_training(config, iteration, mean_prompt + config.responses.max_new_tokens))
+        tokens = mean_prompt + config.responses.max_new_tokens
+        rows.append(_training(config, iteration, tokens, sft))
     return [row for row in rows if row["records"]]
 
 
-def _training(config: Config, iteration: int, tokens: int) -> dict[str, Any]:
+def _training(
+    config: Config, iteration: int, tokens: int, sft: dict[str, Any] | None
+) -> dict[str, Any]:
     """The stage that trains, with what is replayed of the iterations before.
 
     Args:
@@ -107,15 +112,17 @@ def _training(config: Config, iteration: int, tokens: int) -> dict[str, Any]:
     judged = sum(is_dpo and JUDGE_PAIRS in config.stages(t) for t in rounds)
     records = config.prompts.count * (each * len(rounds) + judged)
     group = config.dpo if is_dpo else train.sft
-    steps = steps_of(train.method, group.options, records, config.launch.processes)
-    seed = " beside the seed data" if train.replay.seed else ""
+    again = sft if train.replay.seed and sft else {"rows": 0, "tokens_estimate": 0}
+    rows = records + again["rows"]
+    steps = steps_of(train.method, group.options, rows, config.launch.processes)
+    seed = f" beside {again['rows']:,} rows of seed data" if again["rows"] else ""
     return {
         "stage": "train",
         "records": records,
         "note": f"{'pairs' if is_dpo else 'responses'} at most, {steps} steps{seed}",
         "steps": steps,
         "sampled": 0,
-        "read": (1 + is_dpo) * records * tokens,
+        "read": (1 + is_dpo) * records * tokens + again["tokens_estimate"],
     }
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from selfreward.config.load import build_config
 from selfreward.verbs.plan import plan_of, plan_text
+from selfreward.verbs.planned_stages import steps_of
 from tests.support.models import write_headers
 
 PARAMETERS = 8_030_261_248
@@ -175,3 +176,27 @@ def test_what_selection_samples_and_reads_is_in_the_sums() -> None:
     assert selection["sampled"] > 0
     for key, name in (("sampled", "sampled_at_most"), ("read", "read_estimate")):
         assert selects["tokens"][name] == plain["tokens"][name] + selection[key]
+
+
+def test_seed_rows_that_are_trained_on_again_are_among_the_steps() -> None:
+    words = ["iterations=1", "train.method=sft", "prompts.count=16"]
+    plans = [
+        plan_of(build_config({}, [*words, f"train.replay.seed={seed}"]), None)
+        for seed in ("false", "true")
+    ]
+    [without, again] = [plan["per_iteration"][-1] for plan in plans]
+    rows = plans[1]["sft"]["rows"]
+    assert f"beside {rows:,} rows of seed data" in again["note"]
+    options = build_config({}, words).train.sft.options
+    assert again["steps"] == steps_of("sft", options, without["records"] + rows, 1)
+    assert again["read"] - without["read"] == plans[1]["sft"]["tokens_estimate"]
+
+
+def test_what_is_read_of_pairs_that_are_compared_is_counted() -> None:
+    words = ["iterations=1", "evaluation.questions=null", "judge.form=written"]
+    plans = [
+        plan_of(build_config({}, [*words, f"evaluation.compare={on}"]), None)["evaluation"]
+        for on in ("false", "true")
+    ]
+    least = 2 * plans[1]["models"] * plans[1]["pairs"] * 1000 // 4  # of the template alone
+    assert plans[1]["pairs"] > 0 and plans[1]["read"] - plans[0]["read"] > least
