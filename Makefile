@@ -39,7 +39,7 @@ quickstart: install
 	@if [ -d runs/$(NAME) ]; then $(RUN) resume $(NAME); \
 	else $(RUN) run runs/quickstart.yaml --name $(NAME); fi
 
-# What takes seconds of a core each, all of fuzzing and most of real training among it, is in test-slow.
+# Tests that take seconds of a core each are in test-slow: all fuzzing and most real training.
 test: install
 	TMPDIR=$(MEMORY) OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 

@@ -34,6 +34,7 @@ from selfreward.charts.base import (
 from selfreward.charts.data import ChartData
 from selfreward.errors import NotFoundError
 from selfreward.measures.figures import IterationFigures
+from selfreward.measures.sampled import sampled
 from selfreward.text import spelled
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ CHARTS: dict[str, Chart] = {
                  lambda f: bool(f.training.chosen_reward and f.training.rejected_reward)),
     "time": Chart("Time by stage", costs.seconds, lambda f: bool(f.seconds)),
     "tokens": Chart("Tokens sampled", costs.tokens,
-                    lambda f: _is_answered(f) and bool(costs.sampled(f))),
+                    lambda f: _is_answered(f) and bool(sampled(f))),
     "scores": Chart("Scores", scores.histogram,
                     lambda f: _is_answered(f) and f.scores.bins is not None, each=True),
     "length": Chart("Score against length", length.length,

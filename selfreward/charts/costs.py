@@ -4,8 +4,8 @@ from typing import Any
 
 from selfreward.charts.base import Pen, bars_above, over_iterations
 from selfreward.charts.data import ChartData
-from selfreward.measures.figures import IterationFigures
-from selfreward.records import META, judge_key, stages_of
+from selfreward.measures.sampled import sampled
+from selfreward.records import stages_of
 
 _UNITS = ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
 MOST_STAGES = 7
@@ -51,20 +51,3 @@ def tokens(axis: Any, data: ChartData, pen: Pen, iteration: int | None) -> None:
     over_iterations(axis, iterations)
     axis.set_ylabel(f"{unit}tokens sampled")
     pen.legend(axis, columns=3)
-
-
-def sampled(figures: IterationFigures) -> dict[str, int]:
-    """Tokens by what they were sampled for; kinds of which there are none are left out."""
-    found = {
-        "prompts": figures.prompts.tokens,
-        "responses": figures.responses.tokens,
-        "answers of M1": figures.anchors.tokens if figures.anchors else 0,
-        "judgments": figures.judgments.tokens,
-    }
-    found["comparisons"] = figures.comparisons.tokens if figures.comparisons else 0
-    found[META] = figures.meta.tokens if figures.meta else 0
-    for number, juror in enumerate(figures.jury.judges if figures.jury else ()):
-        if number:
-            found[judge_key(number)] = juror.tokens
-    found["training"] = figures.training.online.tokens if figures.training.online else 0
-    return {kind: count for kind, count in found.items() if count}

@@ -76,8 +76,8 @@ def read_rows(
         rows = _read_parquet(path)
     else:
         rows = _read_text(path, lists)
-        if exported or _is_exported(path):
-            rows = ((at, _unquoted(row) if _is_csv(path) else row) for at, row in rows)
+        if _kind(path)[1] in _CSV and (exported or _is_exported(path)):
+            rows = ((at, _unquoted(row)) for at, row in rows)
     count, unseen, known = 0, set(source.columns.values()), set[str]()
     for at, row in rows:
         if source.limit is not None and count == source.limit:
@@ -166,8 +166,10 @@ def _find(path: str, beside: Path | None) -> Path | None:
     raise ConfigError(f"data {path!r}: no such file", hint)
 
 
-def _is_csv(path: Path) -> bool:
-    return (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower() in _CSV
+def _kind(path: Path) -> tuple[bool, str]:
+    """Whether a file is packed by gzip, and how its name ends before that."""
+    is_packed = path.suffix.lower() == ".gz"
+    return is_packed, (path.with_suffix("") if is_packed else path).suffix.lower()
 
 
 def _is_exported(path: Path) -> bool:
@@ -192,10 +194,9 @@ def _unquoted(row: dict[str, Any]) -> dict[str, Any]:
 
 def _read_text(path: Path, lists: Collection[str]) -> Iterator[Row]:
     """Rows of a text file; the names of some say less than their first byte."""
-    packed = path.suffix.lower() == ".gz"
-    kind = (path.with_suffix("") if packed else path).suffix.lower()
+    is_packed, kind = _kind(path)
     try:
-        with cast(BinaryIO, gzip.open(path) if packed else open(path, "rb")) as file:
+        with cast(BinaryIO, gzip.open(path) if is_packed else open(path, "rb")) as file:
             head = file.read(4096).removeprefix(b"\xef\xbb\xbf")
             file.seek(0)
             _check_encoding(path, head, is_plain=kind in (*_CSV, ".txt"))

@@ -38,8 +38,8 @@ def response_lengths(store: Store, iteration: int, attempts: int = ALL) -> dict[
 
 
 def length_bins(lengths: Mapping[Key, int], scored: Iterable[Scored]) -> tuple[LengthBin, ...]:
-    """Scored responses in ten parts of equal number by length; responses of one length stay
-    together, so there may be fewer. Empty for no scores.
+    """Scored responses in ten parts by length, of as equal number as may be: responses of one
+    length stay together, so there may be fewer. Empty for no scores.
     """
     rows = sorted(
         (lengths[row[:2]], row.attempt, row.score) for row in scored if row[:2] in lengths

@@ -43,9 +43,6 @@ LIMITS = """\
   what is false, unsafe or biased in it may be in this model.
 - Nothing was measured of safety, of other languages than those of the prompts, or of
   conversations of several turns."""
-WRITTEN = """\
-**All of it is written by models**: prompts and answers by the model of each iteration, scores by
-its judge. Nobody checked it; it may be false, unsafe or biased."""
 COLUMNS = (
     ("column", "what it is"),
     ("`prompt`, `chosen`, `rejected`", "lists of messages (`role`, `content`), as TRL takes them"),
@@ -167,15 +164,18 @@ def pairs_card(run: Run, number: int, repository: str | None, counts: Mapping[in
 
 def _written(run: Run) -> str:
     """Who wrote the pairs, in whole sentences."""
-    if run.config.prompts.dataset is None:
-        return WRITTEN
-    answers = "the answers"
-    if run.config.responses.demonstrations:
-        answers = "most answers: the last of each prompt, by sample, is a person's"
-    return (
-        f"**The prompts are those of {_dataset(run)}.** Models wrote {answers}. Scores are those "
-        "of the judges. Nobody checked what models wrote; it may be false, unsafe or biased."
-    )
+    said = "**Prompts and answers are written by models**, by that of each iteration."
+    if run.config.prompts.dataset is not None:
+        answers = "the answers"
+        if run.config.responses.demonstrations:
+            answers = "most answers: the last of each prompt, by sample, is a person's"
+        said = f"**The prompts are those of {_dataset(run)}.** Models wrote {answers}."
+    if others := run.config.judge.imported_jurors:
+        who = ", ".join(_code(name) for name in others.values())
+        scores = f"Among the scores are those of {who}, which came from elsewhere."
+    else:
+        scores = "Scores are by the run's own judges, and nobody checked them."
+    return f"{said} {scores} What models wrote may be false, unsafe or biased."
 
 
 def _of_people(run: Run) -> str:

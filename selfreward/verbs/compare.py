@@ -19,13 +19,13 @@ from selfreward.inputs.shared import Beginning, beginning, create_sharing_run
 from selfreward.measures.arms import ArmMeasure, RunValues, arm_measures, run_values
 from selfreward.measures.best import best_of
 from selfreward.measures.figures import IterationFigures, figures_of
+from selfreward.measures.sampled import num_sampled
 from selfreward.storage.changes import branch_of
 from selfreward.storage.directory import Run
 from selfreward.verbs.arms import ArmRun, Arms, brought_up, is_there, planned
 from selfreward.verbs.layout import duration
 from selfreward.verbs.maintenance import told_as_damage
 from selfreward.verbs.plan import plan_of
-from selfreward.verbs.score_rows import tokens
 from selfreward.verbs.status import is_complete
 
 MOST_APART = 0.1
@@ -296,7 +296,7 @@ def _use(figures: Sequence[IterationFigures]) -> Use:
         prompts=sum(f.prompts.accepted for f in figures if f.iteration),
         responses=sum(f.responses.n for f in figures if f.iteration),
         votes=sum(_votes(f) for f in figures),
-        tokens=sum(map(tokens, figures)),
+        tokens=sum(map(num_sampled, figures)),
         steps=sum(f.training.steps for f in figures),
         seconds=math.fsum(spent for f in figures for spent in f.seconds.values()),
     )

@@ -20,11 +20,11 @@ from selfreward.errors import ConfigError, NotFoundError
 from selfreward.measures.curves import Curve
 from selfreward.measures.figures import IterationFigures, figures_of
 from selfreward.measures.reports import BenchmarkResults, Estimate, JudgeReport
+from selfreward.measures.sampled import num_sampled
 from selfreward.measures.statistics import clustered_mean, difference
 from selfreward.measures.votes import ALL, scored_responses
 from selfreward.storage.directory import Run, open_run
 from selfreward.storage.store import Store
-from selfreward.verbs.score_rows import tokens
 
 Unit = Literal["points", "share", "characters", "prompts", "pairs", "tokens", "s", ""]
 Method = Literal["errors", "bootstrap", "paired"]
@@ -264,7 +264,8 @@ def _bare(name: str, unit: Unit, a: float | None, b: float | None) -> Figure:
 def _mean(value: float | None, error: float | None, n: int, prompts: int) -> Estimate:
     """A mean with its standard error as an estimate, with an interval if prompts are not few.
 
-    Of six prompts 1.96 standard errors hold the mean in 93% of cases, of two in 82%.
+    1.96 standard errors hold a normal mean of six prompts in 89% of cases, of two in 70%, by
+    Student's t; of ten in 92%.
     """
     if value is None or error is None or prompts < _FEWEST_PROMPTS:
         return Estimate(value, None, None, n)
@@ -373,7 +374,7 @@ def _on_the_same(
 
 
 def _spent(a: IterationFigures, b: IterationFigures) -> Iterator[Figure]:
-    yield _bare("tokens sampled", "tokens", tokens(a), tokens(b))
+    yield _bare("tokens sampled", "tokens", num_sampled(a), num_sampled(b))
     spent = [math.fsum(f.seconds.values()) if f.seconds else None for f in (a, b)]
     yield _bare("time", "s", *spent)
 

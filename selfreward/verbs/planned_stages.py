@@ -101,6 +101,7 @@ def _training(
 
     Args:
         tokens: Of a prompt with a response.
+        sft: The seed step, whose rows ``train.replay.seed`` trains on again.
     """
     train = config.train
     if train.method == "none":

@@ -14,6 +14,7 @@ from selfreward.measures.evaluated import (
 )
 from selfreward.measures.figures import IterationFigures
 from selfreward.measures.reports import Estimate
+from selfreward.measures.sampled import num_sampled
 from selfreward.measures.votes import JurorAgreement, JurorFigures
 from selfreward.records import FORMS, stages_of
 from selfreward.verbs.answer_rows import contest_rows, reward_rows, verified_rows
@@ -435,23 +436,10 @@ def _worst(figures: IterationFigures) -> str:
 def _spent(rounds: Rounds) -> list[Row]:
     stages = stages_of(2, {stage for figures in rounds for stage in figures.seconds})
     return [
-        Row("tokens sampled", lambda f: f"{tokens(f):,}"),
+        Row("tokens sampled", lambda f: f"{num_sampled(f):,}"),
         Row("time", lambda f: duration(sum(f.seconds.values())), short=True),
         *(Row(f"  {stage}", partial(_stage_time, stage)) for stage in stages),
     ]
-
-
-def tokens(figures: IterationFigures) -> int:
-    """Tokens that models wrote in an iteration, the first judge counted in ``judgments``.
-
-    What judges write while a model is trained is not kept, and not in it.
-    """
-    made = figures.prompts.tokens + figures.responses.tokens + figures.judgments.tokens
-    made += sum(juror.tokens for juror in figures.jury.judges[1:]) if figures.jury else 0
-    made += figures.anchors.tokens if figures.anchors else 0
-    made += figures.comparisons.tokens if figures.comparisons else 0
-    made += figures.meta.tokens if figures.meta else 0
-    return made + (figures.training.online.tokens if figures.training.online else 0)
 
 
 def _stage_time(stage: str, figures: IterationFigures) -> str:

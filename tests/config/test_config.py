@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from selfreward.config import yamlfile
 from selfreward.config.load import build_config, changes, dump_config, load_config, load_copy
 from selfreward.config.run import Config
 from selfreward.config.yamlfile import parse_overrides
@@ -212,6 +213,14 @@ def test_a_mistake_is_one_line_with_file_line_key_and_what_was_meant(
     assert f"run.yaml{where}" in error.message
     assert key in error.message
     assert says in f"{error.message} {error.hint}"
+
+
+def test_a_config_is_read_alike_with_and_without_libyaml(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [*(ROOT / "runs").glob("*.yaml"), *(ROOT / "runs" / "experiments").glob("*.yaml")]
+    fast = {path: yamlfile.read_yaml(path) for path in files}
+    assert len(fast) > 15
+    monkeypatch.setattr(yamlfile, "_FastLoader", yamlfile._Loader)
+    assert {path: yamlfile.read_yaml(path) for path in files} == fast
 
 
 def test_a_file_that_is_no_utf8_or_is_missing_is_refused(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from selfreward.controller import launch
 from selfreward.engines.sessions import Session, Sessions
 from selfreward.inputs.collect import create_run
 from selfreward.measures.figures import ComparisonFigures, iteration_figures
+from selfreward.measures.sampled import num_sampled, sampled
 from selfreward.records import Comparison, Judgment, PreferencePair, Prompt, Response
 from selfreward.stages.jury import mean_scores
 from selfreward.stages.pairs import build_pairs, tied_responses
@@ -27,7 +28,6 @@ from selfreward.verbs.console import unmarked
 from selfreward.verbs.maintenance import verify
 from selfreward.verbs.pairs import compare_rules
 from selfreward.verbs.plan import plan_of
-from selfreward.verbs.score_rows import tokens
 from selfreward.verbs.scores import scores_of, scores_text
 from selfreward.verbs.show import ShownPrompt, prompt_of, prompt_text
 from selfreward.workers.rollout import generate_iteration
@@ -217,7 +217,8 @@ def test_every_reader_tells_what_was_compared(runs: Path) -> None:
     assert wrote > 0
     assert figures.comparisons == ComparisonFigures(n, n, n, wrote)
     without = replace(figures, comparisons=None)
-    assert tokens(figures) == tokens(without) + wrote
+    assert num_sampled(figures) == num_sampled(without) + wrote
+    assert sampled(figures).get("comparisons", 0) == wrote
     assert f"{n} of {n} told apart" in scores_text(scores_of(run))
     shown = prompt_of(run, 1, comparisons[0].attempt)
     low, high = sorted((comparisons[0].first, comparisons[0].second))

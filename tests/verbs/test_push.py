@@ -10,6 +10,8 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from selfreward.charts.data import ChartData
+from selfreward.charts.files import save_overview
 from selfreward.cli.main import invoke
 from selfreward.config.load import build_config
 from selfreward.controller import launch
@@ -346,7 +348,7 @@ def test_the_card_of_the_pairs_says_that_models_wrote_them(run: Run) -> None:
     text = card.pairs_card(run, 3, "o/m", {1: 4, 2: 5})
     data = yaml.safe_load(text.split("---")[1])
     assert data["configs"][0]["data_files"] == [{"split": "train", "path": "data/*.parquet"}]
-    assert "written by models" in text
+    assert "Prompts and answers are written by models" in text and "nobody checked" in text
     assert "| `data/iteration-2.parquet` | M2 | M3 | 5 |" in text
 
 
@@ -362,18 +364,41 @@ def test_the_card_says_which_texts_of_the_pairs_are_of_people(
         )
         text = " ".join(card.pairs_card(made, 1, None, {}).split())
         assert "The prompts are those of `seed/ift.jsonl`." in text
-        assert "All of it is written" not in text and "Prompts of the seed data" not in text
+        assert "are written by models" not in text and "Prompts of the seed data" not in text
         assert ("is a person's" in text) == bool(more)
+        assert "nobody checked them" in text
         theirs = "the prompts and people's answers" if more else "the prompts"
         assert f"What is of `seed/ift.jsonl`, {theirs}, has the license" in text
 
 
-def test_a_plot_holds_no_iteration_after_the_model(run: Run, tmp_path: Path) -> None:
+def test_the_card_names_those_whose_scores_came_from_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path / "runs"))
+    made = create_run(build_config({}, [*SMALL, "judge.jury=[{imported: people}]"]), "run")
+    durable.write_file(
+        made.path / "models" / "M0.json", json.dumps({"path": "m", "digest": "0" * 64})
+    )
+    text = " ".join(card.pairs_card(made, 1, None, {}).split())
+    assert "those of `people`, which came from elsewhere" in text and "nobody checked" not in text
+
+
+def test_a_plot_holds_no_iteration_after_the_model(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[list[int]] = []
+
+    def save(data: ChartData, path: Path, title: str) -> None:
+        drawn.append([each.iteration for each in data.iterations])
+        save_overview(data, path, title)
+
+    monkeypatch.setattr("selfreward.charts.files.save_overview", save)
     for number, sent in ((1, ["README.md"]), (2, ["README.md", "scores.png"])):
         (work := tmp_path / str(number)).mkdir()
         [model] = parcels_of(run, number, "o/m", work, pairs=False)
         assert [item.name for item in model.items][: len(sent)] == sent
         assert ("scores.png" in (work / "README.md").read_text()) == (number > 1)
+    assert drawn == [[0], [0, 1]]
 
 
 def test_a_run_whose_base_model_is_not_known_any_more_is_one_line(copy: Run) -> None:

@@ -19,6 +19,7 @@ from selfreward.inputs.collect import create_run
 from selfreward.inputs.judge_templates import run_judge_templates
 from selfreward.measures.curves import training_figures
 from selfreward.measures.figures import IterationFigures
+from selfreward.measures.sampled import num_sampled
 from selfreward.records import Criterion, Judgment, Prompt, Response
 from selfreward.stages.judgments import judge_response
 from selfreward.storage import durable
@@ -27,7 +28,6 @@ from selfreward.training.base import Verdict
 from selfreward.training.seed_rows import sft_rows
 from selfreward.verbs.lineage import lineage
 from selfreward.verbs.maintenance import verify
-from selfreward.verbs.score_rows import tokens
 from selfreward.verbs.scores import scores_of, scores_text
 from selfreward.workers import checks
 from selfreward.workers.checks import check_run
@@ -325,7 +325,7 @@ def test_a_run_trains_on_rewards_and_says_what_they_were(method: str, here: Path
     assert online.sampled == 16 and online.reward is not None and online.kl is not None
     in_training = sum(row["sampled"] * row["completions/mean_length"] for row in log)
     judged = figures.prompts.tokens + figures.responses.tokens + figures.judgments.tokens
-    assert in_training > 0 and tokens(figures) == judged + round(in_training)
+    assert in_training > 0 and num_sampled(figures) == judged + round(in_training)
     counted = sum(int(row["no_verdict"]) for row in log)
     assert sum(online.no_verdict.values()) == counted < 16
     assert 0 <= online.reward.mean <= 5 if online.reward.mean is not None else False
