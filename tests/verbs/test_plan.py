@@ -200,3 +200,14 @@ def test_what_is_read_of_pairs_that_are_compared_is_counted() -> None:
     ]
     least = 2 * plans[1]["models"] * plans[1]["pairs"] * 1000 // 4  # of the template alone
     assert plans[1]["pairs"] > 0 and plans[1]["read"] - plans[0]["read"] > least
+
+
+def test_answers_of_people_are_among_those_that_may_tie() -> None:
+    words = [
+        "iterations=1", "prompts.count=4", "responses.n=2", "judge.break_ties=true",
+        "prompts.dataset={path: seed/ift.jsonl, columns: {demonstration: response}}",
+    ]  # fmt: skip
+    for people, orders in (("false", 4 * 2 * 1), ("true", 4 * 3 * 2)):
+        config = build_config({}, [*words, f"responses.demonstrations={people}"])
+        rows = {row["stage"]: row for row in plan_of(config, None)["per_iteration"]}
+        assert rows["comparisons"]["records"] == orders
