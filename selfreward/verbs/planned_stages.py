@@ -49,8 +49,8 @@ def stages_of(
     written: dict[str, Any],
     rubrics: list[int],
     compared: int,
-    preferences: Sequence[Ranking],
-    sft: dict[str, Any] | None,
+    preferences: Sequence[Ranking] = (),
+    sft: dict[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """The stages that take time.
 
