@@ -120,7 +120,7 @@ def test_engines_are_compared_as_they_are_before_they_are_used(
     assert result["engines"]["ctranslate2"]["prompts"] == 3
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_engines_agree_on_the_real_model_and_doctor_shows_it_later(
     model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
