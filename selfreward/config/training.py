@@ -150,7 +150,8 @@ class ReplayConfig(Group):
     aift: bool = False
     """What the iterations before made: their pairs, or their best responses."""
     seed: bool = False
-    """``method: sft``: the IFT and EFT rows that M1 was trained on, with ``sft.eft_weight``."""
+    """``method: sft``: the IFT and EFT rows that M1 was trained on, with ``sft.eft_weight``; what
+    ``sft.max_length`` left out of the seed step is left out here too."""
 
 
 class TrainConfig(Group):

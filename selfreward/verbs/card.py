@@ -51,6 +51,14 @@ COLUMNS = (
     ("`iteration`, `attempt`", "which prompt of the run"),
     ("`chosen_sample`, `rejected_sample`", "which of its answers"),
 )
+OF_JUDGE = (
+    ("column", "what it is"),
+    ("`prompt`", "what the judge was told, as a list of messages"),
+    ("`chosen`, `rejected`", "the judgment that the model itself preferred, and the other"),
+    ("`elo_chosen`, `elo_rejected`", "their ratings by its comparisons"),
+    ("`iteration`, `attempt`, `sample`", "which answer of the run"),
+    ("`chosen_vote`, `rejected_vote`", "which of its judgments"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,38 +132,50 @@ def model_card(run: Run, number: int, *, plot: bool, pairs: str | None) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def pairs_card(run: Run, number: int, repository: str | None, counts: Mapping[int, int]) -> str:
+def pairs_card(
+    run: Run,
+    number: int,
+    repository: str | None,
+    counts: Mapping[int, int],
+    judged: Mapping[int, int] | None = None,
+) -> str:
     """README.md of the pairs that M(number) was trained on, directly or before.
 
     Args:
         repository: Of the model.
         counts: Pairs by iteration, of those that trained by DPO.
+        judged: Pairs of judgments by iteration, of those that had any (``meta``).
     """
     from huggingface_hub import DatasetCardData
 
-    base = base_of(run)
+    base, judged = base_of(run), judged or {}
+    directories = {"default": ("data", counts), "judgments": ("judgments", judged)}
     data = DatasetCardData(
         license=base.license, task_categories=["text-generation"],
         pretty_name=f"Pairs of {run.name}",
         tags=["preference", "dpo", "synthetic", "self-rewarding", "selfreward"],
-        configs=[{"config_name": "default",
-                  "data_files": [{"split": "train", "path": "data/*.parquet"}]}],
+        configs=[{"config_name": name,
+                  "data_files": [{"split": "train", "path": f"{directory}/*.parquet"}]}
+                 for name, (directory, rounds) in directories.items() if rounds],
     )  # fmt: skip
     with run.store() as store:
         authors = {t: f"M{start_of(store, t)}" for t in counts}
-    rows = [[f"`data/iteration-{t}.parquet`", authors[t], f"M{t + 1}", f"{n:,}"]
-            for t, n in counts.items()]  # fmt: skip
+    rows = [[f"`{directory}/iteration-{t}.parquet`", authors[t], f"M{t + 1}", f"{n:,}"]
+            for directory, rounds in directories.values() for t, n in rounds.items()]  # fmt: skip
     model = f"[{repository}](https://huggingface.co/{repository})" if repository else f"M{number}"
+    columns = [f"## Columns\n\n{_markdown(COLUMNS)}"]
+    if judged:
+        columns.append(f"Of `judgments`, pairs of what the judge wrote:\n\n{_markdown(OF_JUDGE)}")
     blocks = [
         f"---\n{data.to_yaml()}\n---",
         f"# Preference pairs of {_code(run.name)}",
         f"What {model} learned from by DPO ({_PAPER}). {_written(run)}",
         _markdown([["file", "written by", "trained", "pairs"], *rows]),
-        f"## Columns\n\n{_markdown(COLUMNS)}",
+        *columns,
         f"## Provenance\n\n- Base model: {_name(base)}, sha256 `{base.digest}`\n"
         f"{_pair_settings(run)}",
         f"## License\n\n{_licensed(base)} {_of_people(run)}",
-    ]  # fmt: skip
+    ]
     return "\n\n".join(blocks) + "\n"
 
 

@@ -132,13 +132,14 @@ def _by_people(config: Config, preferences: Sequence[Ranking]) -> dict[str, Any]
     ordered = [ranking for ranking in preferences if ranking.is_ordered]
     steps = steps_of("dpo", config.dpo.options, len(ordered), config.launch.processes)
     texts = [len(r.prompt) + len(answer.text) for r in ordered for answer in r.responses]
+    tokens = tokens_of(sum(texts)) / max(1, len(texts))  # of a prompt with an answer
     return {
         "stage": "train",
         "records": len(ordered),
         "note": f"pairs of people at most, {steps} steps",
         "steps": steps,
         "sampled": 0,
-        "read": math.ceil(3 * len(ordered) * tokens_of(sum(texts)) / len(texts)),
+        "read": math.ceil(2 * len(ordered) * tokens),
     }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from selfreward.config.secrets import secret_in
 from selfreward.errors import ConfigError, NotFoundError
-from selfreward.records import TRAINING
+from selfreward.records import JUDGE_PAIRS, TRAINING
 from selfreward.storage import durable
 from selfreward.storage.committed import check_model, model_of
 from selfreward.storage.directory import Run
@@ -223,14 +223,20 @@ def _pairs(run: Run, number: int, model: str | None, repository: str, work: Path
     own = learned if run.config.train.preferences is None else []
     if own and run.config.train.replay.aift:
         own = [*range(1, own[-1] + 1)]
+    judged = [t for t in own if JUDGE_PAIRS in run.config.stages(t)]
     names = {t: f"data/iteration-{t}.parquet" for t in own}
+    of_judge = {t: f"judgments/iteration-{t}.parquet" for t in judged}
     counts = {t: write_parquet(run, folder / name, "pairs", t) for t, name in names.items()}
-    if not sum(counts.values()):
+    if of_judge:
+        (folder / "judgments").mkdir()
+    further = {t: write_parquet(run, folder / f, "judge_pairs", t) for t, f in of_judge.items()}
+    if not sum(counts.values()) + sum(further.values()):
         raise NotFoundError(
             f"M{number} of run {run.name} was trained on no pairs of its own", "Leave out --pairs."
         )
-    durable.write_file(folder / "README.md", pairs_card(run, number, model, counts))
-    items = tuple(_item(name, folder / name) for name in ["README.md", *names.values()])
+    durable.write_file(folder / "README.md", pairs_card(run, number, model, counts, further))
+    files = ["README.md", *names.values(), *of_judge.values()]
+    items = tuple(_item(name, folder / name) for name in files)
     return Parcel(repository, "dataset", f"Pairs of M{number} of {run.name}", items)
 
 

@@ -1,5 +1,6 @@
 """What ``plan`` says of memory: 16 bytes a trained parameter, and what engines are told."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -211,3 +212,14 @@ def test_answers_of_people_are_among_those_that_may_tie() -> None:
         config = build_config({}, [*words, f"responses.demonstrations={people}"])
         rows = {row["stage"]: row for row in plan_of(config, None)["per_iteration"]}
         assert rows["comparisons"]["records"] == orders
+
+
+def test_a_pair_of_people_costs_as_much_as_a_pair_of_the_loop(tmp_path: Path) -> None:
+    """Both read a prompt with an answer twice."""
+    responses = [{"text": text * 396, "rank": rank} for rank, text in enumerate("abc")]
+    lines = [json.dumps({"prompt": str(i) * 4, "responses": responses}) for i in range(3)]
+    ranked = tmp_path / "ranked.jsonl"
+    ranked.write_text("\n".join(lines), encoding="utf-8")
+    config = build_config({}, [f"train.preferences.path={ranked}"])
+    [row] = [row for row in plan_of(config, None)["per_iteration"] if row["stage"] == "train"]
+    assert (row["records"], row["read"]) == (3, 3 * 2 * 100)

@@ -25,6 +25,7 @@ from selfreward.verbs.hub import send
 from selfreward.verbs.pairs import pairs_of, pairs_text
 from selfreward.verbs.push import Item, look_through, parcels_of, parse_model
 from selfreward.verbs.tables import table
+from tests.stages.test_meta import META, reply
 from tests.support.hub import OWNER, TOKEN, Hub, Repository, running_hub
 from tests.support.loop_driver import ScriptedWorkers
 from tests.support.runs import SMALL
@@ -117,6 +118,38 @@ def test_what_arrives_is_what_was_listed_and_is_private(
     assert data.files.keys() == {"README.md", "data/iteration-1.parquet"}
     (tmp_path / "a.parquet").write_bytes(data.files["data/iteration-1.parquet"])
     assert pyarrow.parquet.read_table(tmp_path / "a.parquet") == table(run, "pairs", 1)
+
+
+def test_pairs_of_judgments_go_with_the_pairs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the iterations that trained on them."""
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
+    made = create_run(build_config({}, META), "x")
+    launch(made, lambda: None, Workers(made, reply=reply))
+    _, data = parcels_of(made, 3, "o/m", tmp_path, pairs=True)
+    files = {item.name: Path(item.path) for item in data.items}
+    assert list(files) == [
+        "README.md", *(f"{of}/iteration-{t}.parquet" for of, t in (("data", 1), ("data", 2))),
+        "judgments/iteration-1.parquet",
+    ]  # fmt: skip
+    sent = pyarrow.parquet.read_table(files["judgments/iteration-1.parquet"])
+    assert sent.num_rows and sent == table(made, "judge_pairs", 1)
+    text = files["README.md"].read_text(encoding="utf-8")
+    configs = yaml.safe_load(text.split("---")[1])["configs"]
+    assert [c["data_files"][0]["path"] for c in configs] == [
+        "data/*.parquet",
+        "judgments/*.parquet",
+    ]
+    assert f"| `judgments/iteration-1.parquet` | M1 | M2 | {sent.num_rows:,} |" in text
+    explained = [
+        name
+        for line in text.splitlines()
+        if line.startswith("| `")
+        for name in sent.schema.names
+        if f"`{name}`" in line.split("|")[1]
+    ]
+    assert set(explained) == set(sent.schema.names)
 
 
 @pytest.mark.slow
