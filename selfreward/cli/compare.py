@@ -32,6 +32,7 @@ def compare(
 ) -> None:
     """Run arms (recipes with changes) from one model over seeds, and compare what they come to."""
     from selfreward.inputs.shipped import experiment_file
+    from selfreward.sigterm import Terminated
     from selfreward.verbs.arms import arms_of
     from selfreward.verbs.compare import compare_plan, compared, run_arms
 
@@ -54,7 +55,11 @@ def compare(
     said = [experiment, *(overrides or []), *(["--plot", str(plot)] if plot else [])]
     again = shlex.join(["selfreward", "compare", *said, *(["--json"] if as_json else [])])
     hint = f"saved; the same command goes on: {again}"
-    stopped = {} if so_far else run_arms(arms, partial(work, hint=hint), console.note)
+    try:
+        stopped = {} if so_far else run_arms(arms, partial(work, hint=hint), console.note)
+    except (KeyboardInterrupt, Terminated):
+        console.note(hint)
+        raise
     _show(compared(arms, stopped), plot, as_json)
     if stopped:
         told = f"{len(stopped)} of {len(list(arms.each))} runs cannot go on: {', '.join(stopped)}"

@@ -142,14 +142,29 @@ def train_reward(
     as_json: Json = False,
 ) -> None:
     """Train a reward model on answers that people ranked."""
-    from selfreward.verbs.train_reward import reward_text
+    from selfreward.config.base import SeedSource
+    from selfreward.config.training import RewardModelConfig
+    from selfreward.verbs.named_models import named_model
+    from selfreward.verbs.train_reward import (
+        check_out,
+        options_of,
+        read_reward_data,
+        reward_text,
+    )
     from selfreward.verbs.train_reward import train_reward as train
 
-    found = train(
-        model, data, out, overrides or [], test=test, seed=seed, max_length=max_length,
-        limit=limit, demonstrations=None if demonstrations == "none" else demonstrations,
-        report=console.note,
-    )  # fmt: skip
+    config = RewardModelConfig(
+        data=SeedSource(path=data),
+        limit=limit,
+        test=SeedSource(path=test) if test else None,
+        demonstrations=None if demonstrations == "none" else SeedSource(path=demonstrations),
+        max_length=max_length,
+        seed=seed,
+        **options_of(overrides or []),
+    )
+    asked = read_reward_data(config)
+    check_out(out)
+    found = train(asked, named_model(model, console.note), out, console.note)
     if as_json:
         console.data_json(found)
     else:

@@ -6,6 +6,9 @@ arms:
   self-rewarding: {}                  # the base as it is
   rpo: {dpo: {loss_type: [sigmoid, sft]}}
   cream: {recipe: cream}              # another recipe in place of the base
+  rlhf: {recipe: rlhf, judge.model: "reward:people"}
+rewards:                              # reward models, trained first
+  people: {data: ranked.jsonl}
 seeds: [1, 2, 3]
 """
 
@@ -19,6 +22,7 @@ from pydantic import Field, ValidationError, field_validator
 from selfreward.config.base import Group
 from selfreward.config.load import said_of, words_of
 from selfreward.config.secrets import check_secrets
+from selfreward.config.training import RewardModelConfig
 from selfreward.config.yamlfile import Path_, place_of, read_yaml
 from selfreward.errors import ConfigError
 
@@ -26,14 +30,18 @@ _ELSEWHERE = {
     "seed": "`seeds` has those of all arms.",
     "recipe": "`base` names that of all arms.",
 }
-_HINTS = {
+HINTS = {
     "base": "base: quickstart",
     "common": "common: {prompts.count: 32}",
     "arms": "arms: {self-rewarding: {}, rpo: {recipe: iterative-rpo}}",
     "seeds": "seeds: [1, 2, 3]",
+    "rewards": "rewards: {people: {data: ranked.jsonl, test: held-out.jsonl}}",
 }
 """How each key is written."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_REWARD = re.compile(r"[A-Za-z0-9]+(?:[_-][A-Za-z0-9]+){0,9}")
+REWARD_NAME = "reward:"
+"""Before the name of a reward model of the experiment, where an arm names it as a judge's."""
 
 
 class Experiment(Group):
@@ -50,6 +58,20 @@ class Experiment(Group):
         default=(1, 2, 3), min_length=1, strict=False
     )
     """Of the runs of each arm. Three tell chance from gain only where gains are large."""
+
+    rewards: dict[str, RewardModelConfig] = Field(default={})
+    """Reward models by name, trained before the arms, from the model that these begin with. As a
+    judge's model one is ``reward:NAME``."""
+
+    @field_validator("rewards")
+    @classmethod
+    def _check_rewards(cls, rewards: dict[str, RewardModelConfig]) -> dict[str, RewardModelConfig]:
+        for name in rewards:
+            if not _REWARD.fullmatch(name):
+                raise ValueError(
+                    f"{name!r} is no name of a reward model: letters and digits, '-' or '_' between"
+                )
+        return rewards
 
     @field_validator("arms")
     @classmethod
@@ -125,10 +147,12 @@ def _explain(error: ValidationError, places: dict[Path_, str], name: str) -> Con
     said = said_of(problem)
     if problem["type"] == "dict_type" and len(loc) == 1:
         said = "Input should be a mapping, such as {name: {}}"
+    elif problem["type"] == "model_type":
+        said = "Input should be a mapping"
     if loc[0] == "arms" and len(loc) == 2 and problem["type"] == "dict_type":
         found = problem["input"]
         what = "has no overrides" if found is None else f"found {found!r:.80}, no mapping"
         return ConfigError(f"{where}: {key}: {what}", f"Write `{loc[1]}: {{}}`, or what differs.")
     return ConfigError(
-        f"{where}: {key}: {said}, found {problem['input']!r:.80}", f"Such as {_HINTS[str(loc[0])]}"
+        f"{where}: {key}: {said}, found {problem['input']!r:.80}", f"Such as {HINTS[str(loc[0])]}"
     )

@@ -294,3 +294,23 @@ class LaunchConfig(Group):
         if self.engine_devices is None or self.train_devices is None:
             return False
         return not set(self.engine_devices.split(",")) & set(self.train_devices.split(","))
+
+
+class RewardModelConfig(Passthrough):
+    """A reward model, trained on people's rankings. Other keys are TRL's ``RewardConfig``."""
+
+    data: Source
+    """Answers that people ranked or scored, read as ``evaluation.ranked`` is."""
+    limit: int | None = Field(default=None, ge=1)
+    """Take only the first so many prompts of them."""
+    test: Source | None = None
+    """Further rankings, which the trained model is measured by."""
+    demonstrations: Source | None = SeedSource(path="seed/ift.jsonl")
+    """Good answers whose mean reward is set to 0 (InstructGPT, arXiv 2203.02155, 3.5); null: the
+    rewards are left as they come."""
+    model: str | None = None
+    """What it is made from, ``RUN:M1`` or any model source; null: the model of the experiment."""
+    max_length: int = Field(default=1024, ge=8)
+    """Tokens of a prompt with an answer; longer answers are left out."""
+    seed: int = Field(default=0, ge=0)
+    """Of the head and the order."""

@@ -1,6 +1,6 @@
 """All that a run reads from outside, gathered and checked, as the files of its directory."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -53,22 +53,34 @@ def create_run(config: Config, name: str, source: Path | None = None) -> Run:
 def found_models(config: Config, source: Path | None) -> Config:
     """The config with each relative model path that lies beside its file as an absolute one."""
     beside = source.parent if source else None
-
-    def found(judge: J) -> J:
-        named = {"model": judge.model, "reference": getattr(judge, "reference", None)}
-        fixed = {k: name for k, name in named.items() if name not in (None, *OWN_MODELS, *BASES)}
-        return judge.model_copy(update={k: beside_config(fixed[k], beside) for k in fixed})
-
-    jury = tuple(map(found, config.judge.jury))
-    contests = tuple(map(found, config.evaluation.contests))
     author = config.prompts.author
     if author != "policy":
         author = beside_config(author, beside)
-    return config.model_copy(
+    return with_judges(config, lambda name: beside_config(name, beside)).model_copy(
         update={
             "model": beside_config(config.model, beside),
             "prompts": config.prompts.model_copy(update={"author": author}),
-            "judge": found(config.judge).model_copy(update={"jury": jury}),
+        }
+    )
+
+
+def with_judges(config: Config, rename: Callable[[str], str]) -> Config:
+    """The config with other names of the judges' models that are none of the run's own.
+
+    Args:
+        rename: Given the name, gives the new one.
+    """
+
+    def renamed(judge: J) -> J:
+        named = {"model": judge.model, "reference": getattr(judge, "reference", None)}
+        fixed = {k: name for k, name in named.items() if name not in (None, *OWN_MODELS, *BASES)}
+        return judge.model_copy(update={k: rename(fixed[k]) for k in fixed})
+
+    jury = tuple(map(renamed, config.judge.jury))
+    contests = tuple(map(renamed, config.evaluation.contests))
+    return config.model_copy(
+        update={
+            "judge": renamed(config.judge).model_copy(update={"jury": jury}),
             "evaluation": config.evaluation.model_copy(update={"contests": contests}),
         }
     )

@@ -1,6 +1,7 @@
 """The arms of an experiment: their configs, all checked, and the runs that they are made of.
 
 experiment file -> Arm, one config each -> ArmRun, one for each arm and seed: runs/EXP-ARM-SEED
+                -> the data of its reward models, which are made first: runs/EXP-rewards/NAME
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,18 +11,20 @@ from itertools import permutations, takewhile
 from pathlib import Path
 from typing import Literal
 
-from selfreward.config.experiment import Experiment, load_experiment
+from selfreward.config.experiment import HINTS, REWARD_NAME, Experiment, load_experiment
+from selfreward.config.judging import REWARD
 from selfreward.config.load import changes, dump_config, load_config, word_of
 from selfreward.config.readers import StageKey, alike
-from selfreward.config.run import Config
+from selfreward.config.run import Config, all_judges
 from selfreward.errors import ConfigError, IntegrityError, SelfRewardError
-from selfreward.inputs.collect import found_models
+from selfreward.inputs.collect import found_models, with_judges
 from selfreward.inputs.shared import copied_files, differing
 from selfreward.inputs.shipped import config_file, recipes
 from selfreward.storage.changes import made_stages, refuse_frozen
 from selfreward.storage.create import is_empty
 from selfreward.storage.directory import NAME, Run, runs_root
 from selfreward.verbs.status import is_complete
+from selfreward.verbs.train_reward import RewardData, read_reward_data
 from selfreward.workers.checks import check_changed, check_run
 
 _COMMON: dict[str, tuple[str, ...]] = {
@@ -45,6 +48,8 @@ class Arm:
     """The recipe or config file that it is made of."""
     config: Config
     """With the first seed."""
+    checked: Config
+    """The same before reward models of the experiment have a place, as checks take it."""
     files: dict[str, str]
     """Text of every input file of its runs, see ``collect.run_inputs``."""
     lies_by: Path
@@ -92,6 +97,12 @@ class Arms:
     seeds: tuple[int, ...]
     alike: Mapping[tuple[str, str], tuple[StageKey, ...]]
     """The first stages that two arms make the same with one seed, by their names."""
+    rewards: Mapping[str, RewardData]
+    """What each reward model is made of, by name."""
+
+    def reward_model(self, name: str) -> Path:
+        """Directory of a reward model, which may not be there yet."""
+        return reward_directory(self.name) / name
 
     def run(self, arm: str, seed: int) -> Run:
         """A run, which may not be there yet."""
@@ -106,6 +117,11 @@ class Arms:
     def each(self) -> Iterator[tuple[Arm, int]]:
         """Every arm with every seed, so that after each seed all arms have been run as often."""
         return ((arm, seed) for seed in self.seeds for arm in self.arms)
+
+
+def reward_directory(experiment: str) -> Path:
+    """Where the reward models of an experiment lie."""
+    return runs_root().absolute() / f"{experiment}-rewards"
 
 
 def is_there(run: Run) -> bool:
@@ -144,7 +160,14 @@ def arms_of(path: Path, words: Sequence[str] = ()) -> Arms:
         (a.name, b.name): tuple(alike(a.config, b.config, differing(a.files, b.files)))
         for a, b in permutations(arms, 2)
     }
-    found = Arms(name, path, tuple(arms), experiment.seeds, same)
+    rewards = {}
+    for key, config in experiment.rewards.items():
+        try:
+            rewards[key] = read_reward_data(config, path.parent)
+        except SelfRewardError as error:
+            where = f"{path}: rewards.{key}"
+            raise type(error)(f"{where}: {error.message}", error.hint) from None
+    found = Arms(name, path, tuple(arms), experiment.seeds, same, rewards)
     for one, seed in found.each:
         _check_made(found.run(one.name, seed), one, seed)
     return found
@@ -201,8 +224,38 @@ def _arm(experiment: Experiment, name: str, path: Path, words: Sequence[str]) ->
     config = load_config(source, own)
     # A shipped recipe names shipped files alone; what the overrides name lies by the experiment.
     lies_by = path if source in recipes().values() else source
-    files = check_run(config, lies_by)
-    return Arm(name, named, found_models(config, lies_by), files, lies_by)
+
+    _check_rewards(config, experiment)
+
+    def later(model: str) -> str:
+        return model.replace(REWARD_NAME, "rewards/", 1)  # as if it were one of the hub's
+
+    def made(model: str) -> str:
+        name = model.removeprefix(REWARD_NAME)
+        return model if name == model else str(reward_directory(path.stem) / name)
+
+    checked = with_judges(config, later)
+    files = check_run(checked, lies_by)
+    config = with_judges(found_models(config, lies_by), made)
+    return Arm(name, named, config, checked, files, lies_by)
+
+
+def _check_rewards(config: Config, experiment: Experiment) -> None:
+    """Refuse a judge whose reward model the experiment lacks, or that is asked in words."""
+    for key, judge in all_judges(config).items():
+        if not judge.model.startswith(REWARD_NAME):
+            continue
+        if judge.model.removeprefix(REWARD_NAME) not in experiment.rewards:
+            names = ", ".join(experiment.rewards)
+            raise ConfigError(
+                f"{key}.model: the experiment has no reward model {judge.model}",
+                f"Its `rewards` are {names}." if names else "Such as " + HINTS["rewards"],
+            )
+        if judge.form != REWARD:
+            raise ConfigError(
+                f"{key}.form is {judge.form}, and {judge.model} is a reward model",
+                f"Set {key}.form=reward and {key}.scale.",
+            )
 
 
 def _check_alike(first: Arm, other: Arm, path: Path) -> None:

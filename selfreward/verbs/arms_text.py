@@ -1,7 +1,7 @@
 """The text of ``selfreward compare``: what is going to be run, and what came of it."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from selfreward.measures.arms import ArmMeasure, Unit
 from selfreward.measures.reports import Estimate
@@ -18,6 +18,7 @@ from selfreward.verbs.layout import (
     table,
     table_width,
 )
+from selfreward.verbs.train_reward import RewardReport
 
 FOOTNOTE = """\
 [ ] is the 95% interval over questions, the seeds of a question kept together: what other \
@@ -45,6 +46,8 @@ def plan_text(plan: ComparePlan, width: int = 80) -> str:
     blocks = [_table(rows, width)]
     if any(each.apart for each in plan.budgets):
         blocks.append(_apart_note(width))
+    if plan.rewards:
+        blocks.append(_rewards(plan.rewards, width))
     blocks.append(
         _table([["run", "state", "begins as", "makes"], *map(_planned, plan.runs)], width)
     )
@@ -76,11 +79,29 @@ def compare_text(found: Compared, width: int = 80) -> str:
     blocks = [_measure(found, name, width) for name in found.measures]
     if blocks:
         blocks.append(dim(filled(FOOTNOTE.format(by=found.by), width)))
+    if found.rewards:
+        blocks.append(_rewards(found.rewards, width))
     blocks.append(_uses(found, width))
     if any(arm.apart for arm in found.arms):
         blocks.append(_apart_note(width))
     blocks += _unfinished(found, width)
     return "\n\n".join(blocks)
+
+
+def _rewards(rewards: Mapping[str, RewardReport | None], width: int) -> str:
+    """What the reward models order as people do, of answers that they were not trained on."""
+    rows = [["reward model", "trained on", "held-out pairs", "in order", "by length"]]
+    for name, found in rewards.items():
+        if found is None:
+            rows.append([name, "still to be made", MISSING, MISSING, MISSING])
+            continue
+        on = f"{counted(found.answers, 'answer')} to {counted(found.prompts, 'prompt')}"
+        test = [MISSING] * 3
+        if found.test is not None:
+            ordered = found.test
+            test = [f"{ordered.pairs:,}", f"{ordered.reward:.1%}", f"{ordered.longest:.1%}"]
+        rows.append([name, on, *test])
+    return _table(rows, width)
 
 
 def _measure(found: Compared, name: str, width: int) -> str:

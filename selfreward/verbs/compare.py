@@ -1,6 +1,6 @@
 """What ``selfreward compare`` does: the arms of an experiment run, then held against each other.
 
-    Arms -> every run that is not finished, one after the other -> figures of each arm
+    Arms -> their reward models -> every run that is not finished, one after the other -> figures
 
 Each arm and seed is a run like any other, so all verbs take it, and what cuts this off is gone on
 from by the same command. A run begins with what another of its seed has made, where both would make
@@ -22,11 +22,13 @@ from selfreward.measures.figures import IterationFigures, figures_of
 from selfreward.measures.sampled import num_sampled
 from selfreward.storage.changes import branch_of
 from selfreward.storage.directory import Run
+from selfreward.verbs.arm_rewards import reward_reports, train_rewards
 from selfreward.verbs.arms import ArmRun, Arms, brought_up, is_there, planned
 from selfreward.verbs.layout import duration
 from selfreward.verbs.maintenance import told_as_damage
 from selfreward.verbs.plan import plan_of
 from selfreward.verbs.status import is_complete
+from selfreward.verbs.train_reward import RewardReport
 
 MOST_APART = 0.1
 """By what share of the first arm's another arm's use of something may differ before it is marked;
@@ -54,6 +56,8 @@ class ComparePlan:
     experiment: str
     path: str
     budgets: tuple[Budget, ...]
+    rewards: Mapping[str, RewardReport | None]
+    """The reward models that are trained first; None: still to be made."""
     runs: tuple[ArmRun, ...]
     seconds: float | None
     """That all is going to take, as in those of its runs that have done as much; else None."""
@@ -127,6 +131,9 @@ class Compared:
     """``best.by`` of its arms."""
     seeds: tuple[int, ...]
     arms: tuple[ComparedArm, ...]
+    rewards: Mapping[str, RewardReport | None]
+    """The reward models that arms learn from; None: still to be made. What they took is in no
+    arm's ``use``."""
 
     @property
     def measures(self) -> list[str]:
@@ -136,14 +143,15 @@ class Compared:
 
 def compare_plan(arms: Arms) -> ComparePlan:
     """What is left of an experiment, and what each arm takes at most."""
-    plans = [plan_of(arm.config, arm.lies_by) for arm in arms.arms]
+    plans = [plan_of(arm.checked, arm.lies_by) for arm in arms.arms]
     limits = [{"tokens": p["tokens"]["sampled_at_most"], "steps": p["steps"]} for p in plans]
     budgets = tuple(
         Budget(arm.name, **each, apart=_apart(limits[0], each))
         for arm, each in zip(arms.arms, limits, strict=True)
     )
     runs = tuple(planned(arms))
-    return ComparePlan(arms.name, str(arms.path), budgets, runs, seconds_left(arms, runs))
+    left = seconds_left(arms, runs)
+    return ComparePlan(arms.name, str(arms.path), budgets, reward_reports(arms), runs, left)
 
 
 def run_arms(arms: Arms, launch: Launch, say: Callable[[str], None]) -> dict[str, StoppedError]:
@@ -164,6 +172,8 @@ def run_arms(arms: Arms, launch: Launch, say: Callable[[str], None]) -> dict[str
     for arm, seed in arms.each:
         if is_there(run := arms.run(arm.name, seed)):
             brought_up(run, arm.with_seed(seed)[0])
+    if any(row.state != "finished" for row in planned(arms)):
+        train_rewards(arms, say)
     stopped: dict[str, StoppedError] = {}
     for number, (arm, seed) in enumerate(arms.each):
         rows = planned(arms)[number:]
@@ -222,7 +232,8 @@ def compared(arms: Arms, stopped: dict[str, StoppedError] | None = None) -> Comp
         if is_first:
             first, first_use = values, use
     by = arms.arms[0].config.best.by
-    return Compared(arms.name, str(arms.path), by, arms.seeds, tuple(found))
+    rewards = reward_reports(arms)
+    return Compared(arms.name, str(arms.path), by, arms.seeds, tuple(found), rewards)
 
 
 def seconds_left(arms: Arms, rows: Sequence[ArmRun]) -> float | None:

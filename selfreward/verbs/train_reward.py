@@ -1,5 +1,6 @@
 """What ``selfreward train-reward`` does: a reward model from rankings, and how well it orders."""
 
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -8,17 +9,21 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfreward.config import LaunchConfig, SeedSource
+import msgspec
+
+from selfreward.config import LaunchConfig
+from selfreward.config.training import RewardModelConfig
 from selfreward.config.yamlfile import parse_overrides
 from selfreward.errors import ConfigError
 from selfreward.storage import durable
 from selfreward.training.checks import check_gpus, check_training
 from selfreward.verbs.layout import counted, duration, listed, table
-from selfreward.verbs.named_models import named_model
+from selfreward.verbs.named_models import NamedModel
 from selfreward.workers.train_reward import RewardJob, train_in_child
 
 if TYPE_CHECKING:
     from selfreward.inputs.rankings import HumanData, Ranking
+    from selfreward.inputs.seeds import IftExample
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,103 +62,132 @@ class RewardReport:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class RewardData:
+    """What a reward model is made of, all read and checked."""
+
+    config: RewardModelConfig
+    human: "HumanData"
+    held_out: "Sequence[Ranking]"
+    demonstrations: "Sequence[IftExample]"
+
+    @property
+    def digest(self) -> str:
+        """sha256 of all that is trained with."""
+        options = self.config.model_dump(mode="json", exclude={"test"})
+        return _sha256((options, self.human.rankings, self.demonstrations))
+
+    @property
+    def test_digest(self) -> str:
+        """sha256 of what is held out."""
+        return _sha256(self.held_out)
+
+
+def _sha256(content: object) -> str:
+    return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
+
+
+def read_reward_data(config: RewardModelConfig, beside: Path | None = None) -> RewardData:
+    """Read and check what a reward model is made of, before any model is loaded.
+
+    Args:
+        beside: Directory that relative paths are also looked for in.
+
+    Raises:
+        ConfigError: Data or options are wrong, or rankings are held out that are trained on.
+        PreflightError: The machine lacks what the options ask for.
+    """
+    from selfreward.inputs.rankings import read_ranked
+    from selfreward.inputs.seeds import read_ift
+
+    launch = LaunchConfig()
+    check_training("reward", config.options, launch)
+    check_gpus(launch)
+    shown = [] if config.demonstrations is None else read_ift(config.demonstrations, beside)
+    human = read_ranked(config.data, beside, config.limit)
+    held_out = read_ranked(config.test, beside).rankings if config.test else []
+    known = {ranking.prompt for ranking in human.rankings}
+    if config.test and (both := [r.prompt for r in held_out if r.prompt in known]):
+        raise ConfigError(
+            f"test: {counted(len(both), 'prompt')} of {config.test.path} also in "
+            f"{config.data.path}, such as {both[0]!r:.60}",
+            "A model is not measured by what it is trained on; remove them from one of the two.",
+        )
+    return RewardData(config, human, held_out, shown)
+
+
 def train_reward(
-    model: str,
-    data: str,
-    out: Path,
-    words: Sequence[str],
-    *,
-    test: str | None,
-    seed: int,
-    max_length: int,
-    limit: int | None,
-    demonstrations: str | None,
-    report: Callable[[str], None],
+    found: RewardData, named: NamedModel, out: Path, report: Callable[[str], None]
 ) -> RewardReport:
     """Train a reward model on answers that people put in order; called again, it goes on.
 
     Args:
-        model: ``RUN:M1``, or any model source.
-        data: Rankings, as ``rankings.read_ranked`` reads them.
+        named: What it is made from.
         out: Directory of the new model.
-        words: ``key=value`` words of TRL's ``RewardConfig``.
-        test: Further rankings, held out.
-        max_length: Tokens of a prompt with an answer.
-        limit: Rankings to take, the first ones.
-        demonstrations: Rows of prompt and response whose mean reward is set to 0; None: the rewards
-            are left as they come.
         report: Told what is being done, one line each.
 
     Raises:
-        ConfigError: Data or options are wrong, rankings are held out that are trained on, or
-            ``out`` is taken.
+        ConfigError: No ranking can be trained on.
         IntegrityError: ``out`` is a model that was trained on other rows or options.
     """
-    from selfreward.inputs.seeds import read_ift
-
-    options = _options(words)
-    launch = LaunchConfig()
-    check_training("reward", options, launch)
-    check_gpus(launch)
-    shown = [] if demonstrations is None else read_ift(SeedSource(path=demonstrations))
-    human, held_out = _rankings(data, limit, test)
-    if out.exists() and not durable.is_whole(out):
-        raise ConfigError(f"--out {out}: exists, and is no model of ours", "Name another place.")
-    named = named_model(model, report)
-    start, chat = time.monotonic(), dict(named.chat)
+    start, chat, config = time.monotonic(), dict(named.chat), found.config
     chat["today"] = chat["today"] and chat["today"].isoformat()
     job = RewardJob(
         model=named.path,
         out=str(out),
-        rankings=human.rankings,
-        test=held_out,
-        options=options,
-        max_length=max_length,
-        seed=seed,
-        demonstrations=shown,
+        rankings=found.human.rankings,
+        test=found.held_out,
+        options=config.options,
+        max_length=config.max_length,
+        seed=config.seed,
+        demonstrations=found.demonstrations,
         chat=chat,
     )
-    report(f"loading the model; {counted(len(human.rankings), 'ranking')} to train on")
+    report(f"loading the model; {counted(len(found.human.rankings), 'ranking')} to train on")
     done = train_in_child(job, lambda step, total: report(f"step {step} of {total}"))
     return RewardReport(
         out=str(out),
         digest=durable.verify_directory(out),
-        model=model,
+        model=named.name,
         model_digest=named.digest,
-        data=data,
+        data=config.data.path,
         prompts=done.prompts,
         answers=done.answers,
-        left_out=dict(Counter(human.left_out) + Counter(done.left_out)),
+        left_out=dict(Counter(found.human.left_out) + Counter(done.left_out)),
         demonstrations=done.demonstrations,
-        demonstrations_left_out=len(shown) - done.demonstrations,
+        demonstrations_left_out=len(found.demonstrations) - done.demonstrations,
         bias=done.bias,
         log=done.log,
-        test=_ordered(held_out, done.rewards) if held_out else None,
+        test=_ordered(found.held_out, done.rewards) if found.held_out else None,
         seconds=time.monotonic() - start,
     )
 
 
-def _rankings(data: str, limit: int | None, test: str | None) -> "tuple[HumanData, list[Ranking]]":
-    """What is trained on and what is held out, of which no prompt is in both."""
-    from selfreward.inputs.rankings import read_ranked
+def check_out(out: Path) -> None:
+    """Refuse to write over what is no model of ours.
 
-    human = read_ranked(SeedSource(path=data), limit=limit)
-    held_out = read_ranked(SeedSource(path=test)).rankings if test else []
-    known = {ranking.prompt for ranking in human.rankings}
-    if both := [ranking.prompt for ranking in held_out if ranking.prompt in known]:
-        raise ConfigError(
-            f"--test: {counted(len(both), 'prompt')} of {test} are in {data} too, such as "
-            f"{both[0]!r:.60}",
-            "A model is not measured by what it is trained on; remove them from one of the two.",
-        )
-    return human, held_out
+    Raises:
+        ConfigError: There is something else.
+    """
+    if out.exists() and not durable.is_whole(out):
+        raise ConfigError(f"--out {out}: exists, and is no model of ours", "Name another place.")
 
 
-def _options(words: Sequence[str]) -> dict[str, Any]:
+def options_of(words: Sequence[str]) -> dict[str, Any]:
+    """``key=value`` words of TRL's ``RewardConfig``.
+
+    Raises:
+        ConfigError: A word is none, or names what the verb has an option for.
+    """
     options = {}
     for (key, value), word in zip(parse_overrides(words), words, strict=True):
         if len(key) != 1:
             raise ConfigError(f"{word}: an option of TRL's RewardConfig has no dot in its name")
+        if key[0] in RewardModelConfig.model_fields:
+            raise ConfigError(
+                f"{word}: {key[0]} is no option of TRL's here, but one of the verb",
+                "`selfreward train-reward --help` shows how it is given.",
+            )
         options[key[0]] = value
     return options
 

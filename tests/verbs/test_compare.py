@@ -12,6 +12,7 @@ from selfreward.controller import launch
 from selfreward.errors import StoppedError
 from selfreward.inputs.collect import create_run
 from selfreward.inputs.shipped import config_file, experiments
+from selfreward.storage import durable
 from selfreward.storage.directory import list_runs, open_run
 from selfreward.verbs.arms import brought_up
 from selfreward.verbs.arms_text import compare_text
@@ -19,8 +20,12 @@ from selfreward.verbs.compare import Compared, ComparedArm, ComparedRun, Use
 from selfreward.verbs.console import unmarked
 from selfreward.verbs.maintenance import verify
 from selfreward.workers import children
+from selfreward.workers import train_reward as worker
 from tests.support import cli_driver
+from tests.support.families import make_family
 from tests.support.runs import facts
+from tests.verbs.test_train_reward import Here
+from tests.verbs.test_train_reward import rows as ranked
 
 COMMON = [
     "iterations=1", "sft.max_length=4096", "prompts.count=5", "prompts.window=4", "responses.n=3",
@@ -282,6 +287,79 @@ def test_wrong_words_are_told(
     assert (code, out) == (2, "") and f"error: {said}" in err and names() == []
 
 
+REWARDS = (
+    "[1]\nrewards:\n  people: {{data: a.jsonl, test: b.jsonl, model: ./tiny, max_steps: {steps}}}"
+)
+JUROR = "[{model: 'reward:people', form: reward, scale: [-50, 50]}]"
+LEARNS = f"rm: {{judge: {{truncated: true, jury: {JUROR}}}}}"
+
+
+@pytest.mark.slow
+def test_reward_models_are_trained_once_and_first_and_arms_learn_from_them(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, here: Path
+) -> None:
+    monkeypatch.setattr(worker, "Child", Here)
+    make_family(here / "tiny", "SmolLM 2")
+    ranked(here / "a.jsonl", "plum", "fig", "pear")
+    ranked(here / "b.jsonl", "kiwi")
+    changed = {"plain": f"plain: {{}}\n  {LEARNS}", "seeds": f"seeds: {REWARDS.format(steps=2)}"}
+    write(**changed)
+    out = compare(capsys, "e.yaml", "--dry-run")[1]
+    assert "people        still to be made" in out and not (here / "runs").exists()
+    code, out, err = compare(capsys, "e.yaml")
+    assert code == 0, err
+    lines = err.splitlines()
+    steps = [at for at, line in enumerate(lines) if line == "reward model people: step 2 of 2"]
+    assert steps and steps[0] < next(at for at, line in enumerate(lines) if "run 1 of 4" in line)
+    model = here / "runs" / "e-rewards" / "people"
+    digest = durable.verify_directory(model)
+    config = open_run("e-rm-1").config
+    assert [juror.model for juror in config.judge.jury] == [str(model)]
+    found = json.loads(compare(capsys, "e.yaml", "--so-far", "--json")[1])["rewards"]["people"]
+    assert (found["digest"], found["prompts"], found["test"]["pairs"]) == (digest, 3, 3)
+    told = f"people        9 answers to 3 prompts  3               {found['test']['reward']:.1%}"
+    assert told in out
+
+    write(**changed | {"seeds": changed["seeds"].replace("[1]", "[1, 2]")})
+    code, _, err = compare(capsys, "e.yaml")
+    assert (
+        code == 0 and "reward model people" not in err and durable.verify_directory(model) == digest
+    )
+    for change in ("max_steps: 3", "limit: 2, max_steps: 2"):
+        write(**changed | {"seeds": changed["seeds"].replace("max_steps: 2", change)})
+        code, _, err = compare(capsys, "e.yaml", "--so-far")
+        assert code == 5 and "reward model people: was made of other data or options than" in err
+    ranked(here / "b.jsonl", "kiwi", "lime")  # what it is measured by may change
+    write(**changed | {"seeds": changed["seeds"].replace("[1]", "[1, 2, 3]")})
+    assert "people        9 answers to 3 prompts  6  " in compare(capsys, "e.yaml")[1]
+
+
+@pytest.mark.parametrize(
+    ("rewards", "arm", "said"),
+    [
+        ("people: {data: none.jsonl}", "plain: {}", "e.yaml: rewards.people: data 'none.jsonl'"),
+        ("people: {data: a.jsonl, test: a.jsonl}", "plain: {}", "people: test: 1 prompt of"),
+        ("people: {data: a.jsonl, learnin_rate: 1}", "plain: {}", "reward.learnin_rate: Rew"),
+        ("people: {}", "plain: {}", "e.yaml: the key rewards.people.data is missing"),
+        ("people: a.jsonl", "plain: {}", "rewards.people: Input should be a mapping"),
+        ("../people: {data: a.jsonl}", "plain: {}", "'../people' is no name of a reward model"),
+        ("people: {data: a.jsonl, limit: 0}", "plain: {}", "rewards.people.limit: "),
+        ("people: {data: a.jsonl}", LEARNS.replace("people", "poeple"),
+         "arm rm: judge.jury.0.model: the experiment has no reward model reward:poeple"),
+        ("people: {data: a.jsonl}", "rm: {judge.jury: [{model: 'reward:people'}]}",
+         "arm rm: judge.jury.0.form is written, and reward:people is a reward model"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_reward_model_that_cannot_be_is_refused_before_anything_is_made(
+    capsys: pytest.CaptureFixture[str], here: Path, rewards: str, arm: str, said: str
+) -> None:
+    ranked(here / "a.jsonl", "plum")
+    write(seeds=f"seeds: [1]\nrewards:\n  {rewards}", plain=f"{arm}")
+    code, out, err = compare(capsys, "e.yaml", "--dry-run")
+    assert (code, out, names()) == (2, "", []) and said in err and len(err.splitlines()) <= 2, err
+
+
 def test_a_name_that_no_run_can_have_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = compare(capsys, write("an experiment.yaml"))
     assert code == 2 and "'an experiment-plain-2' is not a run name" in err
@@ -359,7 +437,7 @@ def arm(name: str, apart: tuple[str, ...] = (), **use: Any) -> ComparedArm:
 
 def test_what_an_arm_uses_more_of_is_marked_and_a_narrow_terminal_loses_nothing() -> None:
     arms = (arm("plain"), arm("wide", ("tokens",), tokens=1101))
-    found = Compared("e", "e.yaml", "verifiable", (1,), arms)
+    found = Compared("e", "e.yaml", "verifiable", (1,), arms, {})
     wide, narrow = (unmarked(compare_text(found, width)) for width in (120, 40))
     assert "1,101 !" in wide and "1,000 !" not in wide
     assert "! differs from the first arm's by more than 10%" in wide
