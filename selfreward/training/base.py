@@ -152,6 +152,8 @@ class Training:
     """What is mixed in; empty where ``ptx`` is 0."""
     share_starts: ShareStarts = "auto"
     """SFT and DPO: see ``starts``."""
+    start: str | None = None
+    """sha256 of ``model``, of which a checkpoint of another start is no part; None: not known."""
     group: str = ""
     """Where ``options`` stand in the config, such as ``train.sft``; empty: under ``method``."""
 

@@ -6,7 +6,7 @@ and only a sealed one of the same job is ever loaded.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from selfreward.errors import IntegrityError
@@ -28,13 +28,16 @@ def seal_checkpoint(directory: Path, step: int, job: str) -> None:
 
 
 def last_complete_checkpoint(
-    directory: Path, job: str | None = None, *, warn: Callable[[str], None] = _LOG.warning
+    directory: Path,
+    jobs: Collection[str] | None = None,
+    *,
+    warn: Callable[[str], None] = _LOG.warning,
 ) -> Path | None:
     """Return the whole checkpoint of the highest step, or None if there is none.
 
     Args:
         directory: Holds the ``checkpoint-N`` directories; need not exist.
-        job: Only a checkpoint sealed for this job counts; None takes any.
+        jobs: Only a checkpoint sealed for one of these counts; None takes any.
         warn: Told of each newer one that is passed over, and which file of it is broken.
     """
     for checkpoint in sorted(directory.glob("checkpoint-*"), key=_step, reverse=True):
@@ -44,18 +47,18 @@ def last_complete_checkpoint(
         except IntegrityError as error:
             warn(f"checkpoint passed over: {error}")
             continue
-        if job in (None, sealed):
+        if jobs is None or sealed in jobs:
             return checkpoint
-        warn(f"checkpoint passed over: {checkpoint} is of other rows or options")
+        warn(f"checkpoint passed over: {checkpoint} is of other rows, options or start model")
     return None
 
 
-def settle_checkpoint(directory: Path, job: str) -> Path | None:
+def settle_checkpoint(directory: Path, jobs: Collection[str]) -> Path | None:
     """Return the checkpoint to go on from, and remove all others.
 
     The Trainer would count broken ones as newer.
     """
-    kept = last_complete_checkpoint(directory, job)
+    kept = last_complete_checkpoint(directory, jobs)
     for checkpoint in directory.glob("checkpoint-*"):
         if kept is None or checkpoint.name != kept.name:
             remove(checkpoint)

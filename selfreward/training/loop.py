@@ -72,13 +72,19 @@ class Job:
     """A training with all that it depends on settled."""
 
     training: Training
-    digest: str
-    """Of method, rows, options, LoRA options, seed and the number of processes: what a checkpoint
-    must agree with."""
+    digests: tuple[str, ...]
+    """What a checkpoint must agree with one of. The first is of start model, method, rows, options,
+    LoRA options, seed, chat template and the number of processes; the other one, that of earlier
+    versions, lacks start model and template."""
     arguments: dict[str, Any]
     """For TRL's config class."""
     lora: LoraConfig | None
     epochs: float
+
+    @property
+    def digest(self) -> str:
+        """With which its checkpoints and its model are sealed."""
+        return self.digests[0]
 
     def order(self, config: TrainingArguments, rows: Sequence[Row]) -> list[int]:
         """Return which row is trained on when, over all epochs or ``max_steps``."""
@@ -126,13 +132,16 @@ def plan(training: Training, rows: Sequence[Row]) -> Job:
         told.append(training.quantization.model_dump())
     if training.mix:
         told.append([training.ptx, [_ids(row) for row in training.mix]])
-    digest = hashlib.sha256(json.dumps(told, default=str, sort_keys=True).encode()).hexdigest()
+    digests = [hashlib.sha256(json.dumps(told, default=str, sort_keys=True).encode()).hexdigest()]
+    if training.start is not None:
+        whole = json.dumps([digests[0], training.start, training.chat_template])
+        digests.insert(0, hashlib.sha256(whole.encode()).hexdigest())
     arguments = trl_arguments(
         method, chosen, checkpoints=training.checkpoints, seed=seed, processes=processes
     )
     epochs = float(chosen["num_train_epochs"])
     config = None if adapter is None else LoraConfig(task_type="CAUSAL_LM", **adapter)
-    return Job(training, digest, arguments, config, epochs)
+    return Job(training, tuple(digests), arguments, config, epochs)
 
 
 def is_weighted(row: Row) -> bool:
@@ -158,9 +167,10 @@ def is_published(job: Job) -> bool:
     """
     if not durable.is_whole(job.training.output):
         return False
-    if durable.read_manifest(job.training.output).get("job") != job.digest:
+    if durable.read_manifest(job.training.output).get("job") not in job.digests:
         raise IntegrityError(
-            f"{job.training.output}: holds a model trained on other rows or options"
+            f"{job.training.output}: holds a model trained on other rows or options, or from "
+            "another model"
         )
     shutil.rmtree(job.training.checkpoints, ignore_errors=True)
     return True
@@ -251,7 +261,7 @@ def train(
     trainer.add_callback(_Watch(job, on_log, on_step, trainer))
     found: list[Path | None] = [None]
     if trainer.is_world_process_zero():
-        found = [settle_checkpoint(job.training.checkpoints, job.digest)]
+        found = [settle_checkpoint(job.training.checkpoints, job.digests)]
     checkpoint = broadcast_object_list(found)[0]  # the others must not look while it removes
     if checkpoint is not None and (tokens := checkpoint / _TOKENS).is_file():
         trainer._total_train_tokens = json.loads(tokens.read_text())  # TRL 1.16 begins anew

@@ -13,6 +13,7 @@ from selfreward.errors import NotFoundError
 from selfreward.records import model_name
 from selfreward.storage import durable
 from selfreward.storage.directory import Run
+from selfreward.storage.starts import trained_of
 from selfreward.verbs.export import check_target
 from selfreward.verbs.layout import size
 
@@ -70,7 +71,9 @@ def export_adapter(run: Run, target: Path, number: int, *, force: bool = False) 
     """
     check_target(run, target, force=force)
     source = run.whole_model(number) / durable.ADAPTER
-    base, revision = _base(run, number - 1)
+    with run.store() as store:
+        trained = trained_of(store, number - 1).model
+    base, revision = _base(run, number, trained)
     config = json.loads((source / _CONFIG).read_bytes())
     config |= {"base_model_name_or_path": base, "revision": revision}
     facts: dict[str, object] = {
@@ -98,8 +101,8 @@ def adapter_text(found: ExportedAdapter) -> str:
     return f"{found.directory}  {size(found.bytes)}, adds to {base} what makes {found.model} of it"
 
 
-def _base(run: Run, number: int) -> tuple[str, str | None]:
-    """The model that iteration ``number`` trained on, as peft finds it, and its revision."""
+def _base(run: Run, made: int, number: int) -> tuple[str, str | None]:
+    """M(number), from which M(made) was trained, as peft finds it, and its revision."""
     base = run.base_model()
     if number == 0 or (number == 1 and run.settings["sft"] is None):
         source = str(base.get("source", ""))
@@ -108,7 +111,7 @@ def _base(run: Run, number: int) -> tuple[str, str | None]:
     path = run.model_directory(number)
     if not path.is_dir():
         raise NotFoundError(
-            f"the adapter of M{number + 1} belongs on {path.name}, which `gc` removed",
+            f"the adapter of M{made} belongs on {path.name}, which `gc` removed",
             f"Put a copy back as {path}, or take the merged model itself.",
         )
     return str(run.whole_model(number).resolve()), None

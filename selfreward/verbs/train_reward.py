@@ -128,7 +128,7 @@ def train_reward(
 
     Raises:
         ConfigError: No ranking can be trained on.
-        IntegrityError: ``out`` is a model that was trained on other rows or options.
+        IntegrityError: ``out`` was trained on other rows or options, or from another model.
     """
     start, chat, config = time.monotonic(), dict(named.chat), found.config
     chat["today"] = chat["today"] and chat["today"].isoformat()
@@ -140,6 +140,7 @@ def train_reward(
         options=config.options,
         max_length=config.max_length,
         seed=config.seed,
+        start=named.digest,
         demonstrations=found.demonstrations,
         chat=chat,
     )

@@ -409,8 +409,17 @@ def _training(run: Run, iteration: int, name: str, model: Path) -> Training:
         ptx=config.online.ptx if config.online and method in ONLINE else 0.0,
         eft_weight=config.sft.eft_weight if config.sft and weighs_seed else 1.0,
         share_starts=config.launch.share_starts,
+        start=_digest(run, model),
         group=key,
     )
+
+
+def _digest(run: Run, model: Path) -> str:
+    """sha256 of a model that a run has, as it was committed."""
+    base = run.base_model()
+    if str(model) == base["path"]:
+        return str(base["digest"])
+    return durable.verify_directory(model, deep=False)
 
 
 def _figures(metrics: Mapping[str, float]) -> str:

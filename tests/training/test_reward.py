@@ -212,7 +212,7 @@ def test_a_reward_model_of_other_demonstrations_is_another_model(
     training = replace(training_of(start, tmp_path), demonstrations=rows[0].answers)
     from selfreward.training.reward import train_reward
 
-    with pytest.raises(IntegrityError, match="other rows or options"):
+    with pytest.raises(IntegrityError, match="other rows or options, or from another model"):
         train_reward(training, rows, on_log=lambda *_: None, on_step=lambda *_: None)
 
 

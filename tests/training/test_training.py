@@ -7,13 +7,14 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from selfreward.config import QuantizationConfig
 from selfreward.engines.chat import Chat
 from selfreward.errors import ConfigError, IntegrityError, StoppedError
 from selfreward.inputs import models
@@ -48,7 +49,7 @@ class Call:
                  eft_weight=1.0, quantization=None, **options):  # fmt: skip
         self.start, self.rows, self.lora, self.seed = start, rows, lora, seed
         self.chat_template, self.eft_weight = chat_template, eft_weight
-        self.quantization = quantization
+        self.quantization, self.digest = quantization, None
         self.output, self.checkpoints = root / "M1", root / "checkpoints"
         self.options = {
             "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2,
@@ -62,7 +63,7 @@ class Call:
         return Training(
             method, self.start, self.output, self.checkpoints, self.options, self.lora, self.seed,
             chat_template=self.chat_template, eft_weight=self.eft_weight,
-            quantization=self.quantization,
+            quantization=self.quantization, start=self.digest,
         )  # fmt: skip
 
     def run(self):
@@ -474,7 +475,7 @@ def test_nothing_is_done_twice_and_another_job_never_takes_a_finished_output(sta
     training = Call(start, tmp_path, sft_rows(4)).run()
     digest = durable.verify_directory(training.output)
     assert Call(start, tmp_path, sft_rows(4)).run().steps == []
-    with pytest.raises(IntegrityError, match="other rows or options"):
+    with pytest.raises(IntegrityError, match="other rows or options, or from another model"):
         Call(start, tmp_path, sft_rows(4, seed=1)).run()
     assert durable.verify_directory(training.output) == digest
 
@@ -616,7 +617,42 @@ def test_a_checkpoint_of_other_rows_is_not_resumed(start, tmp_path, caplog):
     Call(start, tmp_path, sft_rows(10), die_at=2, save_steps=1).run()
     resumed = Call(start, tmp_path, sft_rows(10, seed=1)).run()
     assert resumed.steps[0] == (0, 3)
-    assert "other rows or options" in caplog.text
+    assert "other rows, options or start model" in caplog.text
+
+
+def test_a_checkpoint_from_another_start_model_is_not_resumed(start, tmp_path, caplog):
+    first = Call(start, tmp_path, sft_rows(10), die_at=2, save_steps=1)
+    first.digest = "a" * 64
+    first.run()
+    other = Call(start, tmp_path, sft_rows(10), save_steps=1)
+    other.digest = "b" * 64
+    assert other.run().steps[0] == (0, 3)
+    assert "other rows, options or start model" in caplog.text
+    first.die_at, first.steps = None, []
+    with pytest.raises(IntegrityError, match="or from another model"):
+        first.run()
+
+
+def test_all_that_decides_a_training_makes_it_another_job(tmp_path):
+    """Every field of a training but those named here."""
+    from selfreward.training import loop
+
+    decides_nothing = {"output", "checkpoints", "trust_remote_code", "share_starts", "group"}
+    told_otherwise = {"model": "start", "mix": "ptx", "ptx": "mix"}  # by its digest; both at once
+    rows = [replace(row, is_eft=i % 2 == 0) for i, row in enumerate(sft_rows(4))]
+    plain = Training("sft", tmp_path, tmp_path, tmp_path, {}, None, 0, start="a")
+    others = {
+        "method": "rloo", "options": {"learning_rate": 1e-5}, "lora": {"r": 4}, "seed": 1,
+        "quantization": QuantizationConfig(), "chat_template": "x", "eft_weight": 2.0,
+        "demonstrations": ((1, 2),), "start": "b",
+    }  # fmt: skip
+    told = {*others, *decides_nothing, *told_otherwise}
+    assert told == {field.name for field in fields(Training)}
+    found = {loop.plan(replace(plain, **{name: value}), rows).digest
+             for name, value in others.items()}  # fmt: skip
+    mixed = replace(plain, ptx=0.5, mix=tuple(rows[:1]))
+    found |= {loop.plan(each, rows).digest for each in (plain, mixed, replace(mixed, ptx=0.7))}
+    assert len(found) == len(others) + 3
 
 
 @pytest.mark.parametrize(
@@ -686,7 +722,7 @@ def test_whatever_file_is_broken_the_checkpoint_before_is_taken(tmp_path, name, 
     else:
         path.write_bytes(content.replace(b"1", b"2", 1))
     warnings = []
-    found = last_complete_checkpoint(tmp_path, "job", warn=warnings.append)
+    found = last_complete_checkpoint(tmp_path, ["job"], warn=warnings.append)
     assert found == tmp_path / "checkpoint-9"
     assert len(warnings) == 1
     assert "checkpoint-10" in warnings[0]
@@ -696,9 +732,9 @@ def test_only_a_sealed_checkpoint_of_the_same_job_is_ever_taken(tmp_path):
     make_checkpoints(tmp_path, 1)
     (tmp_path / "checkpoint-2").mkdir()
     (tmp_path / "checkpoint-2" / "optimizer.pt").write_bytes(b"pickle")
-    assert last_complete_checkpoint(tmp_path, "job") == tmp_path / "checkpoint-1"
+    assert last_complete_checkpoint(tmp_path, ["job"]) == tmp_path / "checkpoint-1"
     assert last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-1"
-    assert last_complete_checkpoint(tmp_path, "another job") is None
+    assert last_complete_checkpoint(tmp_path, ["another job"]) is None
     assert last_complete_checkpoint(tmp_path / "nowhere") is None
 
 

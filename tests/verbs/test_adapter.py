@@ -12,6 +12,7 @@ from selfreward.errors import ConfigError, IntegrityError, NotFoundError
 from selfreward.inputs.collect import create_run
 from selfreward.storage import durable
 from selfreward.storage.directory import Run
+from selfreward.storage.starts import TRAINED, Trained
 from selfreward.training.base import Training
 from selfreward.verbs.adapter import adapter_model, export_adapter
 from tests.support.runs import SMALL
@@ -63,6 +64,24 @@ def test_peft_loads_the_adapter_on_its_base_and_gives_the_merged_model(
     assert torch.allclose(adapted, merged, atol=1e-5)
     assert (merged - before).abs().max() > 1e-2
     assert durable.is_whole(tmp_path / "out")
+
+
+def test_an_adapter_belongs_on_the_model_that_it_was_trained_from(
+    made: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with ``train.sft.start`` and ``best.continue_from``."""
+    copy = Run(tmp_path / "copy")
+    shutil.copytree(made.path, copy.path)
+    shutil.copytree(copy.model_directory(2), copy.model_directory(3))
+    shutil.rmtree(copy.model_directory(2))  # which the adapter has no need of
+    with copy.owned() as store:
+        store.save_report(2, TRAINED, Trained("sft", 1))
+    found = export_adapter(copy, tmp_path / "out", 3)
+    assert found.base_model == str(copy.model_directory(1))
+    with copy.owned() as store:
+        store.save_report(2, TRAINED, Trained("sft", 0))
+    found = export_adapter(copy, tmp_path / "M0", 3)
+    assert found.base_model == copy.base_model()["path"]
 
 
 def test_the_newest_adapter_is_taken_by_default(made: Run, tmp_path: Path, monkeypatch) -> None:
