@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from selfreward.config import EngineConfig
 from selfreward.config.judging import PREVIOUS
 from selfreward.engines.chat import Chat
 from selfreward.errors import ConfigError, StoppedError
@@ -28,9 +29,11 @@ from selfreward.records import (
 from selfreward.stages.jury import whole_responses
 from selfreward.stages.meta import judge_texts
 from selfreward.stages.positives import best_responses
+from selfreward.storage.changes import versions
 from selfreward.storage.directory import Run
 from selfreward.storage.store import Store
 from selfreward.training.base import DpoRow, OnlineRow, RankedRow, SftRow
+from selfreward.training.checks import check_reference
 from selfreward.training.seed_rows import copied, first_of, sft_rows
 
 
@@ -124,7 +127,7 @@ def _pairs(run: Run, store: Store, iteration: int, chat: Chat) -> tuple[list[Dpo
     responses = {(r.attempt, r.sample): r for r in store.records(Response, iteration)}
     weigh = _weighing(run, store, iteration)
     thinks = run.config.dpo.train_thinking
-    from_engine = run.config.dpo.reference_logprobs == "engine"
+    from_engine = run.config.dpo.reference_logprobs == "engine" and _engines_fit(run, store)
     rows: list[DpoRow] = []
     drops: list[Drop] = []
     longest = run.config.dpo.max_length
@@ -204,6 +207,19 @@ def _human_pair(ranking: Ranking, chat: Chat, longest: int) -> DpoRow | tuple[st
     if row.length > longest:
         return "too long", f"{row.length} tokens > dpo.max_length {longest}"
     return row
+
+
+def _engines_fit(run: Run, store: Store) -> bool:
+    """Whether what was said of the responses can stand for a pass.
+
+    The engine may change while a run is under way, so each that it ever was may have said it.
+    """
+    for data in versions(run.settings, store.events()):
+        try:
+            check_reference(run.config.dpo, EngineConfig.model_validate(data["engine"]))
+        except ConfigError:
+            return False
+    return True
 
 
 def _told(chat: Chat, both: Sequence[Response], thinks: bool) -> tuple[float, float] | None:

@@ -9,16 +9,20 @@ from typing import Any
 import pytest
 
 from selfreward.config.load import build_config
+from selfreward.controller import launch
 from selfreward.errors import ConfigError, StoppedError
 from selfreward.inputs.collect import create_run
 from selfreward.records import PreferencePair, Prompt, Response
+from selfreward.storage.branch import create_branch
 from selfreward.storage.directory import Run
 from selfreward.training.base import DpoRow
 from selfreward.training.checks import check_reference
-from selfreward.training.rows import dpo_rows
+from selfreward.training.rows import _engines_fit, dpo_rows
 from selfreward.training.seed_rows import sft_rows
 from selfreward.verbs.plan import plan_of
 from selfreward.verbs.validate import validate
+from tests.support.loop_driver import ScriptedWorkers
+from tests.support.runs import SMALL
 from tests.support.scripted import ScriptedChat
 
 PLAIN = Response(1, 0, 0, "An apple.", "stop", 9)
@@ -50,9 +54,12 @@ def test_dpo_trains_the_ids_that_were_sampled(
     assert [row.chosen_ids for row in rows] == [(*map(ord, "An apple."), 0), chosen]
 
 
+KNOWN = ["dpo.reference_logprobs=engine", "engine.kind=ctranslate2"]
+
+
 def row(name: str, chosen: Response, *words: str, ends: frozenset[int]) -> DpoRow:
     """Of a pair with a rejected answer of log-probability -2, in a run of its own."""
-    run = create_run(build_config({}, ["dpo.reference_logprobs=engine", *words]), name)
+    run = create_run(build_config({}, [*KNOWN, *words]), name)
     chat: Any = ScriptedChat()
     chat.end_id, chat.end_ids = 0, ends
     with run.owned() as store:
@@ -87,7 +94,7 @@ def test_what_is_replayed_was_sampled_by_a_model_that_is_no_more_the_reference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
-    words = ["dpo.reference_logprobs=engine", "train.replay.aift=true"]
+    words = [*KNOWN, "train.replay.aift=true"]
     chat: Any = ScriptedChat()
     chat.end_id, chat.end_ids = 0, frozenset({0})
     run = create_run(build_config({}, words), "run")
@@ -98,6 +105,33 @@ def test_what_is_replayed_was_sampled_by_a_model_that_is_no_more_the_reference(
             store.add([PreferencePair(t, 0, 0, 1, 4.0, 1.0)])
         rows, _ = dpo_rows(run, store, 2, chat)
     assert [row.reference for row in rows] == [(-2.0, -2.0), None]
+
+
+@pytest.mark.parametrize(
+    ("before", "known"), [("openvino", None), ("auto", None), ("ctranslate2", (-1.0, -1.0))]
+)
+def test_what_was_said_before_the_engine_was_changed_stands_for_no_reference(
+    before: str, known: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kind of engine decides no record, so it may change; OpenVINO's sums are no pass."""
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
+    chat: Any = ScriptedChat()
+    chat.end_id, chat.end_ids = 0, frozenset({0})
+    run = create_run(build_config({}, [*SMALL, "iterations=1", f"engine.kind={before}"]), "run")
+    launch(run, lambda: None, ScriptedWorkers(run))
+    branch = create_branch(run, 1, "branch", KNOWN)
+    with branch.owned() as store:
+        assert _engines_fit(branch, store) is (known is not None)
+
+    run = create_run(build_config({}, [f"engine.kind={before}"]), "other")
+    with run.owned() as store:
+        store.add([Prompt(1, 0, "Name a fruit.", "", None)])
+        store.add([replace(r, logprob=-1.0) for r in (PLAIN, ODD)])
+        store.add([PreferencePair(1, 0, 0, 1, 4.0, 1.0)])
+    run.configure(KNOWN)
+    with run.owned() as store:
+        [made], _ = dpo_rows(run, store, 1, chat)
+    assert made.reference == known
 
 
 @pytest.mark.parametrize(
