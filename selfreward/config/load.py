@@ -78,7 +78,7 @@ def build_config(
         config = Config.model_validate(data)
     except ValidationError as error:
         raise _explain(error, places, name) from None
-    for dotted, value in _flatten(data).items():  # options of libraries, which have no type here
+    for dotted, value in flatten(data).items():  # options of libraries, which have no type here
         numbers = value if isinstance(value, list) else [value]
         if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
             where = place_of(tuple(dotted.split(".")), places, name)
@@ -124,7 +124,7 @@ def dump_config(config: Config) -> str:
 
 def changes(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     """The values in which two configs differ, old and new, by dotted name; None: not there."""
-    flat_old, flat_new = (_flatten(config.model_dump(mode="json")) for config in (old, new))
+    flat_old, flat_new = (flatten(config.model_dump(mode="json")) for config in (old, new))
     missing = object()
     return {
         key: (flat_old.get(key), flat_new.get(key))
@@ -133,13 +133,14 @@ def changes(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def _flatten(data: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(data: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of a config by dotted name; the items of a list of groups by their numbers."""
     flat: dict[str, Any] = {}
     for key, value in data.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
         elif isinstance(value, list | tuple) and value and isinstance(value[0], dict):
-            flat |= _flatten(dict(enumerate(value)), f"{prefix}{key}.")
+            flat |= flatten(dict(enumerate(value)), f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
     return flat

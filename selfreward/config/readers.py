@@ -52,6 +52,19 @@ def is_copied(key: str) -> bool:
     return bool(_COPIED.fullmatch(key))
 
 
+def names_another(key: str, old: object, new: object) -> bool:
+    """Whether such a key gets another value than that of which a run has its copy.
+
+    What leaves a list, such as a contest, takes its copy along; and one that comes into it, or
+    leaves it, may name nothing.
+
+    Args:
+        old, new: See ``load.changes``.
+    """
+    in_list = re.search(r"\.\d+\.", key) is not None
+    return is_copied(key) and old != new and not (new is None and in_list)
+
+
 def decides(key: str) -> bool:
     """Whether any record depends on the key."""
     return not (is_runtime_key(key) or key in EXTENDABLE)
@@ -80,6 +93,20 @@ def keeps_order(old: Config, new: Config, made: Sequence[StageKey]) -> bool:
     after = [(t, stage) for t in range(last + 1) for stage in new.stages(t)]
     count = 1 + max(before.index(at) for at in made if at in before)
     return before[:count] == after[:count]
+
+
+def keeps_copied(old: Config, new: Config, iteration: int) -> bool:
+    """Whether a branch that trains an iteration anew has the stages whose records it copies.
+
+    What that iteration is trained on may become less, as without pairs of judgments.
+    """
+
+    def stages(config: Config, t: int) -> list[str]:
+        return [stage for stage in config.stages(t) if stage != "evaluate"]
+
+    return set(stages(new, iteration)) <= set(stages(old, iteration)) and all(
+        stages(old, t) == stages(new, t) for t in range(iteration)
+    )
 
 
 _FILES = {

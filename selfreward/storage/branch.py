@@ -67,7 +67,7 @@ def create_branch(
     new = load_copy(origin.resolved, overrides)
     changed = changes(origin.config, new)
     pairs, kept = _made(origin, iteration)
-    check_retrained(changed, kept, iteration, new)
+    check_retrained(origin.config, new, changed, kept, iteration)
     if check is not None:
         check(new, changed)
     target = free_directory(name)

@@ -32,6 +32,11 @@ IMPORTED = "imported"
 REMOVED = "removed"
 """Kind of the event that ``gc`` leaves for a model directory; its text is the model's name."""
 
+_HELD_AGAINST = {
+    "evaluation.limit": "drift is measured against M1 on the same responses",
+    "evaluation.temperature": "answers are compared with the copied ones of earlier models",
+}
+"""Keys of the evaluation that no branch may change, as new figures are held against copied ones."""
 _ANEW = "Start a new run, or branch off with `selfreward run CONFIG --from RUN:M1`."
 Event = tuple[str, str, str]
 Values = Mapping[str, tuple[Any, Any]]
@@ -152,13 +157,11 @@ def refuse_frozen(
         IntegrityError: A stage was made with the old value; the message names key and stage.
         ConfigError: The run would have fewer iterations than it has begun.
     """
-    from selfreward.config.readers import decides, first_reader, is_copied, keeps_order
+    from selfreward.config.readers import decides, first_reader, keeps_order, names_another
 
+    if key := next((k for k in filter(decides, changed) if names_another(k, *changed[k])), None):
+        raise IntegrityError(f"{key} is frozen: the run has its own copy of what it names", _ANEW)
     for key in filter(decides, changed):
-        if is_copied(key):
-            raise IntegrityError(
-                f"{key} is frozen: the run has its own copy of what it names", _ANEW
-            )
         if reader := first_reader(key, made):
             iteration, stage = reader
             raise IntegrityError(
@@ -178,13 +181,18 @@ def refuse_frozen(
 
 
 def check_retrained(
-    changed: Values, made: Sequence[tuple[int, str]], iteration: int, new: "Config"
+    old: "Config",
+    new: "Config",
+    changed: Values,
+    made: Sequence[tuple[int, str]],
+    iteration: int,
 ) -> None:
     """Refuse to branch off with a change of what the copied records were made with.
 
     Earlier trainings may have been done otherwise: the branch keeps how.
 
     Args:
+        changed: Old and new values, by key.
         made: The stages whose records are copied.
         iteration: That is trained anew.
 
@@ -192,18 +200,20 @@ def check_retrained(
         IntegrityError: With the key and the stage that was made with it.
         ConfigError: Iterations that end before the one that is trained anew.
     """
-    from selfreward.config.readers import decides, first_reader, is_copied, is_read
+    from selfreward.config.readers import (
+        decides,
+        first_reader,
+        is_read,
+        keeps_copied,
+        names_another,
+    )
 
     coming = [(iteration, "train"), (iteration, "evaluate")]
+    if key := next((k for k in filter(decides, changed) if names_another(k, *changed[k])), None):
+        raise IntegrityError(f"{key} is frozen: a branch copies what it names from the run", _ANEW)
     for key in filter(decides, changed):
-        if is_copied(key):
-            raise IntegrityError(
-                f"{key} is frozen: a branch copies what it names from the run", _ANEW
-            )
-        if key == "evaluation.limit" and (0, "evaluate") in made:
-            raise IntegrityError(
-                f"{key} is frozen: drift is measured against M1 on the same responses", _ANEW
-            )
+        if key in _HELD_AGAINST and (0, "evaluate") in made:
+            raise IntegrityError(f"{key} is frozen: {_HELD_AGAINST[key]}", _ANEW)
         sampled = [at for at in made if at[1] not in (*TRAINING, "evaluate")]
         reader = first_reader(key, sampled)
         if reader is None and not any(is_read(key, *at) for at in coming):
@@ -218,6 +228,10 @@ def check_retrained(
             hint = "Compare other rules on the same judgments: selfreward pairs RUN --try RULE."
         raise IntegrityError(
             f"{key}: {reader[1]} of iteration {reader[0]} was made with it and is copied", hint
+        )
+    if not keeps_copied(old, new, iteration):
+        raise IntegrityError(
+            f"{', '.join(changed)}: would change the stages whose records are copied", _ANEW
         )
     if new.iterations < iteration:
         raise ConfigError(f"iterations={new.iterations} ends before --retrain {iteration}")

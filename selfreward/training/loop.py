@@ -132,16 +132,25 @@ def plan(training: Training, rows: Sequence[Row]) -> Job:
         told.append(training.quantization.model_dump())
     if training.mix:
         told.append([training.ptx, [_ids(row) for row in training.mix]])
-    digests = [hashlib.sha256(json.dumps(told, default=str, sort_keys=True).encode()).hexdigest()]
-    if training.start is not None:
-        whole = json.dumps([digests[0], training.start, training.chat_template])
-        digests.insert(0, hashlib.sha256(whole.encode()).hexdigest())
     arguments = trl_arguments(
         method, chosen, checkpoints=training.checkpoints, seed=seed, processes=processes
     )
     epochs = float(chosen["num_train_epochs"])
     config = None if adapter is None else LoraConfig(task_type="CAUSAL_LM", **adapter)
-    return Job(training, tuple(digests), arguments, config, epochs)
+    return Job(training, digests_of(told, training), arguments, config, epochs)
+
+
+def digests_of(told: Sequence[Any], training: Training) -> tuple[str, ...]:
+    """See ``Job.digests``.
+
+    Args:
+        told: All that decides what is trained, but for the model that it starts from.
+    """
+    former = hashlib.sha256(json.dumps(told, default=str, sort_keys=True).encode()).hexdigest()
+    if training.start is None:
+        return (former,)
+    whole = json.dumps([former, training.start, training.chat_template])
+    return hashlib.sha256(whole.encode()).hexdigest(), former
 
 
 def is_weighted(row: Row) -> bool:

@@ -3,12 +3,10 @@
 So a round can be measured without one: how far figures move while the weights do not.
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
 
 from selfreward.training.base import OnLog, OnStep, SftRow, Training
-from selfreward.training.loop import Job, is_published, load_policy, publish
+from selfreward.training.loop import Job, digests_of, is_published, load_policy, publish
 
 
 def train_none(
@@ -27,8 +25,8 @@ def train_none(
         IntegrityError: The output is whole but another job made it.
         StoppedError: A weight is not finite; nothing is published.
     """
-    digest = hashlib.sha256(json.dumps([training.method]).encode()).hexdigest()
-    job = Job(training, digest, arguments={}, lora=None, epochs=0.0)
+    digests = digests_of([training.method], training)
+    job = Job(training, digests, arguments={}, lora=None, epochs=0.0)
     if not is_published(job):
         policy, _ = load_policy(training)
         on_step(1, 1)

@@ -7,6 +7,7 @@ a config names by path is called a local file.
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,14 +21,14 @@ from selfreward.errors import IntegrityError
 from selfreward.measures.best import Best, best_of
 from selfreward.measures.figures import IterationFigures
 from selfreward.records import FORMS, Stage
-from selfreward.storage.committed import trainings
+from selfreward.storage.committed import model_of, trainings
 from selfreward.storage.directory import Run
 from selfreward.storage.starts import start_of
 from selfreward.storage.tables import RESTORE
 from selfreward.verbs.console import unmarked
 from selfreward.verbs.findings import findings
 from selfreward.verbs.layout import percent
-from selfreward.verbs.lineage import Ancestor, lineage
+from selfreward.verbs.lineage import Ancestor, lineage, trained_otherwise
 from selfreward.verbs.scores import health_lines, scores_of
 
 PLOT = "scores.png"
@@ -106,6 +107,7 @@ def model_card(run: Run, number: int, *, plot: bool, pairs: str | None) -> str:
     with run.store() as store:
         trained = [s for s in trainings(store) if s.iteration < number]
         ancestors = [made for made in lineage(store) if made.iteration < number]
+        otherwise = trained_otherwise(run, store)
     said = (made.method.lower() for made in ancestors if made.method != "no training")
     methods = list(dict.fromkeys(said))
     data = ModelCardData(
@@ -127,7 +129,7 @@ def model_card(run: Run, number: int, *, plot: bool, pairs: str | None) -> str:
         f"## Templates\n\n{_templates(run)}",
         f"## Limits\n\n{LIMITS}",
         f"## License\n\n{_licensed(base)}",
-        f"## To make it again\n\n{_again(run, trained)}",
+        f"## To make it again\n\n{_again(run, trained, otherwise)}",
     ]
     return "\n\n".join(blocks) + "\n"
 
@@ -332,16 +334,26 @@ def _votes(judge: Mapping[str, Any]) -> str:
     return f"{judge['votes']} votes" if form.writes else "one vote"
 
 
-def _again(run: Run, trained: Sequence[Stage]) -> str:
+def _again(run: Run, trained: Sequence[Stage], otherwise: Mapping[str, Mapping[str, Any]]) -> str:
     versions = {name: v for stage in trained for name, v in stage.versions.items()}
     listed = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
     text = yaml.safe_dump(_shareable(run.settings), sort_keys=False, allow_unicode=True)
     return (
         f"`selfreward run config.yaml` with selfreward {__version__} and the config below, in "
         "which local files and endpoints are not named; versions that trained it: "
-        f"{listed or 'not recorded'}.\n\n"
+        f"{listed or 'not recorded'}.{_otherwise(trained, otherwise)}\n\n"
         f"<details><summary>config.yaml</summary>\n\n{_fenced(text, 'yaml')}\n\n</details>"
     )
+
+
+def _otherwise(trained: Sequence[Stage], otherwise: Mapping[str, Mapping[str, Any]]) -> str:
+    """In whole sentences what models were trained with before the config became what it is."""
+    said = []
+    for model in dict.fromkeys(map(model_of, trained)):
+        if values := _shareable(otherwise.get(model, {})):
+            keys = ", ".join(f"{_code(key)} {_plain(json.dumps(v))}" for key, v in values.items())
+            said.append(f" The config was changed afterwards: {model} was trained with {keys}.")
+    return "".join(said)
 
 
 def _shareable(value: Any) -> Any:

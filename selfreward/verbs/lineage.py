@@ -1,9 +1,12 @@
 """Which model of a run was made from which."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from selfreward.storage.changes import versions
 from selfreward.storage.committed import model_of, trainings
+from selfreward.storage.directory import Run
+from selfreward.storage.fingerprints import fingerprint_of
 from selfreward.storage.starts import trained_of
 from selfreward.storage.store import Store
 
@@ -31,6 +34,31 @@ class Ancestor:
     seconds: float
     finished: str
     """UTC time."""
+
+
+def trained_otherwise(run: Run, store: Store) -> dict[str, dict[str, Any]]:
+    """What models were trained with, where the config has another value now; by model and key.
+
+    The config of a run may change, and that of a branch has, after some of its models were made.
+    """
+    from selfreward.config.load import flatten
+    from selfreward.config.readers import is_read
+
+    configs = versions(run.settings, store.events())
+    if len(configs) == 1:
+        return {}
+    prints = [fingerprint_of(config, run.path) for config in configs]
+    now, *before = map(flatten, configs)
+    found: dict[str, dict[str, Any]] = {}
+    for stage in trainings(store):
+        at = stage.iteration, stage.stage
+        made = (run.stage_fingerprint(store, *at, fingerprint) for fingerprint in prints)
+        number = next((n for n, one in enumerate(made) if one == stage.fingerprint), 0)
+        had = [now, *before][number]
+        differ = {key for key in now.keys() | had.keys() if now.get(key) != had.get(key)}
+        if values := {key: had.get(key) for key in sorted(differ) if is_read(key, *at)}:
+            found[model_of(stage)] = values
+    return found
 
 
 def learned_from(store: Store, number: int) -> list[int]:

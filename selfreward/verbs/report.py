@@ -20,7 +20,7 @@ from selfreward.verbs.console import unmarked
 from selfreward.verbs.examples import Examples, cut, examples_of
 from selfreward.verbs.findings import findings
 from selfreward.verbs.layout import MISSING, duration, percent, share
-from selfreward.verbs.lineage import lineage
+from selfreward.verbs.lineage import lineage, trained_otherwise
 from selfreward.verbs.score_rows import gain, points, score_rows
 from selfreward.verbs.scores import health_lines, scores_of
 from selfreward.verbs.status import Status, last_model, status_of
@@ -108,6 +108,7 @@ def report_of(run: Run) -> tuple[Report, ChartData]:
     with run.store() as store:
         data = chart_data(store, figures)
         ancestors = _lineage(run, store)
+        otherwise = trained_otherwise(run, store)
         prompts = _prompts(store, _ends(rounds, _COLUMNS))
         examples: list[Examples] = []
         if scored := [f for f in rounds if f.scores.n]:
@@ -131,7 +132,7 @@ def report_of(run: Run) -> tuple[Report, ChartData]:
         benchmarks=_benchmarks(scores.benchmarks),
         prompts=prompts,
         lineage=ancestors,
-        settings=_settings(settings),
+        settings=_settings(settings, otherwise),
         charts=pictures,
         charts_note=note,
         examples=tuple(examples),
@@ -266,7 +267,7 @@ def _lineage(run: Run, store: Store) -> Table:
     return Table("Lineage: which model was made from which", head, tuple(rows))
 
 
-def _settings(settings: Mapping[str, Any]) -> Table:
+def _settings(settings: Mapping[str, Any], otherwise: Mapping[str, Mapping[str, Any]]) -> Table:
     rows = []
     for key in _SETTINGS:
         value: Any = settings
@@ -274,6 +275,10 @@ def _settings(settings: Mapping[str, Any]) -> Table:
             value = value.get(name) if isinstance(value, Mapping) else None
         if value is not None:
             rows.append((key, cut(str(value), 300).text))
+    for model, values in list(otherwise.items())[-_COLUMNS:]:
+        rows += [
+            (f"{key}, as {model} was trained", cut(str(v), 300).text) for key, v in values.items()
+        ]
     return Table("Settings that decide what a run finds", ("key", "value"), tuple(rows))
 
 

@@ -340,6 +340,18 @@ def test_pairs_of_judgments_are_exported_as_trl_takes_them(runs: Path, tmp_path:
     assert "judge_pairs" not in export(plain, tmp_path / "other").empty
 
 
+def test_a_branch_has_the_stages_whose_records_it_copies(runs: Path) -> None:
+    """But may train without the pairs of judgments that the iteration has."""
+    origin = finished("x")
+    for iteration, words in ((2, ["meta.iterations=[2]"]), (2, ["meta.iterations=[]"]),
+                             (2, ["meta.iterations=[1,2]"])):  # fmt: skip
+        with pytest.raises(IntegrityError, match="would change the stages whose records"):
+            create_branch(origin, iteration, "y", words)
+    create_branch(origin, 2, "later", ["meta.iterations=[1,3]", "iterations=3"])
+    without = create_branch(origin, 1, "without", ["meta.iterations=[]"])
+    assert "judge_pairs" not in without.config.stages(1)
+
+
 def always_five(prompt: str, number: int) -> tuple:
     """A judge that has collapsed: one vote in twenty is a 4."""
     if "Score: <" in prompt[-200:] and not BETTER.search(prompt):

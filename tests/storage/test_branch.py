@@ -24,7 +24,10 @@ from selfreward.storage.changes import Branch, branch_of
 from selfreward.storage.directory import Run, list_runs
 from selfreward.storage.store import Store
 from selfreward.training.base import Training
+from selfreward.verbs.card import model_card
+from selfreward.verbs.lineage import trained_otherwise
 from selfreward.verbs.maintenance import collect, verify
+from selfreward.verbs.report import report_of
 from selfreward.verbs.show import prompt_of, prompt_text
 from selfreward.verbs.status import is_complete, ls_rows, ls_text, status_of, status_text
 from tests.support.loop_driver import ScriptedWorkers
@@ -111,6 +114,16 @@ def test_with_another_learning_rate_only_what_is_trained_anew_differs(whole: Run
     differing = {tuple(row[:2]) for row in mine["stages"] if row not in theirs["stages"]}
     assert (2, "train") in differing and differing <= {(2, "train"), (2, "evaluate")}
 
+    with made.store() as store:
+        assert trained_otherwise(made, store) == {"M2": {"dpo.learning_rate": 1e-6}}
+    text = model_card(made, 3, plot=False, pairs=None)
+    assert "changed afterwards: M2 was trained with `dpo.learning_rate` 1e-06." in text
+    assert "M3 was trained with" not in text
+    rows = dict(report_of(made)[0].settings.rows)
+    assert rows["dpo.learning_rate, as M2 was trained"] == "1e-06"
+    assert rows["dpo.learning_rate"] == "1e-05"
+    assert "changed afterwards" not in model_card(whole, 3, plot=False, pairs=None)
+
     first = finish(create_branch(whole, 1, "first", ["dpo.beta=0.5", "iterations=1"]))
     assert facts(first)["models"]["M1"] == theirs["models"]["M1"]
     assert facts(first)["models"]["M2"] != theirs["models"]["M2"]
@@ -149,6 +162,12 @@ def test_without_a_seed_step_a_branch_trains_the_base_model() -> None:
         (["seed=7"], IntegrityError, "seed"),
         (["sft.ift.path=mine.jsonl"], IntegrityError, "copies"),
         (["evaluation.limit=3"], IntegrityError, "drift"),
+        (["evaluation.temperature=1.0"], IntegrityError, "copied ones of earlier models"),
+        (
+            ["evaluation.contests=[{function: 'selfreward.rewards.repetition:ended'}]"],
+            IntegrityError,
+            "copies what it names",
+        ),
         (["iterations=1"], ConfigError, "ends before"),
         (["dpo.beta=-1"], ConfigError, "dpo.beta"),
     ],
@@ -165,7 +184,8 @@ def test_what_the_copied_records_were_made_with_cannot_change(
 @pytest.mark.parametrize(
     "words",
     [["lora={r: 4}"], ["launch.processes=2"], ["evaluation.canaries=false"], ["health.max_ties=1"],
-     ["engine.concurrency=2"], ["iterations=5"], ["dpo.loss_type=ipo"]],
+     ["engine.concurrency=2"], ["iterations=5"], ["dpo.loss_type=ipo"], ["evaluation.contests=[]"],
+     ["evaluation.contests=[{model: M1, form: expected}, {model: M1, form: written}]"]],
     ids=str,
 )  # fmt: skip
 def test_what_they_were_not_made_with_can(whole: Run, words: list[str]) -> None:
