@@ -4,7 +4,7 @@ It may be written when the run is finished, under its lock, and decides nothing 
 What its evaluations found by ``evaluation.benchmarks`` does, and is in ``records.db``.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,6 +88,24 @@ def read_benchmarks(run: Run) -> list[Benchmark]:
             ) from None
         found[(each.model, each.digest, *each.asked)] = each
     return [*found.values()]
+
+
+def carry(origin: Run, branch: Run, digests: Collection[str]) -> None:
+    """Take the results of models that a branch has over into it.
+
+    Args:
+        digests: Of these models.
+
+    Raises:
+        IntegrityError: See ``read_benchmarks``.
+    """
+    lines = [
+        msgspec.json.encode(each) + b"\n"
+        for each in read_benchmarks(origin)
+        if each.digest in digests
+    ]
+    if lines:
+        durable.write_file(benchmarks_path(branch), b"".join(lines))
 
 
 def add_benchmarks(run: Run, results: Iterable[Benchmark]) -> None:

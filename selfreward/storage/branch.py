@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from selfreward.config.yamlfile import dump_yaml, read_yaml
 from selfreward.errors import IntegrityError, NotFoundError
 from selfreward.records import REPORTS_OF, TRAINING, Stage, model_name
-from selfreward.storage import database, durable, labels
+from selfreward.storage import benchmarks, database, durable, labels
 from selfreward.storage.changes import (
     BRANCHED,
     CONFIGURED,
@@ -25,7 +25,7 @@ from selfreward.storage.changes import (
     change_text,
     check_retrained,
 )
-from selfreward.storage.committed import removed_models
+from selfreward.storage.committed import removed_models, trainings
 from selfreward.storage.create import free_directory, new_directory
 from selfreward.storage.directory import Run
 from selfreward.storage.starts import START, start_of
@@ -44,7 +44,7 @@ def create_branch(
 ) -> Run:
     """Make a run of what another one made up to the pairs of an iteration.
 
-    It has the records, labels and models of all before, hard-linked where that can be; to train the
+    It has the records, labels, benchmarks and models of all before, hard-linked where that can be; to train the
     iteration's model and all that follows is left to do. The other run is only read, and may be
     at work. The branch appears whole or not at all.
 
@@ -88,7 +88,12 @@ def create_branch(
                 store.add_event(CONFIGURED, change_text(old, data, changed))
             branch = Branch(origin.name, iteration, pairs.digest)
             store.add_event(BRANCHED, json.dumps(asdict(branch)))
+            digests = {
+                str(origin.base_model().get("digest")),
+                *(row.digest for row in trainings(store)),
+            }
         labels.carry(origin, Run(directory), iteration)
+        benchmarks.carry(origin, Run(directory), digests)
     return Run(target)
 
 

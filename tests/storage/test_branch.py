@@ -19,8 +19,10 @@ from selfreward.errors import ConfigError, IntegrityError, NotFoundError, Prefli
 from selfreward.inputs.collect import create_run
 from selfreward.records import PreferencePair
 from selfreward.storage import branch, durable
+from selfreward.storage.benchmarks import Benchmark, add_benchmarks, read_benchmarks
 from selfreward.storage.branch import create_branch
 from selfreward.storage.changes import Branch, branch_of
+from selfreward.storage.committed import trainings
 from selfreward.storage.directory import Run, list_runs
 from selfreward.storage.store import Store
 from selfreward.training.base import Training
@@ -104,6 +106,20 @@ def test_a_branch_with_the_same_options_makes_the_same_records_and_models(
     assert facts(made) == facts(whole)
     assert content(whole) == before
     assert all(check["ok"] for check in verify(made)), verify(made)
+
+
+def test_a_branch_has_the_benchmarks_of_the_models_that_it_has(whole: Run) -> None:
+    with whole.store() as store:
+        digests = {"M0": str(whole.base_model()["digest"])} | {
+            f"M{row.iteration + 1}": row.digest for row in trainings(store)
+        }
+    results = [
+        Benchmark(model, digest, "arc", "selfreward", "1", "question", None, 1, {}, {}, 1.0, "")
+        for model, digest in digests.items()
+    ]
+    assert [each.model for each in results] == ["M0", "M1", "M2", "M3"]
+    add_benchmarks(whole, results)
+    assert read_benchmarks(create_branch(whole, 2, "made")) == results[:3]
 
 
 def test_with_another_learning_rate_only_what_is_trained_anew_differs(whole: Run) -> None:
