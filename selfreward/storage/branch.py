@@ -44,9 +44,9 @@ def create_branch(
 ) -> Run:
     """Make a run of what another one made up to the pairs of an iteration.
 
-    It has the records, labels, benchmarks and models of all before, hard-linked where that can be; to train the
-    iteration's model and all that follows is left to do. The other run is only read, and may be
-    at work. The branch appears whole or not at all.
+    It has the records, labels, benchmarks and models of all before, hard-linked where that can be;
+    to train the iteration's model and all that follows is left to do. The other run is only read,
+    and may be at work. The branch appears whole or not at all.
 
     Args:
         origin: The other run.
