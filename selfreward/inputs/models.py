@@ -73,7 +73,7 @@ def resolve(
         PreflightError: The bundled package is missing or damaged, or the hub is out of reach.
     """
     check_source(source, revision=revision, trust_remote_code=trust_remote_code)
-    path = Path(source).expanduser()
+    path = _local(source)
     if source.startswith("bundled:"):
         directory = _convert(bundled_file(source.removeprefix("bundled:")), report)
     elif path.is_dir():
@@ -95,7 +95,7 @@ def beside_config(source: str, beside: Path | None) -> str:
     Args:
         beside: Directory of the config. There it is looked for first, as seed data is.
     """
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))  # as it is where there is no such home directory
     if beside is None or path.is_absolute() or not source.strip():
         return source
     return str((beside / path).resolve()) if (beside / path).exists() else source
@@ -107,10 +107,13 @@ def is_here(source: str, revision: str | None = None) -> bool:
     Args:
         source: As in ``resolve``.
         revision: Of a hub model; None for its main branch.
+
+    Raises:
+        ConfigError: It is in a home directory of which this machine knows nothing.
     """
     from huggingface_hub import errors, snapshot_download
 
-    if source.startswith("bundled:") or Path(source).expanduser().exists():
+    if source.startswith("bundled:") or _local(source).exists():
         return True
     try:
         snapshot_download(source, revision=revision, local_files_only=True)
@@ -132,13 +135,13 @@ def count_parameters(source: str, revision: str | None = None) -> int | None:
         None if the model is not here, or has no safetensors.
 
     Raises:
-        ConfigError: No bundled model has this name.
+        ConfigError: No bundled model has this name, or see ``is_here``.
     """
     from huggingface_hub import errors, get_local_safetensors_metadata, snapshot_download
 
     if source.startswith("bundled:"):
         return bundled_model(source.removeprefix("bundled:")).parameters
-    path = Path(source).expanduser()
+    path = _local(source)
     if path.is_file() and path.suffix == ".gguf":
         from gguf import GGUFReader
 
@@ -171,7 +174,7 @@ def check_source(
     Raises:
         ConfigError: See ``resolve``.
     """
-    path = Path(source).expanduser()
+    path = _local(source, key)
     from_package = source.startswith("bundled:")
     if not (from_package or path.exists() or _is_hub_id(source)):
         hint = "give a hub id (org/name), a directory or a .gguf"
@@ -198,6 +201,21 @@ def check_source(
             f"{key}: trust_remote_code without a revision of {source}",
             "read the model's code, then set the revision to the commit that was read",
         )
+
+
+def _local(source: str, key: str = "model") -> Path:
+    """A source as a path, whatever it is, with the home directory in place of ``~`` or ``~user``.
+
+    Raises:
+        ConfigError: No such home directory is known.
+    """
+    try:
+        return Path(source).expanduser()
+    except RuntimeError:
+        raise ConfigError(
+            f"{key}: {source}: no home directory is known for {Path(source).parts[0]}",
+            "Write the path in full.",
+        ) from None
 
 
 def _is_hub_id(source: str) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 
-from selfreward.errors import ConfigError
+from selfreward.errors import ConfigError, PreflightError
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 SHARE = _PACKAGE / "share" if (_PACKAGE / "share").is_dir() else _PACKAGE.parent
@@ -70,6 +70,16 @@ def _a(noun: str) -> str:
 
 
 def cache_directory() -> Path:
-    """Directory of converted models: ``$SELFREWARD_CACHE``, else ``~/.cache/selfreward``."""
-    chosen = os.environ.get("SELFREWARD_CACHE")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "selfreward"
+    """Directory of converted models: ``$SELFREWARD_CACHE``, else ``~/.cache/selfreward``.
+
+    Raises:
+        PreflightError: It lies in a home directory of which this machine knows nothing.
+    """
+    chosen = os.environ.get("SELFREWARD_CACHE") or "~/.cache/selfreward"
+    try:
+        return Path(chosen).expanduser()
+    except RuntimeError:  # no HOME and no entry of the user, or no such user
+        raise PreflightError(
+            f"the cache, {chosen}: no home directory is known for {Path(chosen).parts[0]}",
+            "Set HOME, or set SELFREWARD_CACHE to a directory in full.",
+        ) from None

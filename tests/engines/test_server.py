@@ -444,6 +444,8 @@ def test_a_snapshot_of_the_hub_is_known_by_its_hub_id(tmp_path: Path) -> None:
     assert not endpoint.serves("org/other", snapshot)
     assert not endpoint.serves(None, snapshot)
     assert endpoint.serves(str(snapshot), snapshot)
+    for strange in ("~no-such-user/model", "a\0b", "x" * 5000, ""):
+        assert not endpoint.serves(strange, snapshot)
 
 
 def test_weights_are_pushed_at_the_first_look_even_if_the_root_is_right(

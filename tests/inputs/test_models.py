@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,14 @@ from safetensors.numpy import save_file
 
 from selfreward.errors import ConfigError, IntegrityError, PreflightError
 from selfreward.inputs.bundled import BUNDLED
-from selfreward.inputs.models import check_source, count_parameters, resolve
+from selfreward.inputs.models import (
+    beside_config,
+    check_source,
+    count_parameters,
+    is_here,
+    resolve,
+)
+from selfreward.inputs.shipped import cache_directory
 from selfreward.storage import durable
 from tests.support import ROOT
 from tests.support.models import write_headers
@@ -443,6 +451,43 @@ def test_the_bundled_models_parameters_are_known_without_reading_it(model_dir):
     assert count_parameters("bundled:smollm2-135m") == count_parameters(str(model_dir))
     with pytest.raises(ConfigError, match="no bundled model"):
         count_parameters("bundled:gpt-5")
+
+
+# --- home directories ---
+
+
+def no_home(name=None):
+    raise KeyError("no such entry")
+
+
+@pytest.fixture
+def homeless(monkeypatch):
+    """A user without HOME and without an entry in /etc/passwd, as in some containers."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("SELFREWARD_CACHE", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", no_home)
+
+
+@pytest.mark.parametrize("chosen", [None, "~/cache", "~no-such-user/cache"])
+def test_a_cache_in_no_home_that_is_known_is_refused_with_what_to_set(
+    homeless, monkeypatch, chosen
+):
+    if chosen:
+        monkeypatch.setenv("SELFREWARD_CACHE", chosen)
+    with pytest.raises(PreflightError, match="no home directory is known for ~") as refused:
+        cache_directory()
+    assert (chosen or "~/.cache/selfreward") in refused.value.message
+    assert refused.value.hint.startswith("Set HOME, or set SELFREWARD_CACHE")
+
+
+@pytest.mark.parametrize("source", ["~/model", "~no-such-user/model", "~no-such-user/m.gguf"])
+def test_a_model_in_no_home_that_is_known_is_a_mistake_of_the_config(homeless, tmp_path, source):
+    for ask in (check_source, resolve, is_here, count_parameters):
+        with pytest.raises(ConfigError, match=f"^model: {source}: no home directory is known"):
+            ask(source)
+    with pytest.raises(ConfigError, match=r"^judge.model: ~"):
+        check_source(source, key="judge.model")
+    assert beside_config(source, tmp_path) == source
 
 
 def test_importing_models_imports_no_torch_and_no_transformers():
