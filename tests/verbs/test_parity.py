@@ -1,6 +1,9 @@
 """Comparing engines on a model, and what is kept of it."""
 
 import json
+import math
+import os
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,6 @@ from selfreward.cli.main import invoke
 from selfreward.engines.base import Generation
 from selfreward.engines.proof import Found
 from selfreward.engines.reference import Expected
-from selfreward.errors import IntegrityError
 from selfreward.inputs import models
 from selfreward.verbs import doctor, parity
 from selfreward.workers.parity import ask_in_child
@@ -61,6 +63,15 @@ def test_without_a_yardstick_nothing_agrees() -> None:
     assert "nothing to compare with" in row["error"]
 
 
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All engines agree on ``org/m``."""
+    monkeypatch.setenv("SELFREWARD_CACHE", str(tmp_path))
+    model = models.Model(tmp_path, "abc", "org/m", None)
+    monkeypatch.setattr(models, "resolve", lambda *_, **__: model)
+    monkeypatch.setattr(parity, "ask_in_child", lambda kind, *_: found())
+
+
 @pytest.mark.parametrize(
     ("others", "code", "shown"),
     [
@@ -73,13 +84,10 @@ def test_the_verb_shows_a_table_and_fails_where_engines_differ(
     others: dict[str, Any],
     code: int,
     shown: str,
-    tmp_path: Path,
+    asked: None,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("SELFREWARD_CACHE", str(tmp_path))
-    model = models.Model(tmp_path, "abc", "org/m", None)
-    monkeypatch.setattr(models, "resolve", lambda *_, **__: model)
     monkeypatch.setattr(
         parity, "ask_in_child", lambda kind, *_: found() if kind == "transformers" else others
     )
@@ -89,7 +97,8 @@ def test_the_verb_shows_a_table_and_fails_where_engines_differ(
     assert shown in out
     assert invoke(["doctor", "--parity", "org/m", "--json"]) == code
     assert json.loads(capsys.readouterr().out)["agree"] is (code == 0)
-    assert [kept["digest"] for kept in parity.recorded()] == ["abc"]
+    [kept], problems = parity.recorded()
+    assert (kept["digest"], problems) == ("abc", [])
 
 
 @pytest.mark.slow
@@ -130,7 +139,7 @@ def test_the_engines_agree_on_the_real_model_and_doctor_shows_it_later(
     for engine in result["engines"].values():
         assert engine["error"] is None
         assert engine["texts"] == engine["prompts"] == 3
-    [kept] = parity.recorded()
+    [kept], _ = parity.recorded()
     assert kept == json.loads(json.dumps(result))
     [check] = [c for c in doctor.doctor() if c["name"] == f"parity of {model_dir}"]
     assert check["status"] == "ok"
@@ -140,20 +149,96 @@ def test_the_engines_agree_on_the_real_model_and_doctor_shows_it_later(
     assert "yardstick" in text and "3 of 3" in text
 
 
-def test_doctor_warns_of_engines_that_disagreed_and_of_a_torn_record(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+ROW = {
+    "version": "1.0", "agrees": True, "texts": 3, "prompts": 3, "logprob": 0.0, "probability": 0,
+    "error": None,
+}  # fmt: skip
+KEPT = {
+    "model": "org/m", "digest": "abc", "at": "2026-01-02T03:04:05+00:00", "agree": False,
+    "engines": {"transformers": ROW, "ctranslate2": {**ROW, "agrees": False, "texts": 2}},
+}  # fmt: skip
+
+
+def without(key: str) -> str:
+    return json.dumps({name: value for name, value in KEPT.items() if name != key})
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where results are kept; one is there."""
     monkeypatch.setenv("SELFREWARD_CACHE", str(tmp_path))
-    assert parity.recorded() == []
+    assert parity.recorded() == ([], [])
     (tmp_path / "parity").mkdir()
-    engines = {"transformers": {"agrees": True}, "ctranslate2": {"agrees": False}}
-    result = {"model": "org/m", "at": "2026-01-02T03:04:05+00:00", "agree": False}
-    (tmp_path / "parity" / "a.json").write_text(json.dumps({**result, "engines": engines}))
-    [check] = [c for c in doctor.doctor() if c["name"] == "parity of org/m"]
+    (tmp_path / "parity" / "a.json").write_text(json.dumps(KEPT))
+    return tmp_path / "parity"
+
+
+def rows(name: str) -> list[doctor.Check]:
+    return [check for check in doctor.doctor() if check["name"] == name]
+
+
+def test_doctor_warns_of_engines_that_disagreed(kept: Path) -> None:
+    [check] = rows("parity of org/m")
     assert check["status"] == "warn"
     assert check["detail"] == "ctranslate2 did not agree on 2026-01-02"
-    (tmp_path / "parity" / "b.json").write_text("{")
-    with pytest.raises(IntegrityError, match="torn"):
-        parity.recorded()
-    [check] = [c for c in doctor.doctor() if c["name"] == "parity"]
+    assert rows("parity") == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["", "{", "{}", "[]", "null", "5", "[[]]", '"x"', "\xff", "[" * 100_000, "9" * 5000,
+     without("at"), without("engines"), without("model"), without("agree"),
+     json.dumps(KEPT | {"engines": {"transformers": {}}}), json.dumps(KEPT | {"engines": []}),
+     json.dumps(KEPT | {"at": 5}), json.dumps(KEPT | {"agree": "yes"})],
+    ids=lambda damage: damage[:20],
+)  # fmt: skip
+def test_doctor_names_a_kept_result_that_is_none_and_shows_all_the_rest(
+    damage: str, kept: Path
+) -> None:
+    (kept / "b.json").write_text(damage, encoding="latin-1")
+    [check] = rows("parity")
     assert (check["status"], check["fix"]) == ("warn", "Delete it.")
+    assert check["detail"].startswith(f"{kept / 'b.json'}: no result of --parity (")
+    assert "\n" not in check["detail"]
+    assert len(rows("parity of org/m")) == 1
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("nowhere")])
+def test_doctor_waits_for_nothing_and_names_what_is_no_file(
+    make: Callable[[Path], None], kept: Path
+) -> None:
+    make(kept / "b.json")
+    [check] = rows("parity")
+    assert check["detail"] == f"{kept / 'b.json'}: no result of --parity (not a file)"
+    assert len(rows("parity of org/m")) == 1
+
+
+@pytest.mark.parametrize("in_the_way", ["parity", "parity/abc.json/x"])
+def test_a_result_that_cannot_be_kept_is_shown_with_the_reason(
+    in_the_way: str,
+    asked: None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / in_the_way
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("")  # as root nothing is read-only
+    assert invoke(["doctor", "--parity", "org/m", "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["agree"] is True
+    [warning] = [line for line in said.err.splitlines() if line.startswith("warning: ")]
+    assert f"not kept: {tmp_path / 'parity'}" in warning
+
+
+def test_numbers_that_are_none_differ_and_are_shown_as_none(
+    asked: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    answers = {"transformers": found(), "openvino": found(logprob=math.nan, probability=math.inf)}
+    monkeypatch.setattr(parity, "ask_in_child", lambda kind, *_: answers.get(kind, found()))
+    assert invoke(["doctor", "--parity", "org/m", "--json"]) == 7
+    engine = json.loads(capsys.readouterr().out)["engines"]["openvino"]
+    assert (engine["agrees"], engine["logprob"], engine["probability"]) == (False, None, None)
+    _, problems = parity.recorded()
+    assert problems == []
