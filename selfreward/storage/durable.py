@@ -275,6 +275,8 @@ _REMEDIES = {
     errno.EACCES: "You may not do that there: ask for the permission, or choose another place.",
     errno.EPERM: "You may not do that there: ask for the permission, or choose another place.",
     errno.EIO: "The disk fails: copy what can be read to another one.",
+    errno.EEXIST: "A file, or a link to nowhere, stands in the way: remove it, or choose another "
+    "place.",
     errno.ENOTDIR: "A file stands where a directory is needed: remove it, or choose another place.",
     errno.EISDIR: "A directory stands where a file is needed: remove it, or choose another name.",
     errno.ENAMETOOLONG: "Choose a shorter name.",

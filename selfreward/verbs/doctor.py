@@ -12,7 +12,9 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -20,6 +22,7 @@ from typing import Literal
 from selfreward import DISTRIBUTION
 from selfreward.engines import vllm_build as builds
 from selfreward.engines.openvino_build import bf16_problem
+from selfreward.errors import SelfRewardError
 from selfreward.inputs import shipped
 from selfreward.inputs.bundled import BUNDLED
 from selfreward.storage import durable
@@ -34,6 +37,7 @@ _MEMORY_BYTES = 6e9
 """What the quickstart needs."""
 _DISK_BYTES = 5e9
 _CUDA_S = 30
+_MOUNTS = Path("/proc/mounts")
 
 
 def doctor() -> list[Check]:
@@ -43,20 +47,17 @@ def doctor() -> list[Check]:
         One mapping per check: ``name``, ``status`` (``ok``, ``warn`` or ``fail``), ``detail`` and
         ``fix``, which is empty where all is well.
     """
-    runs, cache = existing(runs_root()), existing(shipped.cache_directory())
     return [
-        _python(),
-        *_libraries(),
-        _cpu(),
-        _memory(),
-        _disk("disk for runs", runs),
-        _disk("disk for the cache", cache),
-        _files(runs),
-        _file_system(runs),
-        *(_bundled(name) for name in BUNDLED),
-        _cuda(),
-        _vllm(),
-        *_parity(),
+        *_told("python", _python),
+        *_told("packages", _libraries),
+        *_told("processors", _cpu),
+        *_told("memory", _memory),
+        *_told("runs", _runs),
+        *_told("cache", _cache),
+        *(row for name in BUNDLED for row in _told(f"bundled:{name}", partial(_bundled, name))),
+        *_told("CUDA", _cuda),
+        *_told("vllm", _vllm),
+        *_told("parity", _parity),
     ]
 
 
@@ -71,6 +72,36 @@ def doctor_text(checks: list[Check]) -> str:
 
 def _check(name: str, status: Literal["ok", "warn", "fail"], detail: str, fix: str = "") -> Check:
     return {"name": name, "status": status, "detail": detail, "fix": fix}
+
+
+def _told(name: str, check: Callable[[], Check | Iterable[Check]]) -> Iterator[Check]:
+    """What a check finds. That it fails on this machine is a finding too, and the others go on."""
+    try:
+        found = check()
+        yield from [found] if isinstance(found, dict) else found
+        return
+    except SelfRewardError as error:
+        message, hint = error.message, error.hint
+    except OSError as error:
+        problem = durable.disk_problem(error)
+        message, hint = problem.message, problem.hint
+    yield _check(name, "fail", message, hint or "mend what it names, then check again")
+
+
+def _runs() -> Iterator[Check]:
+    """The place where runs will be."""
+    place, name = existing(runs_root()), "write, fsync, lock"
+    yield from _told("disk for runs", partial(_disk, "disk for runs", place))
+    files = partial(_files, name, place, "SELFREWARD_RUNS", with_database=True)
+    yield from _told(name, files)
+    yield from _told("file system", partial(_file_system, place))
+
+
+def _cache() -> Iterator[Check]:
+    """The place where models are converted; engines copy each new model of a run there."""
+    place, name = existing(shipped.cache_directory()), "write, fsync, lock in the cache"
+    yield from _told("disk for the cache", partial(_disk, "disk for the cache", place))
+    yield from _told(name, partial(_files, name, place, "SELFREWARD_CACHE"))
 
 
 def _python() -> Check:
@@ -133,35 +164,39 @@ def _disk(name: str, place: Path) -> Check:
     return _check(name, "ok", detail)
 
 
-def _files(place: Path) -> Check:
-    """Write, fsync, rename, lock and a SQLite file in WAL mode, as a run does."""
+def _files(name: str, place: Path, variable: str, *, with_database: bool = False) -> Check:
+    """Write, fsync, rename and lock; a run also has a SQLite file in WAL mode."""
     from filelock import FileLock, Timeout
 
-    name = "write, fsync, lock"
+    fix, mode = f"set {variable} to a local directory that can be written", "wal"
     try:
         with tempfile.TemporaryDirectory(dir=place, prefix=durable.TEMPORARY) as directory:
             durable.write_file(Path(directory) / "file", "text")
             with FileLock(Path(directory) / "lock", timeout=1):
-                database = sqlite3.connect(Path(directory) / "records.db")
-                mode = database.execute("PRAGMA journal_mode=WAL").fetchone()[0]
-                database.execute("CREATE TABLE t (i)")
-                database.close()
+                if with_database:
+                    mode = _journal_mode(Path(directory) / "records.db")
     except (OSError, sqlite3.Error, Timeout) as error:
-        return _check(name, "fail", f"{place}: {error}", "set SELFREWARD_RUNS to a local directory")
+        return _check(name, "fail", f"{place}: {error}", fix)
     if mode != "wal":
-        fix = "set SELFREWARD_RUNS to a local directory"
         return _check(name, "fail", f"{place}: SQLite cannot use its write-ahead log", fix)
     return _check(name, "ok", str(place))
 
 
+def _journal_mode(path: Path) -> str:
+    with closing(sqlite3.connect(path)) as database:
+        mode = database.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+        database.execute("CREATE TABLE t (i)")
+    return str(mode)
+
+
 def _file_system(place: Path) -> Check:
     """Locks and write-ahead logs are not reliable on network file systems."""
-    name, mounts = "file system", Path("/proc/mounts")
-    if not mounts.is_file():
+    name, place = "file system", place.resolve()
+    if not _MOUNTS.is_file():
         return _check(name, "ok", "kind unknown; keep runs on a local disk")
     # The mount that holds a place is the longest mount point above it; a later one hides earlier.
     best, kind = -1, "unknown"
-    for line in mounts.read_text().splitlines():
+    for line in _MOUNTS.read_text(errors="surrogateescape").splitlines():
         point, found = line.split()[1:3]
         point = point.replace("\\040", " ")
         if place.is_relative_to(point) and len(point) >= best:

@@ -1,6 +1,7 @@
 """Numbers, tables and places as people read them."""
 
 import math
+import os
 import textwrap
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -8,6 +9,7 @@ from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 
+from selfreward.errors import PreflightError
 from selfreward.measures.reports import Estimate
 from selfreward.verbs.console import sanitize, unmarked
 
@@ -155,9 +157,28 @@ def share(part: int, whole: int) -> str:
 
 
 def existing(path: Path) -> Path:
-    """The path or its nearest ancestor that exists."""
+    """The path or its nearest ancestor that exists.
+
+    Raises:
+        PreflightError: What there is of it is a link to nowhere, so nothing can be made there.
+        OSError: It cannot be asked for, such as a name that is too long.
+    """
     path = path.absolute()
-    return next(place for place in (path, *path.parents) if place.exists())
+    place = next(place for place in (path, *path.parents) if _is_there(place))
+    if not place.exists():
+        raise PreflightError(
+            f"{place}: is a link to {os.readlink(place)}, and nothing is there",
+            "Make the directory that it leads to, or remove the link.",
+        )
+    return place
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _width(cell: str) -> int:

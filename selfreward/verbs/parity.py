@@ -34,7 +34,7 @@ _YARDSTICK = "transformers"
 
 
 class Engine(TypedDict):
-    """What was found of an engine; all but ``error`` is None where it could not run the model."""
+    """What was found of an engine; numbers are None where it could not run the model."""
 
     version: str | None
     agrees: bool

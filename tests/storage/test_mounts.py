@@ -88,3 +88,16 @@ def test_a_finished_run_on_a_full_disk_can_be_looked_at_and_says_how_to_go_on(
         assert not (disk / "again").exists()
         (disk / "filler").unlink()
         assert law.obey(["verify", "whole"]).code == 0
+
+
+@pytest.mark.parametrize("variable", ["SELFREWARD_RUNS", "SELFREWARD_CACHE"])
+def test_doctor_says_that_nothing_can_be_written_on_a_read_only_mount(
+    variable: str, law: Law, tmp_path: Path
+) -> None:
+    with mounted(tmp_path / "disk", 1) as disk:
+        mount("-o", "remount,ro", str(disk))
+        law.patch.setenv(variable, str(disk))
+        said = law.obey(["doctor"])
+        assert said.code == 7
+        rows = [line for line in said.out.splitlines() if "Read-only file system" in line]
+        assert len(rows) == 1 and variable in rows[0]

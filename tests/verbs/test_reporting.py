@@ -1,5 +1,6 @@
 """Tables, status, progress, plans, checks and clean-up of runs."""
 
+import errno
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import pytest
 import yaml
 
 from selfreward.config.load import build_config, load_config
-from selfreward.errors import ConfigError, IntegrityError, NotFoundError
+from selfreward.errors import ConfigError, IntegrityError, NotFoundError, PreflightError
 from selfreward.inputs.collect import create_run
 from selfreward.inputs.shipped import config_file, recipes
 from selfreward.records import (
@@ -746,3 +747,120 @@ def test_doctor_fails_where_runs_cannot_be_written(
     monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path / "file" / "runs"))
     failed = {check["name"] for check in doctor.doctor() if check["status"] == "fail"}
     assert "write, fsync, lock" in failed
+
+
+def shown(checks: list[doctor.Check]) -> dict[str, doctor.Check]:
+    """By name; whatever else is found, all these are in the table, and each failure has a fix."""
+    found = {check["name"]: check for check in checks}
+    assert {"python", "torch", "memory", "bundled:smollm2-135m", "CUDA", "vllm"} <= found.keys()
+    assert all(check["fix"] for check in checks if check["status"] != "ok")
+    return found
+
+
+@pytest.mark.parametrize("variable", ["SELFREWARD_RUNS", "SELFREWARD_CACHE"])
+def test_doctor_fails_where_a_place_can_only_be_read(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, str(tmp_path / "here"))
+    write = durable.write_file
+
+    def refuse(path: Path, data: str | bytes) -> None:  # as root nothing is read-only
+        if path.is_relative_to(tmp_path):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        write(path, data)
+
+    monkeypatch.setattr(durable, "write_file", refuse)
+    failed = [check for check in shown(doctor.doctor()).values() if check["status"] == "fail"]
+    [check] = [check for check in failed if "Read-only" in check["detail"]]
+    assert check["detail"].startswith(f"{tmp_path}: ")
+    assert check["fix"] == f"set {variable} to a local directory that can be written"
+
+
+def test_doctor_asks_no_database_of_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_journal_mode", lambda path: "delete")
+    found = shown(doctor.doctor())
+    assert found["write, fsync, lock"]["status"] == "fail"
+    assert found["write, fsync, lock in the cache"]["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("x" * 300, "File name too long"),
+        ("link", "is a link to nowhere, and nothing is there"),
+        ("link/below", "is a link to nowhere, and nothing is there"),
+        ("loop", "is a link to loop, and nothing is there"),
+        ("loop/below", "Too many levels of symbolic links"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["runs", "cache"])
+def test_a_place_that_cannot_be_is_a_row_of_doctor_and_the_table_stays(
+    kind: str, place: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "loop").symlink_to("loop")
+    monkeypatch.setenv(f"SELFREWARD_{kind.upper()}", str(tmp_path / place))
+    check = shown(doctor.doctor())[kind]
+    assert check["status"] == "fail"
+    assert said in check["detail"] and str(tmp_path / place[:4]) in check["detail"]
+
+
+def test_doctor_without_a_home_says_what_to_set_and_the_table_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SELFREWARD_CACHE", "~no-such-user/cache")
+    check = shown(doctor.doctor())["cache"]
+    assert check["status"] == "fail"
+    assert "no home directory is known for ~no-such-user" in check["detail"]
+    assert check["fix"].startswith("Set HOME, or set SELFREWARD_CACHE")
+
+
+DENIED = PermissionError(errno.EACCES, "Permission denied", "/sys/x"), "ask for the permission"
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "fix"),
+    [
+        *((name, *DENIED) for name in ("_python", "_libraries", "_cpu", "_memory", "_disk",
+        "_files", "_file_system", "_bundled", "_cuda", "_vllm", "_parity")),
+        ("_memory", OSError("no words"), "mend what it names"),
+        ("_memory", PreflightError("no words", "do this"), "do this"),
+    ],
+)  # fmt: skip
+def test_a_check_of_doctor_that_fails_is_a_row_and_all_others_are_shown(
+    name: str, error: Exception, fix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = doctor.doctor()
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(doctor, name, fail)
+    checks = doctor.doctor()
+    failed = [check for check in checks if check not in whole]
+    assert failed
+    for check in failed:
+        assert check["status"] == "fail"
+        assert fix in check["fix"]
+        assert check["detail"] in ("/sys/x: Permission denied", "no words")
+    left = {check["name"] for check in whole} - {check["name"] for check in checks}
+    assert not left or name == "_libraries"
+
+
+def test_doctor_judges_the_file_system_to_which_a_link_leads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "runs").symlink_to("far")
+    mounts = tmp_path / "mounts"
+    mounts.write_bytes(f"/dev/a / ext4 rw 0 0\nhost:/x {tmp_path}/far nfs4 rw 0 0\n".encode()
+                       + b"/dev/b /media/\xff ext4 rw 0 0\n")  # fmt: skip
+    monkeypatch.setattr(doctor, "_MOUNTS", mounts)
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path / "runs"))
+    check = shown(doctor.doctor())["file system"]
+    assert check["status"] == "warn"
+    assert check["detail"] == f"{tmp_path / 'far'} is on nfs4"
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path / "other"))
+    assert shown(doctor.doctor())["file system"]["detail"] == "ext4"
