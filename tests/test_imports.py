@@ -77,6 +77,12 @@ CATCH_ALL = {
     "selfreward.workers.function_main": "a user's function raises what it likes; it is recorded",
     "selfreward.tracking.follower": "a tracker raises what it likes, and is tried again",
 }
+FINDERS = {
+    "selfreward.engines.installed": "asks whether a library is installed, for all",
+    "selfreward.inputs.bundled": "asks where the file of a package lies",
+    "selfreward.inputs.functions": "asks where the source of a user's function lies",
+    "selfreward.viewer.app": "asks for a module of ours",
+}
 WRITING_CALLS = {
     "os.rename", "os.replace", "os.link", "os.symlink", "os.truncate", "os.write", "os.mkfifo",
     "shutil.copy", "shutil.copy2", "shutil.copyfile", "shutil.copytree", "shutil.move",
@@ -247,6 +253,18 @@ def test_only_listed_modules_catch_everything() -> None:
         and not any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
     }
     assert broad <= set(CATCH_ALL)
+
+
+def test_whether_a_library_is_installed_is_asked_in_one_place() -> None:
+    """``find_spec`` alone takes a directory for a library."""
+    asking = {
+        module
+        for module in MODULES
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.Name | ast.Attribute)
+        and ast.unparse(node).rpartition(".")[2] == "find_spec"
+    }
+    assert asking == set(FINDERS)
 
 
 def test_the_tree_in_the_readme_is_the_real_one() -> None:

@@ -3,6 +3,7 @@
 import os
 import shutil
 from importlib import metadata
+from importlib.util import find_spec
 from typing import NamedTuple
 
 _DRIVERS = ("/proc/driver/nvidia", "/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/dxg", "/dev/kfd")
@@ -28,6 +29,16 @@ def has_cuda() -> bool:
     import torch
 
     return bool(torch.cuda.is_available())
+
+
+def has_module(name: str) -> bool:
+    """Whether a library is installed; it is not imported.
+
+    A mere directory of its name, such as ``wandb/``, which wandb makes where it runs, is none,
+    though Python would import it as an empty package.
+    """
+    spec = find_spec(name)
+    return spec is not None and spec.origin is not None
 
 
 def version(name: str) -> str | None:

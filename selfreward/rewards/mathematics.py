@@ -10,7 +10,7 @@ from typing import Any
 from selfreward import DISTRIBUTION
 
 try:
-    import math_verify
+    from math_verify import parse, verify
 except ImportError:
     install = f"pip install '{DISTRIBUTION}[math]'"
     raise ImportError(f"math-verify is not installed: {install}") from None
@@ -24,7 +24,7 @@ def equal(completions: Sequence[str], answer: Sequence[Any], **_: Any) -> list[f
 def _equal(text: str, right: Any) -> float | None:
     if right is None:
         return None
-    gold = math_verify.parse(f"${right}$" if "$" not in str(right) else str(right))
+    gold = parse(f"${right}$" if "$" not in str(right) else str(right))
     if not gold:
         raise ValueError(f"answer {right!r:.60} is no expression")
-    return float(math_verify.verify(gold, math_verify.parse(text)))
+    return float(verify(gold, parse(text)))

@@ -7,11 +7,11 @@ watermark: what has arrived
 
 import importlib
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 from selfreward import DISTRIBUTION
+from selfreward.engines.installed import has_module
 from selfreward.errors import PreflightError
 
 
@@ -70,7 +70,7 @@ def check_installed(name: str) -> None:
     Raises:
         PreflightError: It is not; the hint is the command that installs it.
     """
-    if find_spec(name) is None:
+    if not has_module(name):
         raise PreflightError(
             f"track: {name} is not installed",
             f"Run `pip install '{DISTRIBUTION}[{name}]'`, or remove it from `track`.",

@@ -5,7 +5,6 @@ schedule for one number. Nothing is loaded or written. A model could still be on
 does not fit, such as ``lora.target_modules``.
 """
 
-import importlib.util
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 from selfreward import DISTRIBUTION
 from selfreward.config import EngineConfig, LaunchConfig
 from selfreward.config.training import DpoConfig
-from selfreward.engines.installed import has_cuda
+from selfreward.engines.installed import has_cuda, has_module
 from selfreward.errors import ConfigError, PreflightError
 from selfreward.training.base import Method
 from selfreward.training.distributed import check_num_gpus, launch_command, not_started
@@ -157,7 +156,7 @@ def check_bitsandbytes() -> None:
     Raises:
         PreflightError: It is not installed.
     """
-    if importlib.util.find_spec("bitsandbytes") is None:
+    if not has_module("bitsandbytes"):
         raise PreflightError(
             "quantization: bitsandbytes is not installed",
             f"Run: pip install '{DISTRIBUTION}[qlora]'.",

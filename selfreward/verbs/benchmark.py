@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import selfreward
 from selfreward import DISTRIBUTION
 from selfreward.config import SeedSource
 from selfreward.config.evaluation import Style
-from selfreward.engines.installed import version
+from selfreward.engines.installed import has_module, version
 from selfreward.errors import ConfigError, PreflightError
 from selfreward.inputs.choices import Choices, choices_digest, read_choices
 from selfreward.inputs.rows import SUFFIXES
@@ -121,7 +120,7 @@ def benchmark_lm_eval(
         PreflightError: lm-eval is not installed, or fails.
         ConfigError: It has no such task.
     """
-    if find_spec("lm_eval") is None:
+    if not has_module("lm_eval"):
         raise PreflightError("--tasks: lm-eval is not installed", f"Run `{INSTALL}`.")
     if include_path is not None and not include_path.is_dir():
         raise ConfigError(f"--include-path {include_path}: no such directory")

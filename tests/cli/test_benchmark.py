@@ -48,7 +48,7 @@ def test_a_task_that_is_no_file_is_refused(tmp_path: Path) -> None:
 def test_without_the_extra_the_command_that_installs_it_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(benchmark, "find_spec", lambda name: None)
+    monkeypatch.setattr(benchmark, "has_module", lambda name: False)
     with pytest.raises(PreflightError) as refused:
         benchmark_lm_eval([], ["arc_easy"], report=QUIET)
     assert refused.value.hint == "Run `pip install 'selfreward-loop[eval]'`."
@@ -105,7 +105,7 @@ def test_what_lm_eval_finds_is_kept_by_metric_with_its_interval(
     }  # fmt: skip
     given = {"results": {"mine": results}, "versions": {"mine": 1.0},
              "n-samples": {"mine": {"original": 40, "effective": 20}}}  # fmt: skip
-    monkeypatch.setattr(benchmark, "find_spec", lambda name: object())
+    monkeypatch.setattr(benchmark, "has_module", lambda name: True)
     monkeypatch.setattr(benchmark, "lm_eval_in_child", lambda *args, **options: given)
     who = [NamedModel("org/model", str(tmp_path), "digest")]
     [found] = benchmark_lm_eval(who, ["mine"], report=QUIET)

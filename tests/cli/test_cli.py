@@ -276,6 +276,21 @@ def test_a_runs_directory_that_cannot_be_made_exits_7(
     assert invoke(["doctor"]) == 7
 
 
+def test_a_runs_directory_that_is_a_link_to_nowhere_exits_7_and_doctor_says_so_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to("nowhere")
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path / "link"))
+    code, _, hint = failing(capsys, "run", "quickstart")
+    assert code == 7
+    assert "a link to nowhere" in hint
+    code, message, hint = failing(capsys, "plan", "quickstart")
+    assert code == 7
+    assert f"{tmp_path / 'link'}: is a link to nowhere" in message
+    assert "remove the link" in hint
+    assert invoke(["doctor"]) == 7
+
+
 def test_a_file_in_the_way_exits_7_and_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

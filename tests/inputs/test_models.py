@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import psutil
@@ -27,6 +28,7 @@ from selfreward.inputs.models import (
 )
 from selfreward.inputs.shipped import cache_directory
 from selfreward.storage import durable
+from selfreward.verbs.doctor import doctor
 from tests.support import ROOT
 from tests.support.models import write_headers
 
@@ -451,6 +453,18 @@ def test_the_bundled_models_parameters_are_known_without_reading_it(model_dir):
     assert count_parameters("bundled:smollm2-135m") == count_parameters(str(model_dir))
     with pytest.raises(ConfigError, match="no bundled model"):
         count_parameters("bundled:gpt-5")
+
+
+def test_a_directory_is_no_bundled_model(tmp_path, monkeypatch):
+    fake = replace(BUNDLED["smollm2-135m"], package="left_behind", num_bytes=4)
+    monkeypatch.setitem(BUNDLED, "fake", fake)
+    (tmp_path / "left_behind").mkdir()
+    (tmp_path / "left_behind" / fake.file).write_bytes(b"GGUF")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(PreflightError, match="package left_behind is not installed"):
+        resolve("bundled:fake")
+    [check] = [check for check in doctor() if check["name"] == "bundled:fake"]
+    assert (check["status"], check["detail"]) == ("warn", "not installed")
 
 
 # --- home directories ---

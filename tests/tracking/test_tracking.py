@@ -22,6 +22,7 @@ from selfreward.inputs.collect import create_run
 from selfreward.measures.figures import figures_of
 from selfreward.storage.directory import Run
 from selfreward.tracking import process
+from selfreward.tracking.base import check_installed
 from selfreward.tracking.follower import follow, watermark_path
 from selfreward.tracking.process import Followers, send
 from selfreward.tracking.rows import bounds, rows_after
@@ -248,12 +249,27 @@ def test_a_damaged_watermark_is_none(damage: str, tmp_path: Path) -> None:
 def test_a_tracker_that_is_not_installed_is_refused_with_the_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("selfreward.tracking.base.find_spec", lambda name: None)
+    monkeypatch.setattr("selfreward.tracking.base.has_module", lambda name: False)
     config = build_config({}, ["track=[mlflow]"])
     with pytest.raises(PreflightError) as found:
         check_config(config, {})
     assert found.value.message == "track: mlflow is not installed"
     assert "pip install 'selfreward-loop[mlflow]'" in found.value.hint
+
+
+def test_a_directory_is_no_installed_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as ``wandb/``, which wandb itself leaves where it ran."""
+    (tmp_path / "left_behind" / "run-1").mkdir(parents=True)
+    (tmp_path / "library").mkdir()
+    (tmp_path / "library" / "__init__.py").touch()
+    (tmp_path / "module.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(PreflightError, match="left_behind is not installed"):
+        check_installed("left_behind")
+    check_installed("library")
+    check_installed("module")
 
 
 def test_track_names_trackers_and_decides_nothing() -> None:

@@ -217,9 +217,9 @@ def test_what_cannot_be_trained_so_is_refused_in_a_line(words: list[str], said: 
 def test_without_bitsandbytes_it_is_refused_before_anything_is_made(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(checks, "has_module", lambda name: True)
     checks.check_bitsandbytes()
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(checks, "has_module", lambda name: False)
     with pytest.raises(PreflightError, match="bitsandbytes is not installed") as error:
         checks.check_bitsandbytes()
     assert "[qlora]" in error.value.hint

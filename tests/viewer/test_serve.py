@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
-from importlib import util
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +100,7 @@ def test_a_host_that_is_none_of_this_machine_is_one_message() -> None:
 
 
 def test_a_missing_extra_is_one_line_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = util.find_spec
-    monkeypatch.setattr(util, "find_spec", lambda name: None if name == "uvicorn" else found(name))
+    monkeypatch.setattr(serve, "has_module", lambda name: name != "uvicorn")
     with pytest.raises(PreflightError, match="not installed: uvicorn") as raised:
         serve.serve(None, ready=lambda address: None)
     assert raised.value.hint == f"{sys.executable} -m pip install 'selfreward-loop[view]'"
