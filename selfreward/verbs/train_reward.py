@@ -187,7 +187,7 @@ def options_of(words: Sequence[str]) -> dict[str, Any]:
         if key[0] in RewardModelConfig.model_fields:
             raise ConfigError(
                 f"{word}: {key[0]} is no option of TRL's here, but one of the verb",
-                "`selfreward train-reward --help` shows how it is given.",
+                "The help of train-reward shows how it is given.",
             )
         options[key[0]] = value
     return options

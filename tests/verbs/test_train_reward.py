@@ -92,7 +92,7 @@ def test_rankings_become_a_model_that_is_measured_by_others_and_is_there_the_sec
     [
         (["learnin_rate=1"], "reward.learnin_rate: RewardConfig has no such option"),
         (["seed=3"], "seed=3: seed is no option of TRL's here, but one of the verb"),
-        (["max_length=9"], "`selfreward train-reward --help` shows how"),
+        (["max_length=9"], "The help of train-reward shows how it is given."),
         (["lora.r=3"], "lora.r=3: an option of TRL's RewardConfig has no dot"),
         (["--test", "a.jsonl"], "test: 1 prompt of a.jsonl also in a.jsonl"),
         (["--out", "."], "--out .: exists, and is no model of ours"),
