@@ -161,6 +161,8 @@ def _reading(config: Config, iteration: int, stage: str) -> dict[str, Any]:
         sits = config.judge.evaluated if kind == "evaluate" else int(juror or 0)
         data["judge"]["jury"] = data["judge"]["jury"][sits - 1] if sits else None
     if kind == "evaluate":
+        if not _asks_judge(config):
+            data.pop("judge")
         sampling = config.responses.model_dump(mode="json")
         data["responses"] = {k: v for k, v in sampling.items() if k not in _NOT_ANSWERED_BY}
     return data
@@ -175,6 +177,11 @@ _NOT_ANSWERED_BY = ("n", "anchors", "temperature")
 """Keys of ``responses`` that the answers to ``evaluation.questions`` have no use for."""
 
 
+def _asks_judge(config: Config) -> bool:
+    """Whether an evaluation has the judge of the run say anything."""
+    return config.evaluation.ranked is not None or config.evaluation.canaries
+
+
 def _reads_file(config: Config, iteration: int, stage: str, name: str) -> bool:
     """Whether a stage may read a run's copy of a file; what is not known is read by all."""
     kind, _, juror = stage.partition("/")
@@ -184,6 +191,8 @@ def _reads_file(config: Config, iteration: int, stage: str, name: str) -> bool:
         return group is None or group in groups
     if kind in ("pairs", "comparisons", "responses", "prompts"):
         return kind == "comparisons"
+    if kind == "evaluate" and not _asks_judge(config):
+        return False
     number = re.search(r"-(\d+)", name)
     sits = config.judge.evaluated if kind == "evaluate" else int(juror or 0)
     return int(number[1] if number else 0) == sits

@@ -400,6 +400,20 @@ def test_a_dry_run_makes_nothing_and_tells_what_would_be_shared(
     assert "8 runs of 8 to go; time: unknown" in out
 
 
+@pytest.mark.parametrize("asked", [False, True])
+def test_arms_whose_judges_differ_share_all_that_no_judge_was_asked_of(
+    capsys: pytest.CaptureFixture[str], asked: bool
+) -> None:
+    """Which an evaluation without rankings and canaries is."""
+    own = "judge: {form: expected, template: judge/expected.jinja}"
+    write(plain=f"plain: {{}}\n  other: {{{own}}}", seeds="seeds: [1]")
+    words = ["sft=null", *([] if asked else ["evaluation.ranked=null"])]
+    plan = json.loads(compare(capsys, "e.yaml", "--dry-run", "--json", *words)[1])
+    [shares] = [run["shares"] for run in plan["runs"] if run["run"] == "e-other-1"]
+    whole = {"run": "e-plain-1", "iteration": 1, "stage": "responses"}
+    assert shares == (None if asked else whole)
+
+
 @pytest.mark.slow
 def test_the_plan_of_an_arm_is_what_is_then_shared(capsys: pytest.CaptureFixture[str]) -> None:
     write(seeds="seeds: [1]")
