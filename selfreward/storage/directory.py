@@ -319,11 +319,11 @@ class Run:
             old = self._written[0]
             text = change_text(old, data := override(old, overrides), changed)
             again = [
-                (row.iteration, row.stage)
-                for row in store.progress()
-                if row.stage in TRAINING
-                and not store.finished(row.iteration, row.stage)
-                and any(is_read(key, row.iteration, row.stage) for key in changed)
+                (t, stage)
+                for t, stage in store.begun
+                if stage in TRAINING
+                and not store.finished(t, stage)
+                and any(is_read(key, t, stage) for key in changed)
             ]
             store.note_change(CONFIGURED, text, again)
             durable.write_file(self.resolved, dump_yaml(data))

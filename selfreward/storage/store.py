@@ -34,6 +34,8 @@ from selfreward.storage import database, seals
 from selfreward.storage.made import made_digest, tables_of
 from selfreward.storage.tables import RESTORE, TABLES, Row, from_rows, to_row, typed
 
+ANEW = "anew"
+"""Kind of the event that tells that a training is begun anew, ``anew_text`` says which."""
 T = TypeVar("T")
 _PART = 1000
 """Rows that are made records at once."""
@@ -176,9 +178,12 @@ class Store:
         """Note a change of the config; trainings under way that read it are begun anew.
 
         Args:
-            again: (iteration, stage) of these, whose logs and progress go.
+            again: (iteration, stage) of these, whose logs and progress go; each is an event, by
+                which who has read the log knows that another one follows.
         """
         with self._transaction():
+            for key in again:
+                self._add_event(ANEW, anew_text(*key))
             self._add_event(kind, text)
             for table in ("train_log", "progress"):
                 self._db.executemany(f"DELETE FROM {table} WHERE iteration=? AND stage=?", again)
@@ -303,6 +308,14 @@ class Store:
             row[name] = math.nan if value is None else value
         return list(steps.values())
 
+    @property
+    def begun(self) -> list[tuple[int, str]]:
+        """Iteration and stage of all that has told its progress or logged, finished or not."""
+        query = "SELECT iteration, stage FROM progress UNION SELECT iteration, stage FROM train_log"
+        columns = {"iteration": int, "stage": str}
+        found = typed(columns, self._rows(query), self._table("train_log"))
+        return [(iteration, stage) for iteration, stage in found]
+
     def progress(self) -> list[Progress]:
         """The progress rows, the one touched last at the end."""
         rows = self._rows("SELECT * FROM progress ORDER BY rowid")
@@ -389,7 +402,13 @@ class Store:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Let all reads of the body see the same committed state while others go on writing."""
+        """Let all reads of the body see the same committed state while others go on writing.
+
+        Within another one the state is that of the outer.
+        """
+        if self._db.in_transaction:
+            yield
+            return
         with database.errors(self.path):
             self._db.execute("BEGIN")
         try:
@@ -472,6 +491,11 @@ def _ordered(kind: type[Record], where: str) -> str:
 
 def _to_json(value: object) -> str:
     return msgspec.json.encode(value).decode()
+
+
+def anew_text(iteration: int, stage: str) -> str:
+    """Text of the event ``ANEW`` of a training."""
+    return f"{iteration} {stage}"
 
 
 def now() -> str:

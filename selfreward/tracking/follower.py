@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from selfreward.errors import LockedError
 from selfreward.storage.directory import Run
 from selfreward.tracking.base import About, Row, Tracker, open_tracker
-from selfreward.tracking.rows import bounds, rows_after
+from selfreward.tracking.rows import begun_anew, bounds, rows_after
 from selfreward.tracking.watermark import Watermark
 
 _BATCH = 200
@@ -85,17 +85,30 @@ class _Line:
     def send(self) -> None:
         """Send all that is new."""
         with self._run.store() as store:
-            self._mark = self._mark.begun_anew(*bounds(store))
-            while rows := [*islice(rows_after(store, self._mark.sent), _BATCH)]:
+            while True:
+                with store.snapshot():
+                    mark = self._mark.begun_anew(*bounds(store), begun_anew(store))
+                    rows = [*islice(rows_after(store, mark.sent), _BATCH)]
+                if not rows:
+                    return
                 if self._tracker is None:
                     self._tracker = open_tracker(self._name, _about(self._run))
                     self._mark = self._mark.behind(self._tracker.last())
-                for row in rows:
-                    if row.at > self._mark.sent:
-                        self._tracker.log(Row(row.at + self._mark.shift, row.values))
-                self._mark = replace(self._mark, sent=max(self._mark.sent, rows[-1].at))
-                if self._tracker.flush():
                     self._keep()
+                elif mark == self._mark:
+                    self._log(self._tracker, rows)
+                elif self._mark == self._kept:
+                    self._mark = mark  # before any row of the training that was begun anew
+                    self._keep()
+                else:
+                    self.close()  # so that all of the training before is known to be kept
+
+    def _log(self, tracker: Tracker, rows: list[Row]) -> None:
+        for row in rows:
+            tracker.log(Row(row.at + self._mark.shift, row.values))
+        self._mark = replace(self._mark, sent=rows[-1].at)
+        if tracker.flush():
+            self._keep()
 
     def close(self) -> None:
         """End the tracker; what it took is kept."""

@@ -11,12 +11,13 @@ from typing import Any
 
 from selfreward.measures.figures import figures_of
 from selfreward.records import TRAINING
-from selfreward.storage.store import Store
+from selfreward.storage.store import ANEW, Store, anew_text
 from selfreward.tracking.base import Row
 
 _ODD = re.compile(r"[^\w ./-]")
 """What some tracker takes in no name."""
 _STEPS = "SELECT iteration, stage, max(step) FROM train_log GROUP BY iteration, stage"
+_BEGUN_ANEW = "SELECT text FROM events WHERE kind = ? ORDER BY rowid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,14 @@ def bounds(store: Store) -> tuple[int, int]:
     """Rows before the part that is last, and the place of the last row that will not change."""
     parts = [*_parts(store)]
     return (parts[-1].before, parts[-1].last) if parts else (0, 0)
+
+
+def begun_anew(store: Store) -> list[int]:
+    """For each time that a training was begun anew, in order, the rows before that training."""
+    parts = [*_parts(store)]
+    end = parts[-1].last if parts else 0
+    before = {anew_text(p.iteration, p.stage): p.before for p in parts if p.stage is not None}
+    return [before.get(text, end) for (text,) in store.query(_BEGUN_ANEW, (ANEW,))]
 
 
 def _parts(store: Store) -> Iterator[_Part]:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from selfreward.records import Progress, Stage
 from selfreward.storage.changes import BRANCHED, CONFIGURED, REMOVED
-from selfreward.storage.store import Store
+from selfreward.storage.store import ANEW, Store
 from selfreward.verbs.layout import duration
 
 _LEAST_UNITS, _LEAST_S = 2, 5
@@ -96,7 +96,8 @@ def _worked(
         progress: When each stage was last worked on.
     """
     launches = [_seconds(at) for at, kind, _ in events if kind == "launched"]
-    own = [at for at, kind, _ in events if kind not in (BRANCHED, CONFIGURED, REMOVED)]
+    between = (ANEW, BRANCHED, CONFIGURED, REMOVED)
+    own = [at for at, kind, _ in events if kind not in between]
     recorded = [_seconds(at) for at in (*own, *progress)]
     ends = [*launches[1:], math.inf]
     if is_running:

@@ -26,8 +26,8 @@ from selfreward.records import (
     Response,
     Stage,
 )
-from selfreward.storage import database
-from selfreward.storage.store import Store
+from selfreward.storage import database, seals
+from selfreward.storage.store import ANEW, Store
 from selfreward.storage.tables import SCHEMA_VERSION, TABLES, digest
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -237,6 +237,30 @@ def test_a_training_step_redone_replaces_what_it_logged(path: Path) -> None:
         store.log_training(0, 2, {"loss": 1.5})
         assert store.train_log(0) == [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 1.5}]
         assert store.train_log(1) == []
+
+
+def test_who_clears_the_log_of_a_training_leaves_an_event_of_it(path: Path) -> None:
+    with Store.claim(path) as store:
+        store.log_training(1, 1, {"loss": 1.0})
+        store.set_progress(0, "sft", 1, 2, 1.0)
+        assert store.begun == [(0, "sft"), (1, "train")]
+        store.note_change("configured", "{}", [(0, "sft"), (1, "train")])
+        told = [(kind, text) for _, kind, text in store.events()]
+        assert told == [(ANEW, "0 sft"), (ANEW, "1 train"), ("configured", "{}")]
+        assert store.begun == [] and store.is_sealed(0, seals.EVENTS)
+        store.note_change("configured", "{}", [])
+        assert [kind for _, kind, _ in store.events()].count(ANEW) == 2
+
+
+def test_a_snapshot_within_another_one_sees_what_that_one_does(path: Path) -> None:
+    with Store.claim(path) as writer, Store(path) as reader:
+        with reader.snapshot():
+            assert reader.events() == []
+            with reader.snapshot():
+                writer.add_event("launched", "")
+                assert reader.events() == []
+            assert reader.events() == []
+        assert len(reader.events()) == 1
 
 
 # Stages

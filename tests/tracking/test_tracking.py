@@ -20,6 +20,7 @@ from selfreward.controller import launch
 from selfreward.errors import ConfigError, LockedError, PreflightError
 from selfreward.inputs.collect import create_run
 from selfreward.measures.figures import figures_of
+from selfreward.records import Stage
 from selfreward.storage.directory import Run
 from selfreward.tracking import process
 from selfreward.tracking.base import check_installed
@@ -237,6 +238,155 @@ def test_a_training_begun_anew_is_sent_behind_the_one_before() -> None:
     assert Watermark(10, 2).behind(0) == Watermark(10, 2)
 
 
+def losses(run: Run) -> list[float]:
+    """What is in the event files of the loss of the seed step, in order of their steps."""
+    return [values["sft/loss"] for _, values in events(run)]
+
+
+def train(run: Run, *logged: float) -> None:
+    """Log steps of the seed step, from the first on."""
+    with run.owned() as store:
+        store.set_progress(0, "train", len(logged), 9, 1.0)
+        for step, loss in enumerate(logged, 1):
+            store.log_training(0, step, {"loss": loss})
+
+
+OLD, NEW = [101.0, 102.0, 103.0, 104.0, 105.0], [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]
+
+
+@pytest.fixture
+def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run that has recorded nothing."""
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
+    return create_run(build_config({}, SMALL), "begun")
+
+
+def test_a_training_begun_anew_is_sent_whole_however_far_it_is_when_the_tracker_comes_back(
+    begun: Run,
+) -> None:
+    pytest.importorskip("tensorboard")
+    train(begun, *OLD)
+    follow(begun, "tensorboard", lambda: True)
+    begun.configure(["sft.learning_rate=1e-9"])
+    train(begun, *NEW)
+    for _ in range(2):
+        follow(begun, "tensorboard", lambda: True)
+        assert losses(begun) == [*OLD[:-1], *NEW[:-1]]
+    begun.configure(["sft.learning_rate=1e-8"])
+    begun.configure(["sft.learning_rate=1e-7"])
+    train(begun, *OLD, *NEW)
+    follow(begun, "tensorboard", lambda: True)
+    assert losses(begun) == [*OLD[:-1], *NEW[:-1], *OLD, *NEW[:-1]]
+    assert [step for step, _ in events(begun)] == [*range(1, 24)]
+
+
+@pytest.mark.parametrize("had_mark", [True, False])
+def test_a_training_begun_anew_is_sent_whole_though_the_mark_of_the_one_before_was_not_kept(
+    begun: Run, had_mark: bool
+) -> None:
+    pytest.importorskip("tensorboard")
+    path = watermark_path(begun, "tensorboard")
+    train(begun, *OLD[:3])
+    if had_mark:
+        follow(begun, "tensorboard", lambda: True)
+        kept = path.read_bytes()
+    train(begun, *OLD)
+    follow(begun, "tensorboard", lambda: True)
+    if had_mark:
+        path.write_bytes(kept)  # as after a kill between flush and mark
+    else:
+        path.unlink()
+    assert losses(begun) == OLD[:-1]
+    begun.configure(["sft.learning_rate=1e-9"])
+    train(begun, *NEW)
+    for _ in range(2):
+        follow(begun, "tensorboard", lambda: True)
+        assert losses(begun) == [*OLD[:-1], *NEW[:-1]]
+
+
+def test_a_tracker_killed_while_it_has_a_training_begun_anew_gets_no_row_of_it_twice(
+    begun: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard")
+    train(begun, *NEW)
+    begun.configure(["sft.learning_rate=1e-9"])  # before the tracker had anything
+    train(begun, *OLD)
+    kept: list[Watermark] = []
+    write = Watermark.write
+
+    def write_and_die(mark: Watermark, path: Path) -> None:
+        assert not mark.sent
+        write(mark, path)
+        kept.append(mark)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Watermark, "write", write_and_die)
+        with pytest.raises(AssertionError):
+            follow(begun, "tensorboard", lambda: True)
+    assert kept == [Watermark(0, 0, 1)] and losses(begun) == OLD[:-1]
+    follow(begun, "tensorboard", lambda: True)
+    assert losses(begun) == OLD[:-1]
+
+
+def test_a_training_begun_anew_while_a_tracker_is_open_follows_all_that_it_has_taken(
+    begun: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard")
+    flush = "selfreward.tracking.tensorboard.TensorBoard.flush"
+    monkeypatch.setattr(flush, lambda tracker: False)  # as wandb
+    train(begun, *OLD)
+    looks = iter([False, False, True])
+
+    def is_ended() -> bool:
+        is_last = next(looks)
+        if is_last:
+            begun.configure(["sft.learning_rate=1e-9"])
+            train(begun, *NEW)
+        return is_last
+
+    monkeypatch.setattr("selfreward.tracking.follower._LOOK_S", 0.0)
+    follow(begun, "tensorboard", is_ended)
+    assert losses(begun) == [*OLD[:-1], *NEW[:-1]]
+
+
+def test_of_a_training_begun_anew_alone_what_was_sent_counts_no_more(begun: Run) -> None:
+    pytest.importorskip("tensorboard")
+    train(begun, *OLD)
+    follow(begun, "tensorboard", lambda: True)
+    begun.configure(["engine.concurrency=3"])  # decides nothing
+    follow(begun, "tensorboard", lambda: True)
+    assert losses(begun) == OLD[:-1]
+    with begun.owned() as store:
+        store.finish_stage(Stage(0, "train", 1, 0, "x", "f", 1.0, {}))
+        for step, loss in enumerate(NEW[:3], 1):
+            store.log_training(1, step, {"loss": loss})
+    follow(begun, "tensorboard", lambda: True)
+    begun.configure(["dpo.learning_rate=1e-9"])
+    with begun.owned() as store:
+        for step, loss in enumerate(NEW, 1):
+            store.log_training(1, step, {"loss": 10 * loss})
+    follow(begun, "tensorboard", lambda: True)
+    found = [*map(dict.values, (values for _, values in events(begun)))]
+    assert [[*values][-1] for values in found] == [*OLD, 1.0, 2.0, *(10 * x for x in NEW[:-1])]
+
+
+def test_a_mark_of_an_earlier_version_is_read_and_goes_on(begun: Run) -> None:
+    pytest.importorskip("tensorboard")
+    train(begun, *OLD)
+    follow(begun, "tensorboard", lambda: True)
+    path = watermark_path(begun, "tensorboard")
+    path.write_text('{"sent": 4, "shift": 0}')
+    assert Watermark.read(path) == Watermark(4, 0)
+    train(begun, *OLD, *NEW)
+    follow(begun, "tensorboard", lambda: True)
+    assert losses(begun) == [*OLD, *NEW[:-1]]
+    path.write_text('{"sent": 12, "shift": 0}')
+    begun.configure(["sft.learning_rate=1e-9"])
+    train(begun, *NEW)
+    follow(begun, "tensorboard", lambda: True)
+    assert losses(begun) == [*OLD, *NEW[:-1], *NEW[:-1]]
+
+
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"sent": "x", "shift": 0}', "null"])
 def test_a_damaged_watermark_is_none(damage: str, tmp_path: Path) -> None:
     path = tmp_path / "w.json"
@@ -244,6 +394,8 @@ def test_a_damaged_watermark_is_none(damage: str, tmp_path: Path) -> None:
     assert Watermark.read(path) == Watermark()
     Watermark(3, 1).write(path)
     assert Watermark.read(path) == Watermark(3, 1)
+    Watermark(3, 1, 2).write(path)
+    assert Watermark.read(path) == Watermark(3, 1, 2)
 
 
 def test_a_tracker_that_is_not_installed_is_refused_with_the_command_that_installs_it(
