@@ -25,7 +25,7 @@ from selfreward.sigterm import Terminated
 from selfreward.storage import directory
 from selfreward.storage.create import discard_empty, is_empty
 from selfreward.storage.directory import open_run, runs_root
-from selfreward.tracking.process import Followers
+from selfreward.tracking.process import Followers, told_behind
 from selfreward.verbs.maintenance import told_as_damage
 
 if TYPE_CHECKING:
@@ -257,11 +257,8 @@ def launch(
             error.add_note(_left(run, f"{error.message} {error.hint}", is_new))
         raise
     finally:
-        for tracker in followers.behind:
-            again = f"selfreward track {run.handle} --to {tracker}"
-            say(
-                f"{tracker} has not got all of the run; resume sends the rest, and so does: {again}"
-            )
+        for tracker in followers.behind if run.records.is_file() else ():
+            say(told_behind(run, tracker))
 
 
 def free_name(stem: str) -> str:

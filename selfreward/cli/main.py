@@ -178,9 +178,11 @@ def resume(
     from selfreward.api import free_name
     from selfreward.storage.branch import create_branch
     from selfreward.storage.directory import open_run
+    from selfreward.tracking.process import told_behind
     from selfreward.verbs.maintenance import told_as_damage
     from selfreward.verbs.scores import scores_of
     from selfreward.verbs.status import is_complete, status_of
+    from selfreward.verbs.track import lacking
     from selfreward.workers.checks import check_changed
 
     opened = open_run(name)
@@ -210,6 +212,8 @@ def resume(
                 f"run {opened.name} is finished ({came_to}); {go_on[0]} with: "
                 f"selfreward resume {name} {go_on[1]}"
             )
+            for tracker in lacking(opened):
+                console.note(told_behind(opened, tracker))
             if as_json:
                 console.data_json(scores_of(opened))
     if not is_finished:

@@ -49,6 +49,12 @@ class Followers:
         self.behind = [name for name in self._names if codes.get(name) != 0]
 
 
+def told_behind(run: Run, name: str) -> str:
+    """What is said of a tracker that has not got all; it holds for a finished run too."""
+    again = f"selfreward track {run.handle} --to {name}"
+    return f"{name} has not got all of the run; send it the rest with: {again}"
+
+
 def send(run: Run, name: str) -> None:
     """Send a tracker all that it has not got, however long that takes.
 

@@ -9,6 +9,7 @@ from selfreward.storage.directory import Run
 from selfreward.tracking.base import check_installed
 from selfreward.tracking.follower import watermark_path
 from selfreward.tracking.process import send
+from selfreward.tracking.rows import begun_anew, bounds
 from selfreward.tracking.watermark import Watermark
 from selfreward.verbs.layout import table
 
@@ -44,6 +45,16 @@ def track_run(run: Run, to: Sequence[str] | None) -> list[dict[str, Any]]:
         sent = after.sent + after.shift - before.sent - before.shift
         found.append({"tracker": name, "sent": sent, "rows": after.sent})
     return found
+
+
+def lacking(run: Run) -> list[str]:
+    """The trackers of a run's ``track`` that have not got all of it, as their marks tell."""
+    if not run.config.track:
+        return []
+    with run.store() as store, store.snapshot():
+        now, anew = bounds(store), begun_anew(store)
+    marks = {name: Watermark.read(watermark_path(run, name)) for name in run.config.track}
+    return [name for name, mark in marks.items() if mark.begun_anew(*now, anew).sent < now[1]]
 
 
 def track_text(found: Sequence[dict[str, Any]]) -> str:

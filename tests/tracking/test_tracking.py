@@ -7,17 +7,19 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from selfreward import api
 from selfreward.cli.main import invoke
 from selfreward.config.load import build_config
 from selfreward.config.run import is_runtime_key
 from selfreward.controller import launch
-from selfreward.errors import ConfigError, LockedError, PreflightError
+from selfreward.errors import ConfigError, LockedError, PreflightError, StoppedError
 from selfreward.inputs.collect import create_run
 from selfreward.measures.figures import figures_of
 from selfreward.records import Stage
@@ -444,6 +446,75 @@ def test_the_verb_sends_what_is_missing_and_says_how_much(
     assert invoke(["track", "whole"]) == 2
     assert "names no trackers" in capsys.readouterr().err
     assert invoke(["track", "whole", "--to", "comet"]) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_what_is_said_of_a_tracker_that_is_behind_names_a_command_that_sends_it_the_rest(
+    is_finished: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("tensorboard")
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
+    monkeypatch.setattr(process, "WAIT_S", 0.0)
+    monkeypatch.setattr(
+        "selfreward.controller.launch", lambda run, tick: launch(run, tick, ScriptedWorkers(run))
+    )
+    few = [] if is_finished else ["pairs.min_pairs=18", "pairs.rule=all_pairs"]
+    run = create_run(build_config({}, [*SMALL, "track=[tensorboard]", *few]), "tr")
+    said: list[str] = []
+    with nullcontext() if is_finished else pytest.raises(StoppedError):
+        api.launch(run, lambda: None, say=said.append)
+    [line] = said
+    told, _, command = line.partition(": selfreward ")
+    assert told == "tensorboard has not got all of the run; send it the rest with"
+    if is_finished:
+        assert invoke(["resume", "tr"]) == 0
+        assert capsys.readouterr().err.splitlines()[1:] == said
+    assert invoke(command.split()) == 0
+    with run.store() as store:
+        assert len(events(run)) == len([*rows_after(store, 0)]) > 0
+    capsys.readouterr()
+    if is_finished:
+        assert invoke(["resume", "tr"]) == 0
+        assert "tensorboard" not in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_resume_with_other_trackers_of_a_finished_run_sends_it_or_says_how_each_gets_it(
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("tensorboard")
+    monkeypatch.setattr("selfreward.tracking.base.find_spec", lambda name: True)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
+    (tmp_path / "mlflow.py").write_text("raise OSError('no route to host')")
+    monkeypatch.setattr(process, "WAIT_S", 200.0)  # other tests run beside it
+    for _ in range(2):
+        assert invoke(["resume", "whole", "track=[mlflow,tensorboard]"]) == 0
+        told = [line for line in capsys.readouterr().err.splitlines() if "got all" in line]
+        assert told == [process.told_behind(run, "mlflow")]
+        assert same(events(run), expected(run))
+
+
+def test_of_a_run_that_left_nothing_no_tracker_is_said_to_be_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(run: Run, tick: object) -> None:
+        raise PreflightError("model: org/m is not in the hub cache")
+
+    monkeypatch.setenv("SELFREWARD_RUNS", str(tmp_path))
+    monkeypatch.setattr(process, "WAIT_S", 0.0)
+    monkeypatch.setattr("selfreward.controller.launch", missing)
+    run = create_run(build_config({}, [*SMALL, "track=[tensorboard]"]), "gone")
+    said: list[str] = []
+    with pytest.raises(PreflightError):
+        api.launch(run, lambda: None, is_new=True, say=said.append)
+    assert said == [] and not run.path.exists()
 
 
 def test_the_verb_shows_why_a_tracker_took_nothing(
