@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from selfreward.cli.options import Iteration, Json, Overrides, RunName
-from selfreward.errors import ConfigError, IntegrityError
+from selfreward.errors import ConfigError, IntegrityError, PreflightError
 from selfreward.verbs import console
 
 if TYPE_CHECKING:
@@ -243,11 +243,14 @@ def track(
 
     run = open_run(name)
     with told_as_damage(run):
-        found = track_run(run, to)
+        found, failed = track_run(run, to)
     if as_json:
         console.data_json(found)
     else:
         console.data(track_text(found))
+    if failed:
+        told = "; ".join(error.message for error in failed)
+        raise PreflightError(told, " ".join(error.hint for error in failed))
 
 
 def verify(name: RunName, as_json: Json = False) -> None:

@@ -11,13 +11,14 @@ from pathlib import Path
 
 from selfreward.errors import PreflightError
 from selfreward.storage.directory import Run
+from selfreward.storage.durable import disk_problem
 
 WAIT_S = 20.0
 """Seconds that the end of a run waits for trackers."""
 HURRY_S = 2.0
 """The same where somebody has stopped it."""
-_TAIL = 12
-"""Lines of its log that are shown of a process that failed."""
+_SHOWN = 200
+"""Characters that are shown of what a process that failed said last."""
 
 
 class Followers:
@@ -59,9 +60,14 @@ def send(run: Run, name: str) -> None:
     """Send a tracker all that it has not got, however long that takes.
 
     Raises:
-        PreflightError: It has not got all; with the end of the log.
+        PreflightError: It has not got all; with the last line of the log, if that is of now.
     """
-    process = _start(run, name, 0)
+    log = _log(run, name)
+    before = log.stat().st_size if log.is_file() else 0
+    try:
+        process = _start(run, name, 0)
+    except OSError as error:
+        raise disk_problem(error) from None
     assert process.stdin is not None
     process.stdin.close()
     try:
@@ -69,9 +75,11 @@ def send(run: Run, name: str) -> None:
     finally:
         _kill(process)
     if code:
-        log = _log(run, name)
-        tail = "\n".join(log.read_text(errors="replace").splitlines()[-_TAIL:])
-        raise PreflightError(f"{name} did not take all of run {run.name}", f"{log}:\n{tail}")
+        said = log.read_bytes()[before:].decode(errors="replace").split("\n")
+        last = next((line.strip() for line in reversed(said) if line.strip()), "")
+        reason = last[:_SHOWN] or f"its process ended with code {code}"
+        told = f"{name} did not take all of run {run.name}: {reason}"
+        raise PreflightError(told, f"In full: {log}.")
 
 
 def _start(run: Run, name: str, seconds: float) -> subprocess.Popen[bytes]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 from selfreward.config.run import TrackerName
-from selfreward.errors import ConfigError
+from selfreward.errors import ConfigError, PreflightError
 from selfreward.storage.directory import Run
 from selfreward.tracking.base import check_installed
 from selfreward.tracking.follower import watermark_path
@@ -14,18 +14,20 @@ from selfreward.tracking.watermark import Watermark
 from selfreward.verbs.layout import table
 
 
-def track_run(run: Run, to: Sequence[str] | None) -> list[dict[str, Any]]:
-    """Send each tracker what it has not got.
+def track_run(
+    run: Run, to: Sequence[str] | None
+) -> tuple[list[dict[str, Any]], list[PreflightError]]:
+    """Send each tracker what it has not got, whatever becomes of the others.
 
     Args:
         to: Trackers; None: those of the run's ``track``.
 
     Returns:
-        Per tracker its name, the rows ``sent`` now, and of how many ``rows`` in all it has had.
+        Per tracker its name, the rows ``sent`` now, and of how many ``rows`` in all it has had; and
+        an error of each whose library is not installed, or which has not taken all.
 
     Raises:
         ConfigError: No such tracker, or none is named.
-        PreflightError: Its library is not installed, or it has not taken all.
     """
     names = list(dict.fromkeys(run.config.track if to is None else to))
     known = get_args(TrackerName)
@@ -35,16 +37,18 @@ def track_run(run: Run, to: Sequence[str] | None) -> list[dict[str, Any]]:
         raise ConfigError(
             f"run {run.name} names no trackers", f"Say which: --to {', --to '.join(known)}."
         )
-    for name in names:
-        check_installed(name)
-    found = []
+    found, failed = [], []
     for name in names:
         before = Watermark.read(watermark_path(run, name))
-        send(run, name)
+        try:
+            check_installed(name)
+            send(run, name)
+        except PreflightError as error:
+            failed.append(error)
         after = Watermark.read(watermark_path(run, name))
         sent = after.sent + after.shift - before.sent - before.shift
         found.append({"tracker": name, "sent": sent, "rows": after.sent})
-    return found
+    return found, failed
 
 
 def lacking(run: Run) -> list[str]:

@@ -524,7 +524,46 @@ def test_the_verb_shows_why_a_tracker_took_nothing(
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
     with pytest.raises(PreflightError) as found:
         send(run, "wandb")
-    assert "no route to host" in found.value.hint
+    assert found.value.message == "wandb did not take all of run whole: OSError: no route to host"
+    log = run.path / "logs" / "track-wandb.log"
+    assert found.value.hint == f"In full: {log}."
+    (tmp_path / "wandb.py").write_text(DIES)
+    with pytest.raises(PreflightError, match=r"its process ended with code 9$"):
+        send(run, "wandb")  # which says nothing, unlike the time before
+    log.unlink()
+    log.mkdir()
+    with pytest.raises(PreflightError, match="Is a directory"):
+        send(run, "wandb")
+
+
+@pytest.mark.slow
+def test_each_tracker_is_tried_and_one_error_names_all_that_failed(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tensorboard")
+    (tmp_path / "wandb.py").write_text(RAISES)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
+    monkeypatch.setattr(
+        "selfreward.tracking.base.find_spec", lambda name: None if name == "mlflow" else True
+    )
+    count = len(expected(run))
+    words = ["track", "whole", "--to", "wandb", "--to", "mlflow", "--to", "tensorboard"]
+    assert invoke(words) == 7
+    assert same(events(run), expected(run))
+    out, err = capsys.readouterr()
+    assert [line.split() for line in out.splitlines()[1:]] == [
+        ["wandb", "0", "0"], ["mlflow", "0", "0"], ["tensorboard", str(count), str(count)]
+    ]  # fmt: skip
+    error, hint = err.splitlines()
+    assert error == (
+        "error: wandb did not take all of run whole: OSError: no route to host; "
+        "track: mlflow is not installed"
+    )
+    assert "logs/track-wandb.log" in hint and "pip install 'selfreward-loop[mlflow]'" in hint
+    assert invoke([*words, "--json"]) == 7
+    shown, end = json.JSONDecoder().raw_decode(out := capsys.readouterr().out)
+    assert [row["sent"] for row in shown] == [0, 0, 0]
+    assert json.loads(out[end:])["error"]["code"] == 7
 
 
 def test_wandb_offline_has_each_row_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
