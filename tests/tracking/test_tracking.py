@@ -334,8 +334,13 @@ def test_a_training_begun_anew_while_a_tracker_is_open_follows_all_that_it_has_t
     begun: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("tensorboard")
-    flush = "selfreward.tracking.tensorboard.TensorBoard.flush"
-    monkeypatch.setattr(flush, lambda tracker: False)  # as wandb
+    from selfreward.tracking.tensorboard import TensorBoard
+
+    done: list[Any] = []
+    close, write = TensorBoard.close, Watermark.write
+    monkeypatch.setattr(TensorBoard, "flush", lambda tracker: False)  # as wandb
+    monkeypatch.setattr(TensorBoard, "close", lambda t: done.append("closed") or close(t))
+    monkeypatch.setattr(Watermark, "write", lambda m, path: done.append(m) or write(m, path))
     train(begun, *OLD)
     looks = iter([False, False, True])
 
@@ -349,6 +354,8 @@ def test_a_training_begun_anew_while_a_tracker_is_open_follows_all_that_it_has_t
     monkeypatch.setattr("selfreward.tracking.follower._LOOK_S", 0.0)
     follow(begun, "tensorboard", is_ended)
     assert losses(begun) == [*OLD[:-1], *NEW[:-1]]
+    first, last = Watermark(4), Watermark(7, 4, 1)
+    assert done == ["closed", first, Watermark(0, 4, 1), "closed", last]
 
 
 def test_of_a_training_begun_anew_alone_what_was_sent_counts_no_more(begun: Run) -> None:
