@@ -10,10 +10,11 @@ the same.
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Protocol
 
+from selfreward.config.experiment import REWARD_NAME
 from selfreward.errors import SelfRewardError, StoppedError
 from selfreward.inputs.shared import Beginning, beginning, create_sharing_run
 from selfreward.measures.arms import ArmMeasure, RunValues, arm_measures, run_values
@@ -23,7 +24,7 @@ from selfreward.measures.sampled import num_sampled
 from selfreward.storage.changes import branch_of
 from selfreward.storage.directory import Run
 from selfreward.verbs.arm_rewards import reward_reports, train_rewards
-from selfreward.verbs.arms import ArmRun, Arms, brought_up, is_there, planned
+from selfreward.verbs.arms import ArmRun, Arms, brought_up, is_there, planned, reward_directory
 from selfreward.verbs.layout import duration
 from selfreward.verbs.maintenance import told_as_damage
 from selfreward.verbs.plan import plan_of
@@ -207,6 +208,7 @@ def compared(arms: Arms, stopped: dict[str, StoppedError] | None = None) -> Comp
         IntegrityError: A run is damaged.
     """
     found: list[ComparedArm] = []
+    place = f"{reward_directory(arms.name)}/"  # of this machine; told as the experiment says it
     first: list[RunValues] | None = None
     first_use: Use | None = None
     for arm in arms.arms:
@@ -226,7 +228,10 @@ def compared(arms: Arms, stopped: dict[str, StoppedError] | None = None) -> Comp
                 runs=tuple(runs),
                 use=use,
                 apart=_apart(asdict(first_use), asdict(use)) if first_use and use else (),
-                measures=tuple(arm_measures(values, None if is_first else first or [])),
+                measures=tuple(
+                    replace(one, measure=one.measure.replace(place, REWARD_NAME))
+                    for one in arm_measures(values, None if is_first else first or [])
+                ),
             )
         )
         if is_first:

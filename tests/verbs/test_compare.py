@@ -291,6 +291,7 @@ REWARDS = (
     "[1]\nrewards:\n  people: {{data: a.jsonl, test: b.jsonl, model: ./tiny, max_steps: {steps}}}"
 )
 JUROR = "[{model: 'reward:people', form: reward, scale: [-50, 50]}]"
+MEASURED = "evaluation.contests=[{model: 'reward:people', form: reward}]"
 LEARNS = f"rm: {{judge: {{truncated: true, jury: {JUROR}}}}}"
 
 
@@ -306,7 +307,7 @@ def test_reward_models_are_trained_once_and_first_and_arms_learn_from_them(
     write(**changed)
     out = compare(capsys, "e.yaml", "--dry-run")[1]
     assert "people        still to be made" in out and not (here / "runs").exists()
-    code, out, err = compare(capsys, "e.yaml")
+    code, out, err = compare(capsys, "e.yaml", MEASURED)
     assert code == 0, err
     lines = err.splitlines()
     steps = [at for at, line in enumerate(lines) if line == "reward model people: step 2 of 2"]
@@ -315,23 +316,25 @@ def test_reward_models_are_trained_once_and_first_and_arms_learn_from_them(
     digest = durable.verify_directory(model)
     config = open_run("e-rm-1").config
     assert [juror.model for juror in config.judge.jury] == [str(model)]
-    found = json.loads(compare(capsys, "e.yaml", "--so-far", "--json")[1])["rewards"]["people"]
+    assert "reward, reward:people, mean" in out and str(here) not in out
+    shown = compare(capsys, "e.yaml", MEASURED, "--so-far", "--json")[1]
+    found = json.loads(shown)["rewards"]["people"]
     assert (found["digest"], found["prompts"], found["test"]["pairs"]) == (digest, 3, 3)
     told = f"people        9 answers to 3 prompts  3               {found['test']['reward']:.1%}"
     assert told in out
 
     write(**changed | {"seeds": changed["seeds"].replace("[1]", "[1, 2]")})
-    code, _, err = compare(capsys, "e.yaml")
+    code, _, err = compare(capsys, "e.yaml", MEASURED)
     assert (
         code == 0 and "reward model people" not in err and durable.verify_directory(model) == digest
     )
     for change in ("max_steps: 3", "limit: 2, max_steps: 2"):
         write(**changed | {"seeds": changed["seeds"].replace("max_steps: 2", change)})
-        code, _, err = compare(capsys, "e.yaml", "--so-far")
+        code, _, err = compare(capsys, "e.yaml", MEASURED, "--so-far")
         assert code == 5 and "reward model people: was made of other data or options than" in err
     ranked(here / "b.jsonl", "kiwi", "lime")  # what it is measured by may change
     write(**changed | {"seeds": changed["seeds"].replace("[1]", "[1, 2, 3]")})
-    assert "people        9 answers to 3 prompts  6  " in compare(capsys, "e.yaml")[1]
+    assert "people        9 answers to 3 prompts  6  " in compare(capsys, "e.yaml", MEASURED)[1]
 
 
 @pytest.mark.parametrize(
