@@ -97,8 +97,17 @@ def check_config(config: Config, templates: Mapping[str, Template], *, here: boo
 
     Raises:
         ConfigError: The first thing that is wrong, with its key and what to do.
-        PreflightError: The machine lacks what the config asks for.
+        PreflightError: The machine lacks what the config asks for, and nothing is wrong with that.
     """
+    try:
+        _check_config(config, templates, here)
+    except PreflightError:
+        if here:  # what would be wrong on any machine is told first
+            _check_config(config, templates, False)
+        raise
+
+
+def _check_config(config: Config, templates: Mapping[str, Template], here: bool) -> None:
     name = passed.name_of(config, here=here)
     known = passed.is_known(name)
     check_source(config.model, revision=config.revision, trust_remote_code=config.trust_remote_code)

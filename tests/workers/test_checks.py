@@ -339,6 +339,21 @@ def test_bfloat16_and_tf32_need_a_gpu_that_has_them(
     planned([word])
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["dpo.tf32=1", "sft.loss_weights=1e-5"], ["engine.kind=nothing", "dpo.tf32=1"],
+     ["track=[wandb]", "dpo.learnin_rate=1"], ["judge.engine.kind=none", "track=[wandb]"]],
+    ids=str,
+)  # fmt: skip
+def test_what_is_wrong_on_any_machine_is_told_before_what_this_one_lacks(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.utils.is_torch_tf32_available", lambda: False)
+    monkeypatch.setattr("selfreward.tracking.base.has_module", lambda name: False)
+    for check in (validated, prepared, planned):
+        assert refusal(check, words)[0] is ConfigError
+
+
 def test_training_must_see_a_gpu_for_each_process_and_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
