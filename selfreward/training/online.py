@@ -16,10 +16,11 @@ its loss, is taken over all.
 """
 
 import math
+import random
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -73,6 +74,22 @@ def train_online(
         train(trainer, job, rows, on_log=on_log, on_step=on_step)
 
 
+def place_in_mix(at: int, size: int, seed: int) -> int:
+    """Which row of the mix is taken as the ``at``-th, from 0: each once an epoch, shuffled anew.
+
+    Args:
+        size: Rows of the mix.
+        seed: Decides the order together with ``size``.
+    """
+    epoch, within = divmod(at, size)
+    return _shuffled(size, f"{seed}/{epoch}")[within]
+
+
+@cache
+def _shuffled(size: int, seed: str) -> tuple[int, ...]:
+    return tuple(random.Random(seed).sample(range(size), size))
+
+
 class Sampled:
     """Before a trainer of TRL: prompts are token ids, and what has no verdict is counted.
 
@@ -85,7 +102,7 @@ class Sampled:
     def __init__(self, *args: Any, rewards: Rewards, training: Training, **named: Any) -> None:
         self._rewards = rewards
         self._found: Counter[str] = Counter()
-        self._mix, self._ptx = training.mix, training.ptx
+        self._mix, self._ptx, self._seed = training.mix, training.ptx, training.seed
         self._mixed: list[float] = []
         super().__init__(*args, reward_funcs=self.points, **named)  # type: ignore[call-arg]
 
@@ -98,7 +115,8 @@ class Sampled:
         at_once, parts = len(inputs["completion_ids"]), trainer.current_gradient_accumulation_steps
         part = (trainer._step - 1) % parts  # which counts anew after a resume
         first = (trainer.state.global_step * parts + part) * at_once
-        rows = [self._mix[at % len(self._mix)] for at in range(first, first + at_once)]
+        taken = range(first, first + at_once)
+        rows = [self._mix[place_in_mix(at, len(self._mix), self._seed)] for at in taken]
         mixed = sft_loss(model, rows, trainer.processing_class.pad_token_id, loss.device)
         self._mixed.append(mixed.item())
         # GRPO's loss is divided by the parts of a step already, RLOO's is afterwards.

@@ -327,6 +327,20 @@ def run_consistency(run: Run, store: Store, iteration: int) -> Consistency:
     return consistency(read_votes(store, iteration, ALL), whole, (0, other))
 
 
+def scored_ids(
+    chat: Chat, turns: Sequence[Message], text: str, max_length: int
+) -> tuple[int, ...] | str:
+    """A conversation with an answer, whole, as a reward model reads it; or why it does not.
+
+    Args:
+        max_length: Tokens of all of it.
+    """
+    if any(map(chat.control_token, (*(turn["content"] for turn in turns), text))):
+        return "control token"
+    ids = tuple(chat.conversation_ids(turns, text))
+    return ids if len(ids) <= max_length else "too long"
+
+
 def ranked_rows(
     rankings: Iterable[Ranking], chat: Chat, max_length: int
 ) -> tuple[list[RankedRow], dict[str, int]]:
@@ -337,7 +351,7 @@ def ranked_rows(
 
     Returns:
         Rows, and what was left out by reason: answers (``too long``, ``control token``) and prompts
-        (``all tied``, ``one answer``).
+        (``all tied``, ``one answer``, ``no answer``).
     """
     rows: list[RankedRow] = []
     left_out: Counter[str] = Counter()
@@ -345,19 +359,17 @@ def ranked_rows(
         answers: list[tuple[int, ...]] = []
         preferences: list[float] = []
         turns = messages_of(ranking.prompt, ranking.columns)
-        asked = [turn["content"] for turn in turns]
         for response in ranking.responses:
-            if any(map(chat.control_token, (*asked, response.text))):
-                left_out["control token"] += 1
-            elif len(ids := chat.conversation_ids(turns, response.text)) > max_length:
-                left_out["too long"] += 1
+            ids = scored_ids(chat, turns, response.text, max_length)
+            if isinstance(ids, str):
+                left_out[ids] += 1
             else:
                 answers.append(ids)
                 preferences.append(response.preference)
         if len({*preferences}) > 1:
             rows.append(RankedRow(tuple(answers), tuple(preferences)))
         else:
-            left_out["all tied" if len(preferences) > 1 else "one answer"] += 1
+            left_out[("no answer", "one answer", "all tied")[min(2, len(preferences))]] += 1
     return rows, dict(left_out)
 
 

@@ -6,7 +6,7 @@ The report says by digests what the model was made of and what it was measured b
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -33,46 +33,69 @@ class _Kept:
 def reward_reports(arms: Arms) -> dict[str, RewardReport | None]:
     """How well each reward model orders held-out answers; None of one that is still to be made.
 
+    ``test`` is None where it is of other answers than the experiment names now.
+
     Raises:
-        IntegrityError: One was made of other data or options than the experiment names now.
+        IntegrityError: See ``_kept``.
     """
-    return {name: kept.report if (kept := _kept(arms, name)) else None for name in arms.rewards}
+    found: dict[str, RewardReport | None] = {}
+    for name, data in arms.rewards.items():
+        kept = _kept(arms, name)
+        found[name] = kept.report if kept else None
+        if kept is not None and kept.test != data.test_digest:
+            found[name] = replace(kept.report, test=None, test_left_out={})
+    return found
 
 
-def train_rewards(arms: Arms, say: Callable[[str], None]) -> None:
+def train_rewards(arms: Arms, say: Callable[[str], None], *, is_left: bool) -> None:
     """Train what is not there yet; cut off, it goes on from its last checkpoint.
 
     Args:
         say: Told what is being done, one line each.
+        is_left: Whether any run is, that may ask them; else they are only measured, where they are
+            there and what they are to be measured by has changed.
 
     Raises:
-        IntegrityError: One is damaged, or was made of other data or options.
+        IntegrityError: See ``_kept``; or one is damaged, or was made from another model.
         SelfRewardError: See ``train_reward``.
     """
     for name, data in arms.rewards.items():
-        out = arms.reward_model(name)
         kept = _kept(arms, name)
-        if out.exists() and not durable.is_whole(out):
-            raise IntegrityError(
-                f"reward model {name}: {out} is damaged, or no model of ours",
-                "Remove it, and it is trained anew.",
-            )
-        if kept is not None and kept.test == data.test_digest and out.exists():
+        is_measured = kept is not None and kept.test == data.test_digest
+        if not is_left and (kept is None or is_measured):
             continue
 
         def report(line: str, name: str = name) -> None:
             say(f"reward model {name}: {line}")
 
+        out = arms.reward_model(name)
+        if out.exists() and not durable.is_whole(out):
+            raise IntegrityError(
+                f"reward model {name}: {out} is damaged, or no model of ours", _anew(out)
+            )
+        start = _start(arms, data.config.model, report)
+        if kept is not None and kept.report.model_digest != start.digest:
+            raise IntegrityError(
+                f"reward model {name}: was made from another model than {start.name}", _anew(out)
+            )
+        if is_measured:
+            continue
         out.parent.mkdir(parents=True, exist_ok=True)
-        found = train_reward(data, _start(arms, data.config.model, report), out, report)
+        found = train_reward(data, start, out, report)
         text = msgspec.json.encode(_Kept(data.digest, data.test_digest, found)).decode()
         durable.write_file(_report_file(out), text + "\n")
 
 
 def _kept(arms: Arms, name: str) -> _Kept | None:
-    """What is known of a reward model that was made."""
-    file = _report_file(arms.reward_model(name))
-    if not file.exists():
+    """What is known of a reward model that was made and is there.
+
+    Raises:
+        IntegrityError: It was made of other data or options than the experiment names now, it is
+            not the one that was made, or its report is none.
+    """
+    out = arms.reward_model(name)
+    file = _report_file(out)
+    if not (file.exists() and out.exists()):
         return None
     try:
         kept = msgspec.json.decode(file.read_bytes(), type=_Kept)
@@ -84,10 +107,17 @@ def _kept(arms: Arms, name: str) -> _Kept | None:
     if kept.data != arms.rewards[name].digest:
         raise IntegrityError(
             f"reward model {name}: was made of other data or options than {arms.path} names now",
-            f"Give it another name, set it back, or remove {file} and {file.with_suffix('')} to "
-            "train it anew.",
+            f"Give it another name, set it back, or {_anew(out)}",
+        )
+    if durable.verify_directory(out, deep=False) != kept.report.digest:
+        raise IntegrityError(
+            f"reward model {name}: {out} is not the model that was made here", _anew(out)
         )
     return kept
+
+
+def _anew(out: Path) -> str:
+    return f"remove {out} and {_report_file(out)}, and it is trained anew."
 
 
 def _report_file(out: Path) -> Path:

@@ -4,6 +4,7 @@ experiment file -> Arm, one config each -> ArmRun, one for each arm and seed: ru
                 -> the data of its reward models, which are made first: runs/EXP-rewards/NAME
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -124,6 +125,16 @@ def reward_directory(experiment: str) -> Path:
     return runs_root().absolute() / f"{experiment}-rewards"
 
 
+def as_named(text: str, experiment: str) -> str:
+    """A text with each path of a reward model as ``reward:NAME``, wherever the runs lay then."""
+    return re.sub(rf"/(?:[^,]*/)?{re.escape(experiment)}-rewards/(?=[\w-]+$)", REWARD_NAME, text)
+
+
+def _named(config: Config, experiment: str) -> Config:
+    """A config that does not say where runs lie: reward models are of the experiment."""
+    return with_judges(config, lambda name: as_named(name, experiment))
+
+
 def is_there(run: Run) -> bool:
     """Whether a run has made anything; one that has not is made anew."""
     return run.records.is_file() and not is_empty(run)
@@ -169,7 +180,7 @@ def arms_of(path: Path, words: Sequence[str] = ()) -> Arms:
             raise type(error)(f"{where}: {error.message}", error.hint) from None
     found = Arms(name, path, tuple(arms), experiment.seeds, same, rewards)
     for one, seed in found.each:
-        _check_made(found.run(one.name, seed), one, seed)
+        _check_made(found.run(one.name, seed), one, seed, name)
     return found
 
 
@@ -286,17 +297,18 @@ def _check_alike(first: Arm, other: Arm, path: Path) -> None:
             )
 
 
-def _check_made(run: Run, arm: Arm, seed: int) -> None:
+def _check_made(run: Run, arm: Arm, seed: int, experiment: str) -> None:
     """Refuse a run that has made something otherwise than its arm says now."""
     if not is_there(run):
         return
     config, files = arm.with_seed(seed)
+    made_with, config = (_named(each, experiment) for each in (run.config, config))
     anew = f"Give the arm another name, set it back, or remove {run.path} to run it anew."
     with run.store() as store:
         made = made_stages(store, run.config)
-    changed = changes(run.config, config)
+    changed = changes(made_with, config)
     try:
-        refuse_frozen(run.name, run.config, config, changed, made)
+        refuse_frozen(run.name, made_with, config, changed, made)
     except SelfRewardError as error:
         raise IntegrityError(f"arm {arm.name}, run {run.name}: {error.message}", anew) from None
     for name in differing(copied_files(run), files):
@@ -305,13 +317,16 @@ def _check_made(run: Run, arm: Arm, seed: int) -> None:
         )
 
 
-def brought_up(run: Run, config: Config) -> None:
+def brought_up(run: Run, config: Config, experiment: str) -> None:
     """Give a run that is there what its arm has since got, of which it has made nothing yet.
+
+    Args:
+        experiment: Name of that of the arm.
 
     Raises:
         SelfRewardError: See ``Run.configure``.
     """
-    changed = changes(run.config, config)
+    changed = changes(_named(run.config, experiment), _named(config, experiment))
     if is_complete(run) and "iterations" not in changed:
         return  # what is left are keys of no record, such as limits that it has passed
     now = config.model_dump(mode="json")

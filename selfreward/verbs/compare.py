@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Protocol
 
-from selfreward.config.experiment import REWARD_NAME
 from selfreward.errors import SelfRewardError, StoppedError
 from selfreward.inputs.shared import Beginning, beginning, create_sharing_run
 from selfreward.measures.arms import ArmMeasure, RunValues, arm_measures, run_values
@@ -24,7 +23,7 @@ from selfreward.measures.sampled import num_sampled
 from selfreward.storage.changes import branch_of
 from selfreward.storage.directory import Run
 from selfreward.verbs.arm_rewards import reward_reports, train_rewards
-from selfreward.verbs.arms import ArmRun, Arms, brought_up, is_there, planned, reward_directory
+from selfreward.verbs.arms import ArmRun, Arms, as_named, brought_up, is_there, planned
 from selfreward.verbs.layout import duration
 from selfreward.verbs.maintenance import told_as_damage
 from selfreward.verbs.plan import plan_of
@@ -172,9 +171,9 @@ def run_arms(arms: Arms, launch: Launch, say: Callable[[str], None]) -> dict[str
     """
     for arm, seed in arms.each:
         if is_there(run := arms.run(arm.name, seed)):
-            brought_up(run, arm.with_seed(seed)[0])
-    if any(row.state != "finished" for row in planned(arms)):
-        train_rewards(arms, say)
+            brought_up(run, arm.with_seed(seed)[0], arms.name)
+    is_left = any(row.state != "finished" for row in planned(arms))
+    train_rewards(arms, say, is_left=is_left)
     stopped: dict[str, StoppedError] = {}
     for number, (arm, seed) in enumerate(arms.each):
         rows = planned(arms)[number:]
@@ -208,7 +207,6 @@ def compared(arms: Arms, stopped: dict[str, StoppedError] | None = None) -> Comp
         IntegrityError: A run is damaged.
     """
     found: list[ComparedArm] = []
-    place = f"{reward_directory(arms.name)}/"  # of this machine; told as the experiment says it
     first: list[RunValues] | None = None
     first_use: Use | None = None
     for arm in arms.arms:
@@ -229,7 +227,7 @@ def compared(arms: Arms, stopped: dict[str, StoppedError] | None = None) -> Comp
                 use=use,
                 apart=_apart(asdict(first_use), asdict(use)) if first_use and use else (),
                 measures=tuple(
-                    replace(one, measure=one.measure.replace(place, REWARD_NAME))
+                    replace(one, measure=as_named(one.measure, arms.name))
                     for one in arm_measures(values, None if is_first else first or [])
                 ),
             )

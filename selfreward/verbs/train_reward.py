@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -59,7 +59,13 @@ class RewardReport:
     log: dict[str, float]
     """TRL's figures of the last step; empty where the model was there already."""
     test: Ordered | None
+    test_left_out: dict[str, int]
+    """Held-out answers that cannot be scored, and prompts, by reason."""
     seconds: float
+
+
+_NAMED = {"data", "limit", "test", "demonstrations", "model"}
+"""Keys that name what a reward model is made of, which counts by its content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +75,14 @@ class RewardData:
     config: RewardModelConfig
     human: "HumanData"
     held_out: "Sequence[Ranking]"
+    test_left_out: Mapping[str, int]
+    """What could not be read of it, by reason."""
     demonstrations: "Sequence[IftExample]"
 
     @property
     def digest(self) -> str:
         """sha256 of all that is trained with."""
-        options = self.config.model_dump(mode="json", exclude={"test"})
+        options = self.config.model_dump(mode="json", exclude=_NAMED)
         return _sha256((options, self.human.rankings, self.demonstrations))
 
     @property
@@ -97,7 +105,7 @@ def read_reward_data(config: RewardModelConfig, beside: Path | None = None) -> R
         ConfigError: Data or options are wrong, or rankings are held out that are trained on.
         PreflightError: The machine lacks what the options ask for.
     """
-    from selfreward.inputs.rankings import read_ranked
+    from selfreward.inputs.rankings import HumanData, read_ranked
     from selfreward.inputs.seeds import read_ift
 
     launch = LaunchConfig()
@@ -105,15 +113,20 @@ def read_reward_data(config: RewardModelConfig, beside: Path | None = None) -> R
     check_gpus(launch)
     shown = [] if config.demonstrations is None else read_ift(config.demonstrations, beside)
     human = read_ranked(config.data, beside, config.limit)
-    held_out = read_ranked(config.test, beside).rankings if config.test else []
-    known = {ranking.prompt for ranking in human.rankings}
-    if config.test and (both := [r.prompt for r in held_out if r.prompt in known]):
+    test = read_ranked(config.test, beside) if config.test else HumanData([], {}, 0)
+    known = {_plain(ranking.prompt) for ranking in human.rankings}
+    if config.test and (both := [r.prompt for r in test.rankings if _plain(r.prompt) in known]):
         raise ConfigError(
             f"test: {counted(len(both), 'prompt')} of {config.test.path} also in "
             f"{config.data.path}, such as {both[0]!r:.60}",
             "A model is not measured by what it is trained on; remove them from one of the two.",
         )
-    return RewardData(config, human, held_out, shown)
+    return RewardData(config, human, test.rankings, test.left_out, shown)
+
+
+def _plain(prompt: str) -> str:
+    """A prompt without what makes no other question of it: case and white space."""
+    return " ".join(prompt.split()).casefold()
 
 
 def train_reward(
@@ -160,6 +173,7 @@ def train_reward(
         bias=done.bias,
         log=done.log,
         test=_ordered(found.held_out, done.rewards) if found.held_out else None,
+        test_left_out=dict(Counter(found.test_left_out) + Counter(done.test_left_out)),
         seconds=time.monotonic() - start,
     )
 
@@ -225,8 +239,9 @@ def reward_text(found: RewardReport) -> str:
         last = f"loss {found.log['loss']:.3f}, {found.log['accuracy']:.1%} of its pairs in order"
         rows.append(["last step", last])
     if found.test is not None:
+        lost = listed(found.test_left_out) or "none"
         rows += [
-            ["held out", counted(found.test.pairs, "pair")],
+            ["held out", f"{counted(found.test.pairs, 'pair')}; left out: {lost}"],
             ["  in order by reward", f"{found.test.reward:.1%}"],
             ["  by length", f"{found.test.longest:.1%}"],
         ]

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -16,7 +17,7 @@ from selfreward.inputs.rankings import Ranking
 from selfreward.inputs.seeds import IftExample
 from selfreward.training.base import Training
 from selfreward.training.methods import fit_of
-from selfreward.training.rows import ranked_rows
+from selfreward.training.rows import ranked_rows, scored_ids
 from selfreward.workers.process import Child
 
 if TYPE_CHECKING:
@@ -59,7 +60,9 @@ class RewardResult:
     log: dict[str, float]
     """TRL's figures of the last step; empty where the model was there already."""
     rewards: list[list[float | None]]
-    """Of ``test``; None for an answer that is too long."""
+    """Of ``test``; None for an answer that cannot be scored."""
+    test_left_out: dict[str, int]
+    """How many of these there are, by reason."""
     demonstrations: int
     """That fitted, and have a mean reward of 0."""
     bias: float | None
@@ -102,6 +105,7 @@ def reward_job(job: dict[str, Any], say: Callable[[Any], None]) -> None:
             f"Each needs two answers that fit into --max-length {asked.max_length}.",
         )
     shown = _demonstrations(asked, chat)
+    held_out, test_left_out = _held_out(asked, chat)
     out = Path(asked.out)
     training = Training(
         method="reward",
@@ -125,22 +129,22 @@ def reward_job(job: dict[str, Any], say: Callable[[Any], None]) -> None:
         say({"step": [done, total]})
 
     fit_of("reward")(training, rows, on_log=on_log, on_step=on_step)
-    rewards = _rewards(out, asked, _chat(out, asked.chat)) if asked.test else []
+    rewards = _rewards(out, asked, held_out) if asked.test else []
     num_answers = sum(len(row.answers) for row in rows)
     bias = json.loads((out / "config.json").read_bytes()).get("reward_bias")
-    found = RewardResult(len(rows), num_answers, dict(left_out), log, rewards, len(shown), bias)
+    found = RewardResult(
+        len(rows), num_answers, dict(left_out), log, rewards, test_left_out, len(shown), bias
+    )
     say({"found": msgspec.to_builtins(found)})
 
 
 def _demonstrations(asked: RewardJob, chat: "Chat") -> tuple[tuple[int, ...], ...]:
     """Whole conversations; what a ranked answer would be left out for is left out here too."""
-    found = []
-    for example in asked.demonstrations:
-        turns = messages_of(example.prompt, example.columns)
-        texts = (*(turn["content"] for turn in turns), example.response)
-        ids = chat.conversation_ids(turns, example.response)
-        if len(ids) <= asked.max_length and not any(map(chat.control_token, texts)):
-            found.append(ids)
+    each = [
+        scored_ids(chat, messages_of(e.prompt, e.columns), e.response, asked.max_length)
+        for e in asked.demonstrations
+    ]
+    found = [ids for ids in each if not isinstance(ids, str)]
     if asked.demonstrations and not found:
         raise ConfigError(
             f"--demonstrations: none of {len(asked.demonstrations)} can be scored; --max-length is "
@@ -157,7 +161,38 @@ def _chat(model: Path, options: Mapping[str, Any]) -> "Chat":
     return Chat(model, **{**options, "today": today and date.fromisoformat(today)})
 
 
-def _rewards(model: Path, asked: RewardJob, chat: "Chat") -> list[list[float | None]]:
+def _held_out(
+    asked: RewardJob, chat: "Chat"
+) -> tuple[list[list[tuple[int, ...] | str]], dict[str, int]]:
+    """Of each answer of ``test`` its conversation, or why it is not scored; and these counted.
+
+    Raises:
+        ConfigError: No two answers are left of which one is preferred.
+    """
+    found = [
+        [
+            scored_ids(chat, messages_of(r.prompt, r.columns), a.text, asked.max_length)
+            for a in r.responses
+        ]
+        for r in asked.test
+    ]
+    left_out = Counter(ids for each in found for ids in each if isinstance(ids, str))
+    kept = (
+        {a.preference for a, ids in zip(r.responses, each, strict=True) if not isinstance(ids, str)}
+        for r, each in zip(asked.test, found, strict=True)
+    )
+    if asked.test and not any(len(preferences) > 1 for preferences in kept):
+        why = ", ".join(f"{reason} {count}" for reason, count in left_out.items())
+        raise ConfigError(
+            f"test: no two answers can be told apart; left out: {why}",
+            f"Each prompt needs two that fit into max_length, {asked.max_length}.",
+        )
+    return found, dict(left_out)
+
+
+def _rewards(
+    model: Path, asked: RewardJob, held_out: Sequence[Sequence[tuple[int, ...] | str]]
+) -> list[list[float | None]]:
     """What the trained model gives each answer, one at a time: no padding can matter."""
     import torch
     from transformers import AutoModelForSequenceClassification
@@ -168,12 +203,11 @@ def _rewards(model: Path, asked: RewardJob, chat: "Chat") -> list[list[float | N
     ).eval()
     judge.to("cuda" if torch.cuda.is_available() else "cpu")
 
-    def reward(ranking: Ranking, text: str) -> float | None:
-        ids = chat.conversation_ids(messages_of(ranking.prompt, ranking.columns), text)
-        if len(ids) > asked.max_length:
+    def reward(ids: tuple[int, ...] | str) -> float | None:
+        if isinstance(ids, str):
             return None
         with torch.no_grad():
             given = torch.tensor([ids], device=judge.device)
             return float(judge(input_ids=given, use_cache=False).logits)
 
-    return [[reward(ranking, a.text) for a in ranking.responses] for ranking in asked.test]
+    return [[reward(ids) for ids in each] for each in held_out]

@@ -120,6 +120,8 @@ def test_the_mix_adds_the_gradient_of_sft_on_its_rows(method, start, tmp_path):
     from torch.nn.functional import cross_entropy
     from transformers import AutoModelForCausalLM
 
+    from selfreward.training.online import place_in_mix
+
     rows = sft_rows(8)  # as many as completions in a step: each of them once
     options = {"beta": 0.0, "num_generations": 4, "max_steps": 1, "max_grad_norm": 0.0}
     call = Call(method, start, tmp_path, lambda *_: Verdict(1.0), ptx=0.5, mix=rows, **options)
@@ -135,7 +137,8 @@ def test_the_mix_adds_the_gradient_of_sft_on_its_rows(method, start, tmp_path):
     call.run(trainer)
     model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
     parts = []
-    for part in (rows[:4], rows[4:]):
+    mixed = [rows[place_in_mix(at, 8, call.training.seed)] for at in range(8)]
+    for part in (mixed[:4], mixed[4:]):
         losses = []
         for row in part:
             ids = torch.tensor([[*row.prompt_ids, *row.completion_ids]])
@@ -147,6 +150,18 @@ def test_the_mix_adds_the_gradient_of_sft_on_its_rows(method, start, tmp_path):
     for name, parameter in model.named_parameters():
         assert torch.allclose(found[name], parameter.grad, atol=1e-6), name
     assert call.logs[1]["ptx"] == pytest.approx(loss.item(), abs=1e-5)
+
+
+def test_the_mix_is_shuffled_by_the_seed_and_each_row_is_taken_once_an_epoch():
+    from selfreward.training.online import place_in_mix
+
+    def taken(seed, count):
+        return [place_in_mix(at, 100, seed) for at in range(count)]
+
+    assert sorted(taken(1, 100)) == sorted(taken(1, 200)[100:]) == list(range(100))
+    assert taken(1, 100) != taken(1, 200)[100:]
+    assert taken(1, 30) != taken(2, 30) and taken(1, 30) == taken(1, 200)[:30]
+    assert min(taken(1, 30)) < 50 <= max(taken(1, 30))  # of all kinds of seed rows, not the first
 
 
 def test_without_a_mix_none_is_logged(start, tmp_path):

@@ -1,6 +1,7 @@
 """Experiments: arms run, resumed, added to, and held against each other; and what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -232,7 +233,7 @@ def test_a_run_is_brought_to_the_very_config_that_its_arm_has(
         load_config(config_file("quickstart"), [*COMMON, *words]) for words in (before, after)
     )
     run = create_run(old, "run")
-    brought_up(run, new)
+    brought_up(run, new, "e")
     assert changes(run.config, new) == {} and open_run("run").config == new
 
 
@@ -332,9 +333,48 @@ def test_reward_models_are_trained_once_and_first_and_arms_learn_from_them(
         write(**changed | {"seeds": changed["seeds"].replace("max_steps: 2", change)})
         code, _, err = compare(capsys, "e.yaml", MEASURED, "--so-far")
         assert code == 5 and "reward model people: was made of other data or options than" in err
+    write(**changed | {"seeds": changed["seeds"].replace("a.jsonl", "c.jsonl")})
+    (here / "a.jsonl").rename(here / "c.jsonl")  # the same by another name
     ranked(here / "b.jsonl", "kiwi", "lime")  # what it is measured by may change
-    write(**changed | {"seeds": changed["seeds"].replace("[1]", "[1, 2, 3]")})
-    assert "people        9 answers to 3 prompts  6  " in compare(capsys, "e.yaml", MEASURED)[1]
+    told = "people        9 answers to 3 prompts"
+    assert f"{told}  -  " in compare(capsys, "e.yaml", MEASURED, "--so-far")[1]
+    trained = [*Workers.trained]
+    assert f"{told}  6  " in compare(capsys, "e.yaml", MEASURED)[1]
+    assert Workers.trained == trained and durable.verify_directory(model) == digest
+
+
+@pytest.mark.slow
+def test_a_reward_model_is_known_by_what_it_is_and_was_made_from_wherever_it_lies(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, here: Path
+) -> None:
+    monkeypatch.setattr(worker, "Child", Here)
+    for name in ("tiny", "other"):
+        make_family(here / name, "SmolLM 2", seed=len(name))
+    ranked(here / "a.jsonl", "plum", "fig", "pear")
+    ranked(here / "b.jsonl", "kiwi")
+    seeds = REWARDS.format(steps=1).replace("model: ./tiny, ", "")
+    write(plain=LEARNS, seeds=f"seeds: {seeds}")
+    tiny, runs = f"model={here / 'tiny'}", here / "runs"
+    code, out, err = compare(capsys, "e.yaml", tiny)
+    assert code == 0, err
+
+    (here / "link").symlink_to(runs)
+    shutil.copytree(runs, here / "moved", symlinks=True)
+    for place in ("runs", "link", "moved", "runs/../runs"):
+        monkeypatch.setenv("SELFREWARD_RUNS", place)
+        assert compare(capsys, "e.yaml", tiny) == (0, out, "")
+    monkeypatch.setenv("SELFREWARD_RUNS", str(runs))
+    for run in names():
+        shutil.rmtree(runs / run)
+    other = f"model={here / 'other'}"
+    code, _, err = compare(capsys, "e.yaml", other)
+    assert code == 5 and f"people: was made from another model than {here / 'other'}" in err
+    shutil.rmtree(runs / "e-rewards" / "people")
+    words = ["train-reward", str(here / "other"), "--data", "a.jsonl", "max_steps=1"]
+    assert invoke([*words, "--out", str(runs / "e-rewards" / "people")]) == 0
+    for more in ([], ["--so-far"], ["--dry-run"]):
+        code, _, err = compare(capsys, "e.yaml", tiny, *more)
+        assert code == 5 and "is not the model that was made here" in err
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """`selfreward train-reward`: from rankings to a published reward model, and what it refuses."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,7 @@ def test_rankings_become_a_model_that_is_measured_by_others_and_is_there_the_sec
         (["max_length=9"], "The help of train-reward shows how it is given."),
         (["lora.r=3"], "lora.r=3: an option of TRL's RewardConfig has no dot"),
         (["--test", "a.jsonl"], "test: 1 prompt of a.jsonl also in a.jsonl"),
+        (["--test", "spaced.jsonl"], "test: 1 prompt of spaced.jsonl also in a.jsonl"),
         (["--out", "."], "--out .: exists, and is no model of ours"),
         (["--data", "ties.jsonl"], "holds no two responses of which people preferred one"),
         (["--data", "none.jsonl"], "none.jsonl"),
@@ -112,10 +114,31 @@ def test_what_cannot_be_trained_is_refused_before_a_model_is_loaded(
     monkeypatch.chdir(tmp_path)
     rows(tmp_path / "a.jsonl", "plum")
     rows(tmp_path / "ties.jsonl", "plum", scores=(3, 3, 3))
+    rows(tmp_path / "spaced.jsonl", "\n PLUM")
     given = ["--data", "a.jsonl", "--out", "rm"]
     assert invoke(["train-reward", "bundled:smollm2-135m", *given, *words]) == 2
     error = capsys.readouterr().err
     assert said in error and len(error.splitlines()) <= 2
+
+
+def test_held_out_answers_that_cannot_be_scored_are_counted_and_refused_where_none_is_left() -> (
+    None
+):
+    chat: Any = ScriptedChat()
+    ids = chat.conversation_ids([{"role": "user", "content": "Name a fruit."}], "plum")
+    test = [ranking(("plum", 2.0), ("fig", 1.0), ("plum " * 9, 0.0), ("<|im_end|>", 0.0))]
+    job = RewardJob("M1", "rm", [], test, {}, len(ids))
+    found, left_out = worker._held_out(job, chat)
+    assert left_out == {"too long": 1, "control token": 1}
+    assert [len(each) if isinstance(each, tuple) else each for each in found[0]] == [
+        len(ids), len(ids) - 1, "too long", "control token",
+    ]  # fmt: skip
+    for answers in (
+        [("plum", 2.0), ("plum " * 9, 0.0)],
+        [("plum", 1.0), ("fig", 1.0), ("<|im_end|>", 0.0)],
+    ):
+        with pytest.raises(ConfigError, match="test: no two answers can be told apart; left out: "):
+            worker._held_out(replace(job, test=[ranking(*answers)]), chat)
 
 
 def asked(shown: list[IftExample], max_length: int = 64) -> RewardJob:
@@ -147,6 +170,7 @@ def test_answers_in_are_answers_out_plus_those_left_out() -> None:
             ranking(("plum", 2.0), ("fig", 1.0), ("a long answer", 0.0)),
             ranking(("plum", 1.0), ("<|im_end|>", 0.0)),
             ranking(("plum", 1.0), ("fig", 1.0)),
+            ranking(("<|im_end|>", 1.0), ("a long answer", 0.0)),
         ],
         chat,
         room,
@@ -154,7 +178,9 @@ def test_answers_in_are_answers_out_plus_those_left_out() -> None:
     [row] = made
     assert row.answers == tuple(chat.conversation_ids(turns, text) for text in ("plum", "fig"))
     assert row.preferences == (2.0, 1.0)
-    assert left_out == {"too long": 1, "control token": 1, "one answer": 1, "all tied": 1}
+    assert left_out == {
+        "too long": 2, "control token": 2, "one answer": 1, "all tied": 1, "no answer": 1,
+    }  # fmt: skip
 
 
 def test_a_tie_of_people_is_no_pair_and_one_of_rewards_is_no_hit() -> None:
