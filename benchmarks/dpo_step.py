@@ -34,6 +34,7 @@ from selfreward.inputs import models, seeds
 from selfreward.inputs.shipped import prompts_directory
 from selfreward.training import dpo, loop
 from selfreward.training.base import DpoRow, Training
+from selfreward.training.job import Job, plan
 
 OPTIONS = {
     "learning_rate": 1e-5, "beta": 0.1, "num_train_epochs": 1, "save_steps": 0.5,
@@ -118,9 +119,9 @@ def pairs_of(path: Path, count: int) -> tuple[Texts, list[DpoRow]]:
     return texts, rows
 
 
-def job_of(path: Path, rows: Sequence[DpoRow], scratch: Path) -> loop.Job:
+def job_of(path: Path, rows: Sequence[DpoRow], scratch: Path) -> Job:
     training = Training("dpo", path, scratch / "next", scratch / "checkpoints", OPTIONS, None, 0)
-    return loop.plan(training, rows)
+    return plan(training, rows)
 
 
 def ours(path: Path, rows: Sequence[DpoRow], scratch: Path) -> Seconds:

@@ -22,8 +22,9 @@ from selfreward.config import SeedSource
 from selfreward.engines.chat import Chat
 from selfreward.inputs import models, seeds
 from selfreward.inputs.shipped import prompts_directory
-from selfreward.training import loop, reward
+from selfreward.training import reward
 from selfreward.training.base import RankedRow, Training
+from selfreward.training.job import plan
 
 K = 4
 
@@ -81,7 +82,7 @@ def trainer_of(
 ) -> reward.KWise:
     options = {"per_device_train_batch_size": prompts_at_once, "gradient_accumulation_steps": 1}
     training = Training("reward", path, scratch / "RM", scratch / "checkpoints", options, None, 0)
-    return reward.make_trainer(loop.plan(training, rows), rows)
+    return reward.make_trainer(plan(training, rows), rows)
 
 
 def seconds(trainer: reward.KWise, most: int | None = None) -> float:

@@ -32,7 +32,7 @@ from selfreward.inputs import models, seeds
 from selfreward.inputs.shipped import prompts_directory
 from selfreward.training import dpo
 from selfreward.training.base import DpoRow, Training
-from selfreward.training.loop import plan
+from selfreward.training.job import plan
 
 SAMPLING = Sampling(160, temperature=0.7, top_p=0.9, top_k=64)
 OPTIONS = {

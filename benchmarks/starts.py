@@ -27,6 +27,7 @@ from selfreward.inputs.shipped import prompts_directory
 from selfreward.inputs.templates import find_template, load_template
 from selfreward.training import dpo, loop, sft
 from selfreward.training.base import DpoRow, Method, SftRow, Training
+from selfreward.training.job import plan
 
 OPTIONS: dict[Method, dict[str, Any]] = {
     "sft": {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1},
@@ -90,7 +91,7 @@ def seconds_of(
             method, path, out / "next", out / "checkpoints", OPTIONS[method], None, 0,
             share_starts=shares,
         )  # fmt: skip
-        job, clock = loop.plan(training, rows), Clock()
+        job, clock = plan(training, rows), Clock()
         trainer = (sft if method == "sft" else dpo).make_trainer(job, rows)
         trainer.add_callback(clock)
         loop.train(

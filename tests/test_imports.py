@@ -39,7 +39,8 @@ WRAPPERS = {
     "selfreward.engines.openvino_graph", "selfreward.engines.openvino_trace",
     "selfreward.engines.transformers", "selfreward.engines.vllm",
     "selfreward.training.adapter", "selfreward.training.dpo", "selfreward.training.identity",
-    "selfreward.training.loop", "selfreward.training.online", "selfreward.training.quantized",
+    "selfreward.training.job", "selfreward.training.loop", "selfreward.training.online",
+    "selfreward.training.quantized",
     "selfreward.training.reward", "selfreward.training.sft", "selfreward.training.starts",
     *(f"selfreward.tracking.{name}" for name in TRACKERS),
 }  # fmt: skip

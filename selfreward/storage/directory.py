@@ -254,6 +254,13 @@ class Run:
             return Path(self.base_model()["path"])
         return self.whole_model(number)
 
+    def policy_digest(self, number: int) -> str:
+        """sha256 of the same, as it was found or committed; the files are not read again."""
+        model, base = self.policy(number), self.base_model()
+        if str(model) == base["path"]:
+            return str(base["digest"])
+        return durable.verify_directory(model, deep=False)
+
     def whole_model(self, model: int | str) -> Path:
         """Directory of a model that training has made.
 

@@ -13,15 +13,8 @@ from trl import DPOConfig, DPOTrainer
 
 from selfreward.errors import ConfigError
 from selfreward.training.base import DpoRow, OnLog, OnStep, Training
-from selfreward.training.loop import (
-    Job,
-    is_published,
-    is_sharded,
-    is_weighted,
-    load_policy,
-    plan,
-    train,
-)
+from selfreward.training.job import Job, is_weighted, plan
+from selfreward.training.loop import is_published, is_sharded, load_policy, train
 from selfreward.training.starts import share_starts
 
 

@@ -6,7 +6,8 @@ So a round can be measured without one: how far figures move while the weights d
 from collections.abc import Sequence
 
 from selfreward.training.base import OnLog, OnStep, SftRow, Training
-from selfreward.training.loop import Job, digests_of, is_published, load_policy, publish
+from selfreward.training.job import Job, digests_of
+from selfreward.training.loop import is_published, load_policy, publish
 
 
 def train_none(

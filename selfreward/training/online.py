@@ -37,14 +37,8 @@ from selfreward.training.base import (
     Training,
     Verdict,
 )
-from selfreward.training.loop import (
-    Job,
-    is_published,
-    load_policy,
-    plan,
-    step_order,
-    train,
-)
+from selfreward.training.job import Job, plan, step_order
+from selfreward.training.loop import is_published, load_policy, train
 
 with warnings.catch_warnings():
     # Said wherever another vLLM is there; ``options.check_vllm`` says it where it is used.

@@ -291,7 +291,7 @@ def trl_arguments(
         **chosen,
         "output_dir": str(checkpoints),
         "seed": seed,
-        "num_train_epochs": 1,  # the rows are laid out for all epochs, see `loop.Job.order`
+        "num_train_epochs": 1,  # the rows are laid out for all epochs, see `Job.order`
         "train_sampling_strategy": "sequential",
         **({"shuffle_dataset": False} if method in ONLINE else {"max_length": None}),
         # Where nothing is said of steps, `loop` writes checkpoints by the clock.

@@ -13,7 +13,8 @@ from trl import RewardConfig, RewardTrainer
 from trl.trainer.utils import pad
 
 from selfreward.training.base import OnLog, OnStep, RankedRow, Training
-from selfreward.training.loop import Job, is_published, load_policy, plan, train
+from selfreward.training.job import Job, plan
+from selfreward.training.loop import is_published, load_policy, train
 
 _COLUMNS = ("answers", "preferences")
 # RewardTrainer prepares the data set it is made with, but trains on the one it has when it starts.

@@ -9,7 +9,8 @@ from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 from selfreward.training.base import OnLog, OnStep, SftRow, Training
-from selfreward.training.loop import Job, is_published, load_policy, plan, train
+from selfreward.training.job import Job, plan
+from selfreward.training.loop import is_published, load_policy, train
 from selfreward.training.starts import share_starts
 
 _IS_EFT = "is_eft"

@@ -330,7 +330,7 @@ def train_iteration(
         say: Told ``STEPPED`` after the last step, when the activations' memory is free again.
     """
     config, start = run.config, trained_from(run, store, iteration)
-    training = _training(run, iteration, model_name(iteration, stage), run.policy(start))
+    training = _training(run, iteration, model_name(iteration, stage), start)
     how = Trained(training.method, start)
     rows: list[SftRow] | list[DpoRow] | list[OnlineRow] = []
     prompts: list[Prompt] = []
@@ -378,13 +378,8 @@ def train_iteration(
         )
 
 
-def _training(run: Run, iteration: int, name: str, model: Path) -> Training:
-    """What is to be trained, as the config says.
-
-    Args:
-        name: Of what it makes.
-        model: Where it starts.
-    """
+def _training(run: Run, iteration: int, name: str, start: int) -> Training:
+    """What is to be trained, as the config says, into the model of that name, from M(start)."""
     config, method = run.config, _method(run.config, iteration)
     groups: dict[Method, Passthrough | None] = {"sft": config.train.sft, "dpo": config.dpo}
     group, key = groups.get(method), "train.sft" if method == "sft" else ""
@@ -397,7 +392,7 @@ def _training(run: Run, iteration: int, name: str, model: Path) -> Training:
     weighs_seed = config.sft is not None and (iteration == 0 or config.train.replay.seed)
     return Training(
         method=method,
-        model=model,
+        model=run.policy(start),
         output=run.model_directory(name),
         checkpoints=run.checkpoints_directory(name),
         options=options,
@@ -409,17 +404,9 @@ def _training(run: Run, iteration: int, name: str, model: Path) -> Training:
         ptx=config.online.ptx if config.online and method in ONLINE else 0.0,
         eft_weight=config.sft.eft_weight if config.sft and weighs_seed else 1.0,
         share_starts=config.launch.share_starts,
-        start=_digest(run, model),
+        start=run.policy_digest(start),
         group=key,
     )
-
-
-def _digest(run: Run, model: Path) -> str:
-    """sha256 of a model that a run has, as it was committed."""
-    base = run.base_model()
-    if str(model) == base["path"]:
-        return str(base["digest"])
-    return durable.verify_directory(model, deep=False)
 
 
 def _figures(metrics: Mapping[str, float]) -> str:

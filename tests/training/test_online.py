@@ -56,13 +56,15 @@ class Call:
         )  # fmt: skip
 
     def trainer(self):
-        from selfreward.training import loop, online
+        from selfreward.training import online
+        from selfreward.training.job import plan
 
         kind = {"rloo": online.RlooSampled, "grpo": online.GrpoSampled}[self.method]
-        return online.make_trainer(kind, loop.plan(self.training, self.rows), self.rows, self)
+        return online.make_trainer(kind, plan(self.training, self.rows), self.rows, self)
 
     def run(self, trainer=None):
         from selfreward.training import loop
+        from selfreward.training.job import plan
         from selfreward.training.methods import fit_of
 
         def on_step(done, total):
@@ -72,7 +74,7 @@ class Call:
         told = {"on_log": self.logs.__setitem__, "on_step": on_step}
         try:
             if trainer is not None:
-                loop.train(trainer, loop.plan(self.training, self.rows), self.rows, **told)
+                loop.train(trainer, plan(self.training, self.rows), self.rows, **told)
             else:
                 fit_of(self.method)(self.training, self.rows, rewards=self, **told)
         except KeyboardInterrupt:

@@ -16,6 +16,7 @@ from selfreward.errors import ConfigError, PreflightError
 from selfreward.storage import durable
 from selfreward.training import checks, loop, quantized
 from selfreward.training.base import OnlineRow, Row, Training, Verdict
+from selfreward.training.job import plan
 from selfreward.training.methods import fit_of
 from tests.support.families import make_family
 from tests.support.training import EOS, dpo_rows, sft_rows, some_ids, tiny_model, weights
@@ -118,7 +119,7 @@ def test_a_model_that_keeps_its_weights_turned_is_published_as_it_was_trained(
 @pytest.mark.slow
 @needs_bitsandbytes
 def test_an_adapter_moves_by_less_than_bfloat16_can_hold(start: Path, tmp_path: Path) -> None:
-    job = loop.plan(training(start, tmp_path), dpo_rows(8))
+    job = plan(training(start, tmp_path), dpo_rows(8))
     from selfreward.training.dpo import make_trainer
 
     trainer = make_trainer(job, dpo_rows(8))
@@ -184,7 +185,7 @@ def test_another_rounding_is_another_training(start: Path, tmp_path: Path) -> No
     other = replace(asked, quantization=QuantizationConfig(bnb_4bit_quant_type="fp4"))
     none = replace(asked, quantization=None)
     rows = dpo_rows(8)
-    assert len({loop.plan(each, rows).digest for each in (asked, other, none)}) == 3
+    assert len({plan(each, rows).digest for each in (asked, other, none)}) == 3
 
 
 @pytest.mark.parametrize(

@@ -26,10 +26,11 @@ def training_of(start: Path, root: Path, **options: Any) -> Training:
 
 
 def trainer_of(start: Path, root: Path, rows: list[RankedRow], **options: Any) -> Any:
-    from selfreward.training import loop, reward
+    from selfreward.training import reward
+    from selfreward.training.job import plan
 
     sizes = {"per_device_train_batch_size": len(rows), **options}
-    return reward.make_trainer(loop.plan(training_of(start, root, **sizes), rows), rows)
+    return reward.make_trainer(plan(training_of(start, root, **sizes), rows), rows)
 
 
 def trained(

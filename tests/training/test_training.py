@@ -21,7 +21,7 @@ from selfreward.inputs import models
 from selfreward.storage import durable
 from selfreward.training.base import DpoRow, SftRow, Training
 from selfreward.training.checkpoints import last_complete_checkpoint, seal_checkpoint
-from selfreward.training.loop import step_order
+from selfreward.training.job import step_order
 from selfreward.training.options import check_lora, check_options
 from tests.support.training import EOS, TEMPLATE, dpo_rows, sft_rows, tiny_model, weights
 
@@ -83,10 +83,11 @@ class Call:
         return self
 
     def trainer(self):
-        from selfreward.training import dpo, loop, sft
+        from selfreward.training import dpo, sft
+        from selfreward.training.job import plan
 
         module = sft if isinstance(self.rows[0], SftRow) else dpo
-        return module.make_trainer(loop.plan(self.training, self.rows), self.rows)
+        return module.make_trainer(plan(self.training, self.rows), self.rows)
 
 
 def plain_log_prob(directory, prompt, completion):
@@ -635,7 +636,7 @@ def test_a_checkpoint_from_another_start_model_is_not_resumed(start, tmp_path, c
 
 def test_all_that_decides_a_training_makes_it_another_job(tmp_path):
     """Every field of a training but those named here."""
-    from selfreward.training import loop
+    from selfreward.training.job import plan
 
     decides_nothing = {"output", "checkpoints", "trust_remote_code", "share_starts", "group"}
     told_otherwise = {"model": "start", "mix": "ptx", "ptx": "mix"}  # by its digest; both at once
@@ -648,10 +649,10 @@ def test_all_that_decides_a_training_makes_it_another_job(tmp_path):
     }  # fmt: skip
     told = {*others, *decides_nothing, *told_otherwise}
     assert told == {field.name for field in fields(Training)}
-    found = {loop.plan(replace(plain, **{name: value}), rows).digest
+    found = {plan(replace(plain, **{name: value}), rows).digest
              for name, value in others.items()}  # fmt: skip
     mixed = replace(plain, ptx=0.5, mix=tuple(rows[:1]))
-    found |= {loop.plan(each, rows).digest for each in (plain, mixed, replace(mixed, ptx=0.7))}
+    found |= {plan(each, rows).digest for each in (plain, mixed, replace(mixed, ptx=0.7))}
     assert len(found) == len(others) + 3
 
 
@@ -675,7 +676,7 @@ def test_a_checkpoint_of_an_earlier_version_is_still_of_the_same_job(
     method, rows, options, lora, processes, digest, monkeypatch
 ):
     """The digests are those that versions before this test gave."""
-    from selfreward.training import loop
+    from selfreward.training.job import plan
 
     if processes > 1:
         monkeypatch.setenv("WORLD_SIZE", str(processes))
@@ -683,7 +684,7 @@ def test_a_checkpoint_of_an_earlier_version_is_still_of_the_same_job(
     path = Path("anywhere")
     seed = {1: len(lora or ()) // 2, 2: 2}[processes]
     training = Training(method, path, path, path, options, lora, seed)
-    assert loop.plan(training, rows).digest == digest
+    assert plan(training, rows).digest == digest
 
 
 def test_a_broken_checkpoint_is_passed_over_by_name_and_training_goes_on(start, tmp_path, caplog):
@@ -834,9 +835,9 @@ def test_every_refused_or_preset_option_still_exists_in_trl_and_peft():
 
 def test_no_rows_is_an_error(start, tmp_path):
     with pytest.raises(ConfigError, match="no rows"):
-        from selfreward.training import loop
+        from selfreward.training.job import plan
 
-        loop.plan(Training("sft", start, tmp_path / "a", tmp_path / "b", {}, None, 0), [])
+        plan(Training("sft", start, tmp_path / "a", tmp_path / "b", {}, None, 0), [])
 
 
 def test_importing_rows_and_options_imports_no_torch():

@@ -25,12 +25,13 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def trainer_of(start: Path, root: Path, rows: list[DpoRow], **options: Any) -> Any:
-    from selfreward.training import dpo, loop
+    from selfreward.training import dpo
+    from selfreward.training.job import plan
 
     sizes = {"per_device_train_batch_size": len(rows), "gradient_accumulation_steps": 1}
     chosen = {**sizes, "beta": BETA, "disable_dropout": True, **options}
     training = Training("dpo", start, root / "M2", root / "checkpoints", chosen, None, 0)
-    return dpo.make_trainer(loop.plan(training, rows), rows)
+    return dpo.make_trainer(plan(training, rows), rows)
 
 
 def at_margin(trainer: Any, start: Path, row: DpoRow, margin: float) -> tuple[float, float]:
@@ -126,14 +127,14 @@ def test_the_nll_of_irpo_is_weighted_too_as_in_scpo(start: Path, tmp_path: Path)
 def test_pairs_that_count_once_are_the_job_that_they_were_and_others_are_another(
     start: Path, tmp_path: Path
 ) -> None:
-    from selfreward.training import loop
+    from selfreward.training.job import plan
 
     rows = dpo_rows(3)
     half = [replace(row, weight=0.5) for row in rows]
     calls = [Call(start, tmp_path, made) for made in (rows, half)]
-    before, after = (loop.plan(call.training, call.rows).digest for call in calls)
+    before, after = (plan(call.training, call.rows).digest for call in calls)
     assert before != after
-    once = loop.plan(calls[0].training, [replace(row, weight=1.0) for row in half])
+    once = plan(calls[0].training, [replace(row, weight=1.0) for row in half])
     assert once.digest == before
 
 
