@@ -35,6 +35,7 @@ Values = Mapping[str, Share]
 """What a model is given, by measure: sums over what is counted, and counts, by question."""
 
 VERIFIABLE, JUDGE, LENGTH = "verifiable", "judge agreement", "answer length"
+TRUNCATED = "answers cut off"
 WIN_RATE, REWARD, BENCHMARK = "win rate over M1, ", "reward, ", "benchmark "
 """How the measures are named; the last three by what follows: a judge or a benchmark."""
 
@@ -199,4 +200,5 @@ def _values(run: Run, store: Store, iteration: int) -> dict[str, Share]:
     if answers := store.report(iteration, "answers", Answers):
         lengths = [None if a.dropped else float(len(a.text)) for a in answers.answers]
         found[LENGTH] = known_means([lengths])
+        found[TRUNCATED] = known_means([[float(a.truncated) for a in answers.answers]])
     return found

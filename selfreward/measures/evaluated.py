@@ -2,8 +2,10 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from statistics import fmean
 
 from selfreward.measures.reports import (
+    Answers,
     BenchmarkResults,
     CanaryReport,
     Contest,
@@ -125,6 +127,17 @@ class BenchmarkFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerFigures:
+    """Of the answers to held-out questions."""
+
+    n: int
+    truncated: int
+    """Cut off at ``responses.max_new_tokens``."""
+    length: float | None
+    """Characters, mean; None where there is none that can be compared."""
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluated:
     """A model as a judge, and by its answers; what was not measured is None."""
 
@@ -140,6 +153,7 @@ class Evaluated:
     """By the reward models of the contests; empty where there are none."""
     benchmarks: dict[str, BenchmarkFigures]
     """By name, in the order of the config; empty where there are none."""
+    answers: AnswerFigures | None
 
 
 def evaluated(store: Store, iteration: int) -> Evaluated:
@@ -151,6 +165,7 @@ def evaluated(store: Store, iteration: int) -> Evaluated:
     found = store.report(iteration, "verified", Verified)
     rewarded = store.report(iteration, "rewards", Rewards)
     taken = store.report(iteration, "benchmarks", BenchmarkResults)
+    answered = store.report(iteration, "answers", Answers)
     return Evaluated(
         judge=_judge(judge) if judge else None,
         drift=judge.drift if judge else None,
@@ -163,6 +178,16 @@ def evaluated(store: Store, iteration: int) -> Evaluated:
             each.name: BenchmarkFigures(each.scores, each.gains)
             for each in (taken.results if taken else ())
         },
+        answers=_answers(answered) if answered else None,
+    )
+
+
+def _answers(report: Answers) -> AnswerFigures:
+    lengths = [len(answer.text) for answer in report.answers if answer.dropped is None]
+    return AnswerFigures(
+        n=len(report.answers),
+        truncated=sum(answer.truncated for answer in report.answers),
+        length=fmean(lengths) if lengths else None,
     )
 
 

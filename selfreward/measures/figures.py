@@ -19,6 +19,7 @@ from typing import Any
 from selfreward.measures.curves import TrainingFigures, training_figures
 from selfreward.measures.diversity import DataFigures
 from selfreward.measures.evaluated import (
+    AnswerFigures,
     BenchmarkFigures,
     CanaryFigures,
     ContestFigures,
@@ -242,6 +243,9 @@ class IterationFigures:
     benchmarks: dict[str, BenchmarkFigures] = field(default_factory=dict)
     """What the model that the iteration made knows, by ``evaluation.benchmarks``; not what
     ``selfreward benchmark`` found later."""
+    answers: AnswerFigures | None = None
+    """Its answers to held-out questions; None also of iterations that were closed by a release that
+    did not count them."""
 
 
 def figures_of(store: Store, iteration: int) -> IterationFigures:
@@ -307,6 +311,7 @@ def iteration_figures(
             rewards=model.rewards,
             meta=meta_figures(store, iteration),
             benchmarks=model.benchmarks,
+            answers=model.answers,
         )
 
 

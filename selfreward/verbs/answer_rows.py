@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from selfreward.measures.evaluated import ContestFigures, FunctionFigures
+from selfreward.measures.evaluated import AnswerFigures, ContestFigures, FunctionFigures
 from selfreward.measures.figures import IterationFigures
 from selfreward.verbs.layout import MISSING, estimated, percent
 from selfreward.verbs.score_cells import Cell, Rounds, Row, T, measured
@@ -37,6 +37,17 @@ def contest_rows(rounds: Rounds) -> list[Row]:
         if any(c.without_verdict for f in rounds for c in f.contests):
             rows.append(Row("  no verdict", _met(of, lambda c: str(c.without_verdict))))
     return rows
+
+
+def cut_off_rows(rounds: Rounds) -> list[Row]:
+    """How many of the new model's answers were cut off, if any was."""
+    if not any(f.answers and f.answers.truncated for f in rounds):
+        return []
+
+    def share(found: AnswerFigures) -> str:
+        return f"{found.truncated} of {found.n} ({found.truncated / found.n:.0%})"
+
+    return [Row("answers cut off", measured(lambda f: f.answers, share), short=True)]
 
 
 def verified_rows(rounds: Rounds) -> list[Row]:

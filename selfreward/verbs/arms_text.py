@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from selfreward.measures.arms import ArmMeasure, Unit
+from selfreward.measures.arms import TRUNCATED, ArmMeasure, Unit
 from selfreward.measures.reports import Estimate
 from selfreward.verbs.arms import ArmRun
 from selfreward.verbs.compare import MOST_APART, Compared, ComparedArm, ComparePlan, place
@@ -76,7 +76,7 @@ def compare_text(found: Compared, width: int = 80) -> str:
     Args:
         width: Of the terminal, in columns; 40 and more.
     """
-    blocks = [_measure(found, name, width) for name in found.measures]
+    blocks = [_measure(found, name, width) for name in found.measures if _says(found, name)]
     if blocks:
         blocks.append(dim(filled(FOOTNOTE.format(by=found.by), width)))
     if found.rewards:
@@ -86,6 +86,12 @@ def compare_text(found: Compared, width: int = 80) -> str:
         blocks.append(_apart_note(width))
     blocks += _unfinished(found, width)
     return "\n\n".join(blocks)
+
+
+def _says(found: Compared, name: str) -> bool:
+    """Whether a measure tells anything; where no answer was cut off there is no need to say so."""
+    rows = [each for arm in found.arms for each in arm.measures if each.measure == name]
+    return name != TRUNCATED or any(one.value for row in rows for one in row.models.values())
 
 
 def _rewards(rewards: Mapping[str, RewardReport | None], width: int) -> str:

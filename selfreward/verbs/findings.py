@@ -18,6 +18,8 @@ from selfreward.verbs.score_rows import gain, has_verdicts
 
 _Z = 1.96
 """Standard errors to each side of a 95% interval of a normal."""
+_MANY = 0.1
+"""Share of answers cut off above which they are spoken of; ours, as ``health.max_truncated``."""
 _CHANCE = 0.5
 
 
@@ -35,6 +37,7 @@ def findings(iterations: Sequence[IterationFigures], best: Best | None = None) -
         *_outside(iterations),
         *_verifiable(iterations),
         *_rewards(iterations),
+        *_cut_off(iterations),
         *_benchmarks(iterations),
         *([_best_sentence(best)] if best else []),
     ]
@@ -79,6 +82,15 @@ def _rewards(iterations: Sequence[IterationFigures]) -> list[str]:
         given = ", ".join(f"M{model} {estimated(rate, '.2f')}" for model, rate in rates)
         found.append(f"Rewards by {name}, mean over held-out questions: {given}.")
     return found
+
+
+def _cut_off(iterations: Sequence[IterationFigures]) -> list[str]:
+    """How many answers were cut off, where they are many: a model may unlearn to end them."""
+    shares = [(f.iteration + 1, f.answers.truncated / f.answers.n) for f in iterations if f.answers]
+    if max((share for _, share in shares), default=0.0) <= _MANY:
+        return []
+    given = ", ".join(f"M{model} {share:.0%}" for model, share in shares)
+    return [f"Cut off, of the answers to held-out questions: {given}."]
 
 
 def _benchmarks(iterations: Sequence[IterationFigures]) -> list[str]:

@@ -17,7 +17,7 @@ from selfreward.measures.reports import Estimate
 from selfreward.measures.sampled import num_sampled
 from selfreward.measures.votes import JurorAgreement, JurorFigures
 from selfreward.records import FORMS, stages_of
-from selfreward.verbs.answer_rows import contest_rows, reward_rows, verified_rows
+from selfreward.verbs.answer_rows import contest_rows, cut_off_rows, reward_rows, verified_rows
 from selfreward.verbs.console import bold
 from selfreward.verbs.data_rows import data_rows
 from selfreward.verbs.layout import MISSING, bars, counted, duration, estimated, percent, share
@@ -38,6 +38,7 @@ def score_rows(rounds: Rounds, everything: bool, shown: Rounds | None = None) ->
         *_scored(rounds),
         *_paired(rounds),
         *_trained(rounds),
+        *cut_off_rows(rounds),
         *verified_rows(rounds),
         *reward_rows(rounds),
         *contest_rows(rounds),

@@ -49,7 +49,7 @@ def timeless(figures: dict[str, Any]) -> dict[str, Any]:
     assert figures.get("start", figures["iteration"]) == figures["iteration"]
     assert not figures.get("benchmarks") and not figures.get("rewards")
     assert figures.get("meta") is None
-    later = ("contests", "verified", "start", "data", "benchmarks", "rewards", "meta")
+    later = ("contests", "verified", "start", "data", "benchmarks", "rewards", "meta", "answers")
     figures = {k: v for k, v in figures.items() if k not in (*TIMES, *later)}
     training = dict(figures["training"])
     assert training.pop("consistency", None) is None

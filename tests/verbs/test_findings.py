@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from selfreward.measures.evaluated import AnswerFigures
 from selfreward.measures.figures import IterationFigures, iteration_figures
 from selfreward.measures.reports import Estimate
 from selfreward.storage import database
 from selfreward.storage.store import Store
+from selfreward.verbs.answer_rows import cut_off_rows
 from selfreward.verbs.console import unmarked
 from selfreward.verbs.findings import findings
 from selfreward.verbs.scores import Scores, scores_text
@@ -109,3 +111,19 @@ def test_a_judge_without_a_verdict_orders_nothing(bare: IterationFigures) -> Non
     assert "orders 0.0%" not in text
     [row] = [line for line in text.splitlines() if line.startswith("  agrees with people")]
     assert row.endswith("n/a (no verdict)")
+
+
+@pytest.mark.parametrize(("last", "is_said"), [(42, True), (5, True), (4, False), (0, False)])
+def test_answers_that_are_cut_off_are_counted_and_spoken_of_where_they_are_many(
+    bare: IterationFigures, last: int, is_said: bool
+) -> None:
+    rounds = [
+        replace(bare, iteration=t, start=max(1, t), answers=AnswerFigures(48, cut, 400.0))
+        for t, cut in enumerate((1, last))
+    ]
+    said = f"Cut off, of the answers to held-out questions: M1 2%, M2 {last / 48:.0%}."
+    assert (said in findings(rounds)) is is_said
+    row = [row.cell(rounds[1]) for row in cut_off_rows(rounds)]
+    assert row == [f"{last} of 48 ({last / 48:.0%})"]
+    assert cut_off_rows([replace(rounds[0], answers=AnswerFigures(48, 0, 400.0))]) == []
+    assert cut_off_rows([bare]) == [] and not any("Cut off" in s for s in findings([bare]))
