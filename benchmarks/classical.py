@@ -6,10 +6,10 @@ DATA holds `ift.train.jsonl`, rows with a `prompt`, and `rankings.train.jsonl` a
 `rankings.valid.jsonl`, rankings of people as docs/judge.md has them. Two reward models are trained
 first, on answers to other prompts each: ``proxy`` is what the classical arms learn from, and
 ``gold`` measures all arms (as in Gao et al. 2022, arXiv 2210.10760), on the prompts of held-out
-rankings. M1 is the instructed model as it comes. In arm ``self`` its own scores make the pairs of DPO; ``human-pairs`` is DPO on what people
-ranked; in ``reward-dpo`` and ``best-of-4`` the proxy ranks M1's own answers, for DPO and for SFT on
-the best; ``rlhf`` is RLOO against it, with as many samples. What is made lies in DIR; the same
-command goes on.
+rankings. M1 is the instructed model as it comes. In arm ``self`` its own scores make the pairs of
+DPO; ``human-pairs`` is DPO on what people ranked; in ``reward-dpo`` and ``best-of-4`` the proxy
+ranks M1's own answers, for DPO and for SFT on the best; ``rlhf`` is RLOO against it, with as many
+samples. What is made lies in DIR; the same command goes on.
 """
 
 import json
