@@ -82,6 +82,8 @@ def train_rewards(arms: Arms, say: Callable[[str], None], *, is_left: bool) -> N
             continue
         out.parent.mkdir(parents=True, exist_ok=True)
         found = train_reward(data, start, out, report)
+        if kept is not None:  # only measured anew
+            found = replace(found, log=kept.report.log, seconds=kept.report.seconds)
         text = msgspec.json.encode(_Kept(data.digest, data.test_digest, found)).decode()
         durable.write_file(_report_file(out), text + "\n")
 

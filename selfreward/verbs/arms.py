@@ -254,6 +254,11 @@ def _arm(experiment: Experiment, name: str, path: Path, words: Sequence[str]) ->
 def _check_rewards(config: Config, experiment: Experiment) -> None:
     """Refuse a judge whose reward model the experiment lacks, or that is asked in words."""
     for key, judge in all_judges(config).items():
+        if (getattr(judge, "reference", None) or "").startswith(REWARD_NAME):
+            raise ConfigError(
+                f"{key}.reference is a reward model, which says nothing of tokens",
+                f"Name a language model, or set {key}.form=reward and {key}.model.",
+            )
         if not judge.model.startswith(REWARD_NAME):
             continue
         if judge.model.removeprefix(REWARD_NAME) not in experiment.rewards:

@@ -391,6 +391,10 @@ def test_a_reward_model_is_known_by_what_it_is_and_was_made_from_wherever_it_lie
          "arm rm: judge.jury.0.model: the experiment has no reward model reward:poeple"),
         ("people: {data: a.jsonl}", "rm: {judge.jury: [{model: 'reward:people'}]}",
          "arm rm: judge.jury.0.form is written, and reward:people is a reward model"),
+        ("people: {data: a.jsonl}",
+         "rm: {judge.jury: [{form: implicit, model: policy, reference: 'reward:people', "
+         "scale: [-1, 1]}]}",
+         "arm rm: judge.jury.0.reference is a reward model"),
     ],
     ids=str,
 )  # fmt: skip
