@@ -37,6 +37,8 @@ _COMMON: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Keys, and groups of them, in which arms may not differ; the last one cuts the answers by which
 models are measured, and where these are sampled, they are as ``responses`` says."""
+_TO_COME = "reward-model-of-this-experiment/"
+"""Makes a name as the hub's are of that of a reward model that need not be there yet."""
 _SEED_FILES = ("ift", "eft", "ranked", "dataset", "prompts")
 
 
@@ -127,7 +129,7 @@ def reward_directory(experiment: str) -> Path:
 
 def as_named(text: str, experiment: str) -> str:
     """A text with each path of a reward model as ``reward:NAME``, wherever the runs lay then."""
-    return re.sub(rf"/(?:[^,]*/)?{re.escape(experiment)}-rewards/(?=[\w-]+$)", REWARD_NAME, text)
+    return re.sub(rf"/(?:.*/)?{re.escape(experiment)}-rewards/(?=[\w-]+$)", REWARD_NAME, text)
 
 
 def _named(config: Config, experiment: str) -> Config:
@@ -239,7 +241,7 @@ def _arm(experiment: Experiment, name: str, path: Path, words: Sequence[str]) ->
     _check_rewards(config, experiment)
 
     def later(model: str) -> str:
-        return model.replace(REWARD_NAME, "rewards/", 1)  # as if it were one of the hub's
+        return model.replace(REWARD_NAME, _TO_COME, 1)
 
     def made(model: str) -> str:
         name = model.removeprefix(REWARD_NAME)

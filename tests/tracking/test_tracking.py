@@ -497,7 +497,7 @@ def test_resume_with_other_trackers_of_a_finished_run_sends_it_or_says_how_each_
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     pytest.importorskip("tensorboard")
-    monkeypatch.setattr("selfreward.tracking.base.find_spec", lambda name: True)
+    monkeypatch.setattr("selfreward.tracking.base.has_module", lambda name: True)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
     (tmp_path / "mlflow.py").write_text("raise OSError('no route to host')")
     monkeypatch.setattr(process, "WAIT_S", 200.0)  # other tests run beside it
@@ -550,9 +550,7 @@ def test_each_tracker_is_tried_and_one_error_names_all_that_failed(
     pytest.importorskip("tensorboard")
     (tmp_path / "wandb.py").write_text(RAISES)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
-    monkeypatch.setattr(
-        "selfreward.tracking.base.find_spec", lambda name: None if name == "mlflow" else True
-    )
+    monkeypatch.setattr("selfreward.tracking.base.has_module", lambda name: name != "mlflow")
     count = len(expected(run))
     words = ["track", "whole", "--to", "wandb", "--to", "mlflow", "--to", "tensorboard"]
     assert invoke(words) == 7

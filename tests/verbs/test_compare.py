@@ -15,7 +15,7 @@ from selfreward.inputs.collect import create_run
 from selfreward.inputs.shipped import config_file, experiments
 from selfreward.storage import durable
 from selfreward.storage.directory import list_runs, open_run
-from selfreward.verbs.arms import brought_up
+from selfreward.verbs.arms import as_named, brought_up
 from selfreward.verbs.arms_text import compare_text
 from selfreward.verbs.compare import Compared, ComparedArm, ComparedRun, Use
 from selfreward.verbs.console import unmarked
@@ -296,6 +296,15 @@ MEASURED = "evaluation.contests=[{model: 'reward:people', form: reward}]"
 LEARNS = f"rm: {{judge: {{truncated: true, jury: {JUROR}}}}}"
 
 
+def test_reward_models_are_told_without_their_place() -> None:
+    for place in ("/runs", "/a b/runs", "/old, new/e-rewards/runs"):
+        path = f"{place}/e-rewards/people"
+        assert as_named(path, "e") == "reward:people"
+        assert as_named(f"win rate over M1, {path}", "e") == "win rate over M1, reward:people"
+        for other in (f"{place}/d-rewards/people", f"{path}/deeper", "org/e-rewards", "reward, e"):
+            assert as_named(other, "e") == other
+
+
 @pytest.mark.slow
 def test_reward_models_are_trained_once_and_first_and_arms_learn_from_them(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, here: Path
@@ -306,6 +315,7 @@ def test_reward_models_are_trained_once_and_first_and_arms_learn_from_them(
     ranked(here / "b.jsonl", "kiwi")
     changed = {"plain": f"plain: {{}}\n  {LEARNS}", "seeds": f"seeds: {REWARDS.format(steps=2)}"}
     write(**changed)
+    (here / "rewards" / "people").mkdir(parents=True)  # is another one
     out = compare(capsys, "e.yaml", "--dry-run")[1]
     assert "people        still to be made" in out and not (here / "runs").exists()
     code, out, err = compare(capsys, "e.yaml", MEASURED)

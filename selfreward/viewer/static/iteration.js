@@ -12,7 +12,7 @@ import { brief, plain, shown } from "./text.js";
 const GATES = {
   parse_rate: ["votes with a verdict", percent, true],
   mass: ["probability on scores", (v) => fixed(v, 3), true],
-  truncated: ["answers cut off", percent, false],
+  truncated: ["responses cut off", percent, false],
   ceiling: ["scores of 4.5 and more", percent, false],
   spread: ["spread of scores within a prompt", (v) => fixed(v, 3), true],
   ties: ["prompts with equal scores", percent, false],
