@@ -306,7 +306,7 @@ def test_a_tied_output_layer_is_renewed_with_the_rest(
 
 
 @needs_vllm
-@pytest.mark.slow
+@pytest.mark.long
 def test_more_prompts_at_once_than_a_batch_takes_are_all_answered(
     model_dir: Path, chat: Chat
 ) -> None:

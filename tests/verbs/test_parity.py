@@ -116,7 +116,10 @@ def test_an_engine_that_cannot_be_asked_gives_its_error_in_one_line(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("family", "agree"), [("SmolLM 2", True), ("Llama, gelu", False)])
+@pytest.mark.parametrize(
+    ("family", "agree"),
+    [pytest.param("SmolLM 2", True, marks=pytest.mark.long), ("Llama, gelu", False)],
+)
 def test_engines_are_compared_as_they_are_before_they_are_used(
     family: str, agree: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
