@@ -15,7 +15,7 @@ from selfreward.inputs.templates import Template
 from selfreward.records import Comparison, Criterion, Judgment, Prompt, Response
 from selfreward.stages.comparisons import compare_responses, form_of
 from selfreward.stages.criteria import write_criteria
-from selfreward.stages.judgments import judge_response, no_verdict
+from selfreward.stages.judge import judge_response, no_verdict
 from selfreward.stages.responses import sample_responses
 
 Item = TypeVar("Item")

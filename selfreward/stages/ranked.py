@@ -23,7 +23,8 @@ from selfreward.inputs.rankings import Ranking
 from selfreward.inputs.templates import Template, TooLongError
 from selfreward.records import Judgment, Prompt, Record, Response
 from selfreward.stages.base import Ask, Work, are, counted, first_time, for_each_prompt, seed_of
-from selfreward.stages.judgments import VOTES_TO_TELL, judge_response
+from selfreward.stages.judge import judge_response
+from selfreward.stages.judgments import VOTES_TO_TELL
 from selfreward.stages.pool import cut
 from selfreward.stages.responses import sample_responses
 

@@ -22,7 +22,7 @@ from selfreward.inputs.columns import column_names
 from selfreward.inputs.judge_templates import run_judge_templates
 from selfreward.records import Criterion, Judgment, Prompt, Response, judge_key
 from selfreward.stages.functions import CANDIDATES, Scorer, judge_by_function
-from selfreward.stages.judgments import judge_response
+from selfreward.stages.judge import judge_response
 from selfreward.stages.jury import jury_scores, means_by_response, whole_responses
 from selfreward.stages.responses import response_of
 from selfreward.storage.directory import Run

@@ -16,7 +16,7 @@ from selfreward.engines.server.parameters import Parameters
 from selfreward.errors import ConfigError, PreflightError
 from selfreward.inputs.templates import find_template, load_template
 from selfreward.records import Judgment, Prompt, Response
-from selfreward.stages.judgments import judge_response
+from selfreward.stages.judge import judge_response
 from tests.support.models import make_model
 from tests.support.server import Server, running
 

@@ -24,7 +24,7 @@ from selfreward.inputs.seeds import SeedSource, read_eft, read_ift
 from selfreward.inputs.templates import Template, find_template, load_template
 from selfreward.records import Criterion, Judgment, Prompt, Response
 from selfreward.stages.criteria import write_criteria
-from selfreward.stages.judgments import judge_response
+from selfreward.stages.judge import judge_response
 from selfreward.stages.responses import sample_responses
 from selfreward.stages.verdict import parse_score
 from tests.support import DATA

@@ -20,11 +20,11 @@ from selfreward.inputs.collect import create_run
 from selfreward.inputs.judge_templates import load_judge_templates, run_template
 from selfreward.measures.sample import votes_of
 from selfreward.records import Criterion, FinishReason, Judgment, Prompt, Response
-from selfreward.stages import judgments
+from selfreward.stages import judge as judging
 from selfreward.stages.comparisons import form_of
 from selfreward.stages.criteria import GENERAL, write_criteria
 from selfreward.stages.evaluate import judge_texts
-from selfreward.stages.judgments import judge_response, no_verdict
+from selfreward.stages.judge import judge_response, no_verdict
 from selfreward.stages.verdict import expected_score, parse_score, read_justification
 from selfreward.training.seed_rows import sft_rows
 from selfreward.verbs.validate import validate
@@ -360,7 +360,7 @@ def test_a_template_that_does_not_fit_the_form_is_refused_with_key_and_remedy(
 
 def test_each_form_has_a_name_a_row_and_something_that_it_does() -> None:
     asks_no_model_in_words = ("reward", "implicit", "function", "imported")
-    names = (*judgments._VOTES, *asks_no_model_in_words)
+    names = (*judging._VOTES, *asks_no_model_in_words)
     assert get_args(records.FormName) == tuple(records.FORMS) == names
 
 
@@ -368,12 +368,12 @@ def test_a_new_form_is_a_row_and_what_it_does(monkeypatch: pytest.MonkeyPatch) -
     """The example of docs/judge.md; the name alone is not declared, so it is set unchecked."""
 
     async def strict(judge: Any, seed: int, criteria: Any) -> list[Judgment]:
-        votes = await judgments._written(judge, seed, criteria)
+        votes = await judging._written(judge, seed, criteria)
         read = [vote for vote in votes if vote.score is not None]
         return [min(read or votes, key=lambda vote: vote.score or 0)]
 
     monkeypatch.setitem(records.FORMS, "strict", records.Form("judge/additive.jinja", writes=True))
-    monkeypatch.setitem(judgments._VOTES, "strict", strict)
+    monkeypatch.setitem(judging._VOTES, "strict", strict)
     settings = JudgeConfig(votes=3).model_copy(update={"form": "strict"})
     template = load_judge_templates(settings)["judge"]
     engine = saying("Good.\nScore: 4", "No score.", "Poor.\nScore: 2")

@@ -10,7 +10,7 @@ from selfreward.config import JudgeConfig
 from selfreward.engines.base import Generation, Request, RequestError
 from selfreward.inputs.templates import find_template, load_template
 from selfreward.records import FinishReason, Judgment, Prompt, Response
-from selfreward.stages.judgments import judge_response
+from selfreward.stages.judge import judge_response
 from tests.support.scripted import ScriptedChat, ScriptedEngine
 
 WRITTEN = load_template(find_template("judge/additive.jinja"), {"prompt", "response"})

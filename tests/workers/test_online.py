@@ -21,7 +21,7 @@ from selfreward.measures.curves import training_figures
 from selfreward.measures.figures import IterationFigures
 from selfreward.measures.sampled import num_sampled
 from selfreward.records import Criterion, Judgment, Prompt, Response
-from selfreward.stages.judgments import judge_response
+from selfreward.stages.judge import judge_response
 from selfreward.storage import durable
 from selfreward.storage.directory import Run, open_run
 from selfreward.training.base import Verdict
