@@ -10,7 +10,7 @@ scores and margins in points, rates and shares from 0 to 1.
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from operator import itemgetter
@@ -30,11 +30,18 @@ from selfreward.measures.evaluated import (
     evaluated,
 )
 from selfreward.measures.meta import MetaFigures, meta_figures
+from selfreward.measures.paired import (
+    ComparisonFigures,
+    PairFigures,
+    comparison_figures,
+    pair_figures,
+)
 from selfreward.measures.reports import Estimate, Gate, Health
 from selfreward.measures.selection import SelectionFigures
 from selfreward.measures.statistics import (
     Bins,
     binned,
+    by_count,
     clustered_mean,
     spearman,
     standard_deviation,
@@ -158,44 +165,6 @@ class ScoreFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class ComparisonFigures:
-    """Of every two responses that tied and were compared in both orders."""
-
-    n: int
-    with_verdict: int
-    """In both orders."""
-    told_apart: int
-    """With the same winner in both."""
-    tokens: int = 0
-    """In both orders; 0, too, where an earlier version closed the iteration."""
-
-
-@dataclass(frozen=True, slots=True)
-class PairFigures:
-    """Of the preference pairs."""
-
-    n: int
-    paired: int
-    """Prompts with a pair."""
-    prompts: int
-    dropped: dict[str, int]
-    """Prompts without a pair by reason."""
-    responses_dropped: dict[str, int]
-    """Responses that took no part by reason."""
-    ties: int | None
-    """Prompts without a pair because all scores are equal; None until the pairs are built."""
-    tie_rate: float | None
-    """Their share of the prompts."""
-    margin: float | None
-    """Mean."""
-    margin_se: float | None
-    """Standard error of it, clustered by prompt."""
-    chosen_length: float | None
-    """Mean, as the next."""
-    rejected_length: float | None
-
-
-@dataclass(frozen=True, slots=True)
 class IterationFigures:
     """All figures of an iteration; iteration 0 has records only with ``sft.selection``."""
 
@@ -295,8 +264,8 @@ def iteration_figures(
             judgments=_judgments(store, key, votes),
             jury=jury_figures(votes, _whole(answers)),
             scores=_scores(scored, responses),
-            comparisons=_comparisons(store, iteration),
-            pairs=_pairs(store, iteration, "pairs" in finished),
+            comparisons=comparison_figures(store, iteration),
+            pairs=pair_figures(store, iteration, is_built="pairs" in finished),
             selection=store.report(iteration, "selection", SelectionFigures),
             training=training_figures(store, iteration),
             judge=model.judge,
@@ -322,7 +291,7 @@ def _prompts(store: Store, iteration: int) -> PromptFigures:
         f"SELECT {reason}, count(*), sum(num_tokens) FROM prompts WHERE iteration = ? GROUP BY 1"
     )
     rows = list(store.query(query, (iteration,)))
-    dropped = _by_count({reason: count for reason, count, _ in rows if reason is not None})
+    dropped = by_count({reason: count for reason, count, _ in rows if reason is not None})
     attempts = sum(count for _, count, _ in rows)
     return PromptFigures(
         attempts=attempts,
@@ -338,7 +307,7 @@ def _responses(rows: Sequence[tuple[Any, ...]]) -> ResponseFigures:
     length, error = clustered_mean(clusters)
     return ResponseFigures(
         n=len(rows),
-        dropped=_by_count(Counter(row[5] for row in rows if row[5] is not None)),
+        dropped=by_count(Counter(row[5] for row in rows if row[5] is not None)),
         truncated=sum(row[3] == "length" for row in rows),
         tokens=sum(row[4] for row in rows),
         length=length,
@@ -368,7 +337,7 @@ def _judgments(store: Store, key: tuple[int, int], votes: Sequence[JudgeRow]) ->
         mass = next(store.query(f"SELECT avg({_MASS}) {where}", key))[0]
     if parsed < n:
         query = f"SELECT reason, count(*) {where} AND reason IS NOT NULL GROUP BY 1"
-        unparsed = _by_count(dict(store.query(query, key)))
+        unparsed = by_count(dict(store.query(query, key)))
     return JudgmentFigures(
         form=form,
         n=n,
@@ -412,55 +381,6 @@ def _scores(scored: Sequence[Scored], responses: Sequence[tuple[Any, ...]]) -> S
     )
 
 
-_COMPARED = """
-SELECT count(*), sum(a.reason IS NULL AND b.reason IS NULL), sum(a.winner = b.winner),
-sum(a.num_tokens + b.num_tokens)
-FROM comparisons AS a JOIN comparisons AS b ON a.iteration = b.iteration AND a.attempt = b.attempt
-AND a.first = b.second AND a.second = b.first WHERE a.iteration = ? AND a.first < a.second"""
-
-
-def _comparisons(store: Store, iteration: int) -> ComparisonFigures | None:
-    n, with_verdict, told_apart, tokens = next(store.query(_COMPARED, (iteration,)))
-    return ComparisonFigures(n, with_verdict, told_apart or 0, tokens) if n else None
-
-
-def _pairs(store: Store, iteration: int, finished: bool) -> PairFigures:
-    rows = list(store.query(_PAIRED, (iteration,)))
-    per_item = list(
-        store.query(
-            "SELECT instr(item, '/') > 0, reason, count(*) FROM drops"
-            " WHERE iteration = ? AND stage = 'pairs' GROUP BY 1, 2",
-            (iteration,),
-        )
-    )
-    dropped = _by_count({reason: count for inner, reason, count in per_item if not inner})
-    clusters = [[row[1] for row in group] for _, group in groupby(rows, key=itemgetter(0))]
-    n, prompts = len(rows), len(clusters) + sum(dropped.values())
-    margin, error = clustered_mean(clusters)
-    ties = dropped.get("tie", 0) if finished else None
-    return PairFigures(
-        n=n,
-        paired=len(clusters),
-        prompts=prompts,
-        dropped=dropped,
-        responses_dropped=_by_count({reason: count for inner, reason, count in per_item if inner}),
-        ties=ties,
-        tie_rate=ties / prompts if ties is not None and prompts else None,
-        margin=margin,
-        margin_se=error,
-        chosen_length=math.fsum(row[2] for row in rows) / n if n else None,
-        rejected_length=math.fsum(row[3] for row in rows) / n if n else None,
-    )
-
-
-_PAIRED = """
-SELECT p.attempt, p.chosen_score - p.rejected_score, length(c.text), length(r.text)
-FROM pairs AS p
-JOIN responses AS c ON c.iteration = p.iteration AND c.attempt = p.attempt AND c.sample = p.chosen
-JOIN responses AS r ON r.iteration = p.iteration AND r.attempt = p.attempt AND r.sample = p.rejected
-WHERE p.iteration = ? ORDER BY p.attempt"""
-
-
 def _seconds(store: Store, iteration: int) -> dict[str, float]:
     """Time by stage: of the finished stage, else of what is done of it."""
     spent = {p.stage: p.seconds for p in store.progress() if p.iteration == iteration}
@@ -470,7 +390,3 @@ def _seconds(store: Store, iteration: int) -> dict[str, float]:
 
 def _finished(store: Store, iteration: int) -> tuple[str, ...]:
     return tuple(s.stage for s in store.stages() if s.iteration == iteration)
-
-
-def _by_count(counts: Mapping[str, int]) -> dict[str, int]:
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -133,3 +133,8 @@ def ranks(values: Sequence[float]) -> list[float]:
         rank[value] = below + (counts[value] + 1) / 2
         below += counts[value]
     return [rank[value] for value in values]
+
+
+def by_count(counts: Mapping[str, int]) -> dict[str, int]:
+    """The largest first; of equal ones by name."""
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

@@ -17,7 +17,8 @@ from selfreward.config.load import build_config
 from selfreward.controller import launch
 from selfreward.engines.sessions import Session, Sessions
 from selfreward.inputs.collect import create_run
-from selfreward.measures.figures import ComparisonFigures, iteration_figures
+from selfreward.measures.figures import iteration_figures
+from selfreward.measures.paired import ComparisonFigures
 from selfreward.measures.sampled import num_sampled, sampled
 from selfreward.records import Comparison, Judgment, PreferencePair, Prompt, Response
 from selfreward.stages.jury import mean_scores
