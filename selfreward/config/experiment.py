@@ -6,7 +6,7 @@ arms:
   self-rewarding: {}                  # the base as it is
   rpo: {dpo: {loss_type: [sigmoid, sft]}}
   cream: {recipe: cream}              # another recipe in place of the base
-  rlhf: {recipe: rlhf, judge.model: "reward:people"}
+  jury: {judge.jury: [{model: "reward:people", form: reward, scale: [-20, 20]}]}
 rewards:                              # reward models, trained first
   people: {data: ranked.jsonl}
 seeds: [1, 2, 3]

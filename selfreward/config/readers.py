@@ -4,7 +4,7 @@ A key that none of the groups below names, such as ``seed``, is read by every st
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
@@ -52,17 +52,20 @@ def is_copied(key: str) -> bool:
     return bool(_COPIED.fullmatch(key))
 
 
-def names_another(key: str, old: object, new: object) -> bool:
-    """Whether such a key gets another value than that of which a run has its copy.
+def first_copied(changed: Mapping[str, tuple[Any, Any]]) -> str | None:
+    """The first such key that is to name something else than that of which a run has its copy.
 
-    What leaves a list, such as a contest, takes its copy along; and one that comes into it, or
-    leaves it, may name nothing.
+    What leaves a list, such as a contest, needs its copy no more, and what comes or leaves may
+    name nothing.
 
     Args:
-        old, new: See ``load.changes``.
+        changed: See ``load.changes``.
     """
-    in_list = re.search(r"\.\d+\.", key) is not None
-    return is_copied(key) and old != new and not (new is None and in_list)
+    for key, (old, new) in changed.items():
+        leaves = new is None and re.search(r"\.\d+\.", key)
+        if decides(key) and is_copied(key) and old != new and not leaves:
+            return key
+    return None
 
 
 def decides(key: str) -> bool:

@@ -157,9 +157,9 @@ def refuse_frozen(
         IntegrityError: A stage was made with the old value; the message names key and stage.
         ConfigError: The run would have fewer iterations than it has begun.
     """
-    from selfreward.config.readers import decides, first_reader, keeps_order, names_another
+    from selfreward.config.readers import decides, first_copied, first_reader, keeps_order
 
-    if key := next((k for k in filter(decides, changed) if names_another(k, *changed[k])), None):
+    if key := first_copied(changed):
         raise IntegrityError(f"{key} is frozen: the run has its own copy of what it names", _ANEW)
     for key in filter(decides, changed):
         if reader := first_reader(key, made):
@@ -202,14 +202,14 @@ def check_retrained(
     """
     from selfreward.config.readers import (
         decides,
+        first_copied,
         first_reader,
         is_read,
         keeps_copied,
-        names_another,
     )
 
     coming = [(iteration, "train"), (iteration, "evaluate")]
-    if key := next((k for k in filter(decides, changed) if names_another(k, *changed[k])), None):
+    if key := first_copied(changed):
         raise IntegrityError(f"{key} is frozen: a branch copies what it names from the run", _ANEW)
     for key in filter(decides, changed):
         if key in _HELD_AGAINST and (0, "evaluate") in made:

@@ -152,8 +152,9 @@ class Training:
     """What is mixed in; empty where ``ptx`` is 0."""
     share_starts: ShareStarts = "auto"
     """SFT and DPO: see ``starts``."""
-    start: str | None = None
-    """sha256 of ``model``, of which a checkpoint of another start is no part; None: not known."""
+    model_digest: str | None = None
+    """sha256 of ``model``: a checkpoint of a training from another one is none of this; None: not
+    known."""
     group: str = ""
     """Where ``options`` stand in the config, such as ``train.sft``; empty: under ``method``."""
 

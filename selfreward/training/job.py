@@ -99,9 +99,9 @@ def digests_of(told: Sequence[Any], training: Training) -> tuple[str, ...]:
         told: All that decides what is trained, but for the model that it starts from.
     """
     former = hashlib.sha256(json.dumps(told, default=str, sort_keys=True).encode()).hexdigest()
-    if training.start is None:
+    if training.model_digest is None:
         return (former,)
-    whole = json.dumps([former, training.start, training.chat_template])
+    whole = json.dumps([former, training.model_digest, training.chat_template])
     return hashlib.sha256(whole.encode()).hexdigest(), former
 
 

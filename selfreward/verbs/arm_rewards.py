@@ -26,7 +26,7 @@ class _Kept:
     data: str
     """``RewardData.digest``."""
     test: str
-    """``RewardData.test_digest``."""
+    """``RewardData.held_out_digest``."""
     report: RewardReport
 
 
@@ -42,7 +42,7 @@ def reward_reports(arms: Arms) -> dict[str, RewardReport | None]:
     for name, data in arms.rewards.items():
         kept = _kept(arms, name)
         found[name] = kept.report if kept else None
-        if kept is not None and kept.test != data.test_digest:
+        if kept is not None and kept.test != data.held_out_digest:
             found[name] = replace(kept.report, test=None, test_left_out={})
     return found
 
@@ -61,7 +61,7 @@ def train_rewards(arms: Arms, say: Callable[[str], None], *, is_left: bool) -> N
     """
     for name, data in arms.rewards.items():
         kept = _kept(arms, name)
-        is_measured = kept is not None and kept.test == data.test_digest
+        is_measured = kept is not None and kept.test == data.held_out_digest
         if not is_left and (kept is None or is_measured):
             continue
 
@@ -84,7 +84,7 @@ def train_rewards(arms: Arms, say: Callable[[str], None], *, is_left: bool) -> N
         found = train_reward(data, start, out, report)
         if kept is not None:  # only measured anew
             found = replace(found, log=kept.report.log, seconds=kept.report.seconds)
-        text = msgspec.json.encode(_Kept(data.digest, data.test_digest, found)).decode()
+        text = msgspec.json.encode(_Kept(data.digest, data.held_out_digest, found)).decode()
         durable.write_file(_report_file(out), text + "\n")
 
 

@@ -86,7 +86,7 @@ class RewardData:
         return _sha256((options, self.human.rankings, self.demonstrations))
 
     @property
-    def test_digest(self) -> str:
+    def held_out_digest(self) -> str:
         """sha256 of what is held out."""
         return _sha256(self.held_out)
 
@@ -153,7 +153,7 @@ def train_reward(
         options=config.options,
         max_length=config.max_length,
         seed=config.seed,
-        start=named.digest,
+        model_digest=named.digest,
         demonstrations=found.demonstrations,
         chat=chat,
     )

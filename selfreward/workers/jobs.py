@@ -404,7 +404,7 @@ def _training(run: Run, iteration: int, name: str, start: int) -> Training:
         ptx=config.online.ptx if config.online and method in ONLINE else 0.0,
         eft_weight=config.sft.eft_weight if config.sft and weighs_seed else 1.0,
         share_starts=config.launch.share_starts,
-        start=run.policy_digest(start),
+        model_digest=run.policy_digest(start),
         group=key,
     )
 

@@ -40,8 +40,8 @@ class RewardJob:
     max_length: int
     """Tokens of a prompt with an answer; longer answers are left out."""
     seed: int = 0
-    start: str | None = None
-    """sha256 of the start model."""
+    model_digest: str | None = None
+    """sha256 of it."""
     demonstrations: Sequence[IftExample] = ()
     """Good answers whose mean reward is to be 0; none: the rewards are left as they come."""
     chat: Mapping[str, Any] = field(default_factory=dict)
@@ -118,7 +118,7 @@ def reward_job(job: dict[str, Any], say: Callable[[Any], None]) -> None:
         trust_remote_code=bool(asked.chat.get("trust_remote_code")),
         chat_template=asked.chat.get("chat_template"),
         demonstrations=shown,
-        start=asked.start,
+        model_digest=asked.model_digest,
     )
     log: dict[str, float] = {}
 

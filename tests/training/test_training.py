@@ -63,7 +63,7 @@ class Call:
         return Training(
             method, self.start, self.output, self.checkpoints, self.options, self.lora, self.seed,
             chat_template=self.chat_template, eft_weight=self.eft_weight,
-            quantization=self.quantization, start=self.digest,
+            quantization=self.quantization, model_digest=self.digest,
         )  # fmt: skip
 
     def run(self):
@@ -639,13 +639,17 @@ def test_all_that_decides_a_training_makes_it_another_job(tmp_path):
     from selfreward.training.job import plan
 
     decides_nothing = {"output", "checkpoints", "trust_remote_code", "share_starts", "group"}
-    told_otherwise = {"model": "start", "mix": "ptx", "ptx": "mix"}  # by its digest; both at once
+    told_otherwise = {
+        "model": "model_digest",
+        "mix": "ptx",
+        "ptx": "mix",
+    }  # by its digest; both at once
     rows = [replace(row, is_eft=i % 2 == 0) for i, row in enumerate(sft_rows(4))]
-    plain = Training("sft", tmp_path, tmp_path, tmp_path, {}, None, 0, start="a")
+    plain = Training("sft", tmp_path, tmp_path, tmp_path, {}, None, 0, model_digest="a")
     others = {
         "method": "rloo", "options": {"learning_rate": 1e-5}, "lora": {"r": 4}, "seed": 1,
         "quantization": QuantizationConfig(), "chat_template": "x", "eft_weight": 2.0,
-        "demonstrations": ((1, 2),), "start": "b",
+        "demonstrations": ((1, 2),), "model_digest": "b",
     }  # fmt: skip
     told = {*others, *decides_nothing, *told_otherwise}
     assert told == {field.name for field in fields(Training)}

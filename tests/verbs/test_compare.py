@@ -1,11 +1,13 @@
 """Experiments: arms run, resumed, added to, and held against each other; and what is refused."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import yaml
 
 from selfreward.cli.main import invoke
 from selfreward.config.load import changes, load_config
@@ -22,7 +24,7 @@ from selfreward.verbs.console import unmarked
 from selfreward.verbs.maintenance import verify
 from selfreward.workers import children
 from selfreward.workers import train_reward as worker
-from tests.support import cli_driver
+from tests.support import ROOT, cli_driver
 from tests.support.families import make_family
 from tests.support.runs import facts
 from tests.verbs.test_train_reward import Here
@@ -286,6 +288,24 @@ def test_wrong_words_are_told(
     write()
     code, out, err = compare(capsys, *words)
     assert (code, out) == (2, "") and f"error: {said}" in err and names() == []
+
+
+def test_the_experiment_of_the_page_is_accepted(
+    capsys: pytest.CaptureFixture[str], here: Path
+) -> None:
+    """Its two parts together, but for a recipe that is the reader's."""
+    page = (ROOT / "docs" / "compare.md").read_text(encoding="utf-8")
+    first, second = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", page, re.S))
+    del first["arms"]["their-recipe"]
+    arms = first["arms"] | second["arms"]
+    (here / "e.yaml").write_text(yaml.safe_dump(first | second | {"arms": arms}, sort_keys=False))
+    ranked(here / "rankings.train.jsonl", "plum")
+    ranked(here / "rankings.valid.jsonl", "fig")
+    code, out, err = compare(capsys, "e.yaml", "--dry-run", "--json")
+    assert code == 0, err
+    plan = json.loads(out)
+    assert plan["rewards"] == {"people": None}
+    assert [each["arm"] for each in plan["budgets"]] == [*arms]
 
 
 REWARDS = (
