@@ -398,7 +398,7 @@ def test_a_new_model_is_taken_in_place_and_nothing_of_the_old_one_is_left(
     model_dir, other_model = untied_dir, other_untied_dir
     prompt, scores = chat.score_prompt(PROMPTS[3] * 3)
     requests = [
-        *(Request(chat.prompt_ids(prompt * 3), Sampling(8, temperature=0)) for prompt in PROMPTS),
+        *(Request(chat.prompt_ids(prompt * 3), GREEDY) for prompt in PROMPTS),
         Request(prompt, score_tokens=scores),
     ]
 
